@@ -1,0 +1,113 @@
+"""Data sets: rows of named modalities in three splits."""
+
+import dataclasses
+import pathlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from sbm_jax import types
+from sbm_jax.data.arrays import ArraysConfig, load_arrays
+from sbm_jax.data.polymnist import PolyMnistConfig, load_polymnist
+from sbm_jax.errors import SbmError, unknown
+
+_UNIT_RANGE = ("bernoulli", "categorical")  # likelihoods of values in [0, 1]
+
+
+@dataclasses.dataclass(frozen=True)
+class DataConfig:
+    """The data set of an experiment.
+
+    Attributes:
+      name: which one, a key of `LOADERS`; only the options of that one matter.
+      polymnist: see `PolyMnistConfig`.
+      arrays: see `ArraysConfig`.
+    """
+
+    name: str = "polymnist"
+    polymnist: PolyMnistConfig = dataclasses.field(default_factory=PolyMnistConfig)
+    arrays: ArraysConfig = dataclasses.field(default_factory=ArraysConfig)
+
+
+LOADERS: dict[str, Callable[[Any, pathlib.Path], types.Dataset]] = {
+    "polymnist": load_polymnist,
+    "arrays": load_arrays,
+}
+
+
+def load(config: DataConfig, cache_dir: pathlib.Path) -> types.Dataset:
+    """Return a data set.
+
+    Args:
+      config: which one, and its options.
+      cache_dir: where prepared data are kept; used again by runs that ask for the same.
+
+    Raises:
+      SbmError: on an unknown name, or data that are missing, unreadable or not as declared.
+    """
+    if config.name not in LOADERS:
+        raise unknown("data set", config.name, LOADERS)
+    dataset = LOADERS[config.name](getattr(config, config.name), cache_dir)
+    return dataset._replace(settings={"name": config.name, **dataset.settings})
+
+
+def check(dataset: types.Dataset, modalities: Sequence[types.Modality]) -> None:
+    """Check that the data are what the modalities declare.
+
+    Args:
+      dataset: the data.
+      modalities: names, shapes and likelihoods.
+
+    Raises:
+      SbmError: naming the split and the modality; see `check_data`. Also if one is missing, or if its rows
+        are not as many as those of the others.
+    """
+    for name in ("train", "validation", "test"):
+        split = getattr(dataset, name)
+        if not split.data:
+            expected = [modality.name for modality in modalities]
+            raise SbmError(f"the {name} split has no modality; expected {expected}. Add data.")
+        for modality in modalities:
+            if modality.name not in split.data:
+                raise unknown(f"modality in the {name} split:", modality.name, split.data)
+            check_data(f"{name}/{modality.name}", split.data[modality.name], modality)
+        lengths = {key: len(rows) for key, rows in split.data.items()}
+        lengths |= {"label": len(split.labels)} if split.labels is not None else {}
+        if len(set(lengths.values())) != 1:
+            raise SbmError(f"the {name} split has {lengths} rows; expected as many of each. Mend the data.")
+
+
+def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndarray:
+    """Check rows of one modality and return them as uint8, int32 or float32 [N, *shape].
+
+    Args:
+      name: what to call them in messages.
+      rows: real numbers [N, *shape].
+      modality: its shape and likelihood.
+
+    Raises:
+      SbmError: if there are no rows, or they have another shape, are no numbers, are not finite, or leave
+        [0, 1] under a likelihood of such values.
+    """
+    rows = np.asarray(rows)
+    where = f"data {name!r}"
+    if rows.shape[1:] != modality.shape or rows.ndim == 0 or len(rows) == 0:
+        raise SbmError(
+            f"{where} has the shape {list(rows.shape)}; expected {['N', *modality.shape]} with N of 1 or "
+            f"more, as modality {modality.name!r} declares. Mend the data or the declared shape."
+        )
+    if rows.dtype.kind not in "uifb":
+        raise SbmError(f"{where} has the type {rows.dtype}; expected uint8, integers or floats. Convert it.")
+    if rows.dtype == np.uint8:
+        return rows
+    rows = rows.astype(np.int32 if rows.dtype.kind in "ui" else np.float32, copy=False)
+    if not np.isfinite(rows).all():
+        raise SbmError(f"{where} has NaN or infinite values; expected finite ones. Mend the data.")
+    low, high = rows.min(), rows.max()
+    if modality.likelihood in _UNIT_RANGE and (low < 0 or high > 1):
+        raise SbmError(
+            f"{where} has values from {low:g} to {high:g}; the {modality.likelihood} likelihood expects [0, "
+            "1] (or uint8, which stands for it). Rescale the data or choose another likelihood."
+        )
+    return rows

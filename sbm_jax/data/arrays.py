@@ -1,0 +1,147 @@
+"""Bring-your-own data: a directory of NumPy archives, one for each split."""
+
+import dataclasses
+import pathlib
+import zipfile
+import zlib
+from typing import Any
+
+import numpy as np
+
+from sbm_jax import types
+from sbm_jax.data import files
+from sbm_jax.errors import SbmError
+
+_LABEL = "label"
+_LAYOUT = "train.npz, test.npz and optionally validation.npz, with one array [N, ...] for each modality"
+
+
+@dataclasses.dataclass(frozen=True)
+class ArraysConfig:
+    """Arrays of one's own.
+
+    Attributes:
+      directory: of `train.npz`, `test.npz` and optionally `validation.npz`. Each has an array [N, ...] for
+        every modality, under its name, and optionally integer labels [N] under `label`. uint8 stands for
+        values in [0, 1].
+      validation_fraction: the share of the training rows that becomes validation where there is no
+        `validation.npz`.
+      seed: of that choice of rows.
+    """
+
+    directory: str = ""
+    validation_fraction: float = 0.1
+    seed: int = 0
+
+
+def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path) -> types.Dataset:
+    """Return the data set in a directory.
+
+    Args:
+      config: where it is.
+      cache_dir: not needed: the arrays are read as they are.
+
+    Raises:
+      SbmError: if a file is missing or unreadable, or its arrays are not rows of finite numbers that fit
+        together.
+    """
+    del cache_dir
+    if not 0 < config.validation_fraction < 1:
+        raise SbmError(f"data.arrays.validation_fraction is {config.validation_fraction}; expected a value in (0, 1).")
+    root = files.directory(config.directory, f"your data: {_LAYOUT}", "data.arrays.directory")
+    paths = {name: root / f"{name}.npz" for name in ("train", "validation", "test")}
+    if not paths["validation"].exists():
+        del paths["validation"]
+    splits = {name: _read(path) for name, path in paths.items()}
+    for name, split in splits.items():
+        _require_alike(paths[name], split, splits["train"])
+    settings = {"digests": {name: _digest(path) for name, path in paths.items()}}
+    if "validation" not in splits:
+        splits["train"], splits["validation"] = _divide(splits["train"], config)
+        settings |= {"validation_fraction": config.validation_fraction, "seed": config.seed}
+    return types.Dataset(**splits, num_classes=_num_classes(splits.values()), settings=settings)
+
+
+def _read(path: pathlib.Path) -> types.Split:
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+    except FileNotFoundError as error:
+        raise SbmError(f"{path} does not exist; expected {_LAYOUT}. Put it there.") from error
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise SbmError(
+            f"{path} can not be read: {error}. Expected an archive of plain arrays, without Python objects. "
+            "Write it again with numpy.savez."
+        ) from error
+    labels = arrays.pop(_LABEL, None)
+    if not arrays:
+        raise SbmError(f"{path} has no modality; expected {_LAYOUT}. Write it again.")
+    num_rows = len(next(iter(arrays.values()))) if next(iter(arrays.values())).ndim else 0
+    data = {name: _checked(array, f"{path}: {name}", num_rows) for name, array in arrays.items()}
+    return types.Split(data, None if labels is None else _checked_labels(labels, f"{path}: {_LABEL}", num_rows))
+
+
+def _checked(array: np.ndarray, where: str, num_rows: int) -> np.ndarray:
+    """Return the rows as uint8, int32 or float32."""
+    if array.ndim == 0 or len(array) == 0 or len(array) != num_rows:
+        raise SbmError(
+            f"{where} has the shape {list(array.shape)}; expected rows along the first axis, at least one "
+            f"and as many as the other arrays of that file ({num_rows}). Mend the array."
+        )
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype.kind in "iu":
+        return array.astype(np.int32)
+    if array.dtype.kind not in "fb":
+        raise SbmError(f"{where} has the type {array.dtype}; expected numbers: uint8, integers or floats. Convert it.")
+    array = array.astype(np.float32)
+    finite = np.isfinite(array)
+    if not finite.all():
+        row = np.flatnonzero(~finite.reshape(num_rows, -1).all(axis=1))[0]
+        raise SbmError(f"{where} has NaN or infinite values, first in row {row}; expected finite ones. Mend the data.")
+    return array
+
+
+def _checked_labels(labels: np.ndarray, where: str, num_rows: int) -> np.ndarray:
+    if labels.dtype.kind not in "iu" or labels.shape != (num_rows,) or labels.min() < 0:
+        raise SbmError(
+            f"{where} is {labels.dtype} {list(labels.shape)}; expected integers [{num_rows}], from 0. Mend "
+            "the labels or leave them out."
+        )
+    return labels.astype(np.int32)
+
+
+def _require_alike(path: pathlib.Path, split: types.Split, train: types.Split) -> None:
+    """Check that a split has the same arrays as the training split, but for the number of rows."""
+    expected, found = (
+        {name: (array.shape[1:], array.dtype.name) for name, array in part.data.items()}
+        | ({_LABEL: ((), "int32")} if part.labels is not None else {})
+        for part in (train, split)
+    )
+    if found != expected:
+        raise SbmError(f"{path} has {found}; expected the arrays of train.npz: {expected}. Write it again to match.")
+
+
+def _divide(split: types.Split, config: ArraysConfig) -> tuple[types.Split, types.Split]:
+    num_validation = max(1, round(config.validation_fraction * len(split)))
+    if num_validation >= len(split):
+        raise SbmError(
+            f"train.npz has {len(split)} rows, too few to split validation off; expected 2 or more. Add "
+            "rows, or a validation.npz."
+        )
+    rows = np.random.default_rng(config.seed).permutation(len(split))
+    return _take(split, np.sort(rows[num_validation:])), _take(split, np.sort(rows[:num_validation]))
+
+
+def _take(split: types.Split, rows: np.ndarray) -> types.Split:
+    labels = None if split.labels is None else split.labels[rows]
+    return types.Split({name: array[rows] for name, array in split.data.items()}, labels)
+
+
+def _num_classes(splits: Any) -> int | None:
+    labels = [split.labels for split in splits if split.labels is not None]
+    return max(int(part.max()) for part in labels) + 1 if labels else None
+
+
+def _digest(path: pathlib.Path) -> str:
+    return files.content_digest([path])

@@ -1,0 +1,243 @@
+"""Backgrounds of PolyMNIST-style modalities: textures drawn here, or a directory of images.
+
+A drawn texture has structure at the scale of the digits' strokes, and a palette that is symmetric about
+mid-grey: dark blue to light yellow, say. The inverted colour of a point of it is in it as well, so a pixel
+on a digit looks like a pixel of the background somewhere else: no threshold, on a channel, on luminance or
+on any function of one pixel's colour, finds the digit. What tells it, to an eye or a network that sees many
+pixels, is that the dark end is commoner (`_DARK`). Were it not, a blurred reconstruction, which is the mean
+colour of the background or of its inverse, would hide the digit altogether.
+"""
+
+import dataclasses
+import itertools
+import pathlib
+from collections.abc import Callable
+
+import numpy as np
+from PIL import Image
+
+from sbm_jax.data import files
+from sbm_jax.errors import SbmError
+
+MIN_SIZE = 28  # pixels: the side of a crop
+_SIZE = 256  # pixels: the side of a drawn texture
+_DARK = 0.74  # the share of pixels below mid-grey: the accuracy of the best threshold
+_SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
+_FINE = 3.6  # pixels: the period of irregular textures
+_GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly however many there are
+
+Field = np.ndarray  # float64 [_SIZE, _SIZE]
+Draw = Callable[[np.random.Generator], Field]
+
+
+@dataclasses.dataclass(frozen=True)
+class Source:
+    """Where backgrounds come from.
+
+    Attributes:
+      load: `(directory, num, seed) -> num arrays`, uint8 [H, W, 3] of any size from 28x28.
+      digest: `(directory, num) -> str`, which changes with the content that `load` would read.
+    """
+
+    load: Callable[[str, int, int], list[np.ndarray]]
+    digest: Callable[[str, int], str]
+
+
+# MARK: Directories
+
+
+def from_directory(path: str, num: int) -> list[np.ndarray]:
+    """Return the first images of a directory, sorted by name, as uint8 [H, W, 3].
+
+    Raises:
+      SbmError: if the directory is missing or has too few images, or an image is unreadable or smaller than
+        28x28.
+    """
+    return [_read(file) for file in _image_files(path, num)]
+
+
+def _image_files(path: str, num: int) -> list[pathlib.Path]:
+    root = files.directory(path, "background images", "backgrounds_directory")
+    found = sorted(file for file in root.iterdir() if file.suffix.lower() in _SUFFIXES)
+    if len(found) < num:
+        raise SbmError(
+            f"{root} has {len(found)} images ({', '.join(_SUFFIXES)}); expected {num}, one for each "
+            "modality. Add images or lower num_modalities."
+        )
+    return found[:num]
+
+
+def _read(file: pathlib.Path) -> np.ndarray:
+    try:
+        with Image.open(file) as image:
+            pixels = np.asarray(image.convert("RGB"))
+    except (OSError, ValueError, Image.DecompressionBombError) as error:
+        raise SbmError(f"{file} can not be read as an image: {error}. Replace or remove it.") from error
+    if min(pixels.shape[:2]) < MIN_SIZE:
+        height, width, _ = pixels.shape
+        raise SbmError(f"{file} is {width}x{height}; expected at least {MIN_SIZE}x{MIN_SIZE}. Replace or
+        remove it.")
+    return pixels
+
+
+# MARK: Drawn textures
+
+
+def textures(num: int, seed: int) -> list[np.ndarray]:
+    """Return coloured textures drawn by ten recipes in turn, uint8 [256, 256, 3].
+
+    Texture k depends on the seed and k alone. From the eleventh on a recipe comes again, in other colours
+    and with another angle and period.
+    """
+    return [_texture(k, np.random.default_rng([seed, k])) for k in range(num)]
+
+
+def _texture(k: int, generator: np.random.Generator) -> np.ndarray:
+    level = _level(_RECIPES[k % len(_RECIPES)](generator), _DARK)
+    tint = _level(_noise(generator, _SIZE / _FINE), 0.5)
+    main, side = _palette((generator.uniform(0, 0.05) + k * _GOLDEN) % 1.0)
+    colours = 0.5 + level[:, :, None] * main + tint[:, :, None] * side
+    return np.round(255 * colours).astype(np.uint8)
+
+
+def _level(field: Field, common: float) -> Field:
+    """Return the field mapped to -1/2..1/2, mostly near the ends, a share `common` of it below 0."""
+    rank = _ranks(field) ** (np.log(0.5) / np.log(common))
+    return 0.5 * np.sin(np.pi * (rank - 0.5))
+
+
+def _palette(hue: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return two directions in RGB: from a dark colour of this hue to its inverse, and a weak one across."""
+    ramp = np.clip(np.abs((hue + np.array([0, 2 / 3, 1 / 3])) % 1.0 * 6 - 3) - 1, 0, 1)
+    main = 0.88 - 0.33 * ramp
+    side = np.roll(ramp, 1) - np.roll(ramp, 2)
+    return main, 0.12 * side / np.abs(side).max()
+
+
+def _ranks(field: Field) -> Field:
+    """Return each pixel's rank, from 0 to 1."""
+    ranks = np.empty(field.size)
+    ranks[np.argsort(field, axis=None, kind="stable")] = np.linspace(0, 1, field.size)
+    return ranks.reshape(field.shape)
+
+
+def _noise(
+    generator: np.random.Generator,
+    cycles: float,
+    width: float = 0.2,
+    angle: float = 0.0,
+    stretch: float = 1.0,
+) -> Field:
+    """Return noise with `cycles` waves across the texture, longer along `angle` by `stretch`."""
+    y, x = np.meshgrid(*[np.fft.fftfreq(_SIZE, 1 / _SIZE)] * 2, indexing="ij")
+    across = -np.sin(angle) * x + np.cos(angle) * y
+    along = np.cos(angle) * x + np.sin(angle) * y
+    radius = np.hypot(across, stretch * along) / cycles
+    band = np.exp(-(np.log(np.maximum(radius, 1e-6)) ** 2) / (2 * width**2))
+    field = np.fft.ifft2(np.fft.fft2(generator.standard_normal((_SIZE, _SIZE))) * band).real
+    return field / field.std()
+
+
+def _turned(generator: np.random.Generator, warp: float = 0.0) -> tuple[Field, Field]:
+    """Return coordinates in pixels, turned by a random angle and warped by smooth noise of `warp` pixels."""
+    y, x = np.mgrid[:_SIZE, :_SIZE].astype(float)
+    if warp:
+        x, y = (axis + warp * _noise(generator, _SIZE / 28) for axis in (x, y))
+    angle = generator.uniform(0.15, 0.45) * np.pi
+    return np.cos(angle) * x + np.sin(angle) * y, np.cos(angle) * y - np.sin(angle) * x
+
+
+def _period(generator: np.random.Generator) -> float:
+    """Return a period in pixels: a stroke covers about one."""
+    return generator.uniform(4.0, 4.8)
+
+
+def _grain(generator: np.random.Generator) -> Field:
+    return _noise(generator, _SIZE / _FINE)
+
+
+def _stripes(generator: np.random.Generator) -> Field:
+    u, _ = _turned(generator, warp=0.7)
+    return np.sin(2 * np.pi * u / _period(generator))
+
+
+def _cells(generator: np.random.Generator) -> Field:
+    """Return the distance to the nearest of the points of a shaken grid."""
+    period = _SIZE / (_SIZE // _period(generator))
+    num = round(_SIZE / period)
+    y, x = np.mgrid[:_SIZE, :_SIZE] / period
+    shifts = generator.uniform(0.15, 0.85, (2, num, num))
+    distances = []
+    for down, right in itertools.product((-1, 0, 1), repeat=2):
+        row, column = np.floor(y).astype(int) + down, np.floor(x).astype(int) + right
+        point = shifts[:, row % num, column % num]
+        distances.append(np.hypot(row + point[0] - y, column + point[1] - x))
+    return np.min(distances, axis=0)
+
+
+def _rings(generator: np.random.Generator) -> Field:
+    u, v = _turned(generator, warp=1.0)
+    return np.sin(2 * np.pi * np.hypot(u + 60, 0.35 * v - 20) / _period(generator))
+
+
+def _checks(generator: np.random.Generator) -> Field:
+    u, v = _turned(generator)
+    period = 1.5 * _period(generator)
+    return np.sin(2 * np.pi * u / period) * np.sin(2 * np.pi * v / period)
+
+
+def _fibres(generator: np.random.Generator) -> Field:
+    return _noise(generator, _SIZE / _FINE, angle=generator.uniform(0, np.pi), stretch=4.0)
+
+
+def _dots(generator: np.random.Generator) -> Field:
+    u, v = _turned(generator)
+    wave = 2 * np.pi / _period(generator)
+    return sum(np.cos(wave * (np.cos(a) * u + np.sin(a) * v)) for a in (0, np.pi / 3, 2 * np.pi / 3))
+
+
+def _marble(generator: np.random.Generator) -> Field:
+    u, _ = _turned(generator)
+    return np.sin(2 * np.pi * u / _period(generator) + 1.5 * _noise(generator, _SIZE / 20))
+
+
+def _bricks(generator: np.random.Generator) -> Field:
+    u, v = _turned(generator)
+    height = 0.8 * _period(generator)
+    row = np.floor(v / height)
+    edge = np.minimum(np.abs(v / height - row - 0.5), 0.5) * height
+    column = u / (2 * height) + 0.5 * (row % 2)
+    side = np.abs(column - np.floor(column) - 0.5) * 2 * height
+    return np.minimum(0.5 * height - edge, height - side) + 0.3 * _noise(generator, _SIZE / 6)
+
+
+def _scales(generator: np.random.Generator) -> Field:
+    u, v = _turned(generator)
+    radius = 0.7 * _period(generator)
+    row = np.floor(v / radius)
+    centre = (u / (2 * radius) + 0.5 * (row % 2)) % 1.0 - 0.5
+    return np.cos(2.2 * np.pi * np.hypot(2 * centre, v / radius - row))
+
+
+_RECIPES: tuple[Draw, ...] = (
+    _dots,
+    _stripes,
+    _grain,
+    _scales,
+    _checks,
+    _rings,
+    _bricks,
+    _marble,
+    _fibres,
+    _cells,
+)
+
+# MARK: The sources
+
+SOURCES: dict[str, Source] = {
+    "textures": Source(lambda _, num, seed: textures(num, seed), lambda *_: "drawn"),
+    "directory": Source(
+        lambda path, num, _: from_directory(path, num),
+        lambda path, num: files.content_digest(_image_files(path, num)),
+    ),
+}

@@ -1,0 +1,50 @@
+"""From rows to batches: which rows each step uses, a function of the step alone, and in which form."""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+
+from sbm_jax.errors import SbmError
+from sbm_jax.types import Array
+
+
+def as_float(data: Mapping[str, Array]) -> dict[str, Array]:
+    """Return data as float32, uint8 images in [0, 1]."""
+    return {
+        name: values.astype(jnp.float32) / (255.0 if values.dtype == jnp.uint8 else 1.0)
+        for name, values in data.items()
+    }
+
+
+def batch_rows(num_rows: int, batch_size: int, seed: int, first_step: int, num_steps: int) -> np.ndarray:
+    """Return the rows of consecutive batches, shuffled anew in each epoch.
+
+    A function of the step alone, so that a resumed run equals an unbroken one. The rows of all steps are one
+    sequence: a permutation for each epoch, from (seed, epoch), end to end. A batch at the end of an epoch
+      goes on into the next, so that every row comes equally often.
+
+    Args:
+      num_rows: N, the number of rows there are.
+      batch_size: B, the rows of a step.
+      seed: non-negative.
+      first_step: the step of the first batch, from 0.
+      num_steps: the number of batches.
+
+    Returns:
+      int32 [num_steps, batch_size], values in [0, N).
+
+    Raises:
+      SbmError: if there are fewer rows than a batch needs.
+    """
+    if not 1 <= batch_size <= num_rows:
+        raise SbmError(
+            f"the batch size is {batch_size}, the data have {num_rows} rows; expected a batch of 1 to "
+            f"{num_rows}. Lower the batch size or use more data."
+        )
+    first, last = first_step * batch_size, (first_step + num_steps) * batch_size
+    epochs = range(first // num_rows, -(-last // num_rows))
+    shuffled = [np.random.default_rng([seed, epoch]).permutation(num_rows) for epoch in epochs]
+    rows = np.concatenate([np.empty(0, int), *shuffled])
+    start = first - epochs.start * num_rows
+    return rows[start : start + last - first].astype(np.int32).reshape(num_steps, batch_size)

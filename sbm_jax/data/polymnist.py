@@ -1,0 +1,438 @@
+"""PolyMNIST-style data: digits over the backgrounds of several modalities, which share only the label.
+
+A tuple takes, for every modality, another image of the same digit. It is binarised and laid on a random crop
+of that modality's background, whose colours are inverted on the digit. The sets are tensorflow-datasets
+builders that need no TensorFlow; the official archive is read into the same kind of builder.
+
+Reference: Sutter, Daunhawer, Vogt: Generalized Multimodal ELBO. ICLR 2021. https://arxiv.org/abs/2105.02470
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import itertools
+import json
+import pathlib
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, NamedTuple, TextIO
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from sbm_jax import types
+from sbm_jax.data import backgrounds, digits, files
+from sbm_jax.errors import SbmError, unknown
+from sbm_jax.progress import progress_bar
+
+_RECIPE = 1  # raise it when the same options make other images, so that folders of the old ones are not read
+_SPLITS = ("train", "validation", "test")
+_BLOCK = 1024  # tuples drawn at a time, which bounds the memory
+_THRESHOLD = 128  # a pixel above it is on the digit
+_MAX_SHIFT = 2  # pixels
+_MAX_TURN = 12  # degrees
+_MAX_SCALE = 0.1
+
+Row = dict[str, Any]  # {modality: uint8 [28, 28, 3], "label": int}
+
+
+class Rows(NamedTuple):
+    """The rows of a split, to be made one by one.
+
+    Attributes:
+      num: how many.
+      iterator: which gives them.
+    """
+
+    num: int
+    iterator: Iterator[Row]
+
+
+# MARK: Options
+
+
+@dataclasses.dataclass(frozen=True)
+class PolyMnistConfig:
+    """A PolyMNIST-style data set.
+
+    Attributes:
+      digits: the source of digits, a key of `digits.SOURCES`: ``"sklearn"``, ``"mnist"``, ``"tfds"``.
+      digits_directory: of the four MNIST files, or of tensorflow-datasets.
+      backgrounds: the source of backgrounds, a key of `backgrounds.SOURCES`: ``"textures"``, ``"directory"``.
+      backgrounds_directory: of background images, the first `num_modalities` by name.
+      num_modalities: M; they are named m0, m1, ... Modality k is the same whatever M is.
+      seed: of the split of scikit-learn's digits, the drawn textures, the pairing and the crops.
+      rounds: how many times the training digits are paired anew, each time with new crops.
+      test_rounds: the same for the test digits.
+      augment: strength of random shifts (±2 pixels), rotations (±12°) and scalings (±10 %) of training
+        digits; 1 is those ranges, 0 none, as in the paper.
+      max_train: training digits to use, or tuples of an archive; None for all.
+      max_test: the same for validation and for test.
+      archive: directory of the official archive (with `train/m0/0.5.png`, ...); if set, it is read and the
+        options above, but for `num_modalities`, `max_train` and `max_test`, do not matter.
+    """
+
+    digits: str = "sklearn"
+    digits_directory: str = ""
+    backgrounds: str = "textures"
+    backgrounds_directory: str = ""
+    num_modalities: int = 5
+    seed: int = 0
+    rounds: int = 1
+    test_rounds: int = 1
+    augment: float = 0.0
+    max_train: int | None = None
+    max_test: int | None = None
+    archive: str = ""
+
+
+def _validate(config: PolyMnistConfig) -> None:
+    for name in ("num_modalities", "rounds", "test_rounds", "max_train", "max_test"):
+        value = getattr(config, name)
+        if value is not None and value < 1:
+            raise SbmError(f"data.polymnist.{name} is {value}; expected at least 1.")
+    if config.seed < 0:
+        raise SbmError(f"data.polymnist.seed is {config.seed}; expected 0 or more.")
+    if not 0 <= config.augment <= 2:
+        raise SbmError(f"data.polymnist.augment is {config.augment}; expected 0 (none) to 2; 1 is usual.")
+    if not config.archive and config.digits not in digits.SOURCES:
+        raise unknown("source of digits", config.digits, digits.SOURCES)
+    if not config.archive and config.backgrounds not in backgrounds.SOURCES:
+        raise unknown("source of backgrounds", config.backgrounds, backgrounds.SOURCES)
+
+
+# MARK: Loading
+
+
+def load_polymnist(config: PolyMnistConfig, cache_dir: pathlib.Path) -> types.Dataset:
+    """Return the data set, from `cache_dir` if it was prepared there before.
+
+    Args:
+      config: what to make.
+      cache_dir: the directory of prepared sets; each recipe has its own folder in it.
+
+    Raises:
+      SbmError: on options out of range, missing or unreadable sources, or a directory that can not be
+        written.
+    """
+    _validate(config)
+    settings = _archive_settings(config) if config.archive else _drawn_settings(config)
+    rows_fn = _archive_rows if config.archive else _drawn_rows
+    fingerprint = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:12]
+    builder_config = PolyMnistBuilderConfig(
+        name=f"{config.num_modalities}_modalities_{fingerprint}",
+        description="PolyMNIST-style tuples: digits over backgrounds, which share only the label.",
+        num_modalities=config.num_modalities,
+        rows_fn=lambda: rows_fn(config),
+        terminal=sys.stdout,
+    )
+    builder = _prepare(builder_config, cache_dir)
+    splits = {name: _read_split(builder, name, config.num_modalities) for name in _SPLITS}
+    return types.Dataset(**splits, num_classes=digits.NUM_CLASSES, settings=settings)
+
+
+def _prepare(builder_config: "PolyMnistBuilderConfig", cache_dir: pathlib.Path) -> "PolyMnist":
+    try:
+        cache_dir.mkdir(parents=True, exist_ok=True)
+        builder = PolyMnist(config=builder_config, data_dir=str(cache_dir), file_format="array_record")
+    except OSError as error:
+        raise _unwritable(cache_dir, error) from error
+    try:
+        with _quiet():
+            builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
+    except OSError as error:
+        if not builder.is_prepared():  # else another process was first
+            raise _unwritable(cache_dir, error) from error
+    return builder
+
+
+def _unwritable(cache_dir: pathlib.Path, error: OSError) -> SbmError:
+    return SbmError(
+        f"the data set can not be written under {cache_dir}: {error}. Free space there, mend its rights, or "
+        "name another directory."
+    )
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Silence the library: it says that it downloads, which it does not; its bars know no time left."""
+    tfds.disable_progress_bar()
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        tfds.enable_progress_bar()
+
+
+def _read_split(builder: "PolyMnist", split: str, num_modalities: int) -> types.Split:
+    source = builder.as_data_source(split)
+    shape = (len(source), digits.SIZE, digits.SIZE, 3)
+    data = {name: np.empty(shape, np.uint8) for name in _names(num_modalities)}
+    labels = np.empty(len(source), np.int32)
+    try:
+        for index, row in enumerate(source):
+            labels[index] = row["label"]
+            for name, images in data.items():
+                images[index] = row[name]
+    except (OSError, ValueError, RuntimeError, IndexError) as error:
+        raise SbmError(
+            f"the prepared data set in {builder.data_path} is damaged: {error}. Remove that folder; it is made again."
+        ) from error
+    return types.Split(data, labels)
+
+
+# MARK: The builder
+
+
+@dataclasses.dataclass(eq=False, repr=False)
+class PolyMnistBuilderConfig(tfds.core.BuilderConfig):
+    """One recipe of the data set; its name holds the recipe's fingerprint.
+
+    Attributes:
+      num_modalities: M.
+      rows_fn: `() -> {split: rows}`; called only if the set has to be made.
+      terminal: where progress is shown.
+    """
+
+    num_modalities: int = 0
+    rows_fn: Callable[[], Mapping[str, Rows]] = dict
+    terminal: TextIO = sys.stdout
+
+    def __repr__(self) -> str:
+        return self.name
+
+
+class PolyMnist(tfds.core.GeneratorBasedBuilder):
+    """Tuples of images that share the digit they show, one record each."""
+
+    VERSION = tfds.core.Version("1.0.0")
+    RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        # Raw bytes: the default writes each pixel as a 64-bit integer and takes eight times longer.
+        image = tfds.features.Tensor(
+            shape=(digits.SIZE, digits.SIZE, 3), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
+        )
+        features = dict.fromkeys(_names(self.builder_config.num_modalities), image)
+        features["label"] = tfds.features.ClassLabel(num_classes=digits.NUM_CLASSES)
+        return tfds.core.DatasetInfo(
+            builder=self,
+            description=self.builder_config.description,
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,  # rows keep the order in which they were made
+        )
+
+    def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Row]]]:
+        del dl_manager
+        return {split: self._generate_examples(split, rows) for split, rows in self.builder_config.rows_fn().items()}
+
+    def _generate_examples(self, split: str, rows: Rows) -> Iterator[tuple[int, Row]]:
+        with (
+            contextlib.redirect_stdout(self.builder_config.terminal),
+            progress_bar(f"prepare {split} data", rows.num, "tuples") as advance,
+        ):
+            for example in enumerate(rows.iterator):
+                yield example
+                advance(1)
+
+
+def _names(num_modalities: int) -> list[str]:
+    return [f"m{k}" for k in range(num_modalities)]
+
+
+# MARK: Drawn tuples
+
+
+class _Draws(NamedTuple):
+    """What is random in one modality of N tuples: digit, left and top of the crop [N]; warp [N, 6]."""
+
+    digit: np.ndarray
+    left: np.ndarray
+    top: np.ndarray
+    warp: np.ndarray | None
+
+
+def _drawn_settings(config: PolyMnistConfig) -> dict[str, Any]:
+    options = dataclasses.asdict(config)
+    for name in ("digits_directory", "backgrounds_directory", "archive"):
+        del options[name]
+    return {
+        "recipe": _RECIPE,
+        "digits_digest": digits.SOURCES[config.digits].digest(config.digits_directory),
+        "backgrounds_digest": backgrounds.SOURCES[config.backgrounds].digest(
+            config.backgrounds_directory, config.num_modalities
+        ),
+        **options,
+    }
+
+
+def _drawn_rows(config: PolyMnistConfig) -> dict[str, Rows]:
+    parts = digits.SOURCES[config.digits].load(config.digits_directory, config.seed)
+    images = backgrounds.SOURCES[config.backgrounds].load(
+        config.backgrounds_directory, config.num_modalities, config.seed
+    )
+    train, validation, test = (
+        part.take(slice(limit))
+        for part, limit in zip(parts, (config.max_train, config.max_test, config.max_test), strict=True)
+    )
+    return {
+        "train": _paired(train, images, (config.seed, 0), config.rounds, config.augment),
+        "validation": _paired(validation, images, (config.seed, 1), 1, 0.0),
+        "test": _paired(test, images, (config.seed, 2), config.test_rounds, 0.0),
+    }
+
+
+def _paired(
+    part: digits.Digits, images: Sequence[np.ndarray], seed: tuple[int, int], rounds: int, augment: float
+) -> Rows:
+    turns = (tuples(part, images, (*seed, turn), augment) for turn in range(rounds))
+    return Rows(rounds * len(part.labels), itertools.chain.from_iterable(turns))
+
+
+def tuples(
+    part: digits.Digits, images: Sequence[np.ndarray], seed: Sequence[int], augment: float = 0.0
+) -> Iterator[Row]:
+    """Yield one tuple for each digit, in order: modality k shows a digit of the same label over background k.
+
+    In every modality each digit is shown exactly once. A modality's randomness has its own stream, so it
+    does not depend on how many there are.
+
+    Args:
+      part: the digits.
+      images: a background for each modality, uint8 [H, W, 3].
+      seed: non-negative integers.
+      augment: strength of the random warps, see `PolyMnistConfig`.
+    """
+    draws = [
+        _draw(part.labels, image.shape, np.random.default_rng([*seed, k]), augment) for k, image in enumerate(images)
+    ]
+    names = _names(len(images))
+    for first in range(0, len(part.labels), _BLOCK):
+        block = slice(first, first + _BLOCK)
+        data = [_render(part.images, image, draw, block) for image, draw in zip(images, draws, strict=True)]
+        for label, *row in zip(part.labels[block], *data, strict=True):
+            yield {"label": int(label), **dict(zip(names, row, strict=True))}
+
+
+def _draw(labels: np.ndarray, shape: tuple[int, ...], generator: np.random.Generator, augment: float) -> _Draws:
+    digit = np.empty(len(labels), int)
+    for label in range(digits.NUM_CLASSES):
+        rows = np.flatnonzero(labels == label)
+        digit[rows] = generator.permutation(rows)
+    left, top = (generator.integers(0, side - digits.SIZE + 1, len(labels)) for side in (shape[1], shape[0]))
+    warp = _warps(generator, len(labels), augment) if augment else None
+    return _Draws(digit, left, top, warp)
+
+
+def _warps(generator: np.random.Generator, num: int, strength: float) -> np.ndarray:
+    """Return maps from result to source [num, 6]: (a, b, c, d, e, f), x' = ax + by + c, y' = dx + ey + f."""
+    shift, turn, scale = (strength * generator.uniform(-1, 1, (n, num)) for n in (2, 1, 1))
+    angle = np.deg2rad(_MAX_TURN) * turn[0]
+    size = 1 / (1 + _MAX_SCALE * scale[0])
+    cos, sin = size * np.cos(angle), size * np.sin(angle)
+    centre = (digits.SIZE - 1) / 2
+    x, y = centre + _MAX_SHIFT * shift
+    return np.stack([cos, sin, centre - cos * x - sin * y, -sin, cos, centre + sin * x - cos * y], axis=1)
+
+
+def _render(shapes: np.ndarray, image: np.ndarray, draws: _Draws, block: slice) -> np.ndarray:
+    """Return the images uint8 [n, 28, 28, 3] of one block of tuples."""
+    shown = shapes[draws.digit[block]]
+    if draws.warp is not None:
+        shown = np.stack([_warped(*pair) for pair in zip(shown, draws.warp[block], strict=True)])
+    windows = np.lib.stride_tricks.sliding_window_view(image, (digits.SIZE, digits.SIZE), axis=(0, 1))
+    crops = np.moveaxis(windows[draws.top[block], draws.left[block]], 1, -1)
+    return np.where((shown > _THRESHOLD)[..., None], 255 - crops, crops)
+
+
+def _warped(shape: np.ndarray, warp: np.ndarray) -> np.ndarray:
+    image = Image.fromarray(shape)
+    return np.asarray(image.transform(image.size, Image.Transform.AFFINE, warp.tolist(), Image.Resampling.BILINEAR))
+
+
+# MARK: The official archive
+
+_ARCHIVE_NAME = re.compile(r"(\d+)\.(\d)\.png")
+_VALIDATION_SHARE = 6  # one in six: 10,000 of the 60,000
+
+
+def _archive_settings(config: PolyMnistConfig) -> dict[str, Any]:
+    root, names = _archive_names(config)
+    listed = (
+        root / part / name / file for part in names for name in _names(config.num_modalities) for file in names[part]
+    )
+    return {
+        "recipe": _RECIPE,
+        "archive": True,
+        "archive_digest": files.listing_digest(root, listed),
+        **{name: getattr(config, name) for name in ("num_modalities", "max_train", "max_test")},
+    }
+
+
+def _archive_rows(config: PolyMnistConfig) -> dict[str, Rows]:
+    root, names = _archive_names(config)
+    first = len(names["train"]) - len(names["train"]) // _VALIDATION_SHARE
+    chosen = {
+        "train": ("train", names["train"][:first][: config.max_train]),
+        "validation": ("train", names["train"][first:][: config.max_test]),
+        "test": ("test", names["test"][: config.max_test]),
+    }
+    modalities = _names(config.num_modalities)
+    return {
+        split: Rows(len(rows), _archive_tuples(root / part, modalities, rows)) for split, (part, rows) in chosen.items()
+    }
+
+
+def _archive_names(config: PolyMnistConfig) -> tuple[pathlib.Path, dict[str, list[str]]]:
+    """Return the archive's directory, and the file names of its two parts in numeric order."""
+    root = files.directory(config.archive, "the PolyMNIST archive", "archive")
+    root = root / "MMNIST" if (root / "MMNIST").is_dir() else root
+    return root, {part: _paired_names(root / part, config.num_modalities) for part in ("train", "test")}
+
+
+def _paired_names(part: pathlib.Path, num_modalities: int) -> list[str]:
+    listed = {}
+    for name in _names(num_modalities):
+        if not (part / name).is_dir():
+            raise SbmError(
+                f"{part / name} is not a directory; expected the archive's images of modality {name}, as "
+                f"{part.name}/{name}/0.5.png. Mend data.polymnist.archive or lower num_modalities."
+            )
+        listed[name] = {file.name for file in (part / name).iterdir() if not file.name.startswith(".")}
+    expected = listed["m0"]
+    for name, found in listed.items():
+        if found != expected:
+            example = sorted(found ^ expected)[0]
+            raise SbmError(
+                f"{part / name} and {part / 'm0'} differ, in {example!r} for one; pairing is by file name, "
+                "so both must have the same. Unpack the archive again."
+            )
+    wrong = sorted(name for name in expected if not _ARCHIVE_NAME.fullmatch(name))
+    if wrong or len(expected) < _VALIDATION_SHARE:
+        found = f"the file {wrong[0]!r}" if wrong else f"{len(expected)} files"
+        raise SbmError(
+            f"{part / 'm0'} has {found}; expected at least {_VALIDATION_SHARE} named index.digit.png, as "
+            "0.5.png. Unpack the archive again."
+        )
+    return sorted(expected, key=lambda name: int(name.split(".")[0]))
+
+
+def _archive_tuples(part: pathlib.Path, modalities: Sequence[str], names: Sequence[str]) -> Iterator[Row]:
+    for name in names:
+        images = {modality: _archive_image(part / modality / name) for modality in modalities}
+        yield {"label": int(name.split(".")[1]), **images}
+
+
+def _archive_image(path: pathlib.Path) -> np.ndarray:
+    try:
+        with Image.open(path) as image:
+            found = f"{image.mode} {image.width}x{image.height}"
+            pixels = np.asarray(image)
+    except OSError as error:
+        raise SbmError(f"{path} can not be read as an image: {error}. Unpack the archive again.") from error
+    if found != f"RGB {digits.SIZE}x{digits.SIZE}":
+        raise SbmError(f"{path} is {found}; expected RGB {digits.SIZE}x{digits.SIZE}. Unpack the archive again.")
+    return pixels

@@ -1,0 +1,362 @@
+"""Judge a system: coherence, mode coverage, reconstruction, and the cost of sampling."""
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from sbm_jax.errors import SbmError, unknown
+from sbm_jax.evaluation import coherence, observed_sets, reconstruction, sample_grids
+from sbm_jax.evaluation.estimates import Estimate, estimate
+from sbm_jax.evaluation.generation import (
+    Call,
+    ClassifierFn,
+    GenerateFn,
+    Outcome,
+    ProgressFn,
+    ReconstructFn,
+    Requests,
+    as_float,
+    batches,
+    classify,
+    num_batches,
+    run,
+)
+from sbm_jax.types import Key, Split
+
+# Each family of observed sets, and the metrics that are measured on it.
+SETS = {
+    "given_rest": ("coherence/given_rest",),
+    "random": ("coherence/given_k",),
+    "fixed_order": ("coherence/fixed_order/given_k",),
+    "unconditional": ("coherence/unconditional_k", "coherence/unconditional_majority_k", "coverage"),
+}
+
+FIXED_ORDER = "coherence/fixed_order/given_"  # groups of requests are named by the metrics they serve
+UNCONDITIONAL = "unconditional"
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationConfig:
+    """How much is generated, and for which observed sets.
+
+    Attributes:
+      num_examples: rows of the split that are conditioned on, the same in every repeat.
+      num_unconditional: joint samples per repeat.
+      batch_size: rows per compiled call.
+      num_repeats: how often everything is generated anew, with other noise and other random sets.
+      num_figure_examples: rows shown in the sample grids.
+      sets: the families of observed sets, keys of `SETS`.
+    """
+
+    num_examples: int = 1000
+    num_unconditional: int = 1000
+    batch_size: int = 256
+    num_repeats: int = 3
+    num_figure_examples: int = 4
+    sets: tuple[str, ...] = tuple(SETS)
+
+    def __post_init__(self):
+        for name in ("num_examples", "num_unconditional", "batch_size", "num_repeats", "num_figure_examples"):
+            if getattr(self, name) < 1:
+                raise SbmError(f"evaluation.{name} must be at least 1, not {getattr(self, name)}.")
+        for name in self.sets:
+            if name not in SETS:
+                raise unknown("family of observed sets in evaluation.sets:", name, SETS)
+
+
+class Evaluation(NamedTuple):
+    """What was measured.
+
+    Attributes:
+      metrics: estimates by flat name, such as ``coherence/given_rest``.
+      not_available: why a metric is missing, by its name.
+      figures: arrays for the report: sample grids (see `sample_grids`), and ``coverage`` [M, num_classes].
+    """
+
+    metrics: dict[str, Estimate]
+    not_available: dict[str, str]
+    figures: dict[str, np.ndarray]
+
+
+def _no_progress(_total: int) -> contextlib.AbstractContextManager[Callable[[int], None]]:
+    return contextlib.nullcontext(lambda _count: None)
+
+
+def evaluate(
+    generate_fn: GenerateFn,
+    split: Split,
+    modalities: Sequence[str],
+    key: Key,
+    config: EvaluationConfig,
+    *,
+    classifier_fn: ClassifierFn | None = None,
+    num_classes: int | None = None,
+    reconstruct_fn: ReconstructFn | None = None,
+    progress: ProgressFn = _no_progress,
+) -> Evaluation:
+    """Measure everything that the system and the data allow.
+
+    All functions are called with batches of `config.batch_size` rows only, so each compiles once. The spread
+    of a metric is over repeats; for the speed and for metrics without randomness (classifier, reconstruction)
+    it is over batches.
+
+    Args:
+      generate_fn: `(key, data, observed [B, M], num_samples) -> Generated`, compiled.
+      split: held-out rows.
+      modalities: the names in the order of the columns of observed sets.
+      key: a typed key; equal keys give equal rows, observed sets and noise, for every system.
+      config: see `EvaluationConfig`.
+      classifier_fn: `{modality: [B, *shape]} -> {modality: int [B]}`, or None: no coherence is measured.
+      num_classes: the number of digits; needed with a classifier.
+      reconstruct_fn: `{modality: [B, *shape]} -> ` the same, or None where a system has no autoencoder.
+      progress: `number of batches -> context`, which yields a function that is told of each batch done.
+
+    Raises:
+      SbmError: when the split lacks a modality or has fewer rows than asked for.
+    """
+    data = _checked_data(split, modalities, config)
+    rows_key, repeats_key = jax.random.split(key)
+    rows = np.asarray(jax.random.permutation(rows_key, len(split)))[: config.num_examples]
+    shown = sample_grids.examples(rows, split.labels, config.num_figure_examples)
+    not_available = _missing_sets(config, split, len(modalities), classifier_fn, num_classes)
+    requests = [
+        _requests(jax.random.fold_in(repeats_key, repeat), rows, modalities, config, not_available)
+        for repeat in range(config.num_repeats)
+    ]
+    drawn = sample_grids.requests(shown, len(modalities))
+    requests[0] |= drawn
+    sizes = [len(rows), *(sum(len(group.rows) for group in groups.values()) for groups in requests)]
+    total = sum(num_batches(size, config.batch_size) for size in sizes)
+
+    outcomes = []
+    with progress(total) as advance:
+        for repeat, groups in enumerate(requests):
+            noise = jax.random.fold_in(jax.random.fold_in(repeats_key, repeat), 0)
+            outcomes.append(run(generate_fn, classifier_fn, data, groups, noise, config.batch_size, advance, drawn))
+        autoencoders = _autoencoders(
+            data, split.labels, rows, classifier_fn, reconstruct_fn, config.batch_size, advance
+        )
+    metrics, figures = _coherence(outcomes, requests, split, modalities, num_classes)
+    figures |= sample_grids.grids(outcomes[0].data, data, shown)
+    sampling = _sampling([outcome.calls for outcome in outcomes], config.batch_size)
+    for part in (sampling, autoencoders):
+        metrics |= part.metrics
+        not_available |= part.not_available
+    if reconstruct_fn is not None:
+        figures |= _reconstruction_grid(data, shown, reconstruct_fn, config.batch_size)
+    return Evaluation(metrics, not_available, figures)
+
+
+def _coherence(
+    outcomes: Sequence[Outcome],
+    requests: Sequence[Mapping[str, Requests]],
+    split: Split,
+    modalities: Sequence[str],
+    num_classes: int | None,
+) -> tuple[dict[str, Estimate], dict[str, np.ndarray]]:
+    """Return the estimates of all label-based metrics over the repeats, and the coverage per modality."""
+    per_repeat = [
+        _row_outcomes(outcome.predicted, groups, split, modalities, num_classes)
+        for outcome, groups in zip(outcomes, requests, strict=True)
+    ]
+    metrics = {name: estimate([repeat[name] for repeat in per_repeat]) for name in per_repeat[0]}
+    if "coverage/digit_0" not in metrics:
+        return metrics, {}
+    digits = [metrics[f"coverage/digit_{digit}"] for digit in range(num_classes)]
+    metrics["coverage/min"] = min(digits, key=lambda share: share.value)
+    predicted = np.concatenate([outcome.predicted[UNCONDITIONAL] for outcome in outcomes])
+    return metrics, {"coverage": coherence.mode_coverage(predicted, num_classes)}
+
+
+def _checked_data(split: Split, modalities: Sequence[str], config: EvaluationConfig) -> dict[str, np.ndarray]:
+    for name in modalities:
+        if name not in split.data:
+            raise unknown("modality", name, split.data)
+    if config.num_examples > len(split):
+        raise SbmError(
+            f"evaluation.num_examples is {config.num_examples}, but the split has {len(split)} rows; "
+            f"set it to {len(split)} or less."
+        )
+    return {name: split.data[name] for name in modalities}
+
+
+def _missing_sets(
+    config: EvaluationConfig,
+    split: Split,
+    num_modalities: int,
+    classifier_fn: ClassifierFn | None,
+    num_classes: int | None,
+) -> dict[str, str]:
+    """Return why the metrics of some families of observed sets can not be measured, by metric."""
+    missing = {}
+    for name, metrics in SETS.items():
+        conditional = name != "unconditional"
+        reason = None
+        if name not in config.sets:
+            reason = f"not asked for: {name!r} is not in evaluation.sets"
+        elif classifier_fn is None:
+            reason = "there is no classifier that tells which class a sample shows"
+        elif conditional and split.labels is None:
+            reason = "the data have no labels"
+        elif conditional and num_modalities < 2:
+            reason = "there is one modality only, so none can be given"
+        if reason:
+            missing |= dict.fromkeys(metrics, reason)
+    if num_classes is None:
+        missing.setdefault("coverage", "the number of classes is not known")
+    return missing
+
+
+def _requests(
+    key: Key,
+    rows: np.ndarray,
+    modalities: Sequence[str],
+    config: EvaluationConfig,
+    not_available: Mapping[str, str],
+) -> dict[str, Requests]:
+    """Return the requests of one repeat, by the metric that they serve."""
+    num_modalities = len(modalities)
+
+    def fixed(mask: np.ndarray) -> Requests:
+        return Requests(rows, np.tile(mask, (len(rows), 1)))
+
+    groups = {}
+    if "coherence/given_rest" not in not_available:
+        for target, name in enumerate(modalities):
+            groups[f"coherence/given_rest/{name}"] = fixed(observed_sets.given_rest(target, num_modalities))
+    for size in range(1, num_modalities):
+        if "coherence/given_k" not in not_available:
+            size_key = jax.random.fold_in(key, size)
+            masks = observed_sets.random_of_size(size_key, len(rows), size, num_modalities)
+            groups[f"coherence/given_{size}"] = Requests(rows, masks)
+        if "coherence/fixed_order/given_k" not in not_available:
+            groups[f"{FIXED_ORDER}{size}"] = fixed(observed_sets.first(size, num_modalities))
+    nothing = np.zeros((config.num_unconditional, num_modalities), bool)
+    unconditional = Requests(np.repeat(rows[:1], config.num_unconditional), nothing)
+    if UNCONDITIONAL in config.sets:  # also where no classifier can judge them: they measure the speed
+        groups[UNCONDITIONAL] = unconditional
+    return groups or {"speed": unconditional}
+
+
+def _row_outcomes(
+    predicted: Mapping[str, np.ndarray],
+    requests: Mapping[str, Requests],
+    split: Split,
+    modalities: Sequence[str],
+    num_classes: int | None,
+) -> dict[str, np.ndarray]:
+    """Return the outcome of each row in one repeat, by metric: their means are the metrics."""
+    outcomes = {}
+    for group, digits in predicted.items():
+        if not group.startswith("coherence/"):
+            continue
+        labels = split.labels[requests[group].rows]
+        outcomes[group] = coherence.conditional(digits, labels, requests[group].observed)
+        if group.startswith(FIXED_ORDER):
+            outcomes[f"{group}/last"] = digits[:, -1] == labels
+    if UNCONDITIONAL in predicted:
+        outcomes |= _unconditional_outcomes(predicted[UNCONDITIONAL], num_classes)
+    targets = [f"coherence/given_rest/{name}" for name in modalities]
+    if targets[0] in outcomes:
+        outcomes["coherence/given_rest"] = np.concatenate([outcomes[name] for name in targets])
+    return outcomes
+
+
+def _unconditional_outcomes(predicted: np.ndarray, num_classes: int | None) -> dict[str, np.ndarray]:
+    num_modalities = predicted.shape[1]
+    outcomes = {}
+    for prefix, rule in (("unconditional", "first"), ("unconditional_majority", "majority")):
+        count = coherence.agreement(predicted, rule)
+        outcomes |= {f"coherence/{prefix}_{k}": count >= k for k in range(2, num_modalities + 1)}
+    if num_modalities > 1:
+        outcomes["coherence/unconditional_all"] = outcomes[f"coherence/unconditional_{num_modalities}"]
+    for digit in range(num_classes or 0):
+        outcomes[f"coverage/digit_{digit}"] = (predicted == digit).mean(axis=1)
+    return outcomes
+
+
+def _sampling(repeats: Sequence[Sequence[Call]], batch_size: int) -> Evaluation:
+    """Return the cost of sampling, and how often it failed."""
+    metrics, not_available = {}, {}
+    if all("network_evaluations" in call.info for calls in repeats for call in calls):
+        groups = [
+            np.repeat([c.info["network_evaluations"] for c in calls], [c.num_rows for c in calls]) for calls in repeats
+        ]
+        metrics["sampling/network_evaluations"] = estimate(groups)
+    else:
+        not_available["sampling/network_evaluations"] = "the system does not report it"
+    if all("diverged" in call.info for calls in repeats for call in calls):
+        groups = [np.concatenate([_failures(call) for call in calls]) for calls in repeats]
+        metrics["sampling/diverged"] = estimate(groups)
+    else:
+        not_available["sampling/diverged"] = "the system does not report it"
+    timed = [call.seconds for calls in repeats for call in calls][1:]  # the first call compiles
+    if timed:
+        # Padding costs what samples cost, so each call counts as a whole batch.
+        rates = batch_size / np.array(timed)
+        value = batch_size * len(timed) / sum(timed)
+        metrics["sampling/samples_per_second"] = estimate([[rate] for rate in rates])._replace(
+            value=value, n=batch_size * len(timed)
+        )
+    else:
+        not_available["sampling/samples_per_second"] = "there was one batch only, whose time includes compilation"
+    return Evaluation(metrics, not_available, {})
+
+
+def _failures(call: Call) -> np.ndarray:
+    """Return one entry per row of the call, 1 for as many as diverged."""
+    return np.arange(call.num_rows) < call.info["diverged"]
+
+
+def _autoencoders(
+    data: Mapping[str, np.ndarray],
+    labels: np.ndarray | None,
+    rows: np.ndarray,
+    classifier_fn: ClassifierFn | None,
+    reconstruct_fn: ReconstructFn | None,
+    batch_size: int,
+    advance: Callable[[int], None],
+) -> Evaluation:
+    """Judge the classifier on true data, and the autoencoders by their error and by the classifier."""
+    groups: dict[str, list[np.ndarray]] = {}
+    judged = classifier_fn is not None and labels is not None
+    for indices, count in batches(len(rows), batch_size):
+        chosen = rows[indices]
+        batch = {name: as_float(values[chosen]) for name, values in data.items()}
+        outcomes = {}
+        if judged:
+            right = classify(classifier_fn, batch, tuple(data)) == labels[chosen][:, None]
+            outcomes["classifier/accuracy"] = right
+            outcomes |= {f"classifier/accuracy/{name}": right[:, m] for m, name in enumerate(data)}
+        if reconstruct_fn is not None:
+            reconstructed = reconstruct_fn(batch)
+            errors = reconstruction.squared_error(batch, reconstructed)
+            outcomes |= {f"reconstruction/mse/{name}": error for name, error in errors.items()}
+            if judged:
+                right = classify(classifier_fn, reconstructed, tuple(data)) == labels[chosen][:, None]
+                outcomes |= {f"classifier/reconstruction/{name}": right[:, m] for m, name in enumerate(data)}
+        for name, values in outcomes.items():
+            groups.setdefault(name, []).append(values[:count].reshape(-1))
+        advance(1)
+    not_available = {}
+    if not judged:
+        not_available["classifier/accuracy"] = "there is no classifier, or the data have no labels"
+    if reconstruct_fn is None:
+        not_available["reconstruction/mse"] = "the system has no autoencoders"
+    return Evaluation({name: estimate(parts) for name, parts in groups.items()}, not_available, {})
+
+
+def _reconstruction_grid(
+    data: Mapping[str, np.ndarray], shown: np.ndarray, reconstruct_fn: ReconstructFn, batch_size: int
+) -> dict[str, np.ndarray]:
+    shown = shown[:batch_size]
+    batch = {name: as_float(values[np.resize(shown, batch_size)]) for name, values in data.items()}
+    reconstructed = reconstruct_fn(batch)
+    return sample_grids.reconstructions(
+        {name: batch[name][: len(shown)] for name in data},
+        {name: np.asarray(reconstructed[name])[: len(shown)] for name in data},
+    )

@@ -1,0 +1,115 @@
+"""Samples to look at: grids of examples, laid out for the report.
+
+A grid is a set of arrays under ``samples/<grid>/``, for E examples with L lines of one cell per modality:
+``data/<modality>`` [E, L, *shape], and ``observed`` bool [E, L, M].
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from sbm_jax.evaluation.generation import Requests, as_float
+
+NUM_DRAWS = 3  # lines of samples per example in the grid "given_rest"
+NUM_UNCONDITIONAL = 16
+
+Samples = Mapping[str, Mapping[str, np.ndarray]]  # {group: {modality: [R, *shape]}}
+
+
+def examples(rows: np.ndarray, labels: np.ndarray | None, count: int) -> np.ndarray:
+    """Return up to `count` of `rows`, of different labels as far as there are, in the order of the labels."""
+    if labels is None:
+        return rows[:count]
+    _, first = np.unique(labels[rows], return_index=True)
+    first = first[np.linspace(0, len(first) - 1, min(count, len(first))).astype(int)]
+    others = np.setdiff1d(np.arange(len(rows)), first)
+    return rows[np.concatenate([first, others])[:count]]
+
+
+def requests(rows: np.ndarray, num_modalities: int) -> dict[str, Requests]:
+    """Return the requests whose samples fill the grids.
+
+    Args:
+      rows: int [E], the examples.
+      num_modalities: M.
+    """
+    identity = np.eye(num_modalities, dtype=bool)
+    repeated = np.repeat(rows, num_modalities)
+    drawn = np.repeat(rows, NUM_DRAWS * num_modalities)
+    nothing = np.zeros((NUM_UNCONDITIONAL, num_modalities), bool)
+    groups = {
+        "figure/given_one": Requests(repeated, np.tile(identity, (len(rows), 1))),
+        "figure/given_rest": Requests(drawn, np.tile(~identity, (len(rows) * NUM_DRAWS, 1))),
+        "figure/unconditional": Requests(np.repeat(rows[:1], NUM_UNCONDITIONAL), nothing),
+    }
+    if num_modalities == 1:
+        return {"figure/unconditional": groups["figure/unconditional"]}
+    return groups
+
+
+def grids(samples: Samples, data: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Return the arrays of the grids whose samples are there.
+
+    Args:
+      samples: the samples of the groups of `requests`.
+      data: {modality: [N, *shape]}.
+      rows: int [E], the examples.
+    """
+    figures = {}
+    if "figure/given_one" in samples:
+        figures |= given_one(samples["figure/given_one"], len(rows))
+        figures |= given_rest(samples["figure/given_rest"], data, rows)
+    figures |= unconditional(samples["figure/unconditional"])
+    return figures
+
+
+def given_one(samples: Mapping[str, np.ndarray], num_examples: int) -> dict[str, np.ndarray]:
+    """Return a grid with M lines per example: modality i is given in line i."""
+    num_modalities = len(samples)
+    data = {name: _fold(values, num_examples, num_modalities) for name, values in samples.items()}
+    observed = np.broadcast_to(np.eye(num_modalities, dtype=bool), (num_examples, num_modalities, num_modalities))
+    return _named("given_one", data, observed)
+
+
+def given_rest(
+    samples: Mapping[str, np.ndarray], data: Mapping[str, np.ndarray], rows: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Return a grid whose first line is true; in the others each cell is drawn given the true others."""
+    num_modalities = len(samples)
+    cells = {}
+    for target, (name, values) in enumerate(samples.items()):
+        drawn = _fold(values, len(rows), NUM_DRAWS, num_modalities)[:, :, target]
+        cells[name] = np.concatenate([as_float(data[name][rows])[:, None], drawn], axis=1)
+    observed = np.zeros((len(rows), 1 + NUM_DRAWS, num_modalities), bool)
+    observed[:, 0] = True
+    return _named("given_rest", cells, observed)
+
+
+def unconditional(samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a grid of one example: each line is a joint sample."""
+    data = {name: values[None] for name, values in samples.items()}
+    count = len(next(iter(samples.values())))
+    return _named("unconditional", data, np.zeros((1, count, len(samples)), bool))
+
+
+def reconstructions(data: Mapping[str, np.ndarray], reconstructed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Return a grid with two lines per example: what was encoded, and what was decoded.
+
+    Args:
+      data: {modality: [E, *shape]}.
+      reconstructed: the same modalities and shapes.
+    """
+    cells = {name: np.stack([values, reconstructed[name]], axis=1) for name, values in data.items()}
+    count = len(next(iter(data.values())))
+    observed = np.zeros((count, 2, len(cells)), bool)
+    observed[:, 0] = True
+    return _named("reconstruction", cells, observed)
+
+
+def _fold(values: np.ndarray, *leading: int) -> np.ndarray:
+    return values.reshape(*leading, *values.shape[1:])
+
+
+def _named(grid: str, data: Mapping[str, np.ndarray], observed: np.ndarray) -> dict[str, np.ndarray]:
+    arrays = {f"samples/{grid}/data/{name}": values for name, values in data.items()}
+    return {**arrays, f"samples/{grid}/observed": np.array(observed)}

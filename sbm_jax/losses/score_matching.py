@@ -1,0 +1,131 @@
+"""Denoising score matching on joint latents with a time for each modality."""
+
+from collections.abc import Callable
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.errors import unknown
+from sbm_jax.sde import SDE
+from sbm_jax.types import Array, Context, Key
+
+MIN_TIME = 1e-5
+"""The smallest training time, as in the authors' code: the score diverges at t = 0."""
+
+
+@flax.struct.dataclass
+class Draws:
+    """The random draws of one batch, injectable so that a test can replay them.
+
+    Attributes:
+      time: [B], the time of what is not observed.
+      noise: [B, M, D], standard normal.
+      observed: bool [B, M], True = clean, with time 0 and without loss.
+    """
+
+    time: Array
+    noise: Array
+    observed: Array
+
+
+def random_observed(key: Key, batch: int, num_modalities: int, probability_none: float) -> Array:
+    """Draw an observed set for each row: bool [B, M].
+
+    With `probability_none` nothing is observed; else the size is uniform in 1..M-1 and the set uniform of that size.
+    """
+    none_key, size_key, rank_key = jax.random.split(key, 3)
+    sizes = jax.random.randint(size_key, (batch, 1), 1, max(num_modalities, 2))
+    none = jax.random.bernoulli(none_key, probability_none, (batch, 1)) | (num_modalities == 1)
+    ranks = jnp.argsort(jnp.argsort(jax.random.uniform(rank_key, (batch, num_modalities)), axis=1), axis=1)
+    return (ranks < sizes) & ~none
+
+
+def draw(key: Key, shape: tuple[int, int, int], probability_none: float) -> Draws:
+    """Draw the time, the noise and the observed set of each row of a batch [B, M, D].
+
+    Times are stratified over the batch: one uniform draw in each of B equal parts of [MIN_TIME, 1], which leaves each
+    row's law uniform and lowers the variance of the batch mean.
+    """
+    time_key, noise_key, set_key = jax.random.split(key, 3)
+    batch, num_modalities, _ = shape
+    strata = (jnp.arange(batch) + jax.random.uniform(time_key, (batch,))) / batch
+    return Draws(
+        time=MIN_TIME + (1.0 - MIN_TIME) * strata,
+        noise=jax.random.normal(noise_key, shape),
+        observed=random_observed(set_key, batch, num_modalities, probability_none),
+    )
+
+
+def _noise_weight(sde: SDE, t: Array) -> Array:
+    del sde
+    return jnp.ones_like(t)
+
+
+def _velocity_weight(sde: SDE, t: Array) -> Array:
+    alpha, sigma = sde.marginal(t)
+    return (alpha**2 + sigma**2) / jnp.maximum(alpha, 1e-4) ** 2
+
+
+def _unit_weight(sde: SDE, t: Array) -> Array:
+    return 1.0 / sde.marginal(t)[1] ** 2
+
+
+def _likelihood_weight(sde: SDE, t: Array) -> Array:
+    return sde.diffusion_squared(t) / sde.marginal(t)[1] ** 2
+
+
+WEIGHTINGS: dict[str, Callable[[SDE, Array], Array]] = {
+    "noise": _noise_weight,
+    "velocity": _velocity_weight,
+    "unit": _unit_weight,
+    "likelihood": _likelihood_weight,
+}
+"""λ(t) / σ², the weight of the squared error of ε̂: ``noise`` is λ = σ² (the authors' code), ``unit`` λ = 1 (the
+paper's text), ``likelihood`` λ = g², ``velocity`` the squared error of v = (α ε - σ z_0) / s."""
+
+
+def denoising_terms(
+    noise_fn: Callable[[Array, Array, Context], Array],
+    sde: SDE,
+    z: Array,
+    context: Context,
+    draws: Draws,
+    weighting: str,
+) -> tuple[Array, Array]:
+    """Return the weighted squared error of the predicted noise, per row, and the unweighted one.
+
+    L = λ(t) ‖s_θ(z_t, t) - ∇ log p_0t(z_t | z_0)‖² = λ(t) / σ_t² ‖ε̂ - ε‖² (Eq. 4), a mean over the entries that carry loss:
+    neither observed, nor padding, nor absent. Absent modalities are filled with noise.
+
+    Args:
+      noise_fn: `(z_t [B, M, D], t [B, M], context) -> ε̂ [B, M, D]`.
+      sde: the process.
+      z: clean latents [B, M, D].
+      context: `valid` and `present`; its `observed` is replaced by the drawn one.
+      draws: see `Draws`.
+      weighting: a key of `WEIGHTINGS`.
+
+    Returns:
+      Two arrays [B].
+
+    Raises:
+      SbmError: on an unknown weighting.
+    """
+    if weighting not in WEIGHTINGS:
+        raise unknown("weighting (config.score.weighting)", weighting, WEIGHTINGS)
+    observed = draws.observed
+    if context.present is not None:
+        observed = observed & context.present
+    context = context.replace(observed=observed)
+    t = jnp.where(observed, 0.0, draws.time[:, None])
+    alpha, sigma = (x[:, :, None] for x in sde.marginal(t))
+    z_t = alpha * z + sigma * draws.noise
+    if context.present is not None:
+        z_t = jnp.where(context.present[:, :, None], z_t, draws.noise)
+    z_t = jnp.where(context.valid[None], jnp.where(observed[:, :, None], z, z_t), 0.0)
+
+    counted = context.free if context.present is None else context.free & context.present[:, :, None]
+    error = jnp.where(counted, jnp.square(noise_fn(z_t, t, context) - draws.noise), 0.0)
+    error = error.sum(axis=(1, 2)) / jnp.maximum(counted.sum(axis=(1, 2)), 1)
+    return WEIGHTINGS[weighting](sde, draws.time) * error, error

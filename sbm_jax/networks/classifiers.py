@@ -1,0 +1,37 @@
+"""The classifier that judges generated images."""
+
+import flax.linen as nn
+
+from sbm_jax.types import Array
+
+
+class DigitClassifier(nn.Module):
+    """Three strided convolutions and two dense layers; the shape of the one the SBM paper evaluates with (A.2).
+
+    The authors' classifier has channels 32, 64, 128 and 512 hidden units.
+    """
+
+    num_classes: int = 10
+    widths: tuple[int, ...] = (32, 64, 128)
+    hidden: int = 512
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Map images [B, H, W, C] in [0, 1] to logits [B, num_classes]."""
+        for width in self.widths:
+            x = nn.relu(nn.Conv(width, (3, 3), (2, 2))(x))
+        x = nn.relu(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
+        return nn.Dense(self.num_classes)(x)
+
+
+class VectorClassifier(nn.Module):
+    """One hidden layer, for modalities that are no images."""
+
+    num_classes: int
+    hidden: int = 512
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Map [B, *shape] to logits [B, num_classes]."""
+        x = nn.relu(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
+        return nn.Dense(self.num_classes)(x)

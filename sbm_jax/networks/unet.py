@@ -1,0 +1,263 @@
+"""The paper's score network: a UNet over latents laid out as small images, with modalities as channels."""
+
+import functools
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from sbm_jax.errors import SbmError
+from sbm_jax.networks.convolutions import Conv, Window, uniform_init
+from sbm_jax.types import Array
+
+_GELU = functools.partial(nn.gelu, approximate=False)  # the tanh form differs by up to 5e-4
+
+
+def map_side(latent_size: int, num_levels: int) -> int:
+    """Return the side of the square map that a latent vector is laid out as.
+
+    Args:
+      latent_size: D, the size of the latent vectors.
+      num_levels: resolutions of the UNet; each but the last is followed by a halving.
+
+    Raises:
+      SbmError: where D is no square, or its side can not be halved often enough.
+    """
+    unit = 2 ** (num_levels - 1)
+    side = math.isqrt(latent_size)
+    if latent_size < 1 or side**2 != latent_size or side % unit:
+        raise SbmError(
+            f"the UNet can not lay out latents of size {latent_size} as a square map: with {num_levels} "
+            f"levels the size must be the square of a multiple of {unit} ({unit**2}, {4 * unit**2}, "
+            f"{9 * unit**2}, ...). Change latent_size, give the UNet fewer multipliers, or choose another "
+            "score network."
+        )
+    return side
+
+
+def sinusoidal_embedding(t: Array, dim: int) -> Array:
+    """Return [sin(t·ω), cos(t·ω)] with ω_i = 10000^(−i / (dim/2 − 1)).
+
+    Args:
+      t: times [B], already scaled.
+      dim: size of the embedding, even and at least 4.
+
+    Returns:
+      [B, dim].
+    """
+    half = dim // 2
+    frequencies = jnp.exp(-math.log(10000.0) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
+    angles = t.astype(jnp.float32)[:, None] * frequencies[None]
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+def _linear(x: Array, features: int, dtype: DTypeLike) -> Array:
+    init = uniform_init(x.shape[-1])
+    return nn.Dense(features, dtype=dtype, kernel_init=init, bias_init=init)(x)
+
+
+def _group_norm(x: Array, dtype: DTypeLike) -> Array:
+    return nn.GroupNorm(num_groups=1, epsilon=1e-5, dtype=dtype)(x)
+
+
+class ConvNeXtBlock(nn.Module):
+    """A depthwise 7x7 convolution, shifted by the time, then two 3x3 ones around a wider layer; residual.
+
+    Attributes:
+      features: channels of the result; the wider layer has twice as many.
+      mode: of the convolutions.
+      dtype: of the activations.
+    """
+
+    features: int
+    mode: str = "auto"
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array, condition: Array | None = None) -> Array:
+        """Return [B, h, w, features] for maps `x` [B, h, w, C] and a condition [B, E]."""
+        conv = functools.partial(Conv, mode=self.mode, dtype=self.dtype)
+        y = conv(x.shape[-1], Window(7), depthwise=True)(x)
+        if condition is not None:
+            y = y + _linear(_GELU(condition), x.shape[-1], self.dtype)[:, None, None]
+        y = _group_norm(y, self.dtype)
+        y = _GELU(conv(2 * self.features, Window(3))(y))
+        y = _group_norm(y, self.dtype)
+        y = conv(self.features, Window(3))(y)
+        shortcut = x if x.shape[-1] == self.features else conv(self.features, Window(1))(x)
+        return y + shortcut
+
+
+class Attention(nn.Module):
+    """Residual self-attention between the positions of a map, after a group norm.
+
+    The linear form is softmax(q) (softmax(k)ᵀ v), with q normalised over features and k over positions: its
+    cost is linear in the number of positions.
+
+    Attributes:
+      num_heads: heads.
+      head_dim: features per head.
+      linear: use the linear form, whose result is normed again, rather than softmax(q kᵀ) v.
+      mode: of the 1x1 convolutions.
+      dtype: of the activations; softmaxes are float32.
+    """
+
+    num_heads: int
+    head_dim: int
+    linear: bool
+    mode: str = "auto"
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Return [B, h, w, C] for maps `x` [B, h, w, C]."""
+        batch, height, width, channels = x.shape
+        conv = functools.partial(Conv, window=Window(1), mode=self.mode, dtype=self.dtype)
+        hidden = self.num_heads * self.head_dim
+        y = conv(3 * hidden, use_bias=False)(_group_norm(x, self.dtype))
+        y = y.reshape(batch, height * width, 3, self.num_heads, self.head_dim)
+        attend = _linear_attention if self.linear else _softmax_attention
+        y = attend(y[:, :, 0], y[:, :, 1], y[:, :, 2]).astype(self.dtype)
+        y = conv(channels)(y.reshape(batch, height, width, hidden))
+        if self.linear:
+            y = _group_norm(y, self.dtype)
+        return x + y
+
+
+def _linear_attention(query: Array, key: Array, value: Array) -> Array:
+    """Attend in the linear form; all arrays [B, positions, heads, features]."""
+    query = jax.nn.softmax(query.astype(jnp.float32), axis=3) * query.shape[3] ** -0.5
+    key = jax.nn.softmax(key.astype(jnp.float32), axis=1)
+    context = jnp.einsum("bphd,bphe->bhde", key, value.astype(jnp.float32))
+    return jnp.einsum("bhde,bphd->bphe", context, query)
+
+
+def _softmax_attention(query: Array, key: Array, value: Array) -> Array:
+    """Attend with softmax(q kᵀ/√features) v; all arrays [B, positions, heads, features]."""
+    logits = jnp.einsum("bphd,bqhd->bhpq", query, key, preferred_element_type=jnp.float32)
+    weights = jax.nn.softmax(logits * query.shape[3] ** -0.5, axis=3)
+    return jnp.einsum("bhpq,bqhd->bphd", weights, value.astype(jnp.float32))
+
+
+class UNet(nn.Module):
+    """The score network of the paper, over latents as h x w maps with h·w = D and modalities as channels.
+
+    It knows one diffusion time, the latest of a row's modalities; which of them are clean it is told by
+    constant channels. The entries of a latent vector have no neighbourhood for a convolution to use: this
+    network is there for comparison with the paper.
+
+    Attributes:
+      dim: base width, even and at least 4.
+      multipliers: width of each level as a multiple of `dim`; the map is halved between levels.
+      num_heads: attention heads.
+      head_dim: features per head.
+      mask_channels: give the network a constant channel per modality: 1 observed, 0 to be generated, -1
+        absent. The paper's own network has none.
+      time_scale: multiplies times before their embedding. The authors' code embeds raw times in [0, 1] (1.0),
+        which most of the frequencies can not resolve.
+      conv_mode: how convolutions are computed: ``"auto"``, ``"conv"`` or ``"matmul"``; see
+        `convolutions.select_form`. Parameters do not depend on it.
+      dtype: of the activations; parameters and the result are float32.
+
+    Reference:
+      Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, with the blocks of Liu et al., "A
+      ConvNet for the 2020s", 2022, and the linear attention of Shen et al., "Efficient Attention", 2021.
+    """
+
+    dim: int = 64
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    num_heads: int = 4
+    head_dim: int = 32
+    mask_channels: bool = True
+    time_scale: float = 1000.0
+    conv_mode: str = "auto"
+    dtype: DTypeLike = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        z: Array,
+        t: Array,
+        observed: Array,
+        present: Array | None = None,
+        embedding: Array | None = None,
+        *,
+        train: bool = False,
+    ) -> Array:
+        """Return the network's raw prediction [B, M, D], float32.
+
+        Args:
+          z: diffused latents [B, M, D].
+          t: each modality's diffusion time [B, M], in [0, 1]; 0 where clean.
+          observed: bool [B, M], True = given.
+          present: bool [B, M] or None (all); what absent modalities hold is not looked at.
+          embedding: [B, E] or None, added to the embedding of the time through a small MLP.
+          train: no layer depends on it.
+
+        Raises:
+          SbmError: on latents that make no square map, or a `dim` that no embedding of the time has.
+        """
+        del train
+        batch, num_modalities, latent_size = z.shape
+        side = map_side(latent_size, len(self.multipliers))
+        if present is not None:
+            z = jnp.where(present[:, :, None], z, 0.0)
+            t = jnp.where(present, t, 0.0)
+        maps = z.reshape(batch, num_modalities, side, side).transpose(0, 2, 3, 1)
+        if self.mask_channels:
+            maps = jnp.concatenate([maps, _mask_maps(observed, present, side)], axis=-1)
+        y = self._levels(maps.astype(self.dtype), self._condition(t.max(axis=1), embedding))
+        y = Conv(num_modalities, Window(1), mode=self.conv_mode)(y.astype(jnp.float32))
+        return y.transpose(0, 3, 1, 2).reshape(z.shape)
+
+    def _condition(self, t: Array, embedding: Array | None) -> Array:
+        """Return the embedding [B, 4·dim] of times [B] and, where given, of the observed data."""
+        if self.dim < 4 or self.dim % 2:
+            raise SbmError(f"the UNet's dim must be even and at least 4, not {self.dim}.")
+        width = 4 * self.dim
+        hidden = _GELU(_linear(sinusoidal_embedding(self.time_scale * t, self.dim), width, self.dtype))
+        condition = _linear(hidden, width, self.dtype)
+        if embedding is not None:
+            hidden = nn.silu(_linear(embedding, width, self.dtype))
+            condition = condition + _linear(hidden, width, self.dtype)
+        return condition
+
+    def _levels(self, maps: Array, condition: Array) -> Array:
+        """Return features [B, h, w, C] of the input maps: down the levels, and up again over their skips."""
+        conv = functools.partial(Conv, mode=self.conv_mode, dtype=self.dtype)
+        block = functools.partial(ConvNeXtBlock, mode=self.conv_mode, dtype=self.dtype)
+        attention = functools.partial(Attention, self.num_heads, self.head_dim, mode=self.conv_mode, dtype=self.dtype)
+        widths = [self.dim * multiplier for multiplier in self.multipliers]
+
+        y = conv(self.dim // 3 * 2, Window(7))(maps)
+        skips = []
+        for level, width in enumerate(widths):
+            if level > 0:
+                y = conv(y.shape[-1], Window(4, stride=2))(y)
+            y = block(width)(y, condition)
+            y = block(width)(y, condition)
+            y = attention(linear=True)(y)
+            skips.append(y)
+
+        y = block(widths[-1])(y, condition)
+        y = attention(linear=False)(y)
+        y = block(widths[-1])(y, condition)
+
+        # The skip of the first level has no counterpart: the authors' network never reads it.
+        for width, skip in zip(reversed(widths[:-1]), reversed(skips[1:]), strict=True):
+            y = jnp.concatenate([y, skip], axis=-1)
+            y = block(width)(y, condition)
+            y = block(width)(y, condition)
+            y = attention(linear=True)(y)
+            y = conv(width, Window(4, dilation=2))(y)
+        return block(widths[0])(y)
+
+
+def _mask_maps(observed: Array, present: Array | None, side: int) -> Array:
+    """Return constant channels [B, side, side, M]: 1 observed, 0 to be generated, -1 absent."""
+    mask = observed.astype(jnp.float32)
+    if present is not None:
+        mask = jnp.where(present, mask, -1.0)
+    return jnp.broadcast_to(mask[:, None, None], (mask.shape[0], side, side, mask.shape[1]))

@@ -1,0 +1,265 @@
+"""Charts of the report, drawn with matplotlib's object interface, as SVG in a light and a dark theme."""
+
+import base64
+import io
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
+
+from sbm_jax.report import summary
+
+
+class Theme(NamedTuple):
+    """Colours of a chart: text, secondary text and reference marks, grid lines, and one per series."""
+
+    ink: str
+    muted: str
+    grid: str
+    series: tuple[str, ...]
+
+
+LIGHT = Theme(
+    "#1d2330",
+    "#667085",
+    "#e4e7ec",
+    ("#2f6fde", "#d9662b", "#1f9d6b", "#8456ce", "#c93d82", "#1797a6", "#8c6b3f"),
+)
+DARK = Theme(
+    "#e6e9ef",
+    "#98a2b3",
+    "#333b49",
+    ("#6ea0ff", "#f08c55", "#45c490", "#aa86ee", "#ea74ab", "#4cc3d1", "#bf9c6c"),
+)
+MARKERS = "osD^vPX"
+REFERENCES = ("chance", "even share")
+
+Records = Sequence[Mapping[str, Any]]
+
+
+class Chart(NamedTuple):
+    """A chart as ``data:`` addresses, for a light and for a dark page."""
+
+    light: str
+    dark: str
+
+
+def draw(paint: Callable[[Figure, Theme], None], width: float, height: float) -> Chart:
+    """Return what `paint` draws in both themes.
+
+    Args:
+      paint: draws on the figure in the colours of the theme.
+      width: inches.
+      height: inches.
+    """
+    return Chart(*(_svg_address(paint, theme, width, height) for theme in (LIGHT, DARK)))
+
+
+def _svg_address(paint: Callable[[Figure, Theme], None], theme: Theme, width: float, height: float) -> str:
+    figure = Figure(figsize=(width, height), layout="constrained")
+    paint(figure, theme)
+    buffer = io.BytesIO()
+    # Fixed salt and no date: equal results give equal pages.
+    with matplotlib.rc_context({"svg.hashsalt": "sbm_jax"}):
+        FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def style(axes: Axes, theme: Theme, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
+    """Give axes their labels and the report's plain look."""
+    axes.set_facecolor("none")
+    axes.figure.patch.set_alpha(0.0)
+    for side in ("top", "right", "left"):
+        axes.spines[side].set_visible(False)
+    axes.spines["bottom"].set_color(theme.muted)
+    axes.grid(axis="y", color=theme.grid, linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.tick_params(colors=theme.muted, length=0, labelsize=9.5)
+    axes.set_xlabel(plain_text(xlabel), color=theme.ink, fontsize=10)
+    axes.set_ylabel(plain_text(ylabel), color=theme.ink, fontsize=10)
+    axes.set_title(plain_text(title), color=theme.ink, fontsize=10, loc="left")
+
+
+def plain_text(text: str) -> str:
+    """Return text that matplotlib does not read as a formula."""
+    return text.replace("$", r"\$")
+
+
+def legend(axes: Axes, theme: Theme, extra: Sequence[Artist] = ()) -> None:
+    """Show the labels of the series, then `extra` ones, then reference lines, above the axes."""
+    handles, labels = axes.get_legend_handles_labels()
+    handles, labels = [*handles, *extra], [*labels, *(artist.get_label() for artist in extra)]
+    order = sorted(range(len(handles)), key=lambda i: labels[i] in REFERENCES)
+    if order:
+        axes.figure.legend(
+            [handles[i] for i in order],
+            [labels[i] for i in order],
+            loc="outside upper left",
+            ncols=2 if max(map(len, labels)) > 14 else 3,
+            frameon=False,
+            labelcolor=theme.ink,
+            fontsize=9.5,
+        )
+
+
+def _series(metrics: summary.Metrics, pattern: str, sizes: Sequence[int]) -> tuple[list, list, list]:
+    """Return (sizes, values, spreads) of the metrics ``pattern.format(size)`` that were measured."""
+    found = [(size, metrics[pattern.format(size)]) for size in sizes if pattern.format(size) in metrics]
+    found = [(size, estimate) for size, estimate in found if estimate["value"] is not None]
+    x = [size for size, _ in found]
+    return x, [estimate["value"] for _, estimate in found], [estimate["std"] or 0.0 for _, estimate in found]
+
+
+def _curves(
+    systems: Mapping[str, summary.Metrics],
+    kinds: Sequence[tuple[str, str, str]],
+    sizes: Sequence[int],
+    xlabel: str,
+    ylabel: str,
+) -> Chart | None:
+    """Return a chart of metrics that are numbered by a size.
+
+    Args:
+      systems: the metrics of each system.
+      kinds: (pattern of the metric, line style, what it is) of each kind of curve.
+      sizes: the numbers on the horizontal axis.
+      xlabel: label of the horizontal axis.
+      ylabel: label of the vertical axis.
+    """
+    measured = [_series(m, kind[0], sizes)[0] for m in systems.values() for kind in kinds]
+    if not any(measured):
+        return None
+
+    def paint(figure: Figure, theme: Theme) -> None:
+        axes = figure.subplots()
+        style(axes, theme, xlabel, ylabel)
+        for index, (name, metrics) in enumerate(systems.items()):
+            color, marker = theme.series[index % len(theme.series)], MARKERS[index % len(MARKERS)]
+            for pattern, line, meaning in kinds:
+                x, y, spread = _series(metrics, pattern, sizes)
+                title = meaning if len(systems) == 1 else name if line == "-" else ""
+                look = {"color": color, "linestyle": line, "marker": marker, "ms": 5, "capsize": 3}
+                axes.errorbar(x, y, spread, label=plain_text(title) or None, **look)
+            x, _, _ = _series(metrics, kinds[0][0], sizes)
+            chances = [summary.chance(kinds[0][0].format(size), metrics) for size in x]
+            if index == 0 and None not in chances:
+                axes.plot(x, chances, color=theme.muted, linestyle=":", linewidth=1.4, label="chance")
+        axes.set_ylim(0, 1.03)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        styles = [Line2D([], [], color=theme.ink, linestyle=line, label=meaning) for _, line, meaning in kinds]
+        legend(axes, theme, styles if len(systems) > 1 else ())
+
+    return draw(paint, 5.2, 3.5)
+
+
+def conditional_curve(systems: Mapping[str, summary.Metrics]) -> Chart | None:
+    """Return coherence against the number of given modalities, or None when it was not measured."""
+    kinds = (
+        ("coherence/given_{}", "-", "random sets"),
+        ("coherence/fixed_order/given_{}", "--", "fixed order"),
+    )
+    return _curves(systems, kinds, range(1, _largest(systems)), "modalities given", "coherence")
+
+
+def agreement_curve(systems: Mapping[str, summary.Metrics]) -> Chart | None:
+    """Return the share of joint samples in which at least k modalities agree, or None when not measured."""
+    kinds = (
+        ("coherence/unconditional_{}", "-", "with the first modality"),
+        ("coherence/unconditional_majority_{}", "--", "majority"),
+    )
+    sizes = range(2, _largest(systems) + 1)
+    return _curves(systems, kinds, sizes, "at least k modalities agree", "share of samples")
+
+
+def _largest(systems: Mapping[str, summary.Metrics]) -> int:
+    """Return a bound of the numbers in metric names, M being at most one more than those measured."""
+    numbers = [name.rpartition("_")[2] for metrics in systems.values() for name in metrics]
+    return max((int(n) for n in numbers if n.isdigit()), default=0) + 1
+
+
+def coverage_bars(metrics: summary.Metrics, per_modality: np.ndarray | None) -> Chart | None:
+    """Return the share of each digit, or None when it was not measured.
+
+    Args:
+      metrics: one system's.
+      per_modality: shares [M, K] shown as dots, or None.
+    """
+    classes = summary.num_classes(metrics)
+    if classes is None:
+        return None
+    digits, shares, spread = _series(metrics, "coverage/digit_{}", range(classes))
+
+    def paint(figure: Figure, theme: Theme) -> None:
+        axes = figure.subplots()
+        style(axes, theme, "digit", "share of samples")
+        color = theme.series[0]
+        axes.bar(digits, shares, 0.72, color=color, alpha=0.75, label="all modalities")
+        axes.errorbar(digits, shares, spread, fmt="none", color=theme.ink, capsize=3, linewidth=1)
+        for m, row in enumerate(() if per_modality is None else per_modality):
+            name = "each modality" if m == 0 else None
+            axes.plot(range(len(row)), row, "o", color=theme.series[1], ms=3.5, alpha=0.8, label=name)
+        axes.axhline(1 / classes, color=theme.muted, linestyle=":", linewidth=1.4, label="even share")
+        axes.set_xticks(range(classes))
+        legend(axes, theme)
+
+    return draw(paint, 5.2, 3.5)
+
+
+def training_curves(curves: Mapping[str, Records]) -> Chart | None:
+    """Return the loss of every stage against its steps, or None when there is none.
+
+    Args:
+      curves: records with ``step``, ``loss`` and, where not of training, ``split``, by stage.
+    """
+    losses = {stage: _losses(records) for stage, records in curves.items()}
+    losses = {stage: splits for stage, splits in losses.items() if splits}
+    if not losses:
+        return None
+    num_columns = min(3, len(losses))
+    num_lines = math.ceil(len(losses) / num_columns)
+
+    def paint(figure: Figure, theme: Theme) -> None:
+        grid = figure.subplots(num_lines, num_columns, squeeze=False)
+        for axes in grid.flat[len(losses) :]:
+            axes.set_visible(False)
+        for axes, (stage, splits) in zip(grid.flat, losses.items(), strict=False):
+            style(axes, theme, "step", "loss", stage)
+            for index, (split, (steps, values)) in enumerate(splits.items()):
+                marker = "o" if len(steps) < 30 else None
+                color = theme.series[index % len(theme.series)]
+                axes.plot(steps, values, color=color, marker=marker, ms=3, linewidth=1.4, label=plain_text(split))
+            if _spans_decades(splits):
+                axes.set_yscale("log")
+                axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+                axes.yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+                axes.yaxis.set_minor_formatter(NullFormatter())
+                axes.tick_params(which="minor", length=0)
+            axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+            axes.legend(frameon=False, labelcolor=theme.ink, fontsize=8.5, loc="upper right")
+
+    return draw(paint, 3.7 * num_columns, 2.8 * num_lines)
+
+
+def _losses(records: Records) -> dict[str, tuple[list, list]]:
+    """Return {split: (steps, losses)}, without records that have no finite loss."""
+    splits: dict[str, tuple[list, list]] = {}
+    for record in records:
+        loss = record.get("loss")
+        if isinstance(loss, (int, float)) and math.isfinite(loss) and "step" in record:
+            steps, values = splits.setdefault(str(record.get("split") or "train"), ([], []))
+            steps.append(record["step"])
+            values.append(loss)
+    return splits
+
+
+def _spans_decades(splits: Mapping[str, tuple[list, list]]) -> bool:
+    values = [loss for _, losses in splits.values() for loss in losses]
+    return min(values) > 0 and max(values) > 20 * min(values)

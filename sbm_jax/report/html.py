@@ -1,0 +1,201 @@
+"""The report of a run: one self-contained HTML page."""
+
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import jinja2
+import numpy as np
+
+from sbm_jax.report import figures as charts
+from sbm_jax.report import images, summary
+from sbm_jax.report.results import jsonable
+from sbm_jax.storage import write_atomically
+
+
+class GridText(NamedTuple):
+    """How a sample grid is shown and explained."""
+
+    title: str
+    caption: str
+    lines: tuple[str, ...] = ()
+    transposed: bool = False
+
+
+GRIDS = {
+    "given_one": GridText(
+        "One given, all others generated",
+        "In each line the bordered modality is a held-out image that was given; the rest of the line was "
+        "generated from it. A coherent line shows one digit. Each panel starts from another held-out row.",
+    ),
+    "given_rest": GridText(
+        "Each generated from all the others",
+        "The first line is a held-out row. In the lines below, every image was generated on its own, given "
+        "the true images of all the other modalities; the lines differ in the noise only.",
+        ("true", "sample 1", "sample 2", "sample 3"),
+    ),
+    "unconditional": GridText(
+        "Generated from nothing",
+        "Each column is one joint sample with nothing given. A coherent column shows one digit.",
+        transposed=True,
+    ),
+    "reconstruction": GridText(
+        "Autoencoders",
+        "Held-out images and what is left of them after encoding and decoding: the best that samples can be.",
+        ("data", "decoded"),
+    ),
+}
+
+
+class Grid(NamedTuple):
+    """A sample grid, ready to be shown."""
+
+    text: GridText
+    panels: list[images.Panel]
+
+
+class Row(NamedTuple):
+    """A line of a table of metrics: one cell per system."""
+
+    label: str
+    metric: str
+    cells: list[Mapping[str, Any] | None]
+    chance: float | None
+
+
+class Bar(NamedTuple):
+    """One system's headline number."""
+
+    system: str
+    estimate: Mapping[str, Any]
+    chance: float | None
+
+
+def write_report(
+    workdir: str | os.PathLike,
+    results: Mapping[str, Any],
+    figures: Mapping[str, Mapping[str, np.ndarray]],
+    training_curves: Mapping[str, charts.Records],
+) -> pathlib.Path:
+    """Write ``<workdir>/report/index.html`` and return its path.
+
+    Args:
+      workdir: the run's directory.
+      results: the content of ``results.json``: the only source of numbers.
+      figures: {system: {name: array}}; ``samples/<grid>/data/<modality>`` [E, L, *shape] with
+        ``samples/<grid>/observed`` bool [E, L, M], and ``coverage`` [M, K].
+      training_curves: {stage: records}, with ``step``, ``loss`` and, where not of training, ``split``.
+
+    Raises:
+      SbmError: when it can not be written.
+    """
+    path = pathlib.Path(workdir, "report", "index.html")
+    write_atomically(path, render(jsonable(results), figures, training_curves))
+    return path
+
+
+def render(
+    results: Mapping[str, Any],
+    figures: Mapping[str, Mapping[str, np.ndarray]],
+    training_curves: Mapping[str, charts.Records],
+) -> str:
+    """Return the page; see `write_report`."""
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("sbm_jax", "report"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": summary.number, "duration": duration}
+    systems = results["systems"]
+    metrics = {name: system["metrics"] for name, system in systems.items()}
+    return environment.get_template("template.html").render(
+        systems=list(systems),
+        headlines=list(headlines(metrics)),
+        sections=list(sections(metrics)),
+        missing={name: grouped_reasons(system.get("not_available", {})) for name, system in systems.items()},
+        curves={
+            "conditional": charts.conditional_curve(metrics),
+            "agreement": charts.agreement_curve(metrics),
+            "training": charts.training_curves(training_curves),
+        },
+        coverage={name: charts.coverage_bars(metrics[name], figures.get(name, {}).get("coverage")) for name in systems},
+        grids={name: list(sample_grids(figures.get(name, {}))) for name in systems},
+        config=list(flatten(results.get("config") or {})),
+        versions=results.get("versions") or {},
+        device=results.get("device") or {},
+        name=results.get("name") or ", ".join(systems),
+        command=results.get("command"),
+        seconds=results.get("seconds") or {},
+    )
+
+
+def headlines(systems: Mapping[str, summary.Metrics]) -> Iterator[tuple[summary.Headline, list[Bar]]]:
+    """Yield the headline numbers that were measured, with one bar per system."""
+    for headline in summary.HEADLINES:
+        bars = [
+            Bar(name, metrics[headline.metric], summary.chance(headline.metric, metrics))
+            for name, metrics in systems.items()
+            if headline.metric in metrics
+        ]
+        if bars:
+            yield headline, bars
+
+
+def sections(systems: Mapping[str, summary.Metrics]) -> Iterator[tuple[str, str, list[Row]]]:
+    """Yield (title, how to read it, lines) of the tables; every metric is in exactly one."""
+    names = list(dict.fromkeys(name for metrics in systems.values() for name in metrics))
+    for title, prefixes, meaning in summary.SECTIONS:
+        chosen = sorted((name for name in names if name.startswith(prefixes)), key=summary.order)
+        names = [name for name in names if name not in chosen]
+        rows = []
+        for name in chosen:
+            cells = [metrics.get(name) for metrics in systems.values()]
+            chances = [summary.chance(name, metrics) for metrics in systems.values()]
+            chance = next((value for value in chances if value is not None), None)
+            rows.append(Row(summary.label(name), name, cells, chance))
+        if rows:
+            yield title, meaning, rows
+
+
+def grouped_reasons(not_available: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return the metrics that are missing for each reason."""
+    reasons: dict[str, list[str]] = {}
+    for metric, reason in not_available.items():
+        reasons.setdefault(reason, []).append(metric)
+    return reasons
+
+
+def sample_grids(figures: Mapping[str, np.ndarray]) -> Iterator[Grid]:
+    """Yield the sample grids among the arrays of one system, known ones first."""
+    found = {name.split("/")[1] for name in figures if name.startswith("samples/")}
+    for grid in [*(name for name in GRIDS if name in found), *sorted(found - set(GRIDS))]:
+        prefix = f"samples/{grid}/data/"
+        data = {name.removeprefix(prefix): values for name, values in figures.items() if name.startswith(prefix)}
+        observed = figures[f"samples/{grid}/observed"]
+        text = GRIDS.get(grid, GridText(grid, "Bordered cells were given."))
+        lines = text.lines if len(text.lines) == observed.shape[1] else ()
+        yield Grid(text, images.panels(data, observed, lines, text.transposed))
+
+
+def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
+    """Yield (dotted name, JSON value) of every field of a nested config."""
+    if isinstance(config, Mapping) and config:
+        for name, value in config.items():
+            yield from flatten(value, f"{prefix}.{name}" if prefix else str(name))
+    elif prefix:
+        yield prefix, json.dumps(config, ensure_ascii=False)
+
+
+def duration(seconds: float | None) -> str:
+    """Return a time span in words, such as ``3 min 12 s``."""
+    if seconds is None:
+        return "not recorded"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"

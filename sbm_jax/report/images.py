@@ -1,0 +1,145 @@
+"""Sample grids as PNG mosaics: one cell per modality, given ones with a border."""
+
+import base64
+import io
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+from PIL import Image
+
+GIVEN_COLOR = (245, 158, 11, 255)  # the same as --given in template.html
+BAR_COLOR = (110, 130, 160, 255)
+BAR_BACKGROUND = (128, 128, 128, 40)
+BORDER, GAP = 4, 3  # pixels of the mosaic, on each side of a cell
+CELL = 96  # pixels of the mosaic, at least, unless images are larger
+VECTOR_CELL = 32  # where there are no images, bars are drawn in cells of this size
+
+
+class Panel(NamedTuple):
+    """One example of a sample grid.
+
+    Attributes:
+      source: a ``data:`` address of the mosaic.
+      columns: headings of the columns, all or none.
+      lines: headings of the lines, all or none.
+      shape: number of lines and columns of cells.
+    """
+
+    source: str
+    columns: tuple[str, ...]
+    lines: tuple[str, ...]
+    shape: tuple[int, int]
+
+
+def is_image(shape: tuple[int, ...]) -> bool:
+    """Tell whether examples of this shape are grey, RGB or RGBA images, channels last."""
+    return len(shape) == 3 and shape[-1] in (1, 3, 4)
+
+
+def to_rgba(values: np.ndarray) -> np.ndarray:
+    """Return an image [H, W, C] in [0, 1] (uint8 as it is) as uint8 [H, W, 4]; not finite is magenta."""
+    scaled = values.astype(np.float64) / 255 if values.dtype == np.uint8 else values.astype(np.float64)
+    lost = ~np.isfinite(scaled).all(axis=-1)
+    pixels = (np.clip(np.nan_to_num(scaled), 0, 1) * 255 + 0.5).astype(np.uint8)
+    if pixels.shape[-1] == 1:
+        pixels = np.repeat(pixels, 3, axis=-1)
+    if pixels.shape[-1] == 3:
+        pixels = np.concatenate([pixels, np.full((*pixels.shape[:2], 1), 255, np.uint8)], axis=-1)
+    pixels[lost] = (255, 0, 255, 255)
+    return pixels
+
+
+def bars(values: np.ndarray, size: int) -> np.ndarray:
+    """Return a vector [K] as a bar chart, uint8 [size, size, 4].
+
+    Values in [0, 1] stand on the lower edge; when any is outside, bars start from the middle and the largest
+    magnitude fills the cell. Bars of values that are not finite are left out.
+    """
+    values = np.nan_to_num(np.ravel(values).astype(np.float64), posinf=0.0, neginf=0.0)
+    signed = bool((values < 0).any() or (values > 1).any())
+    heights = 0.5 + 0.5 * values / np.abs(values).max() if signed else values
+    base = 0.5 if signed else 0.0
+    columns = np.arange(size) * len(values) // size
+    level = 1 - (np.arange(size) + 0.5) / size
+    top, low = np.maximum(heights, base)[columns], np.minimum(heights, base)[columns]
+    filled = (level[:, None] >= low[None]) & (level[:, None] <= top[None])
+    # A column of background between bars, where there is room for one.
+    if size >= 3 * len(values):
+        filled[:, np.diff(columns, prepend=columns[0]) > 0] = False
+    return np.where(filled[..., None], np.array(BAR_COLOR), np.array(BAR_BACKGROUND)).astype(np.uint8)
+
+
+def cell(values: np.ndarray, size: int) -> np.ndarray:
+    """Return one example of any shape as uint8 [size, size, 4]; images keep their proportions."""
+    if not is_image(values.shape):
+        return bars(values, size)
+    image = to_rgba(values)
+    height, width = image.shape[:2]
+    scale = size / max(height, width)
+    rows = (np.arange(round(height * scale)) / scale).astype(int).clip(max=height - 1)
+    columns = (np.arange(round(width * scale)) / scale).astype(int).clip(max=width - 1)
+    image = image[rows][:, columns]
+    canvas = np.zeros((size, size, 4), np.uint8)
+    top, left = (size - len(rows)) // 2, (size - len(columns)) // 2
+    canvas[top : top + len(rows), left : left + len(columns)] = image
+    return canvas
+
+
+def cell_size(shapes: list[tuple[int, ...]]) -> int:
+    """Return the cell size: a whole multiple of the largest image, so that pixels stay equal."""
+    largest = max([max(shape[:2]) for shape in shapes if is_image(shape)], default=VECTOR_CELL)
+    return largest * max(1, round(CELL / largest))
+
+
+def mosaic(cells: list[list[np.ndarray]], observed: np.ndarray) -> np.ndarray:
+    """Return cells [lines][columns] of one size as one RGBA image, given ones with a border.
+
+    Args:
+      cells: uint8 [size, size, 4] each.
+      observed: bool [lines, columns].
+    """
+    size, margin = cells[0][0].shape[0], BORDER + GAP
+    pitch = size + 2 * margin
+    canvas = np.zeros((len(cells) * pitch, len(cells[0]) * pitch, 4), np.uint8)
+    for i, line in enumerate(cells):
+        for j, pixels in enumerate(line):
+            frame = canvas[i * pitch : (i + 1) * pitch, j * pitch : (j + 1) * pitch]
+            if observed[i, j]:
+                frame[GAP:-GAP, GAP:-GAP] = GIVEN_COLOR
+            frame[margin:-margin, margin:-margin] = pixels
+    return canvas
+
+
+def png_address(pixels: np.ndarray) -> str:
+    """Return an RGBA image as a ``data:`` address."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def panels(
+    data: Mapping[str, np.ndarray],
+    observed: np.ndarray,
+    lines: tuple[str, ...] = (),
+    transposed: bool = False,
+) -> list[Panel]:
+    """Return one panel per example.
+
+    Args:
+      data: {modality: [E, L, *shape]}, in the order of the columns.
+      observed: bool [E, L, M].
+      lines: headings of the lines, or none.
+      transposed: show modalities as lines.
+    """
+    size = cell_size([values.shape[2:] for values in data.values()])
+    examples = []
+    for example, given in enumerate(observed):
+        cells = [[cell(values[example, line], size) for values in data.values()] for line in range(len(given))]
+        if transposed:
+            columns = [list(column) for column in zip(*cells, strict=True)]
+            source = png_address(mosaic(columns, given.T))
+            examples.append(Panel(source, lines, tuple(data), given.T.shape))
+        else:
+            examples.append(Panel(png_address(mosaic(cells, given)), tuple(data), lines, given.shape))
+    return examples

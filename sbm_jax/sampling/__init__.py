@@ -1,0 +1,19 @@
+"""Sampling: time grids, solvers, conditioning, and the one loop. Knows scores, not networks."""
+
+from sbm_jax.sampling.conditioning import CONDITIONINGS, Conditioning
+from sbm_jax.sampling.grids import GRIDS
+from sbm_jax.sampling.loop import SampleResult, SamplerOptions, bind_context, integrate, sample
+from sbm_jax.sampling.solvers import SOLVERS, Solver
+
+__all__ = [
+    "CONDITIONINGS",
+    "GRIDS",
+    "SOLVERS",
+    "Conditioning",
+    "SampleResult",
+    "SamplerOptions",
+    "Solver",
+    "bind_context",
+    "integrate",
+    "sample",
+]

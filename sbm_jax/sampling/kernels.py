@@ -1,0 +1,271 @@
+"""Kernels: one move of a solver, `(key, state, step, dynamics) -> state`.
+
+Kernels are pure and know neither networks nor modalities: they work on arrays [B, ...] (latents here, pixels
+in a diffusion decoder) and ask `Dynamics` for scores and noise. All constants of a step are precomputed in
+`Step`.
+
+Notation: a step goes from t to s < t; D = (z + σ_t² ∇log p_t(z)) / α_t predicts the clean data;
+λ = log(α / σ); h = λ_s - λ_t.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sbm_jax.sde import SDE
+from sbm_jax.types import Array, Key
+
+
+@flax.struct.dataclass
+class Step:
+    """Constants of the step from time t to t_next < t; float32 scalars in a kernel, [N] arrays as scan input.
+
+    Attributes:
+      index: int32, position in the scan.
+      t: time before the step.
+      t_next: time after the step.
+      dt: t - t_next, positive.
+      alpha: α_t.
+      sigma: σ_t.
+      alpha_next: α at t_next.
+      sigma_next: σ at t_next.
+      drift: f(t).
+      diffusion_squared: g(t)².
+      data_weight: α_s - σ_s α_t / σ_t = α_s (1 - exp(-h)), with h = λ_s - λ_t: weight of D in an exponential
+        step.
+      extrapolation: h / (2 h_previous), weight of D - D_previous in a second-order multistep; 0 for a
+        first-order step.
+      rewind: bool, whether this step repeats its interval, from a state that is already at t_next.
+      final: bool, whether the mean is to be returned instead of a draw.
+    """
+
+    index: Array
+    t: Array
+    t_next: Array
+    dt: Array
+    alpha: Array
+    sigma: Array
+    alpha_next: Array
+    sigma_next: Array
+    drift: Array
+    diffusion_squared: Array
+    data_weight: Array
+    extrapolation: Array
+    rewind: Array
+    final: Array
+
+
+# With fewer steps than this the last step of a multistep solver is of first order (`lower_order_final`
+# elsewhere): few steps are long, and nothing mends what the last one extrapolates.
+_LOWER_ORDER_FINAL_BELOW = 15
+
+
+def make_steps(sde: SDE, times: np.ndarray, repeats: int = 1) -> Step:
+    """Precompute the constants of all steps in float64.
+
+    Args:
+      sde: the process.
+      times: decreasing times [N + 1].
+      repeats: how often each interval is taken, one after another (resampling, Langevin).
+
+    Returns:
+      a `Step` of NumPy arrays [N * repeats].
+    """
+    with jax.ensure_compile_time_eval():
+        jnp_times = jnp.asarray(times)
+        coefficients = (*sde.marginal(jnp_times), sde.drift(jnp_times), sde.diffusion_squared(jnp_times))
+    alpha, sigma, drift, diffusion_squared = (np.asarray(value, np.float64) for value in coefficients)
+    times = times.astype(np.float64)
+    before = np.repeat(np.arange(len(times) - 1), repeats)
+    after = before + 1
+    position = np.arange(len(before))
+    log_snr = np.log(alpha) - np.log(sigma)
+    length = log_snr[after] - log_snr[before]
+    previous_length = np.diff(log_snr[before], prepend=log_snr[before[0]])
+    second_order = previous_length > 0
+    if len(times) - 1 < _LOWER_ORDER_FINAL_BELOW:
+        second_order[-1] = False
+    values = {
+        "t": times[before],
+        "t_next": times[after],
+        "dt": times[before] - times[after],
+        "alpha": alpha[before],
+        "sigma": sigma[before],
+        "alpha_next": alpha[after],
+        "sigma_next": sigma[after],
+        "drift": drift[before],
+        "diffusion_squared": diffusion_squared[before],
+        "data_weight": alpha[after] - sigma[after] * alpha[before] / sigma[before],
+        "extrapolation": second_order * length / (2 * np.where(second_order, previous_length, 1.0)),
+    }
+    return Step(
+        index=position.astype(np.int32),
+        rewind=position % repeats > 0,
+        final=position == position[-1],
+        **{name: value.astype(np.float32) for name, value in values.items()},
+    )
+
+
+class Dynamics(NamedTuple):
+    """What a solver may ask about the law that is sampled.
+
+    Attributes:
+      score_fn: `(key, z [B, ...], t scalar) -> [B, ...]`, the score; 0 at entries that do not move.
+      noise_fn: `key -> [B, ...]`, standard normal noise; 0 at entries that do not move.
+      langevin_fn: `(noise, score, scale) -> (ratio, gain)`, both [B, 1, ...]: ‖noise‖ / ‖score‖ for the step
+        size of Langevin dynamics, and the factor on its drift that makes up for a step size which depends on
+        the state; `scale` is the standard deviation of diffused unit-variance data.
+      enter_fn: `(key, z, step) -> z`, what happens before the first kernel of a step.
+      moving: bool [B, ...], the entries that kernels move; the others are restored after each kernel.
+    """
+
+    score_fn: Callable[[Key, Array, Array], Array]
+    noise_fn: Callable[[Key], Array]
+    langevin_fn: Callable[[Array, Array, Array], tuple[Array, Array]]
+    enter_fn: Callable[[Key, Array, Step], Array]
+    moving: Array
+
+
+@flax.struct.dataclass
+class State:
+    """What a solver carries from step to step.
+
+    Attributes:
+      z: the current sample [B, ...].
+      previous: the prediction of clean data at the previous step [B, ...], for multistep solvers; else None.
+    """
+
+    z: Array
+    previous: Array | None = None
+
+
+Kernel = Callable[[Key, State, Step, Dynamics], State]
+
+
+def _draw(mean: Array, scale: Array, noise: Array, step: Step) -> Array:
+    return mean + jnp.where(step.final, 0.0, scale) * noise
+
+
+def _predict_data(key: Key, z: Array, step: Step, dynamics: Dynamics) -> Array:
+    return (z + step.sigma**2 * dynamics.score_fn(key, z, step.t)) / step.alpha
+
+
+def euler_maruyama(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
+    """Step the reverse SDE: z - f z Δt + g² ∇log p_t(z) Δt + g √Δt ε."""
+    score_key, noise_key = jax.random.split(key)
+    score = dynamics.score_fn(score_key, state.z, step.t)
+    mean = state.z + step.dt * (step.diffusion_squared * score - step.drift * state.z)
+    scale = jnp.sqrt(step.diffusion_squared * step.dt)
+    return state.replace(z=_draw(mean, scale, dynamics.noise_fn(noise_key), step))
+
+
+def langevin_corrector(snr: float, at_next: bool) -> Kernel:
+    """Return the Langevin corrector z + η c ∇log p(z) + √(2η) ε, η = 2 a (snr ‖ε‖ / ‖∇log p(z)‖)².
+
+    The norms and c (1 in the usual form) come from `Dynamics.langevin_fn`.
+
+    a = max(1 - β Δt, 0) for VP processes, 1 for VE. Where β Δt > 1 the usual a = 1 - β Δt would be negative
+    and its root undefined; the corrector then rests.
+
+    Args:
+      snr: the ratio of step to noise.
+      at_next: correct at t_next (after a predictor) or at t (before one).
+
+    Reference: Y. Song et al., 2020, algorithms 4 and 5. https://arxiv.org/abs/2011.13456
+    """
+
+    def kernel(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
+        score_key, noise_key = jax.random.split(key)
+        level = (step.t_next, step.alpha_next, step.sigma_next) if at_next else (step.t, step.alpha, step.sigma)
+        t, alpha, sigma = level
+        score = dynamics.score_fn(score_key, state.z, t)
+        noise = dynamics.noise_fn(noise_key)
+        ratio, gain = dynamics.langevin_fn(noise, score, jnp.sqrt(alpha**2 + sigma**2))
+        size = 2 * jnp.maximum(1 + 2 * step.drift * step.dt, 0.0) * (snr * ratio) ** 2
+        return state.replace(z=_draw(state.z + size * gain * score, jnp.sqrt(2 * size), noise, step))
+
+    return kernel
+
+
+def annealed_langevin(snr: float) -> Kernel:
+    """Return Langevin dynamics at the level of t_next: z + η ∇log p(z) + √(2η) ε, η = (snr σ)².
+
+    Reference: Y. Song and S. Ermon, "Generative Modeling by Estimating Gradients of the Data Distribution",
+    2019, algorithm 1. https://arxiv.org/abs/1907.05600
+    """
+
+    def kernel(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
+        score_key, noise_key = jax.random.split(key)
+        size = (snr * step.sigma_next) ** 2
+        mean = state.z + size * dynamics.score_fn(score_key, state.z, step.t_next)
+        return state.replace(z=_draw(mean, jnp.sqrt(2 * size), dynamics.noise_fn(noise_key), step))
+
+    return kernel
+
+
+def ddim(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
+    """Step the probability-flow ODE exactly for constant D: (σ_s / σ_t) z + α_s (1 - e^-h) D.
+
+    Reference: J. Song et al., "Denoising Diffusion Implicit Models", 2020, Eq. 12 with η = 0.
+    https://arxiv.org/abs/2010.02502
+    """
+    data = _predict_data(key, state.z, step, dynamics)
+    return state.replace(z=step.sigma_next / step.sigma * state.z + step.data_weight * data)
+
+
+def heun(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
+    """Step d(z/α) / d(σ/α) = -σ ∇log p_t(z) by Heun's method, with two evaluations.
+
+    Reference: T. Karras et al., 2022, algorithm 1. https://arxiv.org/abs/2206.00364
+    """
+    first_key, second_key = jax.random.split(key)
+    scaled = state.z / step.alpha
+    length = step.sigma_next / step.alpha_next - step.sigma / step.alpha
+    slope = -step.sigma * dynamics.score_fn(first_key, state.z, step.t)
+    euler = step.alpha_next * (scaled + length * slope)
+    slope_next = -step.sigma_next * dynamics.score_fn(second_key, euler, step.t_next)
+    return state.replace(z=step.alpha_next * (scaled + 0.5 * length * (slope + slope_next)))
+
+
+def _extrapolated(key: Key, state: State, step: Step, dynamics: Dynamics) -> tuple[Array, Array]:
+    """Return D and its second-order multistep value D + h / (2 h_previous) (D - D_previous)."""
+    data = _predict_data(key, state.z, step, dynamics)
+    return data, data + step.extrapolation * (data - state.previous)
+
+
+def dpm_solver_pp_2m(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
+    """Step the probability-flow ODE by DPM-Solver++ 2M.
+
+    (σ_s / σ_t) z + α_s (1 - e^-h) D₂, with D₂ = D + h / (2 h_previous) (D - D_previous).
+
+    Reference: C. Lu et al., "DPM-Solver++", 2022, algorithm 2. https://arxiv.org/abs/2211.01095
+    """
+    data, extrapolated = _extrapolated(key, state, step, dynamics)
+    return State(step.sigma_next / step.sigma * state.z + step.data_weight * extrapolated, data)
+
+
+def sde_dpm_solver_pp_2m(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
+    """Step the reverse SDE by SDE-DPM-Solver++ 2M.
+
+    (σ_s / σ_t) e^-h z + α_s (1 - e^-2h) D₂ + σ_s √(1 - e^-2h) ε,
+    with D₂ = D + h / (2 h_previous) (D - D_previous).
+
+    Reference: C. Lu et al., "DPM-Solver++", 2022, Eq. 18 and appendix B.
+    """
+    score_key, noise_key = jax.random.split(key)
+    data, extrapolated = _extrapolated(score_key, state, step, dynamics)
+    mean, scale = ancestral(state.z, extrapolated, step)
+    return State(_draw(mean, scale, dynamics.noise_fn(noise_key), step), data)
+
+
+def ancestral(z: Array, data: Array, step: Step) -> tuple[Array, Array]:
+    """Return mean and standard deviation of q(z_s | z_t, z_0 = data), for s < t."""
+    decay = step.sigma_next * step.alpha / (step.sigma * step.alpha_next)  # e^-h
+    # 1 - e^-2h = (1 - e^-h)(1 + e^-h), whose first factor comes without cancellation from `data_weight`.
+    variance = step.data_weight / step.alpha_next * (1 + decay)
+    mean = step.sigma_next / step.sigma * decay * z + step.alpha_next * variance * data
+    return mean, step.sigma_next * jnp.sqrt(variance)

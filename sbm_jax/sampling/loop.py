@@ -1,0 +1,199 @@
+"""The sampler: options, and the one loop over steps."""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.errors import SbmError, unknown
+from sbm_jax.sampling.conditioning import CONDITIONINGS, make_dynamics
+from sbm_jax.sampling.grids import GRIDS
+from sbm_jax.sampling.kernels import Dynamics, State, Step, make_steps
+from sbm_jax.sampling.noise import row_normal
+from sbm_jax.sampling.resampling import resampled
+from sbm_jax.sampling.solvers import SOLVERS, Solver, check_stability
+from sbm_jax.sde import SDE
+from sbm_jax.types import Array, Context, Key, ScoreFn, ScoreTransform
+
+
+@dataclasses.dataclass(frozen=True)
+class SamplerOptions:
+    """Static choices of one sampler.
+
+    Attributes:
+      solver: a key of `SOLVERS`.
+      num_steps: N, intervals of the time grid.
+      grid: a key of `GRIDS`.
+      conditioning: a key of `CONDITIONINGS`.
+      start_time: time of the first step, in (0, 1].
+      end_time: time of the last step, in (0, start_time).
+      snr: ratio of step to noise in Langevin moves.
+      corrector_steps: Langevin moves per step, for the solvers that have them.
+      resampling: how often each interval is taken, with noise added again in between; 1 is once.
+      unroll: steps per iteration of the compiled loop; `num_steps` unrolls it all.
+      divergence_bound: a row with an entry beyond this many standard deviations of the prior has diverged.
+    """
+
+    solver: str = "sde_dpm_solver_pp_2m"
+    num_steps: int = 20
+    grid: str = "log_snr"
+    conditioning: str = "per_modality"
+    start_time: float = 1.0
+    end_time: float = 1e-3
+    snr: float = 0.16
+    corrector_steps: int = 1
+    resampling: int = 1
+    unroll: int = 1
+    divergence_bound: float = 100.0
+
+    def __post_init__(self) -> None:
+        """Check names and ranges."""
+        for kind, name, known in (
+            ("solver", self.solver, SOLVERS),
+            ("grid", self.grid, GRIDS),
+            ("conditioning", self.conditioning, CONDITIONINGS),
+        ):
+            if name not in known:
+                raise unknown(kind, name, known)
+        for field in ("num_steps", "corrector_steps", "resampling", "unroll"):
+            if getattr(self, field) < 1:
+                raise SbmError(f"sampler: {field} must be at least 1, not {getattr(self, field)}.")
+        for field in ("snr", "divergence_bound"):
+            if not getattr(self, field) > 0:
+                raise SbmError(f"sampler: {field} must be positive, not {getattr(self, field)}.")
+        if not 0 < self.end_time < self.start_time <= 1:
+            raise SbmError(
+                "sampler: times must satisfy 0 < end_time < start_time <= 1, not "
+                f"end_time = {self.end_time}, start_time = {self.start_time}."
+            )
+
+
+class SampleResult(NamedTuple):
+    """What a sampling call returns.
+
+    Attributes:
+      z: latents [B, M, D]: observed entries unchanged, padding 0, NaN at the sampled entries of diverged
+        rows.
+      network_evaluations: int32, evaluations of the score function per row.
+      diverged: bool [B], rows that became non-finite or left the bound at any step.
+    """
+
+    z: Array
+    network_evaluations: Array
+    diverged: Array
+
+
+def sample(
+    score_fn: ScoreFn,
+    sde: SDE,
+    key: Key,
+    z_observed: Array,
+    context: Context,
+    options: SamplerOptions | None = None,
+    transforms: Sequence[ScoreTransform] = (),
+) -> SampleResult:
+    """Sample the unobserved latents given the observed ones.
+
+    Each row has its own observed set, and its sample does not depend on the other rows (except with the
+    conditioning ``"reference"``). Memory does not grow with the number of steps.
+
+    Args:
+      score_fn: the score, bound to `bind_context(options, context)`.
+      sde: the process that the score was trained for.
+      key: a typed key.
+      z_observed: clean latents [B, M, D]; only observed, valid entries are read.
+      context: observed sets [B, M] (or [M] for all rows) and padding.
+      options: static choices; the defaults where None.
+      transforms: guidance, applied to the score function in this order.
+
+    Raises:
+      SbmError: on shapes that do not fit, or a step size at which the solver is unstable.
+    """
+    options = SamplerOptions() if options is None else options
+    context = _checked(context, z_observed)
+    solver = SOLVERS[options.solver](options.snr, options.corrector_steps)
+    times = GRIDS[options.grid](sde, options.num_steps, options.start_time, options.end_time)
+    if solver.explicit:
+        check_stability(sde, times)
+    if options.resampling > 1:
+        solver = resampled(solver, options.resampling)
+    steps = make_steps(sde, times, solver.repeats)
+    for transform in transforms:
+        score_fn = transform(score_fn, context)
+
+    given = context.observed[:, :, None] & context.valid[None]
+    z_observed = jnp.where(given, jnp.asarray(z_observed, jnp.float32), 0.0)
+    init_key, loop_key = jax.random.split(key)
+    prior_scale = jnp.sqrt(steps.alpha[0] ** 2 + steps.sigma[0] ** 2)
+    z = jnp.where(context.free, prior_scale * row_normal(init_key, z_observed.shape), z_observed)
+    dynamics = make_dynamics(CONDITIONINGS[options.conditioning], score_fn, sde, z_observed, context)
+    bound = options.divergence_bound * prior_scale
+    state, diverged = integrate(solver, dynamics, steps, loop_key, solver.init(z), bound, options.unroll)
+    z = jnp.where(context.free, jnp.where(diverged[:, None, None], jnp.nan, state.z), z_observed)
+    return SampleResult(z, jnp.int32(len(steps.index) * solver.evaluations), diverged)
+
+
+def integrate(
+    solver: Solver, dynamics: Dynamics, steps: Step, key: Key, state: State, bound: float, unroll: int = 1
+) -> tuple[State, Array]:
+    """Run a solver over all steps: the one loop of this package.
+
+    Args:
+      solver: the kernels.
+      dynamics: the law that is sampled.
+      steps: constants of the steps, arrays [N].
+      key: a typed key; step i draws from `fold_in(key, i)`.
+      state: the initial state, from `solver.init`.
+      bound: the largest magnitude of a moving entry.
+      unroll: steps per iteration.
+
+    Returns:
+      the final state, and bool [B], the rows that left the bound or became non-finite at any step.
+    """
+    last = len(solver.kernels) - 1
+
+    def advance(carry: tuple[State, Array], step: Step) -> tuple[tuple[State, Array], None]:
+        state, diverged = carry
+        step_key = jax.random.fold_in(key, step.index)
+        state = state.replace(z=dynamics.enter_fn(jax.random.fold_in(step_key, last + 1), state.z, step))
+        for i, kernel in enumerate(solver.kernels):
+            this = step if i == last else step.replace(final=jnp.zeros_like(step.final))
+            moved = kernel(jax.random.fold_in(step_key, i), state, this, dynamics)
+            state = moved.replace(z=jnp.where(dynamics.moving, moved.z, state.z))
+        within = (jnp.abs(state.z) <= bound) | ~dynamics.moving  # False where z is not a number
+        return (state, diverged | ~jnp.all(within, axis=tuple(range(1, within.ndim)))), None
+
+    start = (state, jnp.zeros(state.z.shape[:1], bool))
+    return jax.lax.scan(advance, start, jax.tree.map(jnp.asarray, steps), unroll=unroll)[0]
+
+
+def bind_context(options: SamplerOptions, context: Context) -> Context:
+    """Return the context that a score network is to be bound to for these options.
+
+    Conditionings with a single time need a network that knows no observed set.
+    """
+    return CONDITIONINGS[options.conditioning].bind_context(context)
+
+
+def _checked(context: Context, z_observed: Array) -> Context:
+    """Return the context with an observed set per row.
+
+    Raises:
+      SbmError: on shapes or types that do not fit.
+    """
+    if jnp.ndim(z_observed) != 3:
+        raise SbmError(f"sample: z_observed must be [rows, modalities, size], not {jnp.shape(z_observed)}.")
+    rows, modalities, size = jnp.shape(z_observed)
+    observed = jnp.asarray(context.observed)
+    if observed.dtype != jnp.bool_ or observed.shape not in ((rows, modalities), (modalities,)):
+        raise SbmError(
+            f"sample: observed must be bool [{rows}, {modalities}] or [{modalities}], not {observed.dtype} "
+            f"{list(observed.shape)}."
+        )
+    if jnp.shape(context.valid) != (modalities, size):
+        raise SbmError(f"sample: valid must be [{modalities}, {size}], not {list(jnp.shape(context.valid))}.")
+    if observed.ndim == 1:
+        observed = observed[None]
+    return context.replace(observed=jnp.broadcast_to(observed, (rows, modalities)), valid=jnp.asarray(context.valid))

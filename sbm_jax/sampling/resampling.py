@@ -1,0 +1,39 @@
+"""Resampling of intervals, for the conditionings with a single time.
+
+Reference: A. Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022,
+  algorithm 1.
+https://arxiv.org/abs/2201.09865
+"""
+
+import dataclasses
+
+import jax.numpy as jnp
+
+from sbm_jax.errors import SbmError
+from sbm_jax.sampling.kernels import Dynamics, State, Step
+from sbm_jax.sampling.solvers import Solver
+from sbm_jax.types import Key
+
+
+def renoise(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
+    """On a rewind, return to t by the forward process: z_t ~ N(a z_s, (σ_t² - a² σ_s²) I), a = α_t / α_s."""
+    shrink = step.alpha / step.alpha_next
+    scale = jnp.sqrt(jnp.maximum(step.sigma**2 - (shrink * step.sigma_next) ** 2, 0.0))
+    return state.replace(z=jnp.where(step.rewind, shrink * state.z + scale * dynamics.noise_fn(key), state.z))
+
+
+def resampled(solver: Solver, times: int) -> Solver:
+    """Return a solver that takes each interval `times` times, noising the result again in between.
+
+    Repeating lets the generated entries agree with the held ones; it lessens the bias of single-time
+    conditionings and does not remove it.
+
+    Raises:
+      SbmError: if the solver takes intervals more than once by itself, as annealed Langevin dynamics may.
+    """
+    if solver.repeats > 1:
+        raise SbmError(
+            "sampler: resampling can not be combined with a solver that repeats its intervals ('langevin' "
+            "with corrector_steps > 1); set resampling to 1 or choose another solver."
+        )
+    return dataclasses.replace(solver, kernels=(renoise, *solver.kernels), repeats=times)

@@ -1,0 +1,35 @@
+"""Writing files that are never seen half done."""
+
+import os
+import pathlib
+import tempfile
+
+from sbm_jax.errors import SbmError
+
+
+def write_atomically(path: str | os.PathLike, text: str) -> None:
+    """Write a text file so that a reader, or a crash, sees either the old content or the new.
+
+    Raises:
+      SbmError: when it can not be written; what was there before is untouched.
+    """
+    path = pathlib.Path(path)
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(
+            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
+        ) as file:
+            temporary = file.name
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(temporary, 0o644)  # temporary files are private
+        os.replace(temporary, path)
+    except OSError as error:
+        if temporary is not None:
+            pathlib.Path(temporary).unlink(missing_ok=True)
+        raise SbmError(
+            f"could not write {path}: {error.strerror or error}. Expected a writable directory with "
+            "free space; free some, or choose another --workdir."
+        ) from error

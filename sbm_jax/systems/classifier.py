@@ -1,0 +1,123 @@
+"""The classifiers that judge generated data, trained on the real training data: stages that no system samples from."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.config import plain
+from sbm_jax.data.pipeline import as_float
+from sbm_jax.losses.classification import cross_entropy_terms
+from sbm_jax.networks.classifiers import DigitClassifier, VectorClassifier
+from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassifierConfig:
+    """The evaluation classifier.
+
+    Attributes:
+      training: see `types.TrainingConfig`.
+      widths: channels of the convolutions.
+      hidden: units of the hidden layer.
+    """
+
+    training: TrainingConfig
+    widths: tuple[int, ...] = (32, 64, 128)
+    hidden: int = 512
+
+
+@dataclasses.dataclass(frozen=True)
+class Classifiers:
+    """One classifier for all modalities of the same shape.
+
+    Attributes:
+      modalities: the modalities to judge.
+      num_classes: number of labels.
+      config: see `ClassifierConfig`.
+      seed: the run's seed.
+    """
+
+    modalities: tuple[Modality, ...]
+    num_classes: int
+    config: ClassifierConfig
+    seed: int = 0
+
+    stage_name = "classifier"
+
+    @property
+    def groups(self) -> dict[str, list[str]]:
+        """The names of the modalities by shape."""
+        groups: dict[str, list[str]] = {}
+        for modality in self.modalities:
+            groups.setdefault("x".join(map(str, modality.shape)), []).append(modality.name)
+        return groups
+
+    def _network(self, shape: tuple[int, ...]):
+        if len(shape) == 3:
+            return DigitClassifier(self.num_classes, self.config.widths, self.config.hidden)
+        return VectorClassifier(self.num_classes, self.config.hidden)
+
+    def _init(self, key: Key) -> Params:
+        shapes = {modality.name: modality.shape for modality in self.modalities}
+        keys = jax.random.split(key, len(self.groups))
+        return {
+            group: self._network(shapes[names[0]]).init(one_key, jnp.zeros((1, *shapes[names[0]])))["params"]
+            for (group, names), one_key in zip(self.groups.items(), keys, strict=True)
+        }
+
+    def logits(self, params: Params, data: Data) -> dict[str, Array]:
+        """Return {name: [B, num_classes]} for float data {name: [B, *shape]}."""
+        result = {}
+        for group, names in self.groups.items():
+            for name in names:
+                if name in data:
+                    network = self._network(data[name].shape[1:])
+                    result[name] = network.apply({"params": params[group]}, data[name])
+        return result
+
+    def predict_fn(self, params: Params) -> Callable[[Data], dict[str, Array]]:
+        """Return the compiled `data -> {name: int labels [B]}` for float data {name: [B, *shape]}."""
+
+        @jax.jit
+        def predict(params, data):
+            return {name: jnp.argmax(logits, axis=-1) for name, logits in self.logits(params, data).items()}
+
+        return lambda data: predict(params, data)
+
+    def _loss(self, params: Params, upstream: Mapping[str, Params], key: Key, batch) -> tuple[Array, Metrics]:
+        del upstream
+        data, labels = as_float(batch["data"]), batch["label"]
+        losses, hits = [], []
+        keys = jax.random.split(key, len(self.groups))
+        for (group, names), one_key in zip(self.groups.items(), keys, strict=True):
+            # One modality, drawn per row: each sees its share, at the cost of one.
+            choice = jax.random.randint(one_key, labels.shape, 0, len(names))
+            stacked = jnp.stack([data[name] for name in names], axis=1)
+            x = stacked[jnp.arange(len(labels)), choice]
+            loss, hit = cross_entropy_terms(self._network(x.shape[1:]).apply({"params": params[group]}, x), labels)
+            losses.append(loss.mean())
+            hits.append(hit.mean())
+        return sum(losses), {"accuracy": sum(hits) / len(hits)}
+
+    def stage(self, dataset: Dataset) -> Stage:
+        """Return the training stage."""
+
+        def rows(split: Split):
+            return {"data": {m.name: split.data[m.name] for m in self.modalities}, "label": split.labels}
+
+        return Stage(
+            name=self.stage_name,
+            settings={
+                "seed": self.seed,
+                "data": dataset.settings,
+                "modalities": plain(self.modalities),
+                "classifier": plain(self.config),
+            },
+            init=lambda key, upstream: self._init(key),
+            training=self.config.training,
+            loss=self._loss,
+            rows=lambda upstream: rows(dataset.train),
+            validation_rows=lambda upstream: rows(dataset.validation),
+        )

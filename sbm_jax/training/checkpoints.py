@@ -1,0 +1,119 @@
+"""Checkpoints that are verified when they are read. The only module that knows orbax.
+
+A checkpoint counts once its manifest (the size and SHA-256 of each of its files) is written, which happens after orbax
+has committed it. On reading, files are compared with the manifest first: a truncated or altered checkpoint is
+reported, dropped, and the one before it is used.
+"""
+
+import hashlib
+import json
+import logging
+import shutil
+from pathlib import Path
+from typing import Any
+
+import jax
+import orbax.checkpoint as ocp
+
+from sbm_jax.errors import SbmError
+from sbm_jax.storage import write_atomically
+from sbm_jax.types import Params
+
+logger = logging.getLogger(__name__)
+
+
+def _digests(directory: Path) -> dict[str, list[Any]]:
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {
+        str(path.relative_to(directory)): [path.stat().st_size, hashlib.sha256(path.read_bytes()).hexdigest()]
+        for path in files
+    }
+
+
+class Checkpoints:
+    """The checkpoints of one stage.
+
+    Saving is asynchronous: a save returns while files are being written, and is settled (given its manifest) by the
+    next save or by `close`.
+    """
+
+    def __init__(self, directory: Path, keep: int = 2):
+        """Open or create the checkpoints under `directory`, of which the newest `keep` are kept."""
+        self._directory = directory / "checkpoints"
+        self._manifests = directory / "manifests"
+        self._unsettled: int | None = None
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        self._manager = ocp.CheckpointManager(self._directory.absolute(), options=options, item_names=("state",))
+
+    def save(self, step: int, state: Params) -> None:
+        """Start saving `state` under `step`.
+
+        Raises:
+          SbmError: if the disk has no room for it; earlier checkpoints stay.
+        """
+        self._settle()
+        size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
+        free = shutil.disk_usage(self._directory).free
+        if free < 1.1 * size + 2**20:
+            raise SbmError(
+                f"the disk of {self._directory} is full: a checkpoint needs {size / 2**20:.1f} MiB and "
+                f"{free / 2**20:.1f} MiB are free. Earlier checkpoints are intact: make room and run the command again."
+            )
+        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+        self._unsettled = step
+
+    def _settle(self) -> None:
+        if self._unsettled is None:
+            return
+        self._manager.wait_until_finished()
+        step, self._unsettled = self._unsettled, None
+        digests = _digests(self._directory / str(step))
+        write_atomically(self._manifests / f"{step}.json", json.dumps(digests, indent=1))
+        kept = {str(step) for step in self._manager.all_steps()}
+        for path in self._manifests.glob("*.json"):
+            if path.stem not in kept:
+                path.unlink()
+
+    def _damage(self, step: int) -> str | None:
+        manifest = self._manifests / f"{step}.json"
+        if not manifest.is_file():
+            return "it was not finished"
+        try:
+            expected = json.loads(manifest.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            return "its manifest is unreadable"
+        found = _digests(self._directory / str(step))
+        wrong = [name for name in expected if found.get(name) != expected[name]]
+        return f"the file {wrong[0]} is missing, truncated or altered" if wrong else None
+
+    def latest(self) -> int | None:
+        """Return the step of the newest intact checkpoint, dropping and reporting damaged ones; None if there is none."""
+        for step in sorted(self._manager.all_steps(), reverse=True):
+            damage = self._damage(step)
+            if damage is None:
+                return step
+            logger.warning(
+                "checkpoint %s/%d cannot be used (%s): falling back to the one before it.",
+                self._directory,
+                step,
+                damage,
+            )
+            self._manager.delete(step)
+            (self._manifests / f"{step}.json").unlink(missing_ok=True)
+        return None
+
+    def restore(self, step: int, like: Params | None = None) -> Params:
+        """Return the state saved under `step`.
+
+        Args:
+          step: as returned by `latest`.
+          like: a pytree of arrays or `ShapeDtypeStruct`s with shardings that the result takes; None restores the saved
+            structure as nested dictionaries on the default device.
+        """
+        restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))
+        return restored["state"]
+
+    def close(self) -> None:
+        """Settle the last save and release the directory."""
+        self._settle()
+        self._manager.close()

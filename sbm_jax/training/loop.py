@@ -1,0 +1,326 @@
+"""The one loop that trains every stage, and the walk over the stages of a run."""
+
+import functools
+import hashlib
+import json
+import logging
+import time
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from clu import parameter_overview
+
+from sbm_jax.config import plain
+from sbm_jax.data.pipeline import batch_rows
+from sbm_jax.errors import SbmError, unknown
+from sbm_jax.progress import progress_bar
+from sbm_jax.storage import write_atomically
+from sbm_jax.training import parallel
+from sbm_jax.training.checkpoints import Checkpoints
+from sbm_jax.training.optimizers import make_optimizer
+from sbm_jax.training.writers import MetricWriter
+from sbm_jax.types import Array, Key, Params, Stage
+
+logger = logging.getLogger(__name__)
+
+
+@flax.struct.dataclass
+class TrainState:
+    """All that training carries from step to step; keys and data positions are functions of `step`."""
+
+    step: Array
+    params: Params
+    opt_state: Any
+    ema: Params | None
+
+    @property
+    def product(self) -> Params:
+        """The parameters that others use: the moving average where one is kept."""
+        return self.params if self.ema is None else self.ema
+
+
+# MARK: One stage
+
+
+def stage_key(seed: int, name: str) -> Key:
+    """Return the key of a stage: a function of the run's seed and the stage's name."""
+    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+
+
+def init_state(stage: Stage, key: Key, upstream: Mapping[str, Params]) -> TrainState:
+    """Return the state before the first step."""
+    params = stage.init(jax.random.fold_in(key, 0), upstream)
+    optimizer = make_optimizer(stage.training.optimizer, stage.num_steps)
+    # A copy: the donated state must not hold one buffer twice.
+    ema = jax.tree.map(jnp.copy, params) if stage.training.optimizer.ema_decay else None
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
+
+
+def make_train_steps(stage: Stage, mesh: jax.sharding.Mesh):
+    """Return the compiled `(state, upstream, rows, indices [K, B], key) -> (state, metrics)` that makes K steps.
+
+    The state is donated. Metrics are means over the K steps. Step n uses `fold_in(key, n)`, and its batch is the rows
+    that `indices` names, so the outcome does not depend on where a run was interrupted.
+    """
+    optimizer = make_optimizer(stage.training.optimizer, stage.num_steps)
+
+    def one_step(upstream, rows, key, state, indices):
+        batch = parallel.split_batch(jax.tree.map(lambda array: array[indices], rows), mesh)
+        step_key = jax.random.fold_in(key, state.step + 1)
+        (loss, metrics), gradient = jax.value_and_grad(stage.loss, has_aux=True)(
+            state.params, upstream, step_key, batch
+        )
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        ema = state.ema
+        if ema is not None:
+            # Short averages early on: the first parameters are worth nothing.
+            decay = jnp.minimum(stage.training.optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
+            ema = optax.incremental_update(params, ema, 1.0 - decay)
+        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradient), **metrics}
+        return TrainState(state.step + 1, params, opt_state, ema), metrics
+
+    @functools.partial(jax.jit, donate_argnames=("state",))
+    def train_steps(state, upstream, rows, indices, key):
+        body = functools.partial(one_step, upstream, rows, key)
+        if indices.shape[0] == 1:  # XLA:CPU runs convolutions inside a loop on one thread
+            state, metrics = body(state, indices[0])
+            return state, metrics
+        state, metrics = jax.lax.scan(body, state, indices)
+        return state, jax.tree.map(lambda values: values.mean(axis=0), metrics)
+
+    return train_steps
+
+
+def _make_validate(stage: Stage, upstream: Mapping[str, Params], key: Key):
+    rows = stage.validation_rows(upstream)
+    num_rows = len(jax.tree.leaves(rows)[0])
+    loss_fn = jax.jit(lambda params, upstream, batch: stage.loss(params, upstream, key, batch))
+
+    def validate(params: Params) -> dict[str, float]:
+        """Return the mean over all rows, weighting the last, smaller batch by its size."""
+        totals: dict[str, float] = {}
+        for start in range(0, num_rows, stage.training.batch_size):
+            batch = jax.tree.map(lambda array, s=start: array[s : s + stage.training.batch_size], rows)
+            weight = len(jax.tree.leaves(batch)[0]) / num_rows
+            loss, metrics = loss_fn(params, upstream, batch)
+            for name, value in {"loss": loss, **metrics}.items():
+                totals[name] = totals.get(name, 0.0) + weight * float(value)
+        return totals
+
+    return validate
+
+
+def _schedule(stage: Stage, first_step: int) -> list[int]:
+    """Return the number of steps of each dispatch from `first_step` on; checkpoints fall between dispatches.
+
+    Every dispatch ends at a multiple of `steps_per_dispatch`, or at a checkpoint, validation or the end, wherever the run
+    started: a resumed run makes the same dispatches as an unbroken one.
+    """
+    stops = {stage.num_steps}
+    for every in (
+        stage.training.steps_per_dispatch,
+        stage.training.checkpoint_every,
+        stage.training.validate_every,
+    ):
+        if every:
+            stops.update(range(every, stage.num_steps, every))
+    ends = sorted(stop for stop in stops if stop > first_step)
+    return [end - start for start, end in zip([first_step, *ends], ends, strict=False)]
+
+
+def train(
+    stage: Stage, upstream: Mapping[str, Params], checkpoints: Checkpoints, metrics_dir: Path, seed: int, mesh
+) -> Params:
+    """Train one stage to its end, from its last checkpoint if there is one, and return its product."""
+    parallel.check_batch_size(stage.training.batch_size, mesh, f"stage {stage.name!r}")
+    key = stage_key(seed, stage.name)
+    state = _restore_or_init(stage, upstream, checkpoints, key, mesh)
+    first_step = int(state.step)
+    if first_step == stage.num_steps:
+        return state.product
+    if first_step:
+        logger.info("stage %s resumes from step %d.", stage.name, first_step)
+    logger.info("stage %s: %s parameters.", stage.name, f"{parameter_overview.count_parameters(state.params):,}")
+
+    upstream = parallel.replicate(dict(upstream), mesh)
+    rows = parallel.replicate(stage.rows(upstream), mesh)
+    num_rows = len(jax.tree.leaves(rows)[0])
+    train_steps = make_train_steps(stage, mesh)
+    validate = _make_validate(stage, upstream, jax.random.fold_in(key, 1)) if stage.training.validate_every else None
+    writer = MetricWriter(metrics_dir, stage.name, first_step)
+    done, pending = first_step, None
+    start = time.monotonic()
+    with progress_bar(f"train {stage.name}", stage.num_steps, done=first_step) as advance:
+        for count in _schedule(stage, first_step):
+            indices = batch_rows(num_rows, stage.training.batch_size, seed, done, count)
+            state, metrics = train_steps(state, upstream, rows, indices, key)
+            _write(writer, stage, pending)  # of the dispatch before, so that the device never waits
+            done += count
+            pending = (done, metrics)
+            if validate is not None and (done % stage.training.validate_every == 0 or done == stage.num_steps):
+                writer.write(done, "validation", validate(state.product))
+            if done == stage.num_steps or (
+                stage.training.checkpoint_every and done % stage.training.checkpoint_every == 0
+            ):
+                _write(writer, stage, pending)
+                pending = None
+                checkpoints.save(done, state)
+            advance(count)
+    writer.write(done, "time", {"seconds": time.monotonic() - start, "first_step": first_step})
+    writer.close()
+    return state.product
+
+
+def _restore_or_init(stage: Stage, upstream, checkpoints: Checkpoints, key: Key, mesh) -> TrainState:
+    make = jax.jit(functools.partial(init_state, stage), out_shardings=parallel.replicated(mesh))
+    step = checkpoints.latest()
+    if step is None:
+        return make(key, dict(upstream))
+    like = jax.eval_shape(make, key, dict(upstream))
+    sharding = parallel.replicated(mesh)
+    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
+    return checkpoints.restore(step, like)
+
+
+def _write(writer: MetricWriter, stage: Stage, pending: tuple[int, Mapping[str, Array]] | None) -> None:
+    if pending is None:
+        return
+    step, metrics = pending
+    metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+    writer.write(step, "train", metrics)
+    bad = [name for name, value in metrics.items() if not np.isfinite(value)]
+    if bad:
+        raise SbmError(
+            f"stage {stage.name!r}: {bad[0]} is not finite at step {step}. The last checkpoint is intact; lower the "
+            f"learning rate or set clip_norm, in a new work directory."
+        )
+
+
+# MARK: All stages
+
+
+def fingerprints(stages: Iterable[Stage]) -> dict[str, str]:
+    """Return each stage's fingerprint: a digest of its settings and of the fingerprints of what it requires."""
+    result: dict[str, str] = {}
+    for stage in stages:
+        recipe = {"settings": stage.settings, "requires": [result[name] for name in stage.requires]}
+        result[stage.name] = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+    return result
+
+
+def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(settings, Mapping):
+        return {prefix: settings}
+    parts = [_flat(value, f"{prefix}.{name}" if prefix else name) for name, value in settings.items()]
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _read_recipe(directory: Path) -> dict[str, Any]:
+    path = directory / "stage.json"
+    try:
+        recipe = json.loads(path.read_text(encoding="utf-8"))
+        if recipe.keys() >= {"fingerprint", "num_steps", "settings"}:
+            return recipe
+    except (json.JSONDecodeError, UnicodeDecodeError, AttributeError):
+        pass
+    raise SbmError(f"{path} is damaged. Delete {directory} to train this stage again.")
+
+
+def _claim(stage: Stage, fingerprint: str, directory: Path) -> None:
+    """Check that a stage's directory is of the same recipe; write the recipe down if it is new."""
+    path = directory / "stage.json"
+    recipe = {"fingerprint": fingerprint, "num_steps": stage.num_steps, "settings": plain(stage.settings)}
+    if not path.is_file():
+        write_atomically(path, json.dumps(recipe, indent=1))
+        return
+    found = _read_recipe(directory)
+    if found["fingerprint"] == fingerprint:
+        return
+    old, new = _flat(found["settings"]), _flat(recipe["settings"])
+    changed = [f"{n}: was {old.get(n)!r}, is {new.get(n)!r}" for n in {**old, **new} if old.get(n) != new.get(n)]
+    reason = "; ".join(changed[:5]) or "a stage it depends on has changed"
+    raise SbmError(
+        f"stage {stage.name!r} in {directory} was made with another config ({reason}). Use another --workdir, or delete "
+        f"that directory (and those of later stages) to train it again."
+    )
+
+
+def run_stages(
+    stages: list[Stage], workdir: Path, seed: int, only: Iterable[str] | None = None, mesh=None
+) -> dict[str, Params]:
+    """Run stages in order and return their products by name.
+
+    A stage that is complete in `workdir` is read, an interrupted one is resumed.
+
+    Args:
+      stages: each after those it requires.
+      workdir: holds `stages/<name>` and `metrics/<name>.jsonl`.
+      seed: the run's seed.
+      only: names of the stages to run, with those they require already complete; None for all.
+      mesh: the devices; None for all.
+
+    Raises:
+      SbmError: on an unknown name in `only`, a stage made with another config, or a missing upstream stage.
+    """
+    mesh = mesh or parallel.data_mesh()
+    names = {stage.name for stage in stages}
+    wanted = names if only is None else set(only)
+    for name in sorted(wanted - names):
+        raise unknown("stage (--stages)", name, names)
+    marks = fingerprints(stages)
+    for stage in stages:
+        _claim(stage, marks[stage.name], workdir / "stages" / stage.name)
+    products: dict[str, Params] = {}
+    for stage in stages:
+        if stage.name not in wanted:
+            if any(stage.name in other.requires for other in stages if other.name in wanted):
+                products[stage.name] = load_product(stage.name, workdir)
+            continue
+        checkpoints = Checkpoints(workdir / "stages" / stage.name)
+        upstream = {name: products[name] for name in stage.requires}
+        if stage.training:
+            products[stage.name] = train(stage, upstream, checkpoints, workdir / "metrics", seed, mesh)
+        else:
+            products[stage.name] = _compute(stage, upstream, checkpoints, seed)
+        checkpoints.close()
+    return products
+
+
+def _compute(stage: Stage, upstream: Mapping[str, Params], checkpoints: Checkpoints, seed: int) -> Params:
+    """Return the product of a stage without training, from its checkpoint if there is one."""
+    step = checkpoints.latest()
+    if step is not None:
+        return checkpoints.restore(step)
+    product = stage.init(stage_key(seed, stage.name), upstream)
+    checkpoints.save(0, product)
+    return product
+
+
+def load_product(name: str, workdir: Path) -> Params:
+    """Return the product of a complete stage, for use without training.
+
+    Raises:
+      SbmError: if it is not complete.
+    """
+    directory = workdir / "stages" / name
+    num_steps = _read_recipe(directory)["num_steps"] if (directory / "stage.json").is_file() else None
+    checkpoints = Checkpoints(directory)
+    step = checkpoints.latest()
+    if step is None or step != num_steps:
+        raise SbmError(
+            f"stage {name!r} is not complete in {workdir} (step {step or 0}); run the training command without "
+            f"--stages, or with {name!r} among them, first."
+        )
+    state = checkpoints.restore(step)
+    checkpoints.close()
+    if not num_steps:
+        return state
+    return state["params"] if state["ema"] is None else state["ema"]

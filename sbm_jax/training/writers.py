@@ -1,0 +1,54 @@
+"""Metrics as JSON lines and, where TensorFlow is installed, for TensorBoard."""
+
+import importlib.util
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+
+class MetricWriter:
+    """Appends one JSON object a line to `<directory>/<name>.jsonl`.
+
+    With the ``tensorboard`` extra the same numbers go to `<directory>/tensorboard/<name>` through
+    `clu.metric_writers`.
+    """
+
+    def __init__(self, directory: Path, name: str, first_step: int):
+        """Open the file, dropping lines of `first_step` and later that an interrupted run left behind."""
+        directory.mkdir(parents=True, exist_ok=True)
+        self._path = directory / f"{name}.jsonl"
+        kept = [row for row in read_metrics(self._path) if row["step"] <= first_step] if first_step else []
+        with self._path.open("w", encoding="utf-8") as file:
+            file.writelines(json.dumps(row) + "\n" for row in kept)
+        self._file = self._path.open("a", encoding="utf-8")
+        self._tensorboard = _tensorboard_writer(directory / "tensorboard" / name)
+
+    def write(self, step: int, split: str, scalars: Mapping[str, float]) -> None:
+        """Write scalars of one split (``"train"`` or ``"validation"``) at a step."""
+        row = {"step": step, "split": split, **{name: float(value) for name, value in scalars.items()}}
+        self._file.write(json.dumps(row) + "\n")
+        self._file.flush()
+        if self._tensorboard is not None:
+            self._tensorboard.write_scalars(step, {f"{split}/{name}": v for name, v in scalars.items()})
+
+    def close(self) -> None:
+        """Flush and close."""
+        self._file.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
+
+
+def _tensorboard_writer(directory: Path):
+    if importlib.util.find_spec("tensorflow") is None or importlib.util.find_spec("tensorboard") is None:
+        return None
+    from clu import metric_writers  # imports TensorFlow, which takes seconds and is optional
+
+    return metric_writers.SummaryWriter(str(directory))
+
+
+def read_metrics(path: Path) -> list[dict]:
+    """Return the rows of a JSON-lines file, leaving out a last line that was cut short; [] if there is no file."""
+    if not path.is_file():
+        return []
+    lines = path.read_text(encoding="utf-8").split("\n")
+    return [json.loads(line) for line in lines[:-1] if line]

@@ -1,0 +1,250 @@
+"""The words of the project: array aliases, modalities, and the Protocols that hold the parts together.
+
+Shape letters: B rows, M modalities, D the largest latent size, S samples per row, N examples.
+"""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import flax.struct
+import jax
+import numpy as np
+
+# MARK: Array aliases
+
+Array = jax.Array
+Key = jax.Array  # a typed key, from `jax.random.key`
+Params = Any  # a pytree of arrays
+Data = Mapping[str, Array]  # {modality: [B, *shape]}
+Metrics = dict[str, Array]  # scalars
+
+# MARK: Modalities
+
+
+@dataclasses.dataclass(frozen=True)
+class Modality:
+    """A named part of a data point, and how it is encoded.
+
+    Attributes:
+      name: the key under which data and latents of this modality are found.
+      shape: the shape of one example, channels last for images.
+      latent_size: D_m, the size of its latent vector.
+      kind: the encoder and decoder, a key of `networks.autoencoders.KINDS`.
+      likelihood: the decoder's distribution, a key of `distributions.LIKELIHOODS`.
+      scale: scale of that distribution (standard deviation, or Laplace scale); ignored by discrete ones.
+    """
+
+    name: str
+    shape: tuple[int, ...]
+    latent_size: int
+    kind: str = "residual_conv"
+    likelihood: str = "gaussian"
+    scale: float = 0.5**0.5
+
+
+# MARK: Sampling
+
+
+@flax.struct.dataclass
+class Context:
+    """What stays fixed during one sampling call.
+
+    Attributes:
+      observed: bool [B, M], True where a modality is given.
+      valid: bool [M, D], False on the padding of latents shorter than D.
+      present: bool [B, M] or None (all present); an absent modality enters nobody's attention.
+      embedding: float [B, E] or None, an embedding of the observed data.
+    """
+
+    observed: Array
+    valid: Array
+    present: Array | None = None
+    embedding: Array | None = None
+
+    @property
+    def free(self) -> Array:
+        """Bool [B, M, D]: the entries that are sampled: neither observed nor padding."""
+        return ~self.observed[:, :, None] & self.valid[None]
+
+
+class ScoreFn(Protocol):
+    """The score of the diffused joint latents, ∇ log p_t(z)."""
+
+    def __call__(self, key: Key, z: Array, t: Array) -> Array:
+        """Return the score [B, M, D], float32, exactly 0 at observed and padded entries.
+
+        Args:
+          key: randomness for stochastic guidance; plain networks ignore it.
+          z: diffused latents [B, M, D].
+          t: each modality's own time [B, M], in [0, 1]; 0 where the entry is clean.
+        """
+
+
+class ScoreTransform(Protocol):
+    """Guidance: turns a score function into another one."""
+
+    def __call__(self, score_fn: ScoreFn, context: Context) -> ScoreFn:
+        """Return the guided score function."""
+
+
+# MARK: Training
+
+
+class LossFn(Protocol):
+    """A training objective."""
+
+    def __call__(self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Any) -> tuple[Array, Metrics]:
+        """Return the scalar loss and scalar metrics, both means over the rows of the batch."""
+
+
+@dataclasses.dataclass(frozen=True)
+class OptimizerConfig:
+    """Adam(W) with a warm-up and a decay.
+
+    Attributes:
+      learning_rate: the peak rate.
+      schedule: ``"constant"`` or ``"cosine"`` (to zero at the last step), after the warm-up.
+      warmup_steps: steps of linear warm-up.
+      weight_decay: decoupled decay of matrices and kernels; 0 is plain Adam.
+      clip_norm: largest global gradient norm; 0 does not clip.
+      ema_decay: decay of the moving average of the parameters; 0 keeps none.
+    """
+
+    learning_rate: float = 1e-3
+    schedule: str = "cosine"
+    warmup_steps: int = 0
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+    ema_decay: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainingConfig:
+    """How long and how a stage is trained.
+
+    Attributes:
+      num_steps: optimiser steps.
+      batch_size: rows per step, over all devices.
+      optimizer: see `OptimizerConfig`.
+      steps_per_dispatch: optimiser steps per compiled call.
+      checkpoint_every: steps between checkpoints; 0 for the last step only.
+      validate_every: steps between evaluations of the loss on held-out rows; 0 for none.
+    """
+
+    num_steps: int
+    batch_size: int
+    optimizer: OptimizerConfig = OptimizerConfig()
+    steps_per_dispatch: int = 1
+    checkpoint_every: int = 0
+    validate_every: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """One step of a system: a training run, or a computation whose product others need.
+
+    A stage without `training` is computed: its product is `init(key, upstream)`. Any other is trained from `init` by
+    `loss` on batches of rows of `rows(upstream)`; its product is the trained parameters (their moving average where
+    one is kept).
+
+    Attributes:
+      name: unique within a run; the directory of its checkpoints.
+      settings: everything its product depends on, as plain JSON values; its fingerprint is made from these and from
+        the fingerprints of `requires`.
+      init: `(key, upstream) -> params`.
+      requires: names of the stages whose products it is given, frozen.
+      training: see `TrainingConfig`; None for a computed stage.
+      loss: see `LossFn`.
+      rows: `upstream -> pytree of arrays [N, ...]`; a batch is the same rows of each.
+      validation_rows: the same for held-out data.
+    """
+
+    name: str
+    settings: Mapping[str, Any]
+    init: Callable[[Key, Mapping[str, Params]], Params]
+    requires: tuple[str, ...] = ()
+    training: TrainingConfig | None = None
+    loss: LossFn | None = None
+    rows: Callable[[Mapping[str, Params]], Any] | None = None
+    validation_rows: Callable[[Mapping[str, Params]], Any] | None = None
+
+    @property
+    def num_steps(self) -> int:
+        """The number of optimiser steps, 0 for a computed stage."""
+        return self.training.num_steps if self.training else 0
+
+
+# MARK: Data
+
+
+class Split(NamedTuple):
+    """Rows of a data set.
+
+    Attributes:
+      data: {modality: [N, *shape]}; uint8 images stand for values in [0, 1].
+      labels: int32 [N] or None.
+    """
+
+    data: dict[str, np.ndarray]
+    labels: np.ndarray | None
+
+    def __len__(self) -> int:
+        return len(next(iter(self.data.values())))
+
+
+class Dataset(NamedTuple):
+    """The three splits of a data set, its modalities' shapes, and a fingerprint of its content's recipe."""
+
+    train: Split
+    validation: Split
+    test: Split
+    num_classes: int | None
+    settings: dict[str, Any]
+
+
+# MARK: Systems
+
+
+class Generated(NamedTuple):
+    """What a system generates.
+
+    Attributes:
+      data: {modality: [B, S, *shape]}; observed modalities come back unchanged.
+      latents: {modality: [B, S, D_m]}, or None where a system has no latents per modality.
+      info: scalars: ``network_evaluations`` per sample, ``diverged`` rows.
+    """
+
+    data: dict[str, Array]
+    latents: dict[str, Array] | None
+    info: dict[str, Array]
+
+
+class System(Protocol):
+    """One row of a results table: named training stages and a `generate` function."""
+
+    name: str
+    modalities: tuple[Modality, ...]
+
+    def stages(self, dataset: Dataset) -> list[Stage]:
+        """Return the training stages in an order in which each follows those it requires."""
+
+    def generate(
+        self,
+        products: Mapping[str, Params],
+        key: Key,
+        data: Data,
+        observed: Array,
+        options: Any,
+        num_samples: int = 1,
+    ) -> Generated:
+        """Generate what is not observed.
+
+        Args:
+          products: the stages' products by stage name.
+          key: a typed key.
+          data: {modality: [B, *shape]}; what is unobserved is ignored and may be left out.
+          observed: bool [B, M] or [M], True = given.
+          options: the sampler's options.
+          num_samples: S, samples per row.
+        """

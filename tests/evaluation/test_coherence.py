@@ -1,0 +1,69 @@
+import numpy as np
+import pytest
+
+from sbm_jax.errors import SbmError
+from sbm_jax.evaluation import coherence, reconstruction
+from sbm_jax.evaluation.coherence import NO_DIGIT
+from sbm_jax.evaluation.estimates import estimate
+
+# Three rows, four modalities.
+PREDICTED = np.array([[3, 3, 3, 3], [1, 2, 2, 2], [5, 5, 0, NO_DIGIT]])
+LABELS = np.array([3, 2, 5])
+
+
+def test_conditional_counts_unobserved_entries_only():
+    observed = np.array([[1, 0, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0]], bool)
+    np.testing.assert_allclose(coherence.conditional(PREDICTED, LABELS, observed), [1, 1 / 2, 1 / 3])
+    per_modality = coherence.conditional_per_modality(PREDICTED, LABELS, observed)
+    np.testing.assert_allclose(per_modality, [0, 1, 1 / 2, 2 / 3])
+
+
+def test_conditional_is_nan_where_nothing_was_generated():
+    everything = np.ones(4, bool)
+    assert np.isnan(coherence.conditional(PREDICTED, LABELS, everything)).all()
+    assert np.isnan(coherence.conditional_per_modality(PREDICTED, LABELS, everything)).all()
+
+
+def test_agreement_with_the_first_and_with_the_majority_differ():
+    np.testing.assert_array_equal(coherence.agreement(PREDICTED, "first"), [4, 1, 2])
+    np.testing.assert_array_equal(coherence.agreement(PREDICTED, "majority"), [4, 3, 2])
+    np.testing.assert_allclose(coherence.agreement_curve(PREDICTED, "first"), [1, 2 / 3, 1 / 3, 1 / 3])
+    np.testing.assert_allclose(coherence.agreement_curve(PREDICTED, "majority"), [1, 1, 2 / 3, 1 / 3])
+
+
+def test_samples_without_a_digit_do_not_agree_with_one_another():
+    lost = np.full((1, 3), NO_DIGIT)
+    assert coherence.agreement(lost, "first") == 0
+    assert coherence.agreement(lost, "majority") == 0
+
+
+def test_unknown_rule_is_named():
+    with pytest.raises(SbmError, match=r"'majorit'.*'majority'"):
+        coherence.agreement(PREDICTED, "majorit")
+
+
+def test_mode_coverage_per_modality():
+    coverage = coherence.mode_coverage(PREDICTED, 6)
+    np.testing.assert_allclose(coverage[0], [0, 1 / 3, 0, 1 / 3, 0, 1 / 3])
+    np.testing.assert_allclose(coverage.sum(axis=1), [1, 1, 1, 2 / 3])
+
+
+def test_estimate_weights_samples_not_groups():
+    result = estimate([np.array([1.0, 1.0, 1.0]), np.array([0.0])])
+    assert result.value == pytest.approx(3 / 4)
+    assert result.std == pytest.approx(np.sqrt(0.5))
+    assert result.n == 4
+
+
+def test_estimate_of_one_group_has_no_spread():
+    assert estimate([np.array([1, 0])]) == (0.5, None, 2)
+    with pytest.raises(ValueError, match="at least one sample"):
+        estimate([np.array([])])
+
+
+def test_squared_error_is_per_element_and_per_row():
+    data = {"image": np.zeros((2, 2, 2, 1)), "attributes": np.array([[0.0, 1.0], [1.0, 1.0]])}
+    decoded = {"image": np.full((2, 2, 2, 1), 0.5), "attributes": np.array([[0.0, 0.0], [1.0, 1.0]])}
+    errors = reconstruction.squared_error(data, decoded)
+    np.testing.assert_allclose(errors["image"], [0.25, 0.25])
+    np.testing.assert_allclose(errors["attributes"], [0.5, 0.0])

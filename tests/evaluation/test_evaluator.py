@@ -1,0 +1,229 @@
+"""A generator whose coherence is known goes through the whole evaluation."""
+
+import contextlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sbm_jax.errors import SbmError
+from sbm_jax.evaluation import EvaluationConfig, evaluate
+from sbm_jax.types import Generated, Split
+
+MODALITIES = ("a", "b", "attributes")
+NUM_CLASSES = 4
+SHAPES = {"a": (2, 2, 1), "b": (3, 2, 3), "attributes": (5,)}
+CONFIG = EvaluationConfig(num_examples=13, num_unconditional=40, batch_size=8, num_repeats=2, num_figure_examples=3)
+
+
+def images(digits):
+    """Data whose every element is digit / 255."""
+    return {
+        name: jnp.broadcast_to(digits[(...,) + (None,) * len(shape)] / 255, (*digits.shape, *shape))
+        for name, shape in SHAPES.items()
+    }
+
+
+def classifier(data):
+    return {name: jnp.round(255 * x.reshape(len(x), -1)[:, 0]).astype(int) for name, x in data.items()}
+
+
+def split(labels=True):
+    digits = np.arange(20) % NUM_CLASSES
+    data = {name: np.asarray(jnp.round(255 * x)).astype(np.uint8) for name, x in images(digits).items()}
+    return Split(data, digits if labels else None)
+
+
+def generator(unobserved):
+    """Return a generator whose unobserved entries show `unobserved(key, given digit or 0, shape)`."""
+
+    def generate(key, data, observed, num_samples):
+        observed = jnp.asarray(observed)
+        digits = classifier(data)
+        stacked = jnp.stack([digits[name] for name in MODALITIES], axis=1)
+        given = jnp.where(observed, stacked, 0).max(axis=1)
+        shown = jnp.where(observed, stacked, unobserved(key, given[:, None], observed.shape))
+        samples = {
+            name: jnp.repeat(images(shown[:, m])[name][:, None], num_samples, axis=1)
+            for m, name in enumerate(MODALITIES)
+        }
+        free_rows = (~observed).any(axis=1).sum()
+        return Generated(samples, None, {"network_evaluations": jnp.array(7), "diverged": free_rows})
+
+    return generate
+
+
+def perfect(key, given, shape):
+    return jnp.broadcast_to(given, shape)
+
+
+def constant(key, given, shape):
+    return jnp.ones(shape, int)
+
+
+def uniform(key, given, shape):
+    return jax.random.randint(key, shape, 0, NUM_CLASSES)
+
+
+def judge(unobserved, config=CONFIG, **arguments):
+    arguments = {
+        "classifier_fn": classifier,
+        "num_classes": NUM_CLASSES,
+        "reconstruct_fn": lambda x: x,
+    } | arguments
+    data = arguments.pop("split", split())
+    return evaluate(generator(unobserved), data, MODALITIES, jax.random.key(0), config, **arguments)
+
+
+def test_perfect_generator():
+    metrics, not_available, _ = judge(perfect)
+    assert not_available == {}
+    for name in (
+        "given_rest",
+        "given_rest/b",
+        "given_1",
+        "given_2",
+        "fixed_order/given_1",
+        "fixed_order/given_2/last",
+    ):
+        assert metrics[f"coherence/{name}"].value == 1
+    assert metrics["coherence/given_rest"].n == 3 * 13 * 2
+    assert metrics["coherence/given_1"] == (1, 0, 13 * 2)
+    assert metrics["classifier/accuracy"] == (1, 0, 13 * 3)
+    assert metrics["classifier/reconstruction/b"].value == 1
+    assert metrics["reconstruction/mse/attributes"] == (0, 0, 13)
+
+
+def test_all_metrics_have_their_names():
+    metrics = judge(perfect).metrics
+    assert {name for name in metrics if not name.startswith(("classifier/", "reconstruction/"))} == {
+        "coherence/given_rest",
+        *(f"coherence/given_rest/{name}" for name in MODALITIES),
+        *(f"coherence/given_{k}" for k in (1, 2)),
+        *(f"coherence/fixed_order/given_{k}{last}" for k in (1, 2) for last in ("", "/last")),
+        *(f"coherence/unconditional_{k}" for k in (2, 3, "all")),
+        *(f"coherence/unconditional_majority_{k}" for k in (2, 3)),
+        "coverage/min",
+        *(f"coverage/digit_{d}" for d in range(NUM_CLASSES)),
+        "sampling/network_evaluations",
+        "sampling/samples_per_second",
+        "sampling/diverged",
+    }
+
+
+def test_constant_generator_is_right_for_its_digit_only():
+    metrics, _, figures = judge(constant)
+    rows = np.asarray(jax.random.permutation(jax.random.split(jax.random.key(0))[0], 20))[:13]
+    expected = np.mean(rows % NUM_CLASSES == 1)
+    assert metrics["coherence/given_rest"].value == pytest.approx(expected)
+    assert metrics["coherence/given_1"].value == pytest.approx(expected)
+    assert metrics["coherence/unconditional_all"].value == 1
+    assert metrics["coverage/digit_1"] == (1, 0, 80)
+    assert metrics["coverage/min"].value == 0
+    np.testing.assert_array_equal(figures["coverage"][:, 1], 1)
+
+
+def test_random_generator_is_at_chance():
+    config = EvaluationConfig(num_examples=20, num_unconditional=2000, batch_size=500, num_repeats=2)
+    metrics = judge(uniform, config).metrics
+    assert metrics["coherence/unconditional_2"].value == pytest.approx(7 / 16, abs=0.03)
+    assert metrics["coherence/unconditional_all"].value == pytest.approx(1 / 16, abs=0.02)
+    assert metrics["coherence/unconditional_majority_2"].value == pytest.approx(10 / 16, abs=0.03)
+    assert metrics["coverage/min"].value == pytest.approx(1 / 4, abs=0.03)
+    assert metrics["coherence/unconditional_2"].std > 0
+
+
+def test_diverged_samples_are_never_right():
+    metrics = judge(lambda key, given, shape: jnp.full(shape, jnp.nan)).metrics
+    assert metrics["coherence/given_rest"].value == 0
+    assert metrics["coherence/unconditional_majority_2"].value == 0
+    assert metrics["coverage/min"].value == 0
+
+
+def test_padding_is_not_counted():
+    """The fake reports every row with something unobserved as diverged: padding has nothing unobserved."""
+    metrics = judge(perfect).metrics
+    figure_rows = 3 * 3 + 3 * 3 * 3 + 16
+    conditional = 13 * (3 + 2 + 2)
+    assert metrics["sampling/diverged"].n == 2 * (conditional + 40) + figure_rows
+    assert metrics["sampling/diverged"].value == 1
+    assert metrics["sampling/network_evaluations"].value == 7
+    assert metrics["sampling/samples_per_second"].value > 0
+
+
+def test_one_batch_shape_and_progress_to_the_end():
+    shapes, totals, steps = set(), [], []
+    generate = generator(perfect)
+
+    @contextlib.contextmanager
+    def progress(total):
+        totals.append(total)
+        yield steps.append
+
+    def counted(key, data, observed, num_samples):
+        shapes.add((observed.shape, num_samples, *(x.shape for x in data.values())))
+        return generate(key, data, observed, num_samples)
+
+    evaluate(
+        counted,
+        split(),
+        MODALITIES,
+        jax.random.key(0),
+        CONFIG,
+        classifier_fn=classifier,
+        num_classes=NUM_CLASSES,
+        progress=progress,
+    )
+    assert len(shapes) == 1
+    assert sum(steps) == totals[0]
+
+
+def test_sample_grids():
+    figures = judge(perfect).figures
+    given_one = figures["samples/given_one/data/b"]
+    assert given_one.shape == (3, 3, *SHAPES["b"])
+    np.testing.assert_array_equal(figures["samples/given_one/observed"][2], np.eye(3, dtype=bool))
+    digits = np.round(255 * given_one[:, :, 0, 0, 0])
+    assert (digits == digits[:, :1]).all()
+    assert len(set(digits[:, 0])) == 3  # examples of different digits
+    rest = figures["samples/given_rest/data/attributes"]
+    assert rest.shape == (3, 4, *SHAPES["attributes"])
+    np.testing.assert_allclose(rest, np.broadcast_to(rest[:, :1], rest.shape), atol=1e-6)
+    assert figures["samples/unconditional/data/a"].shape == (1, 16, *SHAPES["a"])
+    assert figures["samples/reconstruction/data/a"].shape == (3, 2, *SHAPES["a"])
+
+
+def test_missing_labels_and_classifier_are_explained():
+    metrics, not_available, figures = judge(
+        perfect, split=split(labels=False), classifier_fn=None, reconstruct_fn=None, num_classes=None
+    )
+    assert set(metrics) == {f"sampling/{x}" for x in ("network_evaluations", "samples_per_second", "diverged")}
+    assert "classifier" in not_available["coherence/given_rest"]
+    assert "autoencoder" in not_available["reconstruction/mse"]
+    assert "samples/given_one/observed" in figures
+
+    metrics, not_available, _ = judge(perfect, split=split(labels=False))
+    assert "labels" in not_available["coherence/given_k"]
+    assert metrics["coherence/unconditional_all"].value == 1
+
+
+def test_sets_that_are_not_asked_for_are_listed():
+    config = EvaluationConfig(num_examples=5, batch_size=8, num_repeats=1, sets=("random",))
+    metrics, not_available, _ = judge(perfect, config)
+    assert "coherence/given_2" in metrics
+    assert "coherence/given_rest" not in metrics
+    assert "evaluation.sets" in not_available["coherence/given_rest"]
+    assert "evaluation.sets" in not_available["coverage"]
+    assert metrics["coherence/given_2"].std is None
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(SbmError, match=r"'randm'.*'random'"):
+        EvaluationConfig(sets=("randm",))
+    with pytest.raises(SbmError, match="num_repeats must be at least 1"):
+        EvaluationConfig(num_repeats=0)
+    with pytest.raises(SbmError, match="has 20 rows"):
+        judge(perfect, EvaluationConfig(num_examples=21))
+    with pytest.raises(SbmError, match="unknown modality 'c'"):
+        evaluate(generator(perfect), split(), ("a", "c"), jax.random.key(0), CONFIG)

@@ -1,0 +1,104 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sbm_jax.errors import SbmError
+from sbm_jax.networks.score import PREDICTIONS, ScoreNetworkConfig, make_score_model
+from sbm_jax.sde import VE, VP, SubVP
+from sbm_jax.types import Context
+
+VALID = jnp.array([[True] * 4, [True] * 3 + [False], [True] * 4])
+OBSERVED = jnp.array([[True, False, False], [False, False, False], [True, True, True]])
+CONTEXT = Context(OBSERVED, VALID)
+SMALL = {
+    "transformer": ScoreNetworkConfig("transformer", 32, 1),
+    "mlp": ScoreNetworkConfig("mlp", 32, 1),
+    "unet": ScoreNetworkConfig("unet", 8),
+}
+
+
+def _random_params(model):
+    """Fresh parameters of networks that start at zero say nothing: perturb them."""
+    params = model.init(jax.random.key(0), CONTEXT)
+    keys = iter(jax.random.split(jax.random.key(1), 1000))
+    return jax.tree.map(lambda p: p + 0.2 * jax.random.normal(next(keys), p.shape), params)
+
+
+@pytest.mark.parametrize("name", ["transformer", "mlp"])
+@pytest.mark.parametrize("prediction", PREDICTIONS)
+def test_score_is_exactly_zero_where_nothing_is_sampled(name, prediction):
+    model = make_score_model(SMALL[name], VP(), prediction)
+    z = jax.random.normal(jax.random.key(2), (3, 3, 4))
+    t = jnp.where(OBSERVED, 0.0, 0.5)
+    score = model.bind(_random_params(model), CONTEXT)(jax.random.key(0), z, t)
+    free = np.asarray(CONTEXT.free)
+    assert not np.asarray(score)[~free].any()
+    assert np.asarray(score)[free].all()
+    assert np.isfinite(score).all()
+
+
+@pytest.mark.parametrize("sde", [VP(), SubVP(), VE()], ids=str)
+def test_predictions_agree_on_what_they_mean(sde):
+    """An oracle's ε, v and score outputs are all turned back into the same ε."""
+    z0, noise = jax.random.normal(jax.random.key(0), (2, 3, 3, 4))
+    t = jnp.full((3, 3), 0.4)
+    alpha, sigma = (x[:, :, None] for x in sde.marginal(t))
+    z = alpha * z0 + sigma * noise
+    norm = jnp.sqrt(alpha**2 + sigma**2)
+    outputs = {"noise": noise, "velocity": (alpha * noise - sigma * z0) / norm, "score": -noise / sigma}
+    for prediction, output in outputs.items():
+        model = make_score_model(SMALL["mlp"], sde, prediction)
+        network = type("Oracle", (), {"apply": staticmethod(lambda *a, output=output, **k: output)})()
+        object.__setattr__(model, "network", network)
+        context = Context(jnp.zeros((3, 3), bool), jnp.ones((3, 4), bool))
+        np.testing.assert_allclose(model.noise({}, z, t, context), noise, rtol=1e-3, atol=1e-4)
+
+
+def test_observed_tokens_do_not_depend_on_the_others():
+    """What the transformer computes from observed tokens is the same at every step of a sampler."""
+    model = make_score_model(SMALL["transformer"], VP(), "noise")
+    params = _random_params(model)
+    t = jnp.where(OBSERVED, 0.0, 0.5)
+    z = jax.random.normal(jax.random.key(2), (3, 3, 4))
+    moved = jnp.where(OBSERVED[:, :, None], z, z + 1.0)
+    outputs = [model.network.apply({"params": params}, x, t, OBSERVED) for x in (z, moved)]
+    np.testing.assert_allclose(outputs[0][0, 0], outputs[1][0, 0], rtol=1e-6)
+    assert not np.allclose(outputs[0][0, 1], outputs[1][0, 1])
+
+
+@pytest.mark.parametrize("name", ["transformer", "mlp"])
+def test_absent_modalities_have_no_influence(name):
+    model = make_score_model(SMALL[name], VP(), "noise")
+    present = jnp.array([[True, True, False]] * 3)
+    context = Context(jnp.zeros((3, 3), bool), VALID, present)
+    params = model.init(jax.random.key(0), context)
+    keys = iter(jax.random.split(jax.random.key(1), 1000))
+    params = jax.tree.map(lambda p: p + 0.2 * jax.random.normal(next(keys), p.shape), params)
+    z = jax.random.normal(jax.random.key(2), (3, 3, 4))
+    t = jnp.full((3, 3), 0.5)
+    first = model.noise(params, z, t, context)
+    second = model.noise(params, z.at[:, 2].add(5.0), t, context)
+    np.testing.assert_allclose(first[:, :2], second[:, :2], rtol=1e-5, atol=1e-6)
+
+
+def test_dropout_acts_in_training_only():
+    model = make_score_model(ScoreNetworkConfig("mlp", 32, 1, dropout=0.5), VP(), "noise")
+    params = _random_params(model)
+    z, t = jnp.ones((3, 3, 4)), jnp.full((3, 3), 0.5)
+    still = [model.noise(params, z, t, CONTEXT) for _ in range(2)]
+    np.testing.assert_array_equal(*still)
+    assert not np.allclose(still[0], model.noise(params, z, t, CONTEXT, jax.random.key(3)))
+
+
+@pytest.mark.parametrize(
+    ("config", "prediction", "message"),
+    [
+        (ScoreNetworkConfig("transformr"), "noise", "Did you mean 'transformer'"),
+        (ScoreNetworkConfig("transformer", 100), "noise", "multiple of 32"),
+        (ScoreNetworkConfig("mlp"), "nois", "Did you mean 'noise'"),
+    ],
+)
+def test_bad_choices_are_refused(config, prediction, message):
+    with pytest.raises(SbmError, match=message):
+        make_score_model(config, VP(), prediction)

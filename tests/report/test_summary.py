@@ -1,0 +1,72 @@
+import io
+
+import pytest
+from rich.console import Console
+
+from sbm_jax.report import summary, terminal
+
+
+def estimate(value, std=0.01, n=100):
+    return {"value": value, "std": std, "n": n}
+
+
+METRICS = {
+    "coherence/given_rest": estimate(0.8),
+    "coherence/unconditional_2": estimate(0.5),
+    "coherence/unconditional_3": estimate(0.3),
+    **{f"coverage/digit_{d}": estimate(0.25) for d in range(4)},
+}
+
+
+def test_chance():
+    assert summary.chance("coherence/given_1", METRICS) == 1 / 4
+    assert summary.chance("coherence/unconditional_2", METRICS) == pytest.approx(1 - (3 / 4) ** 2)
+    assert summary.chance("coherence/unconditional_all", METRICS) == pytest.approx(1 / 16)
+    assert summary.chance("coherence/unconditional_majority_2", METRICS) is None
+    assert summary.chance("sampling/diverged", METRICS) is None
+    assert summary.chance("coherence/given_1", {"coherence/given_1": estimate(1.0)}) is None
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (1234.5, "1,234"),
+        (12.34, "12.3"),
+        (0.8049, "0.805"),
+        (0.00123, "0.0012"),
+        (0, "0.000"),
+        (None, "not finite"),
+    ],
+)
+def test_number(value, text):
+    assert summary.number(value) == text
+
+
+def test_estimate_text():
+    assert summary.estimate_text(estimate(0.8, 0.0123, 1500)) == "0.800 ± 0.012 (1,500)"
+    assert summary.estimate_text(estimate(0.8, None)) == "0.800 (100)"
+    assert summary.estimate_text(estimate(0.0014, 0.00018)) == "0.0014 ± 0.0002 (100)"
+    assert summary.estimate_text(estimate(None, None)) == "not finite (100)"
+
+
+def test_metrics_are_sorted_by_kind_and_number():
+    names = ["coherence/given_10", "frechet/m0", "coherence/given_2", "coherence/given_rest"]
+    expected = ["coherence/given_rest", "coherence/given_2", "coherence/given_10", "frechet/m0"]
+    assert sorted(names, key=summary.order) == expected
+    assert summary.label("coherence/given_2") == "2 given, random sets"
+    assert summary.label("frechet/m0") == "frechet/m0"
+
+
+def test_terminal_table():
+    systems = {
+        "sbm_vae": {"metrics": METRICS, "not_available": {}},
+        "[bold]mopoe": {"metrics": {}, "not_available": {"coverage": "no classifier"}},
+    }
+    console = Console(file=io.StringIO(), width=120)
+    terminal.print_table({"systems": systems}, console)
+    printed = console.file.getvalue()
+    line = next(line for line in printed.splitlines() if "coherence/given_rest" in line)
+    assert "0.800 ± 0.010 (100)" in line
+    assert "0.250" in line
+    assert "[bold]mopoe: coverage was not measured: no classifier." in printed
+    assert "coherence/given_1" not in printed

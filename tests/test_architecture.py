@@ -1,0 +1,60 @@
+"""The direction of dependencies: each package imports only what stands below it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+
+BASE = {"types", "errors", "config", "progress", "storage", "sde", "distributions", "mixtures"}
+MAY_IMPORT = {
+    "types": {"errors"},
+    "errors": set(),
+    "config": {"errors"},
+    "progress": set(),
+    "storage": {"errors"},
+    "sde": {"types", "errors"},
+    "distributions": {"types", "errors"},
+    "mixtures": {"types", "errors", "sde"},
+    "networks": BASE,
+    "losses": BASE,
+    "sampling": BASE,
+    "data": BASE - {"sde"},
+    "training": BASE | {"data"},
+    "evaluation": BASE,
+    "report": BASE,
+    "systems": BASE | {"networks", "losses", "sampling", "data"},
+    "experiment": BASE | {"data", "evaluation", "report", "sampling", "systems", "training"},
+    "trained": BASE | {"data", "experiment", "sampling", "training"},
+    "main": {"errors", "experiment"},
+    "__init__": {"trained"},
+}
+
+
+def _imports(path: Path) -> set[str]:
+    """Return the parts of sbm_jax that a file imports."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "sbm_jax":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sbm_jax."):
+            found.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            found |= {alias.name.split(".")[1] for alias in node.names if alias.name.startswith("sbm_jax.")}
+    return found
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sbm_jax").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_dependencies_point_one_way(path):
+    part = path.relative_to(ROOT / "sbm_jax").parts[0].removesuffix(".py")
+    forbidden = _imports(path) - MAY_IMPORT[part] - {part, "__version__"}
+    assert not forbidden, f"{part} must not import {sorted(forbidden)}"
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.name)
+def test_configs_import_only_ml_collections(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
+            assert names == ["ml_collections"]

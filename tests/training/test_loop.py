@@ -1,0 +1,208 @@
+"""The training loop on a small regression with randomness in its loss, dropout-like, and an upstream stage."""
+
+import dataclasses
+import functools
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from sbm_jax.errors import SbmError
+from sbm_jax.training import loop, parallel
+from sbm_jax.training.checkpoints import Checkpoints
+from sbm_jax.training.writers import read_metrics
+from sbm_jax.types import OptimizerConfig, Stage, TrainingConfig
+
+X = np.random.default_rng(0).normal(size=(40, 3)).astype(np.float32)
+Y = X @ np.array([1.0, -2.0, 0.5], np.float32)
+TRAINING = TrainingConfig(
+    num_steps=20,
+    batch_size=8,
+    steps_per_dispatch=3,
+    checkpoint_every=5,
+    validate_every=10,
+    optimizer=OptimizerConfig(learning_rate=0.1, warmup_steps=2, ema_decay=0.9, clip_norm=1.0, weight_decay=0.01),
+)
+
+
+def _loss(params, upstream, key, batch):
+    noisy = batch["x"] + 0.1 * jax.random.normal(key, batch["x"].shape)
+    error = jnp.square(noisy @ params["kernel"] + params["bias"] + upstream["shift"] - batch["y"])
+    return error.mean(), {"largest": error.max()}
+
+
+def _stages(training=TRAINING, extra=None):
+    shift = Stage("shift", {"version": 1}, lambda key, upstream: jnp.float32(0.25))
+    fit = Stage(
+        name="fit",
+        settings={"learning_rate": training.optimizer.learning_rate, **(extra or {})},
+        init=lambda key, upstream: {"kernel": jax.random.normal(key, (3,)), "bias": jnp.zeros(())},
+        requires=("shift",),
+        training=training,
+        loss=_loss,
+        rows=lambda upstream: {"x": X, "y": Y},
+        validation_rows=lambda upstream: {"x": X[:13], "y": Y[:13]},
+    )
+    return [shift, fit]
+
+
+def _run(path, stages=None, **kwargs):
+    return loop.run_stages(stages or _stages(), path, seed=0, **kwargs)["fit"]
+
+
+def _assert_same_bits(one, other):
+    jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), one, other)
+
+
+def test_it_learns_and_writes_metrics(tmp_path):
+    training = dataclasses.replace(TRAINING, num_steps=300, checkpoint_every=100)
+    product = _run(tmp_path, _stages(training))
+    np.testing.assert_allclose(product["kernel"], [1.0, -2.0, 0.5], atol=0.15)
+    rows = read_metrics(tmp_path / "metrics" / "fit.jsonl")
+    train = [row for row in rows if row["split"] == "train"]
+    validation = [row["loss"] for row in rows if row["split"] == "validation"]
+    assert train[-1]["step"] == 300
+    assert len(validation) == 30
+    assert validation[-1] < 0.2 * validation[0]
+
+
+@pytest.mark.parametrize("stop_at", [5, 10, 15])
+def test_resumed_equals_unbroken_bit_for_bit(tmp_path, monkeypatch, stop_at):
+    whole = _run(tmp_path / "whole")
+
+    class Killed(BaseException):
+        pass
+
+    save = Checkpoints.save
+
+    def save_then_die(self, step, state):
+        save(self, step, state)
+        if step == stop_at:
+            self._settle()
+            raise Killed
+
+    monkeypatch.setattr(Checkpoints, "save", save_then_die)
+    with pytest.raises(Killed):
+        _run(tmp_path / "broken")
+    monkeypatch.undo()
+    _assert_same_bits(_run(tmp_path / "broken"), whole)
+    steps = [
+        row["step"] for row in read_metrics(tmp_path / "broken" / "metrics" / "fit.jsonl") if row["split"] == "train"
+    ]
+    assert steps == sorted(set(steps))
+
+
+def test_complete_stages_are_not_run_again(tmp_path, monkeypatch):
+    whole = _run(tmp_path)
+    monkeypatch.setattr(loop, "make_train_steps", None)
+    _assert_same_bits(_run(tmp_path), whole)
+    _assert_same_bits(loop.load_product("fit", tmp_path), whole)
+
+
+def test_one_device_equals_eight(tmp_path):
+    one = _run(tmp_path / "one", mesh=parallel.data_mesh(jax.devices()[:1]))
+    eight = _run(tmp_path / "eight", mesh=parallel.data_mesh())
+    assert parallel.data_mesh().size == 8
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), one, eight)
+
+
+def test_a_step_equals_pmap(tmp_path):
+    """The oracle: `jax.pmap` with a mean over devices, given the same rows and the same random draws."""
+    stage = _stages()[1]
+    key = loop.stage_key(0, "fit")
+    upstream = {"shift": jnp.float32(0.25)}
+    state = loop.init_state(stage, key, upstream)
+    indices = np.arange(8, dtype=np.int32)
+    batch = {"x": X[:8], "y": Y[:8]}
+    noise = 0.1 * jax.random.normal(jax.random.fold_in(key, 1), (8, 3))
+
+    def loss(params, x, y):
+        return jnp.square(x @ params["kernel"] + params["bias"] + 0.25 - y).mean()
+
+    @functools.partial(jax.pmap, axis_name="devices", in_axes=(None, 0, 0))
+    def gradient(params, x, y):
+        return jax.lax.pmean(jax.grad(loss)(params, x, y), "devices")
+
+    per_device = gradient(state.params, (batch["x"] + noise).reshape(8, 1, 3), batch["y"].reshape(8, 1))
+    grad = jax.tree.map(lambda g: np.asarray(g)[0], per_device)
+    optimizer = loop.make_optimizer(stage.training.optimizer, stage.num_steps)
+    updates, _ = optimizer.update(grad, optimizer.init(state.params), state.params)
+    expected = optax.apply_updates(state.params, updates)
+
+    mesh = parallel.data_mesh()
+    args = parallel.replicate((state, upstream, {"x": X, "y": Y}), mesh)
+    after, _ = loop.make_train_steps(stage, mesh)(*args, indices[None], key)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), after.params, expected)
+
+
+@pytest.mark.parametrize("damage", ["truncate", "flip", "delete", "unfinished"])
+def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, damage):
+    whole = _run(tmp_path)
+    directory = tmp_path / "stages" / "fit"
+    files = sorted((directory / "checkpoints" / "20").rglob("*"), key=lambda p: p.stat().st_size if p.is_file() else 0)
+    content = files[-1].read_bytes()
+    if damage == "truncate":
+        files[-1].write_bytes(content[: len(content) // 2])
+    elif damage == "flip":
+        files[-1].write_bytes(bytes([content[0] ^ 1]) + content[1:])
+    elif damage == "delete":
+        files[-1].unlink()
+    else:
+        (directory / "manifests" / "20.json").unlink()
+    with pytest.raises(SbmError, match="not complete"):
+        loop.load_product("fit", tmp_path)
+    _assert_same_bits(_run(tmp_path), whole)
+    assert "falling back" in caplog.text
+
+
+def test_another_config_in_the_same_directory_is_refused(tmp_path):
+    _run(tmp_path)
+    with pytest.raises(SbmError, match="extra: was None, is 1"):
+        _run(tmp_path, _stages(extra={"extra": 1}))
+    changed = _stages()
+    changed[0] = dataclasses.replace(changed[0], settings={"version": 2})
+    with pytest.raises(SbmError, match="'shift'.*version: was 1, is 2"):
+        _run(tmp_path, changed)
+
+
+def test_a_damaged_recipe_is_named(tmp_path):
+    _run(tmp_path)
+    (tmp_path / "stages" / "fit" / "stage.json").write_text("{")
+    with pytest.raises(SbmError, match=r"stage.json is damaged"):
+        _run(tmp_path)
+
+
+def test_some_stages(tmp_path):
+    with pytest.raises(SbmError, match="unknown stage.*Did you mean 'fit'"):
+        _run(tmp_path, only=["fits"])
+    with pytest.raises(SbmError, match="'shift' is not complete"):
+        _run(tmp_path, only=["fit"])
+    assert list(loop.run_stages(_stages(), tmp_path, 0, only=["shift"])) == ["shift"]
+    _assert_same_bits(_run(tmp_path, only=["fit"]), _run(tmp_path / "whole"))
+
+
+def test_a_diverged_loss_stops_the_stage(tmp_path):
+    stages = _stages(dataclasses.replace(TRAINING, optimizer=OptimizerConfig(learning_rate=1e30, schedule="constant")))
+    with pytest.raises(SbmError, match="stage 'fit': .* is not finite at step"):
+        _run(tmp_path, stages)
+
+
+def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
+    usage = type("Usage", (), {"free": 10})
+    monkeypatch.setattr("sbm_jax.training.checkpoints.shutil.disk_usage", lambda path: usage)
+    with pytest.raises(SbmError, match="the disk of .* is full"):
+        _run(tmp_path)
+
+
+def test_uneven_batches_are_refused(tmp_path):
+    with pytest.raises(SbmError, match="no multiple of the 8 devices"):
+        _run(tmp_path, _stages(dataclasses.replace(TRAINING, batch_size=12)))
+
+
+def test_metrics_survive_a_line_cut_short(tmp_path):
+    path = tmp_path / "m.jsonl"
+    path.write_text(json.dumps({"step": 1}) + "\n" + '{"step": 2, "lo')
+    assert read_metrics(path) == [{"step": 1}]
