@@ -101,7 +101,8 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
         raise SbmError(f"{where} has the type {rows.dtype}; expected uint8, integers or floats. Convert it.")
     if rows.dtype == np.uint8:
         return rows
-    rows = rows.astype(np.int32 if rows.dtype.kind in "ui" else np.float32, copy=False)
+    with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
+        rows = rows.astype(np.int32 if rows.dtype.kind in "ui" else np.float32, copy=False)
     if not np.isfinite(rows).all():
         raise SbmError(f"{where} has NaN or infinite values; expected finite ones. Mend the data.")
     low, high = rows.min(), rows.max()

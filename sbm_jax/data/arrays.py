@@ -64,7 +64,7 @@ def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path) -> types.Dataset:
 
 def _read(path: pathlib.Path) -> types.Split:
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise SbmError(f"{path} does not exist; expected {_LAYOUT}. Put it there.") from error
@@ -94,7 +94,8 @@ def _checked(array: np.ndarray, where: str, num_rows: int) -> np.ndarray:
         return array.astype(np.int32)
     if array.dtype.kind not in "fb":
         raise SbmError(f"{where} has the type {array.dtype}; expected numbers: uint8, integers or floats. Convert it.")
-    array = array.astype(np.float32)
+    with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
+        array = array.astype(np.float32)
     finite = np.isfinite(array)
     if not finite.all():
         row = np.flatnonzero(~finite.reshape(num_rows, -1).all(axis=1))[0]

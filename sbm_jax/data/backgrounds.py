@@ -75,8 +75,7 @@ def _read(file: pathlib.Path) -> np.ndarray:
         raise SbmError(f"{file} can not be read as an image: {error}. Replace or remove it.") from error
     if min(pixels.shape[:2]) < MIN_SIZE:
         height, width, _ = pixels.shape
-        raise SbmError(f"{file} is {width}x{height}; expected at least {MIN_SIZE}x{MIN_SIZE}. Replace or
-        remove it.")
+        raise SbmError(f"{file} is {width}x{height}; expected at least {MIN_SIZE}x{MIN_SIZE}. Replace or remove it.")
     return pixels
 
 

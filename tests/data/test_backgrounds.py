@@ -82,7 +82,7 @@ def test_directory_errors_name_the_thing(tmp_path):
     with pytest.raises(SbmError, match="backgrounds_directory is empty"):
         backgrounds.from_directory("", 1)
     Image.new("RGB", (40, 27)).save(tmp_path / "a.png")
-    with pytest.raises(SbmError, match="has 1 images.*expected 2"):
+    with pytest.raises(SbmError, match=r"has 1 images.*expected 2"):
         backgrounds.from_directory(str(tmp_path), 2)
     with pytest.raises(SbmError, match=r"a\.png is 40x27; expected at least 28x28"):
         backgrounds.from_directory(str(tmp_path), 1)

@@ -28,7 +28,7 @@ def test_options_are_built_from_plain_values(tmp_path):
 
 
 def test_unknown_data_set_is_refused(tmp_path):
-    with pytest.raises(SbmError, match="unknown data set 'array'. Did you mean 'arrays'"):
+    with pytest.raises(SbmError, match=r"unknown data set 'array'\. Did you mean 'arrays'"):
         data.load(data.DataConfig(name="array"), tmp_path)
 
 
