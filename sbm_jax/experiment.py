@@ -84,6 +84,21 @@ def parse_config(values: Mapping[str, Any]) -> ExperimentConfig:
     return build(ExperimentConfig, values)
 
 
+def read_config(workdir: Path) -> ExperimentConfig:
+    """Return the config that a finished work directory keeps.
+
+    Raises:
+      SbmError: if there is none, or it is damaged.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise SbmError(f"{workdir} holds no finished run: {path} does not exist. Train it with python -m sbm_jax.main.")
+    try:
+        return parse_config(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SbmError(f"{path} is damaged ({error}); run the training command again to rewrite it.") from error
+
+
 # MARK: The job
 
 
@@ -102,7 +117,7 @@ def run(config: ExperimentConfig, workdir: Path, stages: Iterable[str] | None = 
       SbmError: on anything that the user can mend.
     """
     start = time.monotonic()
-    _prepare(workdir)
+    prepare(workdir)
     dataset = data.load(config.data, workdir / "data")
     data.check(dataset, config.modalities)
     systems = [SYSTEMS[name](config) for name in config.systems]
@@ -132,7 +147,7 @@ def run(config: ExperimentConfig, workdir: Path, stages: Iterable[str] | None = 
     return results
 
 
-def _prepare(workdir: Path) -> None:
+def prepare(workdir: Path) -> None:
     """Make the work directory and check that it can be written to.
 
     Raises:

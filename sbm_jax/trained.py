@@ -1,6 +1,5 @@
 """A trained work directory as an object: load it, generate any modality from any others."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from sbm_jax import experiment
 from sbm_jax.data import check_data
+from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.training.loop import load_product
@@ -47,10 +47,10 @@ class TrainedSystem:
         """Generate modalities from the given ones.
 
         Args:
-          data: {name: [B, *shape]}, the observed modalities: uint8 images, or floats in the units of training. Empty for
-            unconditional samples.
-          targets: what to generate; None for everything that is not in `data`. Modalities that are neither given nor asked
-            for are sampled and left out of the result.
+          data: {name: [B, *shape]}, the observed modalities: uint8 images, or floats in the units of training. Empty
+            for unconditional samples.
+          targets: what to generate; None for everything that is not in `data`. Modalities that are neither given nor
+            asked for are sampled and left out of the result.
           num_samples: S, samples per row.
           batch_size: B where `data` is empty.
           seed: equal seeds give equal samples.
@@ -68,7 +68,7 @@ class TrainedSystem:
                 raise unknown("modality", name, names)
         if not data and batch_size is None:
             raise SbmError("nothing is observed: give batch_size, the number of rows to generate.")
-        arrays = {name: check_data(name, array, self._modality(name)) for name, array in data.items()}
+        arrays = as_float({name: check_data(name, array, self._modality(name)) for name, array in data.items()})
         sizes = {len(array) for array in arrays.values()} | ({batch_size} if batch_size else set())
         if len(sizes) != 1:
             raise SbmError(f"all modalities (and batch_size) must have the same number of rows, not {sorted(sizes)}.")
@@ -102,13 +102,7 @@ def load(workdir: str | Path, system: str | None = None) -> TrainedSystem:
       SbmError: if there is no finished run, or no such system in it.
     """
     workdir = Path(workdir)
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise SbmError(f"{workdir} holds no finished run: {path} does not exist. Train it with python -m sbm_jax.main.")
-    try:
-        config = experiment.parse_config(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SbmError(f"{path} is damaged ({error}); run the training command again to rewrite it.") from error
+    config = experiment.read_config(workdir)
     name = system or config.systems[0]
     if name not in config.systems:
         raise unknown(f"system of {workdir}:", name, config.systems)

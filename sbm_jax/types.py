@@ -33,6 +33,7 @@ class Modality:
       kind: the encoder and decoder, a key of `networks.autoencoders.KINDS`.
       likelihood: the decoder's distribution, a key of `distributions.LIKELIHOODS`.
       scale: scale of that distribution (standard deviation, or Laplace scale); ignored by discrete ones.
+      bounds: the range that data must lie in, (low, high); empty for that of the likelihood.
     """
 
     name: str
@@ -41,6 +42,7 @@ class Modality:
     kind: str = "residual_conv"
     likelihood: str = "gaussian"
     scale: float = 0.5**0.5
+    bounds: tuple[float, ...] = ()
 
 
 # MARK: Sampling

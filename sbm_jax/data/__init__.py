@@ -105,10 +105,11 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
         rows = rows.astype(np.int32 if rows.dtype.kind in "ui" else np.float32, copy=False)
     if not np.isfinite(rows).all():
         raise SbmError(f"{where} has NaN or infinite values; expected finite ones. Mend the data.")
-    low, high = rows.min(), rows.max()
-    if modality.likelihood in _UNIT_RANGE and (low < 0 or high > 1):
+    bounds = modality.bounds or ((0.0, 1.0) if modality.likelihood in _UNIT_RANGE else (-np.inf, np.inf))
+    if rows.min() < bounds[0] or rows.max() > bounds[1]:
         raise SbmError(
-            f"{where} has values from {low:g} to {high:g}; the {modality.likelihood} likelihood expects [0, "
-            "1] (or uint8, which stands for it). Rescale the data or choose another likelihood."
+            f"{where} has values from {rows.min():g} to {rows.max():g}; modality {modality.name!r} with the "
+            f"{modality.likelihood} likelihood expects {bounds[0]:g} to {bounds[1]:g} (or uint8, which stands for 0 to "
+            "1). Rescale the data, or change the modality's bounds or likelihood."
         )
     return rows

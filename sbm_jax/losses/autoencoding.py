@@ -1,4 +1,4 @@
-"""Objectives of the unimodal autoencoders: per-row terms of the evidence lower bound and of the regularised autoencoder."""
+"""Objectives of the unimodal autoencoders, as per-row terms."""
 
 import flax.struct
 import jax.numpy as jnp

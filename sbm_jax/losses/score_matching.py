@@ -95,8 +95,8 @@ def denoising_terms(
 ) -> tuple[Array, Array]:
     """Return the weighted squared error of the predicted noise, per row, and the unweighted one.
 
-    L = λ(t) ‖s_θ(z_t, t) - ∇ log p_0t(z_t | z_0)‖² = λ(t) / σ_t² ‖ε̂ - ε‖² (Eq. 4), a mean over the entries that carry loss:
-    neither observed, nor padding, nor absent. Absent modalities are filled with noise.
+    L = λ(t) ‖s_θ(z_t, t) - ∇ log p_0t(z_t | z_0)‖² = λ(t) / σ_t² ‖ε̂ - ε‖² (Eq. 4), a mean over the entries that carry
+    loss: neither observed, nor padding, nor absent. Absent modalities are filled with noise.
 
     Args:
       noise_fn: `(z_t [B, M, D], t [B, M], context) -> ε̂ [B, M, D]`.

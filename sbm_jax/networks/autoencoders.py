@@ -26,7 +26,8 @@ class AutoencoderNetworkConfig:
     """Sizes of the encoders and decoders.
 
     Attributes:
-      widths: channels after each halving of the map (conv kinds), or units of each hidden layer (mlp).
+      widths: channels before each halving of the map (residual_conv), of each residual convolution, all equal (patch),
+        or units of each hidden layer (mlp).
       dtype: type of the convolutions' operands, ``"float32"`` or ``"bfloat16"``; parameters and norms stay float32.
     """
 
@@ -140,8 +141,30 @@ class ResidualConvDecoder(nn.Module):
         return _crop(x, shape).astype(jnp.float32)
 
 
-class ConvEncoder(nn.Module):
-    """A small strided encoder for CPUs: one 4x4 convolution per halving."""
+PATCH = 4
+"""Pixels along a side of the patches that the ``patch`` kind turns into channels."""
+
+SQUEEZE = 16
+"""Channels of its maps where they meet the dense layers, which would have most of its parameters otherwise."""
+
+
+class PatchConvolution(nn.Module):
+    """x + act(norm(conv 3x3)): the residual block of the ``patch`` kind."""
+
+    features: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Map [B, H, W, features] to the same shape."""
+        return x + nn.silu(_norm(self.features)(nn.Conv(self.features, (3, 3), dtype=self.dtype)(x)))
+
+
+class PatchEncoder(nn.Module):
+    """A small encoder for CPUs, where wide convolutions on small maps are fast and narrow ones on large maps are not.
+
+    Patches of 4x4 pixels become channels; one residual convolution for each width, all equal, then a dense layer.
+    """
 
     modality: Modality
     widths: tuple[int, ...]
@@ -150,15 +173,20 @@ class ConvEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Map [B, H, W, C] to (mean, log variance)."""
-        x = _pad(x, len(self.widths))
-        for width in self.widths:
-            x = nn.Conv(width, (4, 4), (2, 2), dtype=self.dtype)(x)
-            x = nn.silu(_norm(width)(x))
-        return Heads(self.modality.latent_size)(x.reshape(x.shape[0], -1))
+        x = _pad(x, 2)
+        batch, height, width, channels = x.shape
+        x = x.reshape(batch, height // PATCH, PATCH, width // PATCH, PATCH, channels).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(batch, height // PATCH, width // PATCH, PATCH * PATCH * channels)
+        x = nn.silu(nn.Dense(self.widths[0], dtype=self.dtype)(x))
+        for features in self.widths:
+            x = PatchConvolution(features, self.dtype)(x)
+        x = nn.Dense(SQUEEZE, dtype=self.dtype)(x).reshape(batch, -1)
+        x = nn.silu(nn.Dense(4 * self.widths[0], dtype=self.dtype)(x))
+        return Heads(self.modality.latent_size)(x)
 
 
-class ConvDecoder(nn.Module):
-    """A small decoder for CPUs: 3x3 convolutions, each followed by a pixel shuffle that doubles the map."""
+class PatchDecoder(nn.Module):
+    """The mirror image of `PatchEncoder`."""
 
     modality: Modality
     widths: tuple[int, ...]
@@ -168,21 +196,15 @@ class ConvDecoder(nn.Module):
     def __call__(self, z: Array) -> Array:
         """Map [B, D_m] to [B, H, W, C]."""
         shape = self.modality.shape
-        height, width = (side // 2 ** len(self.widths) for side in _padded_side(shape, len(self.widths)))
-        x = nn.silu(nn.Dense(height * width * self.widths[-1])(z))
-        x = x.reshape(-1, height, width, self.widths[-1])
-        for features in [*reversed(self.widths[:-1]), shape[-1]]:
-            x = nn.Conv(4 * features, (3, 3), dtype=self.dtype)(x)
-            if features != shape[-1]:
-                x = nn.silu(_norm(4 * features)(x))
-            x = _pixel_shuffle(x)
-        return _crop(x, shape).astype(jnp.float32)
-
-
-def _pixel_shuffle(x: Array) -> Array:
-    batch, height, width, channels = x.shape
-    x = x.reshape(batch, height, width, 2, 2, channels // 4)
-    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, 2 * height, 2 * width, channels // 4)
+        height, width = (side // PATCH for side in _padded_side(shape, 2))
+        x = nn.silu(nn.Dense(4 * self.widths[0], dtype=self.dtype)(z))
+        x = nn.Dense(height * width * SQUEEZE, dtype=self.dtype)(x).reshape(-1, height, width, SQUEEZE)
+        x = nn.silu(nn.Dense(self.widths[-1], dtype=self.dtype)(x))
+        for features in reversed(self.widths):
+            x = PatchConvolution(features, self.dtype)(x)
+        x = nn.Conv(PATCH * PATCH * shape[-1], (3, 3), dtype=self.dtype)(x)
+        x = x.reshape(-1, height, width, PATCH, PATCH, shape[-1]).transpose(0, 1, 3, 2, 4, 5)
+        return _crop(x.reshape(-1, PATCH * height, PATCH * width, shape[-1]), shape).astype(jnp.float32)
 
 
 class MLPEncoder(nn.Module):
@@ -219,7 +241,7 @@ class MLPDecoder(nn.Module):
 
 KINDS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
     "residual_conv": (ResidualConvEncoder, ResidualConvDecoder),
-    "conv": (ConvEncoder, ConvDecoder),
+    "patch": (PatchEncoder, PatchDecoder),
     "mlp": (MLPEncoder, MLPDecoder),
 }
 
@@ -244,6 +266,10 @@ class Autoencoders:
                 raise unknown(f"kind of modality {modality.name!r}:", modality.kind, KINDS)
             if modality.likelihood not in LIKELIHOODS:
                 raise unknown(f"likelihood of modality {modality.name!r}:", modality.likelihood, LIKELIHOODS)
+            if modality.kind == "patch" and len(set(self.config.widths)) != 1:
+                raise SbmError(
+                    f"config.autoencoder.network.widths must be equal for kind 'patch': {self.config.widths}."
+                )
             if modality.kind != "mlp" and len(modality.shape) != 3:
                 raise SbmError(
                     f"modality {modality.name!r} of kind {modality.kind!r} needs the shape (height, width, channels), "

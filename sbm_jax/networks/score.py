@@ -1,7 +1,7 @@
 """Score networks over the joint latents, and the one place where their output becomes a score.
 
-Every network maps `(z [B, M, D], t [B, M], observed [B, M], present, embedding)` to [B, M, D]. Each modality has its own
-time; an observed latent is clean and has time 0. What the output means is the business of `ScoreModel`.
+Every network maps `(z [B, M, D], t [B, M], observed [B, M], present, embedding)` to [B, M, D]. Each modality has its
+own time; an observed latent is clean and has time 0. What the output means is the business of `ScoreModel`.
 """
 
 import dataclasses
@@ -189,8 +189,8 @@ class ScoreModel:
     """A score network and the meaning of its output.
 
     With s = sqrt(α² + σ²) and standardised latents, the network is given z_t / s (of unit variance under every
-    process). Its output is ε (``"noise"``), v = (α ε - σ z_0) / s (``"velocity"``, which keeps the first steps of few-step samplers
-    accurate where α is near 0), or the score itself (``"score"``, as in the authors' code).
+    process). Its output is ε (``"noise"``), v = (α ε - σ z_0) / s (``"velocity"``, which keeps the first steps of
+    few-step samplers accurate, where α is near 0), or the score itself (``"score"``, as in the authors' code).
 
     Reference: T. Salimans and J. Ho, "Progressive Distillation", 2022, appendix D. https://arxiv.org/abs/2202.00512
     """

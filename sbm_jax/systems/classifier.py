@@ -21,11 +21,13 @@ class ClassifierConfig:
       training: see `types.TrainingConfig`.
       widths: channels of the convolutions.
       hidden: units of the hidden layer.
+      dropout: rate after the hidden layer.
     """
 
     training: TrainingConfig
     widths: tuple[int, ...] = (32, 64, 128)
     hidden: int = 512
+    dropout: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,8 +58,8 @@ class Classifiers:
 
     def _network(self, shape: tuple[int, ...]):
         if len(shape) == 3:
-            return DigitClassifier(self.num_classes, self.config.widths, self.config.hidden)
-        return VectorClassifier(self.num_classes, self.config.hidden)
+            return DigitClassifier(self.num_classes, self.config.widths, self.config.hidden, self.config.dropout)
+        return VectorClassifier(self.num_classes, self.config.hidden, self.config.dropout)
 
     def _init(self, key: Key) -> Params:
         shapes = {modality.name: modality.shape for modality in self.modalities}
@@ -93,10 +95,14 @@ class Classifiers:
         keys = jax.random.split(key, len(self.groups))
         for (group, names), one_key in zip(self.groups.items(), keys, strict=True):
             # One modality, drawn per row: each sees its share, at the cost of one.
-            choice = jax.random.randint(one_key, labels.shape, 0, len(names))
+            choice_key, dropout_key = jax.random.split(one_key)
+            choice = jax.random.randint(choice_key, labels.shape, 0, len(names))
             stacked = jnp.stack([data[name] for name in names], axis=1)
             x = stacked[jnp.arange(len(labels)), choice]
-            loss, hit = cross_entropy_terms(self._network(x.shape[1:]).apply({"params": params[group]}, x), labels)
+            logits = self._network(x.shape[1:]).apply(
+                {"params": params[group]}, x, train=True, rngs={"dropout": dropout_key}
+            )
+            loss, hit = cross_entropy_terms(logits, labels)
             losses.append(loss.mean())
             hits.append(hit.mean())
         return sum(losses), {"accuracy": sum(hits) / len(hits)}

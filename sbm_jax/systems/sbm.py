@@ -153,7 +153,7 @@ class Sbm:
 
     def stages(self, dataset: Dataset) -> list[Stage]:
         """Return the autoencoder stage, the latent bank and the score stage."""
-        return [self._autoencoder_stage(dataset), self._latent_stage(dataset), self._score_stage()]
+        return [self._autoencoder_stage(dataset), self._latent_stage(dataset), self.score_stage()]
 
     def _autoencoder_stage(self, dataset: Dataset) -> Stage:
         config = self.config.autoencoder
@@ -248,7 +248,8 @@ class Sbm:
         std = {name: jnp.exp(0.5 * log_variance) for name, (_, log_variance) in posteriors.items()}
         return mean, pack(std, self.modalities)
 
-    def _score_stage(self) -> Stage:
+    def score_stage(self) -> Stage:
+        """Return stage II, which needs no data but the latent bank."""
         _, latents, name = self.stage_names
         config = self.config.score
         return Stage(

@@ -87,7 +87,7 @@ class Checkpoints:
         return f"the file {wrong[0]} is missing, truncated or altered" if wrong else None
 
     def latest(self) -> int | None:
-        """Return the step of the newest intact checkpoint, dropping and reporting damaged ones; None if there is none."""
+        """Return the step of the newest intact checkpoint, or None; damaged ones are reported and dropped."""
         for step in sorted(self._manager.all_steps(), reverse=True):
             damage = self._damage(step)
             if damage is None:

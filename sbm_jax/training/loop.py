@@ -121,8 +121,8 @@ def _make_validate(stage: Stage, upstream: Mapping[str, Params], key: Key):
 def _schedule(stage: Stage, first_step: int) -> list[int]:
     """Return the number of steps of each dispatch from `first_step` on; checkpoints fall between dispatches.
 
-    Every dispatch ends at a multiple of `steps_per_dispatch`, or at a checkpoint, validation or the end, wherever the run
-    started: a resumed run makes the same dispatches as an unbroken one.
+    Every dispatch ends at a multiple of `steps_per_dispatch`, or at a checkpoint, validation or the end, wherever the
+    run started: a resumed run makes the same dispatches as an unbroken one.
     """
     stops = {stage.num_steps}
     for every in (
@@ -207,11 +207,21 @@ def _write(writer: MetricWriter, stage: Stage, pending: tuple[int, Mapping[str, 
 # MARK: All stages
 
 
+_NO_EFFECT = ("checkpoint_every", "validate_every")
+
+
+def _recipe(settings: Any) -> Any:
+    """Return settings as JSON values, without those that have no effect on the product."""
+    if isinstance(settings, Mapping):
+        return {name: _recipe(value) for name, value in settings.items() if name not in _NO_EFFECT}
+    return plain(settings)
+
+
 def fingerprints(stages: Iterable[Stage]) -> dict[str, str]:
     """Return each stage's fingerprint: a digest of its settings and of the fingerprints of what it requires."""
     result: dict[str, str] = {}
     for stage in stages:
-        recipe = {"settings": stage.settings, "requires": [result[name] for name in stage.requires]}
+        recipe = {"settings": _recipe(stage.settings), "requires": [result[name] for name in stage.requires]}
         result[stage.name] = hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
     return result
 
@@ -237,7 +247,7 @@ def _read_recipe(directory: Path) -> dict[str, Any]:
 def _claim(stage: Stage, fingerprint: str, directory: Path) -> None:
     """Check that a stage's directory is of the same recipe; write the recipe down if it is new."""
     path = directory / "stage.json"
-    recipe = {"fingerprint": fingerprint, "num_steps": stage.num_steps, "settings": plain(stage.settings)}
+    recipe = {"fingerprint": fingerprint, "num_steps": stage.num_steps, "settings": _recipe(stage.settings)}
     if not path.is_file():
         write_atomically(path, json.dumps(recipe, indent=1))
         return
@@ -248,8 +258,8 @@ def _claim(stage: Stage, fingerprint: str, directory: Path) -> None:
     changed = [f"{n}: was {old.get(n)!r}, is {new.get(n)!r}" for n in {**old, **new} if old.get(n) != new.get(n)]
     reason = "; ".join(changed[:5]) or "a stage it depends on has changed"
     raise SbmError(
-        f"stage {stage.name!r} in {directory} was made with another config ({reason}). Use another --workdir, or delete "
-        f"that directory (and those of later stages) to train it again."
+        f"stage {stage.name!r} in {directory} was made with another config ({reason}). Use another --workdir, or "
+        f"delete that directory (and those of later stages) to train it again."
     )
 
 

@@ -10,9 +10,9 @@ from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, Autoencoders
 from sbm_jax.types import Modality
 
 MODALITIES = (
-    Modality("a", (12, 12, 3), 4, "conv"),
+    Modality("a", (12, 12, 3), 4, "patch"),
     Modality("words", (7,), 3, "mlp", "categorical"),
-    Modality("b", (12, 12, 3), 4, "conv"),
+    Modality("b", (12, 12, 3), 4, "patch"),
     Modality("c", (12, 12, 3), 4, "residual_conv", "laplace"),
 )
 DATA = {m.name: jax.random.uniform(jax.random.key(i), (2, *m.shape)) for i, m in enumerate(MODALITIES)}
@@ -20,7 +20,7 @@ DATA = {m.name: jax.random.uniform(jax.random.key(i), (2, *m.shape)) for i, m in
 
 @pytest.fixture(scope="module")
 def autoencoders():
-    return Autoencoders(MODALITIES, AutoencoderNetworkConfig((4, 8)), batched=False)
+    return Autoencoders(MODALITIES, AutoencoderNetworkConfig((8, 8)), batched=False)
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ def test_equal_modalities_share_a_stack_and_start_differently(autoencoders, para
         ["words"],
         ["c"],
     ]
-    kernels = next(iter(params.values()))["encoder"]["Conv_0"]["kernel"]
+    kernels = next(iter(params.values()))["encoder"]["Dense_0"]["kernel"]
     assert kernels.shape[0] == 2
     assert not np.allclose(kernels[0], kernels[1])
 
@@ -65,7 +65,7 @@ def test_means_of_discrete_likelihoods_are_probabilities(autoencoders, params):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "convv"}, "kind of modality 'a'.*Did you mean 'conv'"),
+        ({"kind": "patchh"}, "kind of modality 'a'.*Did you mean 'patch'"),
         ({"likelihood": "gauss"}, "likelihood of modality 'a'"),
         ({"shape": (12,)}, "needs the shape"),
     ],
@@ -73,4 +73,4 @@ def test_means_of_discrete_likelihoods_are_probabilities(autoencoders, params):
 def test_bad_modalities_are_refused(change, message):
     bad = dataclasses.replace(MODALITIES[0], **change)
     with pytest.raises(SbmError, match=message):
-        Autoencoders((bad,), AutoencoderNetworkConfig((4, 8)), batched=False)
+        Autoencoders((bad,), AutoencoderNetworkConfig((8, 8)), batched=False)

@@ -164,7 +164,7 @@ def test_another_config_in_the_same_directory_is_refused(tmp_path):
         _run(tmp_path, _stages(extra={"extra": 1}))
     changed = _stages()
     changed[0] = dataclasses.replace(changed[0], settings={"version": 2})
-    with pytest.raises(SbmError, match="'shift'.*version: was 1, is 2"):
+    with pytest.raises(SbmError, match=r"'shift'.*version: was 1, is 2"):
         _run(tmp_path, changed)
 
 
@@ -176,7 +176,7 @@ def test_a_damaged_recipe_is_named(tmp_path):
 
 
 def test_some_stages(tmp_path):
-    with pytest.raises(SbmError, match="unknown stage.*Did you mean 'fit'"):
+    with pytest.raises(SbmError, match=r"unknown stage.*Did you mean 'fit'"):
         _run(tmp_path, only=["fits"])
     with pytest.raises(SbmError, match="'shift' is not complete"):
         _run(tmp_path, only=["fit"])
@@ -186,14 +186,14 @@ def test_some_stages(tmp_path):
 
 def test_a_diverged_loss_stops_the_stage(tmp_path):
     stages = _stages(dataclasses.replace(TRAINING, optimizer=OptimizerConfig(learning_rate=1e30, schedule="constant")))
-    with pytest.raises(SbmError, match="stage 'fit': .* is not finite at step"):
+    with pytest.raises(SbmError, match=r"stage 'fit': .* is not finite at step"):
         _run(tmp_path, stages)
 
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
     usage = type("Usage", (), {"free": 10})
     monkeypatch.setattr("sbm_jax.training.checkpoints.shutil.disk_usage", lambda path: usage)
-    with pytest.raises(SbmError, match="the disk of .* is full"):
+    with pytest.raises(SbmError, match=r"the disk of .* is full"):
         _run(tmp_path)
 
 

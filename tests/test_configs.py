@@ -1,0 +1,58 @@
+"""Every config is complete: what is not in the file can not be set on the command line."""
+
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from sbm_jax.config import plain
+from sbm_jax.experiment import SYSTEMS, parse_config
+
+ROOT = Path(__file__).parents[1]
+CONFIGS = [
+    "quickstart.py",
+    "quickstart.py:smoke",
+    "polymnist.py",
+    "polymnist.py:five",
+    "polymnist.py:five,smoke",
+    "polymnist.py:paper",
+    "polymnist.py:five,paper,cpu",
+]
+
+
+def load_config(name):
+    file, _, variants = name.partition(":")
+    spec = importlib.util.spec_from_file_location("config", ROOT / "configs" / file)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.get_config(variants) if variants else module.get_config()
+
+
+def _paths(values, prefix=""):
+    if not isinstance(values, dict):
+        return {prefix}
+    return {path for name, value in values.items() for path in _paths(value, f"{prefix}.{name}")}
+
+
+# The options of data sets that an experiment does not use, and of networks that it does not have.
+NOT_NEEDED = (".data.arrays",)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_configs_are_valid_and_complete(name):
+    config = load_config(name)
+    parsed = parse_config(config)
+    missing = _paths(plain(parsed)) - _paths(config.to_dict())
+    assert not [path for path in missing if not path.startswith(NOT_NEEDED)]
+    assert set(parsed.systems) <= set(SYSTEMS)
+    assert parsed.data.polymnist.num_modalities == len(parsed.modalities)
+
+
+def test_paper_variant_has_the_papers_numbers():
+    ten, five = (parse_config(load_config(f"polymnist.py:{v}")) for v in ("paper", "five,paper"))
+    assert (ten.score.sde.beta_min, ten.score.sde.beta_max) == (0.1, 5.0)
+    assert (five.score.sde.beta_min, five.score.sde.beta_max) == (1.0, 5.0)
+    assert (ten.score.network.width, five.score.network.width) == (128, 64)
+    assert ten.score.probability_none == 1.0
+    assert (ten.sampler.solver, ten.sampler.num_steps, ten.sampler.snr) == ("predictor_corrector", 100, 0.16)
+    assert all(modality.latent_size == 64 for modality in ten.modalities)

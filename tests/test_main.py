@@ -1,0 +1,184 @@
+"""The command line and library use, end to end on a tiny experiment."""
+
+import dataclasses
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from test_configs import load_config
+
+import sbm_jax
+from sbm_jax import experiment
+from sbm_jax.errors import SbmError
+
+ROOT = Path(__file__).parents[1]
+
+
+def tiny(**changes):
+    """Return an experiment on arrays of one's own: an image and a vector that tells its brightness."""
+    config = {
+        "name": "tiny",
+        "systems": ["sbm_vae", "sbm_rae"],
+        "modalities": [
+            {"name": "image", "shape": (8, 8, 1), "latent_size": 4, "kind": "patch", "bounds": (0.0, 1.0)},
+            {"name": "level", "shape": (4,), "latent_size": 4, "kind": "mlp", "likelihood": "categorical"},
+        ],
+        "data": {"name": "arrays"},
+        "autoencoder": {"training": {"num_steps": 4, "batch_size": 8}, "network": {"widths": (8,)}},
+        "score": {
+            "training": {"num_steps": 4, "batch_size": 8, "optimizer": {"ema_decay": 0.9}},
+            "network": {"width": 32, "depth": 1},
+        },
+        "classifier": {"training": {"num_steps": 4, "batch_size": 8}, "widths": (4,), "hidden": 8},
+        "sampler": {"num_steps": 3},
+        "evaluation": {"num_examples": 8, "num_unconditional": 8, "batch_size": 8, "num_repeats": 2},
+    }
+    return experiment.parse_config({**config, **changes})
+
+
+def write_data(directory):
+    directory.mkdir()
+    rng = np.random.default_rng(0)
+    for split, size in (("train", 40), ("test", 16)):
+        label = np.arange(size) % 4
+        image = (label[:, None, None, None] * 60 + rng.integers(0, 40, (size, 8, 8, 1))).astype(np.uint8)
+        np.savez(directory / f"{split}.npz", image=image, level=np.eye(4, dtype=np.float32)[label], label=label)
+    return {"name": "arrays", "arrays": {"directory": str(directory)}}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    path = tmp_path_factory.mktemp("run")
+    config = tiny(data=write_data(path / "data"))
+    results = experiment.run(config, path / "work")
+    return config, path / "work", results
+
+
+def test_results_have_the_documented_shape(finished):
+    _, workdir, results = finished
+    written = json.loads((workdir / "results.json").read_text())
+    assert written["systems"].keys() == results["systems"].keys() == {"sbm_vae", "sbm_rae"}
+    for system in written["systems"].values():
+        for name in ("coherence/given_rest", "coherence/given_1", "coherence/unconditional_all", "classifier/accuracy"):
+            assert system["metrics"][name].keys() == {"value", "std", "n"}
+        assert system["metrics"]["sampling/network_evaluations"]["value"] == 3
+    assert {"config", "versions", "device"} <= written.keys()
+    assert "<html" in (workdir / "report" / "index.html").read_text()
+
+
+def test_running_again_trains_nothing_and_gives_the_same_numbers(finished, monkeypatch):
+    config, workdir, results = finished
+    monkeypatch.setattr("sbm_jax.training.loop.make_train_steps", None)
+    again = experiment.run(config, workdir)
+    for name, system in results["systems"].items():
+        for metric, estimate in system["metrics"].items():
+            if metric != "sampling/samples_per_second":
+                assert again["systems"][name]["metrics"][metric] == estimate, metric
+
+
+def test_another_config_is_refused_and_nothing_is_lost(finished):
+    config, workdir, _ = finished
+    before = (workdir / "results.json").read_bytes()
+    autoencoder = dataclasses.replace(config.autoencoder, beta=0.7)
+    with pytest.raises(SbmError, match=r"autoencoder.beta: was 0.1, is 0.7"):
+        experiment.run(dataclasses.replace(config, autoencoder=autoencoder), workdir)
+    assert (workdir / "results.json").read_bytes() == before
+
+
+def test_the_sampler_may_change_in_a_trained_directory(finished):
+    config, workdir, _ = finished
+    sampler = dataclasses.replace(config.sampler, num_steps=5)
+    results = experiment.run(dataclasses.replace(config, sampler=sampler, systems=("sbm_vae",)), workdir)
+    assert results["systems"]["sbm_vae"]["metrics"]["sampling/network_evaluations"]["value"] == 5
+
+
+def test_a_trained_directory_generates(finished):
+    _, workdir, _ = finished
+    model = sbm_jax.load(workdir, "sbm_rae")
+    image = np.zeros((3, 8, 8, 1), np.uint8)
+    out = model.generate({"image": image}, ["level"], num_samples=2, seed=1)
+    assert out.data.keys() == {"level"}
+    assert out.data["level"].shape == (3, 2, 4)
+    np.testing.assert_array_equal(
+        model.generate({"image": image}, ["level"], num_samples=2, seed=1).data["level"], out.data["level"]
+    )
+    assert model.generate({}, batch_size=5).data["image"].shape == (5, 1, 8, 8, 1)
+
+
+@pytest.mark.parametrize(
+    ("data", "targets", "message"),
+    [
+        ({"imagee": np.zeros((1, 8, 8, 1))}, None, "unknown modality 'imagee'. Did you mean 'image'"),
+        ({"image": np.zeros((1, 8, 8, 1))}, ["levels"], "unknown modality 'levels'"),
+        ({"image": np.zeros((1, 9, 8, 1))}, None, "shape"),
+        ({"image": np.full((1, 8, 8, 1), np.nan)}, None, "NaN"),
+        ({"image": np.full((1, 8, 8, 1), 200.0)}, None, "expects 0 to 1"),
+        ({"image": np.zeros((1, 8, 8, 1)), "level": np.zeros((2, 4))}, None, "same number of rows"),
+        ({}, None, "give batch_size"),
+    ],
+)
+def test_bad_input_to_generate_is_named(finished, data, targets, message):
+    with pytest.raises(SbmError, match=message):
+        sbm_jax.load(finished[1]).generate(data, targets)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"systems": ["sbm_vaee"]}, "unknown system.*Did you mean 'sbm_vae'"),
+        ({"data": {"name": "arays"}}, "Did you mean 'arrays'"),
+        ({"sampler": {"solver": "dpm"}}, "unknown solver"),
+        ({"sampler": {"stepz": 3}}, "unknown field of config.sampler"),
+        ({"data": {"name": "arrays", "arrays": {"directory": "/nowhere"}}}, "nowhere"),
+        ({"modalities": []}, "at least one modality"),
+    ],
+)
+def test_bad_experiments_are_named(tmp_path, change, message):
+    with pytest.raises(SbmError, match=message):
+        experiment.run(tiny(**change), tmp_path / "work")
+
+
+def test_a_directory_without_a_run_is_named(tmp_path):
+    with pytest.raises(SbmError, match="holds no finished run"):
+        sbm_jax.load(tmp_path)
+
+
+def _main(*arguments):
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu"}
+    return subprocess.run(
+        [sys.executable, "-m", "sbm_jax.main", *arguments],
+        cwd=ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--config=configs/quickstart.py", "--config.scor.num_steps=1"], 'Did you mean "score"'),
+        (["--config=configs/none.py"], "can not be read"),
+        (["--config=configs/quickstart.py:tiny"], "unknown variant 'tiny'"),
+        (["--config=configs/quickstart.py", "--config.sampler.solver=ddin"], "Did you mean 'ddim'"),
+        (["--config=configs/quickstart.py", "--workdir=/proc/none"], "/proc/none"),
+    ],
+)
+def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message):
+    done = _main(*arguments)
+    assert done.returncode != 0
+    errors = [line for line in done.stderr.splitlines() if line.strip()]
+    assert errors[-1].startswith("error: ")
+    assert message in errors[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_quickstart_is_what_readme_shows():
+    config = experiment.parse_config(load_config("quickstart.py"))
+    assert config.systems == ("sbm_vae",)
+    assert len(config.modalities) == 5
