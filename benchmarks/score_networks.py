@@ -32,7 +32,7 @@ NETWORKS = {
     "transformer 128x4": ScoreNetworkConfig("transformer", 128, 4),
     "mlp 512x4": ScoreNetworkConfig("mlp", 512, 4),
     "mlp 512x4, dropout 0.2": ScoreNetworkConfig("mlp", 512, 4, dropout=0.2),
-    "unet 32": ScoreNetworkConfig("unet", 32),
+    "unet 32": ScoreNetworkConfig("unet", 32),  # needs latents that make a map of 8x8 or more
 }
 SHOWN = ("coherence/given_rest", "coherence/given_1", "coherence/unconditional_all")
 
@@ -86,7 +86,11 @@ def _main(argv: list[str]) -> None:
         own = _flops_per_step(_score_stage(config), upstream) * config.score.training.num_steps
         rows = []
         for label in _NETWORKS.value or NETWORKS:
-            rows.append(_run(workdir, config, label, NETWORKS[label], _FRACTION.value * own, upstream))
+            try:
+                rows.append(_run(workdir, config, label, NETWORKS[label], _FRACTION.value * own, upstream))
+            except SbmError as error:
+                print(json.dumps({"network": label, "left_out": str(error)}), flush=True)
+                continue
             print(json.dumps(rows[-1]), flush=True)
     except SbmError as error:
         sys.exit(f"error: {error}")

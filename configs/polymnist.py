@@ -27,7 +27,7 @@ Latents are standardised, which the paper does not do. Variants, joined by comma
 proves the path, learns little).
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 NUM_TRAIN, BATCH = 50_000, 256
 
@@ -92,9 +92,10 @@ def _base() -> ConfigDict:
                 "rounds": 1,
                 "test_rounds": 1,
                 "augment": 0.0,
-                "max_train": None,
-                "max_test": None,
+                "max_train": config_dict.placeholder(int),
+                "max_test": config_dict.placeholder(int),
             },
+            "arrays": {"directory": "", "validation_fraction": 0.1, "seed": 0},
         }
     )
     config.modalities = _modalities(10, "residual_conv", 64)

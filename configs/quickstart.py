@@ -7,7 +7,7 @@ shifts, rotations and scalings of the training ones. Backgrounds: textures that 
 by chance. Variants: `smoke` (a minute; proves the path, learns little).
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, config_dict
 
 NUM_MODALITIES = 5
 
@@ -115,9 +115,10 @@ def _data() -> ConfigDict:
                 "rounds": 16,
                 "test_rounds": 1,
                 "augment": 1.0,
-                "max_train": None,
-                "max_test": None,
+                "max_train": config_dict.placeholder(int),
+                "max_test": config_dict.placeholder(int),
             },
+            "arrays": {"directory": "", "validation_fraction": 0.1, "seed": 0},
         }
     )
 

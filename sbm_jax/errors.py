@@ -20,3 +20,13 @@ def unknown(kind: str, name: object, known: Iterable[str]) -> SbmError:
     close = difflib.get_close_matches(str(name), known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
     return SbmError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+
+
+def require(condition: bool, field: str, value: object, expected: str) -> None:
+    """Raise the error for a value out of range, unless `condition` holds.
+
+    Raises:
+      SbmError: saying which field, what it is and what was expected.
+    """
+    if not condition:
+        raise SbmError(f"{field} is {value!r}; expected {expected}.")

@@ -14,8 +14,8 @@ import jax
 from sbm_jax import data, report
 from sbm_jax.config import build, plain
 from sbm_jax.data import DataConfig
-from sbm_jax.errors import SbmError, unknown
-from sbm_jax.evaluation import Evaluation, EvaluationConfig, evaluate
+from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.evaluation import Evaluation, EvaluationConfig, check_size, evaluate
 from sbm_jax.progress import progress_bar
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import write_atomically
@@ -57,6 +57,8 @@ class ExperimentConfig:
     seed: int = 0
 
     def __post_init__(self):
+        require(self.seed >= 0, "config.seed", self.seed, "0 or more")
+        require(bool(self.systems), "config.systems", self.systems, f"one or more of {', '.join(SYSTEMS)}")
         for name in self.systems:
             if name not in SYSTEMS:
                 raise unknown("system (config.systems)", name, SYSTEMS)
@@ -118,9 +120,12 @@ def run(config: ExperimentConfig, workdir: Path, stages: Iterable[str] | None = 
     """
     start = time.monotonic()
     prepare(workdir)
+    systems = [SYSTEMS[name](config) for name in config.systems]
+    for system in systems:
+        system.check(config.sampler)
     dataset = data.load(config.data, workdir / "data")
     data.check(dataset, config.modalities)
-    systems = [SYSTEMS[name](config) for name in config.systems]
+    check_size(config.evaluation, dataset.test)
     judge = _classifiers(config, dataset)
     all_stages = _all_stages(systems, judge, dataset)
     products = run_stages(all_stages, workdir, config.seed, stages)

@@ -25,7 +25,9 @@ def _parse(argv: list[str]) -> list[str]:
         return flags.FLAGS(argv)
     except flags.Error as error:
         lines = [line for line in str(error).splitlines() if line.strip()]
-        sys.exit(f"error: {lines[-1].strip() if 'Traceback' in lines[0] else lines[0]}")
+        # A config file that raises is told with its traceback, of which the last line is the message.
+        inner = [line.strip() for line in lines if line.lstrip().startswith("ValueError: ")]
+        sys.exit(f"error: {inner[-1].removeprefix('ValueError: ') if inner else lines[0]}")
     except (KeyError, AttributeError, TypeError) as error:  # an override that the config does not have
         sys.exit(f"error: in a --config override: {' '.join(str(error.args[0]).split())}")
 
@@ -42,11 +44,15 @@ def _main(argv: list[str]) -> None:
     try:
         config = experiment.parse_config(_CONFIG.value)
         workdir = Path(_WORKDIR.value or Path("runs") / config.name)
-        experiment.prepare(workdir)
         jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
         experiment.run(config, workdir, _STAGES.value)
     except SbmError as error:
         sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error}. What was finished is kept: mend this and run the same command again.")
+    except KeyboardInterrupt:
+        print("interrupted: the same command goes on from the last checkpoint.", file=sys.stderr)
+        sys.exit(130)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ import flax.struct
 import jax
 import numpy as np
 
+from sbm_jax.errors import require
+
 # MARK: Array aliases
 
 Array = jax.Array
@@ -43,6 +45,14 @@ class Modality:
     likelihood: str = "gaussian"
     scale: float = 0.5**0.5
     bounds: tuple[float, ...] = ()
+
+    def __post_init__(self):
+        where = f"modality {self.name!r}:"
+        require(self.latent_size >= 1, f"{where} latent_size", self.latent_size, "at least 1")
+        require(bool(self.shape) and min(self.shape) >= 1, f"{where} shape", self.shape, "positive sizes")
+        require(self.scale > 0, f"{where} scale", self.scale, "a positive number")
+        ordered = not self.bounds or (len(self.bounds) == 2 and self.bounds[0] < self.bounds[1])
+        require(ordered, f"{where} bounds", self.bounds, "(low, high), or ()")
 
 
 # MARK: Sampling
@@ -120,6 +130,12 @@ class OptimizerConfig:
     clip_norm: float = 0.0
     ema_decay: float = 0.0
 
+    def __post_init__(self):
+        require(self.learning_rate > 0, "optimizer.learning_rate", self.learning_rate, "a positive number")
+        for name in ("warmup_steps", "weight_decay", "clip_norm"):
+            require(getattr(self, name) >= 0, f"optimizer.{name}", getattr(self, name), "0 or more")
+        require(0 <= self.ema_decay < 1, "optimizer.ema_decay", self.ema_decay, "0 (none) to less than 1")
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainingConfig:
@@ -141,6 +157,12 @@ class TrainingConfig:
     checkpoint_every: int = 0
     validate_every: int = 0
 
+    def __post_init__(self):
+        for name in ("num_steps", "batch_size", "steps_per_dispatch"):
+            require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
+        for name in ("checkpoint_every", "validate_every"):
+            require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 (never) or more")
+
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
@@ -160,6 +182,7 @@ class Stage:
       loss: see `LossFn`.
       rows: `upstream -> pytree of arrays [N, ...]`; a batch is the same rows of each.
       validation_rows: the same for held-out data.
+      validation_loss: `loss` as it is evaluated on them, without dropout; None where it is the same.
     """
 
     name: str
@@ -170,6 +193,7 @@ class Stage:
     loss: LossFn | None = None
     rows: Callable[[Mapping[str, Params]], Any] | None = None
     validation_rows: Callable[[Mapping[str, Params]], Any] | None = None
+    validation_loss: LossFn | None = None
 
     @property
     def num_steps(self) -> int:
@@ -196,7 +220,12 @@ class Split(NamedTuple):
 
 
 class Dataset(NamedTuple):
-    """The three splits of a data set, its modalities' shapes, and a fingerprint of its content's recipe."""
+    """The three splits of a data set.
+
+    Attributes:
+      num_classes: number of labels; None without labels.
+      settings: the recipe of its content as JSON values, part of the fingerprint of every stage that reads it.
+    """
 
     train: Split
     validation: Split
@@ -227,6 +256,10 @@ class System(Protocol):
 
     name: str
     modalities: tuple[Modality, ...]
+    stage_names: tuple[str, ...]
+
+    def check(self, options: Any) -> None:
+        """Raise `SbmError` for what can not work with these sampler options, before anything is trained."""
 
     def stages(self, dataset: Dataset) -> list[Stage]:
         """Return the training stages in an order in which each follows those it requires."""
@@ -246,7 +279,7 @@ class System(Protocol):
           products: the stages' products by stage name.
           key: a typed key.
           data: {modality: [B, *shape]}; what is unobserved is ignored and may be left out.
-          observed: bool [B, M] or [M], True = given.
+          observed: bool [B, M] or [M], True = given; what is not in `data` counts as not given.
           options: the sampler's options.
           num_samples: S, samples per row.
         """

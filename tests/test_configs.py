@@ -34,16 +34,12 @@ def _paths(values, prefix=""):
     return {path for name, value in values.items() for path in _paths(value, f"{prefix}.{name}")}
 
 
-# The options of data sets that an experiment does not use, and of networks that it does not have.
-NOT_NEEDED = (".data.arrays",)
-
-
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configs_are_valid_and_complete(name):
     config = load_config(name)
     parsed = parse_config(config)
     missing = _paths(plain(parsed)) - _paths(config.to_dict())
-    assert not [path for path in missing if not path.startswith(NOT_NEEDED)]
+    assert not missing
     assert set(parsed.systems) <= set(SYSTEMS)
     assert parsed.data.polymnist.num_modalities == len(parsed.modalities)
 

@@ -92,7 +92,7 @@ def test_another_config_is_refused_and_nothing_is_lost(finished):
 def test_the_sampler_may_change_in_a_trained_directory(finished):
     config, workdir, _ = finished
     sampler = dataclasses.replace(config.sampler, num_steps=5)
-    results = experiment.run(dataclasses.replace(config, sampler=sampler, systems=("sbm_vae",)), workdir)
+    results = experiment.run(dataclasses.replace(config, sampler=sampler), workdir)
     assert results["systems"]["sbm_vae"]["metrics"]["sampling/network_evaluations"]["value"] == 5
 
 

@@ -10,9 +10,8 @@ import numpy as np
 from sbm_jax import types
 from sbm_jax.data.arrays import ArraysConfig, load_arrays
 from sbm_jax.data.polymnist import PolyMnistConfig, load_polymnist
+from sbm_jax.distributions import LIKELIHOODS
 from sbm_jax.errors import SbmError, unknown
-
-_UNIT_RANGE = ("bernoulli", "categorical")  # likelihoods of values in [0, 1]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,7 +89,7 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
       SbmError: if there are no rows, or they have another shape, are no numbers, are not finite, or leave
         [0, 1] under a likelihood of such values.
     """
-    rows = np.asarray(rows)
+    given = rows = np.asarray(rows)
     where = f"data {name!r}"
     if rows.shape[1:] != modality.shape or rows.ndim == 0 or len(rows) == 0:
         raise SbmError(
@@ -99,13 +98,20 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
         )
     if rows.dtype.kind not in "uifb":
         raise SbmError(f"{where} has the type {rows.dtype}; expected uint8, integers or floats. Convert it.")
+    unit = LIKELIHOODS[modality.likelihood].bounded if modality.likelihood in LIKELIHOODS else False
     if rows.dtype == np.uint8:
+        if unit and rows.max() == 1:
+            raise SbmError(
+                f"{where} is uint8 with no value above 1; uint8 stands for value / 255. Convert it to float."
+            )
         return rows
     with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
         rows = rows.astype(np.int32 if rows.dtype.kind in "ui" else np.float32, copy=False)
+    if rows.dtype == np.int32 and not np.array_equal(rows, given):
+        raise SbmError(f"{where} has integers that int32 can not hold. Convert it to float.")
     if not np.isfinite(rows).all():
         raise SbmError(f"{where} has NaN or infinite values; expected finite ones. Mend the data.")
-    bounds = modality.bounds or ((0.0, 1.0) if modality.likelihood in _UNIT_RANGE else (-np.inf, np.inf))
+    bounds = modality.bounds or ((0.0, 1.0) if unit else (-np.inf, np.inf))
     if rows.min() < bounds[0] or rows.max() > bounds[1]:
         raise SbmError(
             f"{where} has values from {rows.min():g} to {rows.max():g}; modality {modality.name!r} with the "

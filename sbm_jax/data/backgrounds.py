@@ -3,7 +3,7 @@
 A drawn texture has structure at the scale of the digits' strokes, and a palette that is symmetric about mid-grey: dark
 blue to light yellow, say. The inverted colour of a point of it is in it as well, so a pixel on a digit looks like a
 pixel of the background somewhere else: the best threshold, on a channel, on luminance or on any function of one
-pixel's colour, is wrong on nearly one pixel in five. What tells the digit, to an eye or a network that sees many
+pixel's colour, is wrong on about one pixel in six. What tells the digit, to an eye or a network that sees many
 pixels, is that the dark end is commoner (`_DARK`). Were it not, a blurred reconstruction, which is the mean colour of
 the background or of its inverse, would hide the digit altogether.
 """

@@ -176,12 +176,21 @@ def _checked_data(split: Split, modalities: Sequence[str], config: EvaluationCon
     for name in modalities:
         if name not in split.data:
             raise unknown("modality", name, split.data)
+    check_size(config, split)
+    return {name: split.data[name] for name in modalities}
+
+
+def check_size(config: EvaluationConfig, split: Split) -> None:
+    """Check that the split has as many rows as are asked for.
+
+    Raises:
+      SbmError: if it has fewer.
+    """
     if config.num_examples > len(split):
         raise SbmError(
             f"evaluation.num_examples is {config.num_examples}, but the split has {len(split)} rows; "
             f"set it to {len(split)} or less."
         )
-    return {name: split.data[name] for name in modalities}
 
 
 def _missing_sets(

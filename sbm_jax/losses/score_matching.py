@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
@@ -114,6 +115,9 @@ def denoising_terms(
     """
     if weighting not in WEIGHTINGS:
         raise unknown("weighting (config.score.weighting)", weighting, WEIGHTINGS)
+    chex.assert_rank(z, 3)
+    chex.assert_equal_shape([z, draws.noise])
+    chex.assert_shape(draws.observed, z.shape[:2])
     observed = draws.observed
     if context.present is not None:
         observed = observed & context.present

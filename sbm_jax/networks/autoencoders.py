@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sbm_jax.distributions import LIKELIHOODS
-from sbm_jax.errors import SbmError, unknown
+from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.types import Array, Key, Modality, Params
 
 
@@ -33,6 +33,12 @@ class AutoencoderNetworkConfig:
 
     widths: tuple[int, ...] = (64, 128, 256)
     dtype: str = "float32"
+
+    def __post_init__(self):
+        positive = bool(self.widths) and min(self.widths) >= 1
+        require(positive, "autoencoder.network.widths", self.widths, "one or more positive sizes")
+        known = self.dtype in ("float32", "bfloat16")
+        require(known, "autoencoder.network.dtype", self.dtype, "'float32' or 'bfloat16'")
 
 
 def _norm(channels: int) -> nn.GroupNorm:

@@ -13,7 +13,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sbm_jax.errors import SbmError, unknown
+from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.networks.unet import UNet
 from sbm_jax.sde import SDE
 from sbm_jax.types import Array, Context, Key, Params, ScoreFn
@@ -38,6 +38,12 @@ class ScoreNetworkConfig:
     dropout: float = 0.0
     dtype: str = "float32"
     paper_unet: bool = False
+
+    def __post_init__(self):
+        require(self.width >= 1, "score.network.width", self.width, "at least 1")
+        require(self.depth >= 1, "score.network.depth", self.depth, "at least 1")
+        require(0 <= self.dropout < 1, "score.network.dropout", self.dropout, "0 to less than 1")
+        require(self.dtype in ("float32", "bfloat16"), "score.network.dtype", self.dtype, "'float32' or 'bfloat16'")
 
 
 def fourier_features(t: Array, size: int) -> Array:

@@ -1,7 +1,9 @@
 """The classifiers that judge generated data, trained on the real training data: stages that no system samples from."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -88,7 +90,9 @@ class Classifiers:
 
         return lambda data: predict(params, data)
 
-    def _loss(self, params: Params, upstream: Mapping[str, Params], key: Key, batch) -> tuple[Array, Metrics]:
+    def _loss(
+        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any], train: bool = True
+    ) -> tuple[Array, Metrics]:
         del upstream
         data, labels = as_float(batch["data"]), batch["label"]
         losses, hits = [], []
@@ -100,7 +104,7 @@ class Classifiers:
             stacked = jnp.stack([data[name] for name in names], axis=1)
             x = stacked[jnp.arange(len(labels)), choice]
             logits = self._network(x.shape[1:]).apply(
-                {"params": params[group]}, x, train=True, rngs={"dropout": dropout_key}
+                {"params": params[group]}, x, train=train, rngs={"dropout": dropout_key}
             )
             loss, hit = cross_entropy_terms(logits, labels)
             losses.append(loss.mean())
@@ -126,4 +130,5 @@ class Classifiers:
             loss=self._loss,
             rows=lambda upstream: rows(dataset.train),
             validation_rows=lambda upstream: rows(dataset.validation),
+            validation_loss=functools.partial(self._loss, train=False),
         )

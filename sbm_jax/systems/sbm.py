@@ -8,6 +8,7 @@ Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 202
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 
 import jax
@@ -16,9 +17,9 @@ import numpy as np
 
 from sbm_jax.config import plain
 from sbm_jax.data.pipeline import as_float
-from sbm_jax.errors import unknown
+from sbm_jax.errors import require, unknown
 from sbm_jax.losses.autoencoding import AutoencodingTerms, elbo_terms, rae_terms
-from sbm_jax.losses.score_matching import denoising_terms, draw
+from sbm_jax.losses.score_matching import WEIGHTINGS, denoising_terms, draw
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, Autoencoders
 from sbm_jax.networks.score import ScoreModel, ScoreNetworkConfig, make_score_model
 from sbm_jax.sampling import SamplerOptions, bind_context, sample
@@ -91,6 +92,9 @@ class ScoreConfig:
     posterior: str = "sample"
 
     def __post_init__(self):
+        require(0 <= self.probability_none <= 1, "score.probability_none", self.probability_none, "0 to 1")
+        if self.weighting not in WEIGHTINGS:
+            raise unknown("weighting (config.score.weighting)", self.weighting, WEIGHTINGS)
         if self.posterior not in ("sample", "mean"):
             raise unknown("posterior (config.score.posterior)", self.posterior, ("sample", "mean"))
 
@@ -148,6 +152,16 @@ class Sbm:
     def valid(self) -> np.ndarray:
         """Bool [M, D], False on the padding of shorter latents."""
         return valid_entries(self.modalities)
+
+    def check(self, options: SamplerOptions) -> None:
+        """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
+        model, context, key = self.score_model, self._context(1), jax.random.key(0)
+        jax.eval_shape(self.autoencoders.init, key)
+        jax.eval_shape(lambda key: model.init(key, context), key)
+        z = jnp.zeros((1, *self.valid.shape))
+        jax.eval_shape(
+            lambda key: sample(lambda key, z, t: jnp.zeros_like(z), model.sde, key, z, context, options).z, key
+        )
 
     # MARK: Stages
 
@@ -260,6 +274,7 @@ class Sbm:
             loss=self._score_loss,
             rows=lambda upstream: upstream[latents]["train"],
             validation_rows=lambda upstream: upstream[latents]["validation"],
+            validation_loss=functools.partial(self._score_loss, train=False),
             training=config.training,
         )
 
@@ -267,7 +282,12 @@ class Sbm:
         return Context(jnp.zeros((batch, len(self.modalities)), bool), jnp.asarray(self.valid))
 
     def _score_loss(
-        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Array]
+        self,
+        params: Params,
+        upstream: Mapping[str, Params],
+        key: Key,
+        batch: Mapping[str, Array],
+        train: bool = True,
     ) -> tuple[Array, Metrics]:
         config, model = self.config.score, self.score_model
         statistics = LatentStatistics(**upstream[self.stage_names[1]]["statistics"])
@@ -276,7 +296,7 @@ class Sbm:
         z = batch["mean"]
         if config.posterior == "sample":
             z = jnp.where(draws.observed[:, :, None], z, sample_posterior(posterior_key, z, batch["std"]))
-        dropout_key = dropout_key if config.network.dropout else None
+        dropout_key = dropout_key if train and config.network.dropout else None
 
         def noise_fn(z_t, t, context):
             return model.noise(params, z_t, t, context, dropout_key)
@@ -323,12 +343,20 @@ class Sbm:
           products: the stages' products by stage name.
           key: a typed key.
           data: {modality: float [B, *shape]}; what is unobserved is ignored and may be left out.
-          observed: bool [B, M] or [M], True = given.
+          observed: bool [B, M] or [M], True = given; what is not in `data` counts as not given.
           options: see `sampling.SamplerOptions`.
           num_samples: S, samples per row.
+
+        Raises:
+          SbmError: on data of a modality that the system does not have.
         """
+        names = [modality.name for modality in self.modalities]
+        for name in data:
+            if name not in names:
+                raise unknown("modality", name, names)
+        observed = jnp.asarray(observed).reshape(-1, len(names)) & jnp.array([[name in data for name in names]])
         batch = len(next(iter(data.values()))) if data else len(observed)
-        observed = jnp.broadcast_to(observed.reshape(-1, len(self.modalities)), (batch, len(self.modalities)))
+        observed = jnp.broadcast_to(observed, (batch, len(names)))
         z_observed = self.encode(products, data) if data else jnp.zeros((batch, *self.valid.shape))
         context = Context(jnp.repeat(observed, num_samples, axis=0), jnp.asarray(self.valid))
         model = self.score_model

@@ -37,12 +37,19 @@ class Checkpoints:
     next save or by `close`.
     """
 
-    def __init__(self, directory: Path, keep: int = 2):
-        """Open or create the checkpoints under `directory`, of which the newest `keep` are kept."""
+    def __init__(self, directory: Path, keep: int = 2, read_only: bool = False):
+        """Open the checkpoints under `directory`.
+
+        Args:
+          directory: made if it does not exist, unless `read_only`.
+          keep: the newest so many are kept.
+          read_only: drop nothing: another process may be writing.
+        """
+        self._read_only = read_only
         self._directory = directory / "checkpoints"
         self._manifests = directory / "manifests"
         self._unsettled: int | None = None
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=True)
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only, read_only=read_only)
         self._manager = ocp.CheckpointManager(self._directory.absolute(), options=options, item_names=("state",))
 
     def save(self, step: int, state: Params) -> None:
@@ -59,14 +66,31 @@ class Checkpoints:
                 f"the disk of {self._directory} is full: a checkpoint needs {size / 2**20:.1f} MiB and "
                 f"{free / 2**20:.1f} MiB are free. Earlier checkpoints are intact: make room and run the command again."
             )
-        self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+        try:
+            self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+        except OSError as error:
+            raise self._not_written(step, error) from error
         self._unsettled = step
+
+    def poll(self) -> None:
+        """Settle the last save if its files are written, without waiting."""
+        if self._unsettled is not None and not self._manager.is_saving_in_progress():
+            self._settle()
+
+    def _not_written(self, step: int, error: Exception) -> SbmError:
+        return SbmError(
+            f"checkpoint {step} could not be written to {self._directory} ({error}). Earlier ones are intact: make "
+            "room or mend the rights, and run the command again."
+        )
 
     def _settle(self) -> None:
         if self._unsettled is None:
             return
-        self._manager.wait_until_finished()
         step, self._unsettled = self._unsettled, None
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:  # tensorstore tells of a full disk by a ValueError
+            raise self._not_written(step, error) from error
         digests = _digests(self._directory / str(step))
         write_atomically(self._manifests / f"{step}.json", json.dumps(digests, indent=1))
         kept = {str(step) for step in self._manager.all_steps()}
@@ -98,8 +122,9 @@ class Checkpoints:
                 step,
                 damage,
             )
-            self._manager.delete(step)
-            (self._manifests / f"{step}.json").unlink(missing_ok=True)
+            if not self._read_only:
+                self._manager.delete(step)
+                (self._manifests / f"{step}.json").unlink(missing_ok=True)
         return None
 
     def restore(self, step: int, like: Params | None = None) -> Params:
@@ -110,8 +135,16 @@ class Checkpoints:
           like: a pytree of arrays or `ShapeDtypeStruct`s with shardings that the result takes; None restores the saved
             structure as nested dictionaries on the default device.
         """
+        if like is None:
+            like = self._on_one_device(step)
         restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))
         return restored["state"]
+
+    def _on_one_device(self, step: int) -> Params:
+        """Return the saved structure, to be restored on the default device wherever it was saved from."""
+        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+        saved = self._manager.item_metadata(step)["state"]
+        return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), saved)
 
     def close(self) -> None:
         """Settle the last save and release the directory."""

@@ -1,5 +1,6 @@
 """The one loop that trains every stage, and the walk over the stages of a run."""
 
+import contextlib
 import functools
 import hashlib
 import json
@@ -8,7 +9,7 @@ import time
 import zlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import flax.struct
 import jax
@@ -49,14 +50,22 @@ class TrainState:
 # MARK: One stage
 
 
-def stage_key(seed: int, name: str) -> Key:
-    """Return the key of a stage: a function of the run's seed and the stage's name."""
-    return jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode()))
+class StageKeys(NamedTuple):
+    """The keys of one stage: for its parameters, its steps, and its evaluations on held-out rows."""
+
+    init: Key
+    steps: Key
+    validation: Key
+
+
+def stage_keys(seed: int, name: str) -> StageKeys:
+    """Return the keys of a stage: a function of the run's seed and the stage's name."""
+    return StageKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())), 3))
 
 
 def init_state(stage: Stage, key: Key, upstream: Mapping[str, Params]) -> TrainState:
     """Return the state before the first step."""
-    params = stage.init(jax.random.fold_in(key, 0), upstream)
+    params = stage.init(key, upstream)
     optimizer = make_optimizer(stage.training.optimizer, stage.num_steps)
     # A copy: the donated state must not hold one buffer twice.
     ema = jax.tree.map(jnp.copy, params) if stage.training.optimizer.ema_decay else None
@@ -66,14 +75,15 @@ def init_state(stage: Stage, key: Key, upstream: Mapping[str, Params]) -> TrainS
 def make_train_steps(stage: Stage, mesh: jax.sharding.Mesh):
     """Return the compiled `(state, upstream, rows, indices [K, B], key) -> (state, metrics)` that makes K steps.
 
-    The state is donated. Metrics are means over the K steps. Step n uses `fold_in(key, n)`, and its batch is the rows
-    that `indices` names, so the outcome does not depend on where a run was interrupted.
+    The state is donated. Metrics are means over the K steps. Step n, counted from 0, uses
+    `fold_in(key, n)`, and its batch is the rows that `indices` names, so the outcome does not depend on where a run was
+    interrupted.
     """
     optimizer = make_optimizer(stage.training.optimizer, stage.num_steps)
 
     def one_step(upstream, rows, key, state, indices):
         batch = parallel.split_batch(jax.tree.map(lambda array: array[indices], rows), mesh)
-        step_key = jax.random.fold_in(key, state.step + 1)
+        step_key = jax.random.fold_in(key, state.step)
         (loss, metrics), gradient = jax.value_and_grad(stage.loss, has_aux=True)(
             state.params, upstream, step_key, batch
         )
@@ -84,7 +94,7 @@ def make_train_steps(stage: Stage, mesh: jax.sharding.Mesh):
             # Short averages early on: the first parameters are worth nothing.
             decay = jnp.minimum(stage.training.optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
             ema = optax.incremental_update(params, ema, 1.0 - decay)
-        metrics = {"loss": loss, "gradient_norm": optax.global_norm(gradient), **metrics}
+        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
         return TrainState(state.step + 1, params, opt_state, ema), metrics
 
     @functools.partial(jax.jit, donate_argnames=("state",))
@@ -102,7 +112,8 @@ def make_train_steps(stage: Stage, mesh: jax.sharding.Mesh):
 def _make_validate(stage: Stage, upstream: Mapping[str, Params], key: Key):
     rows = stage.validation_rows(upstream)
     num_rows = len(jax.tree.leaves(rows)[0])
-    loss_fn = jax.jit(lambda params, upstream, batch: stage.loss(params, upstream, key, batch))
+    loss = stage.validation_loss or stage.loss
+    loss_fn = jax.jit(lambda params, upstream, batch: loss(params, upstream, key, batch))
 
     def validate(params: Params) -> dict[str, float]:
         """Return the mean over all rows, weighting the last, smaller batch by its size."""
@@ -141,8 +152,8 @@ def train(
 ) -> Params:
     """Train one stage to its end, from its last checkpoint if there is one, and return its product."""
     parallel.check_batch_size(stage.training.batch_size, mesh, f"stage {stage.name!r}")
-    key = stage_key(seed, stage.name)
-    state = _restore_or_init(stage, upstream, checkpoints, key, mesh)
+    keys = stage_keys(seed, stage.name)
+    state = _restore_or_init(stage, upstream, checkpoints, keys.init, mesh)
     first_step = int(state.step)
     if first_step == stage.num_steps:
         return state.product
@@ -154,14 +165,17 @@ def train(
     rows = parallel.replicate(stage.rows(upstream), mesh)
     num_rows = len(jax.tree.leaves(rows)[0])
     train_steps = make_train_steps(stage, mesh)
-    validate = _make_validate(stage, upstream, jax.random.fold_in(key, 1)) if stage.training.validate_every else None
-    writer = MetricWriter(metrics_dir, stage.name, first_step)
+    validate = _make_validate(stage, upstream, keys.validation) if stage.training.validate_every else None
     done, pending = first_step, None
     start = time.monotonic()
-    with progress_bar(f"train {stage.name}", stage.num_steps, done=first_step) as advance:
+    with (
+        contextlib.closing(MetricWriter(metrics_dir, stage.name, first_step)) as writer,
+        progress_bar(f"train {stage.name}", stage.num_steps, done=first_step) as advance,
+    ):
         for count in _schedule(stage, first_step):
             indices = batch_rows(num_rows, stage.training.batch_size, seed, done, count)
-            state, metrics = train_steps(state, upstream, rows, indices, key)
+            state, metrics = train_steps(state, upstream, rows, indices, keys.steps)
+            checkpoints.poll()
             _write(writer, stage, pending)  # of the dispatch before, so that the device never waits
             done += count
             pending = (done, metrics)
@@ -172,10 +186,11 @@ def train(
             ):
                 _write(writer, stage, pending)
                 pending = None
+                now = time.monotonic()
+                writer.write(done, "time", {"seconds": now - start})
+                start = now
                 checkpoints.save(done, state)
             advance(count)
-    writer.write(done, "time", {"seconds": time.monotonic() - start, "first_step": first_step})
-    writer.close()
     return state.product
 
 
@@ -227,6 +242,8 @@ def fingerprints(stages: Iterable[Stage]) -> dict[str, str]:
 
 
 def _flat(settings: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(settings, list):
+        settings = {str(index): value for index, value in enumerate(settings)}
     if not isinstance(settings, Mapping):
         return {prefix: settings}
     parts = [_flat(value, f"{prefix}.{name}" if prefix else name) for name, value in settings.items()]
@@ -244,17 +261,18 @@ def _read_recipe(directory: Path) -> dict[str, Any]:
     raise SbmError(f"{path} is damaged. Delete {directory} to train this stage again.")
 
 
-def _claim(stage: Stage, fingerprint: str, directory: Path) -> None:
-    """Check that a stage's directory is of the same recipe; write the recipe down if it is new."""
-    path = directory / "stage.json"
-    recipe = {"fingerprint": fingerprint, "num_steps": stage.num_steps, "settings": _recipe(stage.settings)}
-    if not path.is_file():
-        write_atomically(path, json.dumps(recipe, indent=1))
+def _check_recipe(stage: Stage, fingerprint: str, directory: Path) -> None:
+    """Check that the checkpoints in a stage's directory, if there are any, are of the same recipe.
+
+    Raises:
+      SbmError: naming what differs.
+    """
+    if not (directory / "stage.json").is_file() or not any((directory / "checkpoints").glob("[0-9]*")):
         return
     found = _read_recipe(directory)
     if found["fingerprint"] == fingerprint:
         return
-    old, new = _flat(found["settings"]), _flat(recipe["settings"])
+    old, new = _flat(found["settings"]), _flat(_recipe(stage.settings))
     changed = [f"{n}: was {old.get(n)!r}, is {new.get(n)!r}" for n in {**old, **new} if old.get(n) != new.get(n)]
     reason = "; ".join(changed[:5]) or "a stage it depends on has changed"
     raise SbmError(
@@ -287,20 +305,28 @@ def run_stages(
         raise unknown("stage (--stages)", name, names)
     marks = fingerprints(stages)
     for stage in stages:
-        _claim(stage, marks[stage.name], workdir / "stages" / stage.name)
+        _check_recipe(stage, marks[stage.name], workdir / "stages" / stage.name)
+        if stage.training:
+            make_optimizer(stage.training.optimizer, stage.num_steps)
+            parallel.check_batch_size(stage.training.batch_size, mesh, f"stage {stage.name!r}")
     products: dict[str, Params] = {}
     for stage in stages:
         if stage.name not in wanted:
             if any(stage.name in other.requires for other in stages if other.name in wanted):
                 products[stage.name] = load_product(stage.name, workdir)
             continue
-        checkpoints = Checkpoints(workdir / "stages" / stage.name)
+        directory = workdir / "stages" / stage.name
+        recipe = {"fingerprint": marks[stage.name], "num_steps": stage.num_steps, "settings": _recipe(stage.settings)}
+        write_atomically(directory / "stage.json", json.dumps(recipe, indent=1))
+        checkpoints = Checkpoints(directory)
         upstream = {name: products[name] for name in stage.requires}
-        if stage.training:
-            products[stage.name] = train(stage, upstream, checkpoints, workdir / "metrics", seed, mesh)
-        else:
-            products[stage.name] = _compute(stage, upstream, checkpoints, seed)
-        checkpoints.close()
+        try:
+            if stage.training:
+                products[stage.name] = train(stage, upstream, checkpoints, workdir / "metrics", seed, mesh)
+            else:
+                products[stage.name] = _compute(stage, upstream, checkpoints, seed)
+        finally:
+            checkpoints.close()
     return products
 
 
@@ -309,7 +335,7 @@ def _compute(stage: Stage, upstream: Mapping[str, Params], checkpoints: Checkpoi
     step = checkpoints.latest()
     if step is not None:
         return checkpoints.restore(step)
-    product = stage.init(stage_key(seed, stage.name), upstream)
+    product = stage.init(stage_keys(seed, stage.name).init, upstream)
     checkpoints.save(0, product)
     return product
 
@@ -321,9 +347,11 @@ def load_product(name: str, workdir: Path) -> Params:
       SbmError: if it is not complete.
     """
     directory = workdir / "stages" / name
-    num_steps = _read_recipe(directory)["num_steps"] if (directory / "stage.json").is_file() else None
-    checkpoints = Checkpoints(directory)
-    step = checkpoints.latest()
+    num_steps, step = None, None
+    if (directory / "stage.json").is_file() and (directory / "checkpoints").is_dir():
+        num_steps = _read_recipe(directory)["num_steps"]
+        checkpoints = Checkpoints(directory, read_only=True)
+        step = checkpoints.latest()
     if step is None or step != num_steps:
         raise SbmError(
             f"stage {name!r} is not complete in {workdir} (step {step or 0}); run the training command without "

@@ -5,6 +5,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from sbm_jax.storage import write_atomically
+
 
 class MetricWriter:
     """Appends one JSON object a line to `<directory>/<name>.jsonl`.
@@ -18,8 +20,7 @@ class MetricWriter:
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / f"{name}.jsonl"
         kept = [row for row in read_metrics(self._path) if row["step"] <= first_step] if first_step else []
-        with self._path.open("w", encoding="utf-8") as file:
-            file.writelines(json.dumps(row) + "\n" for row in kept)
+        write_atomically(self._path, "".join(json.dumps(row) + "\n" for row in kept))
         self._file = self._path.open("a", encoding="utf-8")
         self._tensorboard = _tensorboard_writer(directory / "tensorboard" / name)
 

@@ -35,7 +35,7 @@ def test_the_best_threshold_is_often_wrong(drawn, k):
     mask = masks[..., 0] > 0
     luminance = np.round(images @ [0.299, 0.587, 0.114]).astype(int)
     for values in (*np.moveaxis(images, -1, 0), luminance):
-        assert balanced_accuracy(values, mask) < 0.85
+        assert balanced_accuracy(values, mask) < 0.86
 
 
 def test_textures_have_contrast_at_the_scale_of_strokes(drawn):

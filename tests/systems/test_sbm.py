@@ -50,7 +50,8 @@ def products(system):
     """Fresh parameters, with the score network's zero output layer perturbed."""
     made = {}
     for stage in system.stages(DATASET):
-        made[stage.name] = stage.init(jax.random.key(0), made)
+        make = jax.jit(stage.init) if stage.training else stage.init
+        made[stage.name] = make(jax.random.key(0), made)
     noisy = jax.tree.map(
         lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), made[system.stage_names[2]]
     )
@@ -93,7 +94,7 @@ def test_losses_are_finite_and_reach_every_parameter(system, products):
     for stage in system.stages(DATASET):
         if stage.training:
             rows = jax.tree.map(lambda array: jnp.asarray(array)[:4], stage.rows(products))
-            (loss, _), gradient = jax.value_and_grad(stage.loss, has_aux=True)(
+            (loss, _), gradient = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))(
                 products[stage.name], products, jax.random.key(1), rows
             )
             assert np.isfinite(loss)

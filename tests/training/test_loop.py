@@ -30,12 +30,12 @@ TRAINING = TrainingConfig(
 
 def _loss(params, upstream, key, batch):
     noisy = batch["x"] + 0.1 * jax.random.normal(key, batch["x"].shape)
-    error = jnp.square(noisy @ params["kernel"] + params["bias"] + upstream["shift"] - batch["y"])
+    error = jnp.square(noisy @ params["kernel"] + params["bias"] + upstream["shift"]["value"] - batch["y"])
     return error.mean(), {"largest": error.max()}
 
 
 def _stages(training=TRAINING, extra=None):
-    shift = Stage("shift", {"version": 1}, lambda key, upstream: jnp.float32(0.25))
+    shift = Stage("shift", {"version": 1}, lambda key, upstream: {"value": jnp.float32(0.25)})
     fit = Stage(
         name="fit",
         settings={"learning_rate": training.optimizer.learning_rate, **(extra or {})},
@@ -81,7 +81,6 @@ def test_resumed_equals_unbroken_bit_for_bit(tmp_path, monkeypatch, stop_at):
     def save_then_die(self, step, state):
         save(self, step, state)
         if step == stop_at:
-            self._settle()
             raise Killed
 
     monkeypatch.setattr(Checkpoints, "save", save_then_die)
@@ -112,12 +111,12 @@ def test_one_device_equals_eight(tmp_path):
 def test_a_step_equals_pmap(tmp_path):
     """The oracle: `jax.pmap` with a mean over devices, given the same rows and the same random draws."""
     stage = _stages()[1]
-    key = loop.stage_key(0, "fit")
-    upstream = {"shift": jnp.float32(0.25)}
-    state = loop.init_state(stage, key, upstream)
+    keys = loop.stage_keys(0, "fit")
+    upstream = {"shift": {"value": jnp.float32(0.25)}}
+    state = loop.init_state(stage, keys.init, upstream)
     indices = np.arange(8, dtype=np.int32)
     batch = {"x": X[:8], "y": Y[:8]}
-    noise = 0.1 * jax.random.normal(jax.random.fold_in(key, 1), (8, 3))
+    noise = 0.1 * jax.random.normal(jax.random.fold_in(keys.steps, 0), (8, 3))
 
     def loss(params, x, y):
         return jnp.square(x @ params["kernel"] + params["bias"] + 0.25 - y).mean()
@@ -134,7 +133,7 @@ def test_a_step_equals_pmap(tmp_path):
 
     mesh = parallel.data_mesh()
     args = parallel.replicate((state, upstream, {"x": X, "y": Y}), mesh)
-    after, _ = loop.make_train_steps(stage, mesh)(*args, indices[None], key)
+    after, _ = loop.make_train_steps(stage, mesh)(*args, indices[None], keys.steps)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), after.params, expected)
 
 
