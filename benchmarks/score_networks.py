@@ -13,6 +13,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import absl.logging
 import jax
 import jax.numpy as jnp
 from absl import app, flags
@@ -78,6 +79,7 @@ def _run(workdir: Path, config, label: str, network: ScoreNetworkConfig, budget:
 
 def _main(argv: list[str]) -> None:
     del argv
+    absl.logging.set_verbosity(absl.logging.ERROR)  # of orbax and tensorflow-datasets
     try:
         workdir = Path(_WORKDIR.value)
         config = experiment.read_config(workdir)
