@@ -222,6 +222,7 @@ def _write(writer: MetricWriter, stage: Stage, pending: tuple[int, Mapping[str, 
 # MARK: All stages
 
 
+# But for rounding: they cut a stage into other dispatches, which XLA may compile differently.
 _NO_EFFECT = ("checkpoint_every", "validate_every")
 
 
