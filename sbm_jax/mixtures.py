@@ -2,6 +2,9 @@
 
 import functools
 import math
+import zipfile
+from collections.abc import Sequence
+from pathlib import Path
 from typing import NamedTuple
 
 import flax.struct
@@ -16,9 +19,12 @@ from sbm_jax.types import Array, Context, Key, ScoreFn
 # Accelerators would otherwise multiply with ten bits of mantissa.
 _einsum = functools.partial(jnp.einsum, precision="highest")
 
+# Variances below this (of entries of variance 1) are beyond float32 samples, and are taken as this.
+_LEAST_VARIANCE = 1e-10
+
 
 class Conditional(NamedTuple):
-    """The law of the unobserved modalities given the observed: a mixture per row.
+    """The law of the unobserved modalities given the observed: a mixture per row, as float64 NumPy arrays.
 
     Attributes:
       weights: posterior probabilities of the components [B, K].
@@ -26,9 +32,9 @@ class Conditional(NamedTuple):
       covariances: covariances [K, U*D, U*D].
     """
 
-    weights: Array
-    means: Array
-    covariances: Array
+    weights: np.ndarray
+    means: np.ndarray
+    covariances: np.ndarray
 
 
 @flax.struct.dataclass
@@ -93,21 +99,14 @@ class GaussianMixture:
 
         return score
 
-    def responsibilities(self, z: Array, modalities: np.ndarray | None = None) -> Array:
-        """Return p(k | z_A), the posterior probabilities of the components [B, K].
-
-        Args:
-          z: clean latents [B, M, D].
-          modalities: bool [M], the set A; all where None.
-        """
-        entries = self._entries(modalities)
+    def responsibilities(self, z: Array) -> Array:
+        """Return p(k | z), the posterior probabilities of the components [B, K], given clean latents [B, M, D]."""
         difference = z.reshape(len(z), 1, -1) - self.means.reshape(1, len(self.weights), -1)
-        covariances = self.covariances[:, entries][:, :, entries]
-        log_density, _ = _gaussians(difference[..., entries], covariances[None])
+        log_density, _ = _gaussians(difference, self.covariances[None])
         return jax.nn.softmax(log_density + jnp.log(self.weights)[None], axis=1)
 
-    def condition(self, z: Array, observed: np.ndarray) -> Conditional:
-        """Return the law of the unobserved modalities given the observed.
+    def condition(self, z: np.ndarray, observed: np.ndarray) -> Conditional:
+        """Return the law of the unobserved modalities given the observed, computed in float64.
 
         Args:
           z: latents [B, M, D]; unobserved entries are not read.
@@ -119,23 +118,43 @@ class GaussianMixture:
         observed = np.asarray(observed, bool)
         if observed.all():
             raise SbmError("condition: nothing is left to describe, because every modality is observed; leave one out.")
-        given, free = self._entries(observed), self._entries(~observed)
-        count, num_free = len(self.weights), int((~observed).sum())
-        means = self.means.reshape(1, count, -1)
-        z = jnp.where(observed[None, :, None], z, 0.0).reshape(len(z), 1, -1)
-        cross = self.covariances[:, free][:, :, given]
-        gain = jnp.linalg.solve(self.covariances[:, given][:, :, given], jnp.swapaxes(cross, 1, 2))
-        shift = _einsum("bko,kou->bku", (z - means)[..., given], gain)
-        covariances = self.covariances[:, free][:, :, free] - _einsum("kuo,kov->kuv", cross, gain)
-        weights = self.responsibilities(z.reshape(len(z), *self.means.shape[1:]), observed)
-        conditional_means = (means[..., free] + shift).reshape(len(z), count, num_free, -1)
-        return Conditional(weights, conditional_means, covariances)
+        weights, means, covariances = self._float64()
+        given = np.repeat(observed, means.shape[2])
+        flat_means = means.reshape(len(weights), -1)
+        difference = np.asarray(z, np.float64).reshape(len(z), 1, -1)[..., given] - flat_means[None, :, given]
+        factors = np.linalg.cholesky(covariances[:, given][:, :, given])
+        cross = np.linalg.solve(factors, covariances[:, given][:, :, ~given])  # L⁻¹ Σ_ou
+        white = np.linalg.solve(factors[None], difference[..., None])[..., 0]  # L⁻¹ (z_o - μ_o)
+        log_weights = np.log(weights) - 0.5 * np.sum(white**2, axis=2)
+        log_weights -= np.sum(np.log(np.einsum("kii->ki", factors)), axis=1)
+        unnormalised = np.exp(log_weights - log_weights.max(axis=1, keepdims=True))
+        conditional_means = flat_means[None, :, ~given] + np.einsum("bko,kou->bku", white, cross)
+        return Conditional(
+            weights=unnormalised / unnormalised.sum(axis=1, keepdims=True),
+            means=conditional_means.reshape(len(z), len(weights), -1, means.shape[2]),
+            covariances=covariances[:, ~given][:, :, ~given] - np.swapaxes(cross, 1, 2) @ cross,
+        )
 
-    def _entries(self, modalities: np.ndarray | None) -> np.ndarray:
-        """Return the flat positions of the entries of some modalities."""
-        _, num_modalities, size = self.means.shape
-        chosen = np.ones(num_modalities, bool) if modalities is None else np.asarray(modalities, bool)
-        return np.flatnonzero(np.repeat(chosen, size))
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the mean [M, D] and the covariance [M*D, M*D] of the whole mixture, in float64."""
+        weights, means, covariances = self._float64()
+        flat = means.reshape(len(weights), -1)
+        mean = weights @ flat
+        centred = flat - mean
+        covariance = np.einsum("k,kij->ij", weights, covariances) + (weights * centred.T) @ centred
+        return mean.reshape(means.shape[1:]), covariance
+
+    def standardized(self) -> "GaussianMixture":
+        """Return the mixture of the same latents after each entry was moved to mean 0 and scaled to variance 1."""
+        weights, means, covariances = self._float64()
+        mean, covariance = self.moments()
+        scale = np.sqrt(np.diagonal(covariance))
+        return GaussianMixture(
+            weights, (means - mean) / scale.reshape(mean.shape), covariances / scale[:, None] / scale[None]
+        )
+
+    def _float64(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        return tuple(np.asarray(array, np.float64) for array in (self.weights, self.means, self.covariances))
 
 
 def _gaussians(difference: Array, covariances: Array) -> tuple[Array, Array]:
@@ -157,3 +176,157 @@ def _gaussians(difference: Array, covariances: Array) -> tuple[Array, Array]:
     log_determinant = jnp.sum(jnp.log(jnp.diagonal(factors, axis1=-2, axis2=-1)), axis=-1)
     constant = 0.5 * difference.shape[-1] * math.log(2 * math.pi)
     return -0.5 * jnp.sum(white**2, axis=-1) - log_determinant - constant, gradient
+
+
+# MARK: One time for all entries
+
+
+@flax.struct.dataclass
+class SpectralMixture:
+    """A mixture in the eigenbases of its components: its score at one time for all entries needs no factorisation.
+
+    Of the n entries some may be left out, such as those that a conditional law is conditioned on: their rows of the
+    bases are 0, and the bases are filled up with columns of 0, of mean 0 and variance 1.
+
+    Attributes:
+      log_weights: log w [K].
+      means: Uᵀ μ [K, n].
+      bases: U [K, n, n], with the eigenvectors of the covariances as columns.
+      variances: the eigenvalues [K, n].
+    """
+
+    log_weights: Array
+    means: Array
+    bases: Array
+    variances: Array
+
+    def sample(self, key: Key, num_samples: int) -> Array:
+        """Return samples [N, n], 0 at the entries that are left out."""
+        component_key, noise_key = jax.random.split(key)
+        components = jax.random.categorical(component_key, self.log_weights, shape=(num_samples,))
+        noise = jax.random.normal(noise_key, (num_samples, self.means.shape[1]))
+        rotated = self.means[components] + jnp.sqrt(self.variances)[components] * noise
+        chosen = jax.nn.one_hot(components, len(self.log_weights))
+        return _einsum("nk,ni,kji->nj", chosen, rotated, self.bases)
+
+    def score(self, sde: SDE, z: Array, t: Array) -> Array:
+        """Return the exact score of the mixture diffused to time t, 0 at the entries that are left out.
+
+        Args:
+          sde: the process.
+          z: diffused latents [B, n]; entries that are left out are not read.
+          t: the time of all entries, a scalar.
+        """
+        alpha, sigma = sde.marginal(t)
+        difference = self._rotated(z) - alpha * self.means[None]
+        variances = alpha**2 * self.variances + sigma**2
+        posterior = self._posterior(difference, variances)
+        return -_einsum("bki,kji->bj", posterior[:, :, None] * difference / variances[None], self.bases)
+
+    def responsibilities(self, z: Array) -> Array:
+        """Return the posterior probabilities of the components [B, K], given clean latents [B, n]."""
+        return self._posterior(self._rotated(z) - self.means[None], self.variances)
+
+    def _rotated(self, z: Array) -> Array:
+        return _einsum("bj,kji->bki", z, self.bases)
+
+    def _posterior(self, difference: Array, variances: Array) -> Array:
+        exponent = jnp.sum(difference**2 / variances[None], axis=2) + jnp.sum(jnp.log(variances), axis=1)[None]
+        return jax.nn.softmax(self.log_weights[None] - 0.5 * exponent, axis=1)
+
+
+def spectral(weights: np.ndarray, means: np.ndarray, covariances: np.ndarray, entries: np.ndarray) -> SpectralMixture:
+    """Return a mixture, or several that share their covariances, in the eigenbases of the components.
+
+    Args:
+      weights: [..., K].
+      means: [..., K, m], over m of the entries.
+      covariances: [K, m, m], in units in which entries have a variance of about 1.
+      entries: bool [n], True at the m entries.
+    """
+    size, kept = len(entries), means.shape[-1]
+    eigenvalues, eigenvectors = np.linalg.eigh(covariances)
+    bases, variances = np.zeros((len(covariances), size, size)), np.ones((len(covariances), size))
+    bases[:, entries, :kept] = eigenvectors
+    variances[:, :kept] = np.maximum(eigenvalues, _LEAST_VARIANCE)
+    rotated = np.zeros((*means.shape[:-1], size))
+    rotated[..., :kept] = np.einsum("...kj,kji->...ki", means, eigenvectors)
+    log_weights = np.log(np.maximum(weights, np.finfo(np.float32).tiny))
+    return SpectralMixture(*(jnp.asarray(array, jnp.float32) for array in (log_weights, rotated, bases, variances)))
+
+
+# MARK: Where mixtures come from
+
+
+def random_mixture(
+    seed: int = 0, separations: Sequence[float] = (0.35, 0.8, 0.8), num_components: int = 5, size: int = 8
+) -> GaussianMixture:
+    """Return a standardised mixture with correlated modalities, of unequal weights, in float64.
+
+    With the defaults the first modality alone leaves the component open (its expected posterior probability is
+    0.66), and the first two settle it (0.98).
+
+    Args:
+      seed: seed of NumPy's generator.
+      separations: how far apart the means of each modality are, before standardising; M numbers.
+      num_components: K.
+      size: D.
+    """
+    rng = np.random.default_rng(seed)
+    entries = len(separations) * size
+    weights = rng.dirichlet(np.full(num_components, 8.0))
+    means = np.repeat(separations, size) * rng.normal(size=(num_components, entries))
+    factors = 0.3 * rng.normal(size=(num_components, entries, 4))
+    covariances = factors @ factors.transpose(0, 2, 1) + 0.25 * np.eye(entries)
+    return GaussianMixture(weights, means.reshape(num_components, len(separations), size), covariances).standardized()
+
+
+def read_mixture(path: Path) -> GaussianMixture:
+    """Read a mixture from an ``.npz`` file with `weights` [K], `means` [K, M, D], `covariances` [K, M*D, M*D].
+
+    Raises:
+      SbmError: if the file can not be read, or does not hold a mixture over two or more modalities.
+    """
+    names = ("weights", "means", "covariances")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            missing = [name for name in names if name not in file]
+            if missing:
+                raise SbmError(f"{path}: {', '.join(missing)} not found; expected the arrays {', '.join(names)}.")
+            weights, means, covariances = (np.asarray(file[name], np.float64) for name in names)
+    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+        raise SbmError(f"{path} can not be read as an .npz file of numbers: {error}") from error
+    _check(path, weights, means, covariances)
+    kept = weights > 0
+    covariances = (covariances + np.swapaxes(covariances, 1, 2)) / 2
+    return GaussianMixture(weights[kept] / weights.sum(), means[kept], covariances[kept])
+
+
+def _check(path: Path, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> None:
+    """Raise `SbmError` for what is not a mixture over two or more modalities."""
+    if means.ndim != 3 or min(means.shape) < 1 or means.shape[1] < 2:
+        raise SbmError(f"{path}: means must be [K, M, D] with two or more modalities, not {list(means.shape)}.")
+    count, modalities, size = means.shape
+    entries = modalities * size
+    for name, array, shape in (("weights", weights, (count,)), ("covariances", covariances, (count, entries, entries))):
+        if array.shape != shape:
+            raise SbmError(f"{path}: for these means {name} must be {list(shape)}, not {list(array.shape)}.")
+    for name, array in (("weights", weights), ("means", means), ("covariances", covariances)):
+        if not np.all(np.isfinite(array)):
+            raise SbmError(f"{path}: {name} must be finite.")
+    if np.any(weights < 0) or abs(weights.sum() - 1) > 1e-3:
+        raise SbmError(
+            f"{path}: weights must be 0 or more and sum to 1; the least is {weights.min():.3g}, their sum is "
+            f"{weights.sum():.6g}."
+        )
+    scale = np.sqrt(np.maximum(np.einsum("kii->ki", covariances), np.finfo(np.float64).tiny))
+    correlations = covariances / scale[:, :, None] / scale[:, None, :]
+    for k, matrix in enumerate(correlations):
+        if np.max(np.abs(matrix - matrix.T)) > 1e-4:
+            raise SbmError(f"{path}: covariances[{k}] is not symmetric.")
+        least = np.linalg.eigvalsh(matrix)[0]
+        if not least > 0:
+            raise SbmError(
+                f"{path}: covariances[{k}] is not positive definite: as correlations, its least eigenvalue is "
+                f"{least:.3g}. Add a little to its diagonal, or remove the component."
+            )

@@ -67,12 +67,15 @@ class Context:
       valid: bool [M, D], False on the padding of latents shorter than D.
       present: bool [B, M] or None (all present); an absent modality enters nobody's attention.
       embedding: float [B, E] or None, an embedding of the observed data.
+      rows: int [B] or None (0 to B - 1), the number of each row in the whole batch. A row's noise depends on its
+        number, so that a batch may be sampled in chunks.
     """
 
     observed: Array
     valid: Array
     present: Array | None = None
     embedding: Array | None = None
+    rows: Array | None = None
 
     @property
     def free(self) -> Array:
@@ -272,6 +275,9 @@ class System(Protocol):
         observed: Array,
         options: Any,
         num_samples: int = 1,
+        *,
+        strength: Array | float | None = None,
+        num_free: int | None = None,
     ) -> Generated:
         """Generate what is not observed.
 
@@ -282,4 +288,6 @@ class System(Protocol):
           observed: bool [B, M] or [M], True = given; what is not in `data` counts as not given.
           options: the sampler's options.
           num_samples: S, samples per row.
+          strength: of the guidance, a number or one for each row [B]; None for the system's own.
+          num_free: the largest number of unobserved modalities in a row, where it is known before tracing.
         """

@@ -5,7 +5,6 @@ likelihood. Normalisation is GroupNorm, so that no batch statistics travel with 
 BatchNorm).
 """
 
-import collections
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping
@@ -18,6 +17,7 @@ import numpy as np
 
 from sbm_jax.distributions import LIKELIHOODS
 from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.types import Array, Key, Modality, Params
 
 
@@ -252,14 +252,43 @@ KINDS: dict[str, tuple[Callable[..., nn.Module], Callable[..., nn.Module]]] = {
 }
 
 
+def make_encoder(modality: Modality, config: AutoencoderNetworkConfig) -> nn.Module:
+    """Return the encoder of a modality: [B, *shape] -> (mean, log variance) [B, D_m]."""
+    return _module(modality, config, 0)
+
+
+def make_decoder(modality: Modality, config: AutoencoderNetworkConfig) -> nn.Module:
+    """Return the decoder of a modality: [B, D_m] -> raw output [B, *shape]."""
+    return _module(modality, config, 1)
+
+
+def _module(modality: Modality, config: AutoencoderNetworkConfig, part: int) -> nn.Module:
+    return KINDS[modality.kind][part](modality, config.widths, jnp.dtype(config.dtype))
+
+
+def check_modality(modality: Modality, config: AutoencoderNetworkConfig) -> None:
+    """Raise `SbmError` for a modality that can not be encoded and decoded with these sizes."""
+    if modality.kind not in KINDS:
+        raise unknown(f"kind of modality {modality.name!r}:", modality.kind, KINDS)
+    if modality.likelihood not in LIKELIHOODS:
+        raise unknown(f"likelihood of modality {modality.name!r}:", modality.likelihood, LIKELIHOODS)
+    if modality.kind == "patch" and len(set(config.widths)) != 1:
+        raise SbmError(f"config.autoencoder.network.widths must be equal for kind 'patch': {config.widths}.")
+    if modality.kind != "mlp" and len(modality.shape) != 3:
+        raise SbmError(
+            f"modality {modality.name!r} of kind {modality.kind!r} needs the shape (height, width, channels), "
+            f"not {modality.shape}; use kind 'mlp' for vectors."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Autoencoders:
     """The autoencoders of all modalities as pure functions.
 
-    Parameters of modalities that differ in nothing but their name are stacked on a leading axis and are one entry of
-    the parameter dictionary. `batched` chooses how such a group is computed: one `vmap` over the stack (accelerators),
-    or one modality after the other (CPU, where a convolution under `vmap` is about nine times slower). The results
-    and the parameters are the same.
+    Attributes:
+      modalities: the modalities.
+      config: sizes.
+      batched: see `PerModality`.
     """
 
     modalities: tuple[Modality, ...]
@@ -268,83 +297,41 @@ class Autoencoders:
 
     def __post_init__(self):
         for modality in self.modalities:
-            if modality.kind not in KINDS:
-                raise unknown(f"kind of modality {modality.name!r}:", modality.kind, KINDS)
-            if modality.likelihood not in LIKELIHOODS:
-                raise unknown(f"likelihood of modality {modality.name!r}:", modality.likelihood, LIKELIHOODS)
-            if modality.kind == "patch" and len(set(self.config.widths)) != 1:
-                raise SbmError(
-                    f"config.autoencoder.network.widths must be equal for kind 'patch': {self.config.widths}."
-                )
-            if modality.kind != "mlp" and len(modality.shape) != 3:
-                raise SbmError(
-                    f"modality {modality.name!r} of kind {modality.kind!r} needs the shape (height, width, channels), "
-                    f"not {modality.shape}; use kind 'mlp' for vectors."
-                )
+            check_modality(modality, self.config)
 
     @property
-    def groups(self) -> dict[str, list[Modality]]:
-        """The modalities by parameter group, in order."""
-        groups = collections.defaultdict(list)
-        for modality in self.modalities:
-            key = (modality.kind, modality.shape, modality.latent_size)
-            groups[key].append(modality)
-        return {f"{'x'.join(map(str, shape))}_{kind}_{size}": g for (kind, shape, size), g in groups.items()}
-
-    def _module(self, modality: Modality, part: int) -> nn.Module:
-        anonymous = dataclasses.replace(modality, name="")
-        return KINDS[modality.kind][part](anonymous, self.config.widths, jnp.dtype(self.config.dtype))
+    def per_modality(self) -> PerModality:
+        """How parameters are stacked."""
+        return PerModality(self.modalities, self.batched)
 
     def init(self, key: Key) -> Params:
         """Return {group: {"encoder": ..., "decoder": ...}}, each leaf stacked over the group's modalities."""
-        index = {modality.name: i for i, modality in enumerate(self.modalities)}
 
-        def init_one(modality: Modality, number: Array) -> Params:
-            keys = jax.random.split(jax.random.fold_in(key, number))
+        def init_one(modality: Modality, key: Key) -> Params:
+            keys = jax.random.split(key)
             x, z = jnp.zeros((1, *modality.shape)), jnp.zeros((1, modality.latent_size))
             return {
-                "encoder": self._module(modality, 0).init(keys[0], x)["params"],
-                "decoder": self._module(modality, 1).init(keys[1], z)["params"],
+                "encoder": make_encoder(modality, self.config).init(keys[0], x)["params"],
+                "decoder": make_decoder(modality, self.config).init(keys[1], z)["params"],
             }
 
-        return {
-            name: jax.vmap(lambda number, m=group[0]: init_one(m, number))(
-                jnp.array([index[modality.name] for modality in group])
-            )
-            for name, group in self.groups.items()
-        }
-
-    def _apply(self, params: Params, inputs: Mapping[str, Array], part: int) -> dict[str, Any]:
-        """Apply the encoders (part 0) or decoders (part 1) to the modalities that are in `inputs`."""
-        outputs = {}
-        for name, group in self.groups.items():
-            chosen = [(i, modality) for i, modality in enumerate(group) if modality.name in inputs]
-            if not chosen:
-                continue
-            module, weights = self._module(group[0], part), params[name][("encoder", "decoder")[part]]
-
-            def apply(weights, x, module=module):
-                return module.apply({"params": weights}, x)
-
-            if self.batched:
-                rows = jnp.array([i for i, _ in chosen])
-                weights = weights if len(chosen) == len(group) else jax.tree.map(lambda w, r=rows: w[r], weights)
-                stacked = jax.vmap(apply)(weights, jnp.stack([inputs[m.name] for _, m in chosen]))
-                for row, (_, modality) in enumerate(chosen):
-                    outputs[modality.name] = jax.tree.map(lambda a, r=row: a[r], stacked)
-            else:
-                for i, modality in chosen:
-                    own = jax.tree.map(lambda w, i=i: w[i], weights)
-                    outputs[modality.name] = apply(own, inputs[modality.name])
-        return {m.name: outputs[m.name] for m in self.modalities if m.name in outputs}
+        return self.per_modality.init(key, init_one)
 
     def encode(self, params: Params, data: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
         """Return {name: (mean [B, D_m], log variance [B, D_m])} for the modalities in `data` (float, [B, *shape])."""
-        return self._apply(params, data, 0)
+
+        def encode(modality: Modality, weights: Params, x: Array) -> tuple[Array, Array]:
+            return make_encoder(modality, self.config).apply({"params": weights["encoder"]}, x)
+
+        return self.per_modality.apply(params, data, encode)
 
     def decode(self, params: Params, latents: Mapping[str, Array]) -> dict[str, Array]:
         """Return {name: raw decoder output [B, *shape]} for the modalities in `latents`."""
-        return self._apply(params, latents, 1)
+
+        def decode(modality: Modality, weights: Params, z: Array) -> Array:
+            return make_decoder(modality, self.config).apply({"params": weights["decoder"]}, z)
+
+        return self.per_modality.apply(params, latents, decode)
 
     def decode_mean(self, params: Params, latents: Mapping[str, Array]) -> dict[str, Array]:
         """Return {name: expected data [B, *shape]} for the modalities in `latents`."""

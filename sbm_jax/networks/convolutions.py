@@ -3,8 +3,8 @@
 XLA:CPU's convolution collapses on maps smaller than the kernel and on depthwise kernels: 3x3 on a 2x2 map is
 a hundred times slower than the matrix product that does the same work. Each such layer is a linear operator
 on the flattened map whose entries are taps of the kernel, so it is exactly a matrix product with that
-operator. One evaluation of the paper's UNet (dim 128, ten modalities, 64 rows, one core) is ten times faster
-for it.
+operator. A 3x3 convolution on a larger map takes half the time as products of matrices over transformed tiles.
+`python -m benchmarks.sampler_throughput` measures what the paper's UNet gains.
 
 The operators are functions of the kernels alone. In a `lax.scan` whose body closes over the parameters XLA
 moves their construction out of the loop, so that it is done once per sampling call; a test holds it to that.
@@ -15,7 +15,7 @@ kernel.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import flax.linen as nn
 import jax
@@ -111,10 +111,57 @@ def convolve_pointwise(x: Array, kernel: Array, window: Window) -> Array:
 def convolve_dense(x: Array, kernel: Array, window: Window) -> Array:
     """Return the convolution as one product with the dense operator [h·w·C, h'·w'·C']; see `convolve`."""
     batch, height, width, channels = x.shape
-    taps = window.taps(height, width)
-    operator = _with_zero_tap(kernel)[taps].transpose(0, 2, 1, 3)
-    y = _dot("bi,io->bo", x.reshape(batch, -1), operator.reshape(height * width * channels, -1))
+    taps = _with_zero_tap(kernel).transpose(1, 0, 2)
+    # One piece for each input position: a transpose of the whole would be left in the loop by XLA.
+    pieces = [taps[:, row] for row in window.taps(height, width)]
+    operator = jnp.concatenate([piece.reshape(channels, -1) for piece in pieces])
+    y = _dot("bi,io->bo", x.reshape(batch, -1), operator)
     return y.reshape(batch, window.output_size(height), window.output_size(width), -1)
+
+
+def convolve_winograd(x: Array, kernel: Array, window: Window) -> Array:
+    """Return the 3x3 convolution of a map whose sides are multiples of 4 by Winograd's F(4x4, 3x3); see `convolve`.
+
+    y = Aᵀ [(G g Gᵀ) ∘ (Bᵀ x B)] A for each 4x4 tile of the output: 36 products for each pair of channels instead of
+    144. The sum over channels makes them 36 products of matrices.
+
+    Reference:
+      Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016. https://arxiv.org/abs/1509.09308
+    """
+    del window
+    batch, height, width, channels = x.shape
+    rows, columns = height // 4, width // 4
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    tiles = jnp.stack([padded[:, 4 * i : 4 * i + 6, 4 * j : 4 * j + 6] for i, j in np.ndindex(rows, columns)])
+    spectra = _on_maps(_INPUT, x) @ tiles.transpose(2, 3, 0, 1, 4).reshape(36, -1)
+    operators = _on_maps(_KERNEL, kernel) @ kernel.reshape(9, -1)
+    products = _dot("pbc,pcd->pbd", spectra.reshape(36, -1, channels), operators.reshape(36, channels, -1))
+    y = _on_maps(_OUTPUT, x) @ products.reshape(36, -1)
+    return y.reshape(4, 4, rows, columns, batch, -1).transpose(4, 2, 0, 3, 1, 5).reshape(batch, height, width, -1)
+
+
+def _winograd_matrices(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return Bᵀ [6, 6], G [6, 3] and Aᵀ [4, 6] of F(4, 3) for five points; the sixth is ∞.
+
+    Polynomials are multiplied by evaluating them at the points and interpolating; this is the transpose of that.
+    """
+    inputs, kernel, output = np.zeros((6, 6)), np.zeros((6, 3)), np.zeros((4, 6))
+    for i, point in enumerate(points):
+        others = np.delete(points, i)
+        inputs[i, :5] = np.poly(others)[::-1]
+        kernel[i] = point ** np.arange(3) / np.prod(point - others)
+        output[:, i] = point ** np.arange(4)
+    inputs[5], kernel[5, 2], output[3, 5] = np.poly(points)[::-1], 1.0, 1.0
+    return inputs, kernel, output
+
+
+# With the usual points 0, ±1, ±2 rounding errors are four times as large; with these, hardly above a direct sum's.
+_INPUT, _KERNEL, _OUTPUT = _winograd_matrices((0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)))
+
+
+def _on_maps(matrix: np.ndarray, like: Array) -> Array:
+    """Return the matrix that applies `matrix` to both axes of a flattened map."""
+    return jnp.asarray(np.kron(matrix, matrix), like.dtype)
 
 
 def convolve_per_channel(x: Array, kernel: Array, window: Window) -> Array:
@@ -149,7 +196,7 @@ def _dot(subscripts: str, x: Array, operator: Array) -> Array:
 
 
 def select_form(
-    mode: str, window: Window, spatial: tuple[int, int], depthwise: bool, backend: str
+    mode: str, window: Window, spatial: tuple[int, int], depthwise: bool, backend: str, exact: bool = True
 ) -> Callable[[Array, Array, Window], Array]:
     """Return the form of a convolution that is fastest for its static shape.
 
@@ -160,6 +207,7 @@ def select_form(
       spatial: (h, w) of the input map.
       depthwise: whether each channel is convolved alone.
       backend: the name of the platform it will run on.
+      exact: whether operands are float32: transforms of tiles lose too much in a shorter type.
 
     Returns:
       `(x, kernel, window) -> y`; all forms agree to rounding.
@@ -177,7 +225,11 @@ def select_form(
         if math.prod(spatial) <= _LARGEST_DEPTHWISE_OPERATOR:
             return convolve_per_channel
         return convolve_shifted if window.stride == window.dilation == 1 else convolve
-    return convolve_dense if max(spatial) < window.kernel_size else convolve
+    # With a stride few taps fall on the padding, and the operator is small.
+    if max(spatial) < window.kernel_size + (window.stride > 1):
+        return convolve_dense
+    tiled = spatial[0] % 4 == spatial[1] % 4 == 0
+    return convolve_winograd if window == Window(3) and tiled and exact else convolve
 
 
 # MARK: Modules
@@ -222,7 +274,8 @@ class Conv(nn.Module):
         in_features = 1 if self.depthwise else x.shape[-1]
         init = uniform_init(in_features * size**2)
         kernel = self.param("kernel", init, (size, size, in_features, self.features))
-        form = select_form(self.mode, self.window, x.shape[1:3], self.depthwise, jax.default_backend())
+        exact = jnp.dtype(self.dtype).itemsize >= 4
+        form = select_form(self.mode, self.window, x.shape[1:3], self.depthwise, jax.default_backend(), exact)
         y = form(x.astype(self.dtype), kernel.astype(self.dtype), self.window)
         if self.use_bias:
             bias = self.param("bias", init, (self.features,))

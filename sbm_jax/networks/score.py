@@ -1,19 +1,18 @@
 """Score networks over the joint latents, and the one place where their output becomes a score.
 
-Every network maps `(z [B, M, D], t [B, M], observed [B, M], present, embedding)` to [B, M, D]. Each modality has its
-own time; an observed latent is clean and has time 0. What the output means is the business of `ScoreModel`.
+What goes in and out of a network is described in `base.ScoreNetwork`; what its output means is up to `ScoreModel`.
 """
 
 import dataclasses
 import functools
 from collections.abc import Callable
-from typing import Any
 
-import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.networks.base import ScoreNetwork
+from sbm_jax.networks.mlp import ResidualMLP
+from sbm_jax.networks.transformer import TokenTransformer
 from sbm_jax.networks.unet import UNet
 from sbm_jax.sde import SDE
 from sbm_jax.types import Array, Context, Key, Params, ScoreFn
@@ -46,133 +45,17 @@ class ScoreNetworkConfig:
         require(self.dtype in ("float32", "bfloat16"), "score.network.dtype", self.dtype, "'float32' or 'bfloat16'")
 
 
-def fourier_features(t: Array, size: int) -> Array:
-    """Return sin and cos of 2π f t for `size // 2` frequencies f from 1/4 to 64, geometric: [...] -> [..., size]."""
-    frequencies = jnp.geomspace(0.25, 64.0, size // 2)
-    angles = 2 * jnp.pi * t[..., None] * frequencies.reshape((1,) * t.ndim + (-1,))
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
-
-
-class ResidualMLP(nn.Module):
-    """A residual MLP over the concatenated latents, all modalities' times and the observed mask."""
-
-    width: int
-    depth: int
-    dropout: float = 0.0
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self,
-        z: Array,
-        t: Array,
-        observed: Array,
-        present: Array | None = None,
-        embedding: Array | None = None,
-        *,
-        train: bool = False,
-    ) -> Array:
-        """Return the network's output, float32 [B, M, D]."""
-        batch = z.shape[0]
-        if present is not None:
-            z = jnp.where(present[:, :, None], z, 0.0)
-        condition = [fourier_features(t, 32).reshape(batch, -1), observed.astype(jnp.float32)]
-        condition += [] if present is None else [present.astype(jnp.float32)]
-        condition += [] if embedding is None else [embedding]
-        condition = nn.silu(nn.Dense(128, dtype=self.dtype)(jnp.concatenate(condition, axis=-1)))
-        x = nn.Dense(self.width, dtype=self.dtype)(z.reshape(batch, -1)).astype(jnp.float32)
-        for _ in range(self.depth):
-            hidden = nn.LayerNorm()(x)
-            scale, shift = jnp.split(nn.Dense(2 * self.width, dtype=self.dtype)(condition), 2, axis=-1)
-            hidden = nn.silu(nn.Dense(self.width, dtype=self.dtype)(hidden * (1 + scale) + shift))
-            hidden = nn.Dropout(self.dropout, deterministic=not train)(hidden)
-            hidden = nn.Dense(self.width, dtype=self.dtype, kernel_init=nn.initializers.zeros)(hidden)
-            x = x + hidden.astype(jnp.float32)
-        output = nn.Dense(z.shape[1] * z.shape[2], kernel_init=nn.initializers.zeros)(nn.LayerNorm()(x))
-        return output.reshape(z.shape)
-
-
-class TokenTransformer(nn.Module):
-    """A transformer with one token per modality.
-
-    Observed tokens attend to observed ones only, so that what is computed from them does not depend on the step of a
-    sampler; all others attend to every present token. Each token is modulated by its own time (adaptive layer norm).
-    """
-
-    width: int
-    depth: int
-    dropout: float = 0.0
-    head_size: int = 32
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(
-        self,
-        z: Array,
-        t: Array,
-        observed: Array,
-        present: Array | None = None,
-        embedding: Array | None = None,
-        *,
-        train: bool = False,
-    ) -> Array:
-        """Return the network's output, float32 [B, M, D]."""
-        _, num_modalities, size = z.shape
-        # A matrix of its own for each modality on the way in and out: latent spaces have nothing in common.
-        project_in = self.param(
-            "project_in", nn.initializers.lecun_normal(batch_axis=0), (num_modalities, size, self.width)
-        )
-        project_out = self.param("project_out", nn.initializers.zeros, (num_modalities, self.width, size))
-        identity = self.param("identity", nn.initializers.normal(0.5), (num_modalities, self.width))
-        x = jnp.einsum("bmd,mdw->bmw", z, project_in) + identity[None]
-
-        condition = [fourier_features(t, 32), observed[:, :, None].astype(jnp.float32)]
-        if embedding is not None:
-            condition.append(jnp.broadcast_to(embedding[:, None], (*t.shape, embedding.shape[-1])))
-        condition = nn.silu(nn.Dense(128)(jnp.concatenate(condition, axis=-1)))
-        condition = nn.silu(nn.Dense(128)(condition))
-
-        sees = observed[:, None, :] | ~observed[:, :, None]  # [B, query, key]
-        if present is not None:
-            sees = sees & present[:, None, :]
-        for _ in range(self.depth):
-            x = self._block(x, condition, sees, train)
-        x = _modulated_norm(x, condition)
-        return jnp.einsum("bmw,mwd->bmd", x, project_out)
-
-    def _block(self, x: Array, condition: Array, sees: Array, train: bool) -> Array:
-        drop = nn.Dropout(self.dropout, deterministic=not train)
-        dense = functools.partial(nn.Dense, dtype=self.dtype)
-        small = nn.initializers.normal(1e-2)
-
-        heads = (*x.shape[:2], self.width // self.head_size, self.head_size)
-        qkv = dense(3 * self.width, use_bias=False)(_modulated_norm(x, condition))
-        query, key, value = (part.reshape(heads) for part in jnp.split(qkv, 3, axis=-1))
-        attended = jax.nn.dot_product_attention(query, key, value, mask=sees[:, None])
-        x = x + drop(dense(self.width, kernel_init=small)(attended.reshape(x.shape)).astype(jnp.float32))
-
-        hidden = nn.gelu(dense(4 * self.width)(_modulated_norm(x, condition)))
-        return x + drop(dense(self.width, kernel_init=small)(hidden).astype(jnp.float32))
-
-
-def _modulated_norm(x: Array, condition: Array) -> Array:
-    """Layer norm whose scale and shift come from the condition; called inside a compact module."""
-    width = x.shape[-1]
-    scale, shift = jnp.split(nn.Dense(2 * width, kernel_init=nn.initializers.zeros)(condition), 2, axis=-1)
-    return nn.LayerNorm(use_bias=False, use_scale=False)(x) * (1 + scale) + shift
-
-
-def _transformer(config: ScoreNetworkConfig) -> nn.Module:
+def _transformer(config: ScoreNetworkConfig) -> ScoreNetwork:
     if config.width % 32:
         raise SbmError(f"config.score.network.width of the transformer must be a multiple of 32, not {config.width}.")
     return TokenTransformer(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype))
 
 
-def _mlp(config: ScoreNetworkConfig) -> nn.Module:
+def _mlp(config: ScoreNetworkConfig) -> ScoreNetwork:
     return ResidualMLP(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype))
 
 
-def _unet(config: ScoreNetworkConfig) -> nn.Module:
+def _unet(config: ScoreNetworkConfig) -> ScoreNetwork:
     return UNet(
         config.width,
         dtype=jnp.dtype(config.dtype),
@@ -181,7 +64,7 @@ def _unet(config: ScoreNetworkConfig) -> nn.Module:
     )
 
 
-NETWORKS: dict[str, Callable[[ScoreNetworkConfig], nn.Module]] = {
+NETWORKS: dict[str, Callable[[ScoreNetworkConfig], ScoreNetwork]] = {
     "transformer": _transformer,
     "mlp": _mlp,
     "unet": _unet,
@@ -201,7 +84,7 @@ class ScoreModel:
     Reference: T. Salimans and J. Ho, "Progressive Distillation", 2022, appendix D. https://arxiv.org/abs/2202.00512
     """
 
-    network: nn.Module
+    network: ScoreNetwork
     sde: SDE
     prediction: str = "velocity"
 
@@ -227,8 +110,7 @@ class ScoreModel:
         """
         alpha, sigma = (x[:, :, None] for x in self.sde.marginal(t))
         # An observed latent is clean: nothing is to be rescaled.
-        norm = jnp.where(context.observed[:, :, None], 1.0, jnp.sqrt(alpha**2 + sigma**2))
-        scaled = z / norm
+        scaled = jnp.where(context.observed[:, :, None], z, z / jnp.sqrt(alpha**2 + sigma**2))
         output = self.network.apply(
             {"params": params},
             scaled,
@@ -238,19 +120,39 @@ class ScoreModel:
             context.embedding,
             train=dropout_key is not None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
-        ).astype(jnp.float32)
+        )
+        return self._as_noise(output, scaled, alpha, sigma)
+
+    def _as_noise(self, output: Array, scaled: Array, alpha: Array, sigma: Array) -> Array:
         if self.prediction == "velocity":
-            return (sigma * scaled + alpha * output) / norm
+            return (sigma * scaled + alpha * output) / jnp.sqrt(alpha**2 + sigma**2)
         return -sigma * output if self.prediction == "score" else output
 
-    def bind(self, params: Params, context: Context) -> ScoreFn:
-        """Return the score function for one sampling call: s = -ε̂ / σ on free entries, 0 elsewhere."""
+    def bind(self, params: Params, context: Context, z_observed: Array, num_free: int | None = None) -> ScoreFn:
+        """Return the score function of one sampling call: s = -ε̂ / σ on free entries, 0 elsewhere.
+
+        What does not change between its steps is computed here, once. The function takes the time of all unobserved
+        modalities to be one, as it is inside a step: the largest of the times that it is given.
+
+        Args:
+          params: the network's parameters.
+          context: see `Context`.
+          z_observed: the clean latents [B, M, D] that are held fixed, of which only observed entries are read; the
+            score function does not look at observed entries of its own argument.
+          num_free: the largest number of unobserved modalities in a row, a static bound that spares computing the
+            others where the network can; None for M.
+        """
+        apply = functools.partial(self.network.apply, {"params": params})
+        arguments = (context.observed, context.present, context.embedding, num_free)
+        prepared = apply(z_observed, *arguments, method="prepare")
 
         def score_fn(key: Key, z: Array, t: Array) -> Array:
             del key
-            free = context.free
-            sigma = jnp.where(free, self.sde.marginal(t)[1][:, :, None], 1.0)
-            return jnp.where(free, -self.noise(params, z, t, context) / sigma, 0.0)
+            time = jnp.max(t)
+            alpha, sigma = self.sde.marginal(time)
+            scaled = z / jnp.sqrt(alpha**2 + sigma**2)
+            noise = self._as_noise(apply(prepared, scaled, time, method="denoise"), scaled, alpha, sigma)
+            return jnp.where(context.free, -noise / sigma, 0.0)
 
         return score_fn
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from sbm_jax.errors import SbmError
+from sbm_jax.networks.base import ScoreNetwork
 from sbm_jax.networks.convolutions import Conv, Window, uniform_init
 from sbm_jax.types import Array
 
@@ -141,7 +142,7 @@ def _softmax_attention(query: Array, key: Array, value: Array) -> Array:
     return jnp.einsum("bhpq,bqhd->bphd", weights, value.astype(jnp.float32))
 
 
-class UNet(nn.Module):
+class UNet(ScoreNetwork):
     """The score network of the paper, over latents as h x w maps with h·w = D and modalities as channels.
 
     It knows one diffusion time, the latest of a row's modalities; which of them are clean it is told by

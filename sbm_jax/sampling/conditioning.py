@@ -2,9 +2,10 @@
 
 A conditioning says what stands in the place of observed entries when the network is asked, which times the
 network is told, and whether observed entries take part in the moves of a step. With the *exact* score of a
-mixture, the three single-time ways are biased however many steps are taken (one of three modalities observed:
-total variation of the mode weights about 0.3); `per_modality` is right to 0.01. They are here for
-reproduction and for networks that know one time.
+mixture, `clean`, `replacement` and `reference` are biased however many steps are taken (one of three modalities
+observed: total variation of the mode weights about 0.3); `per_modality` is right to 0.01. They are here for
+reproduction and for networks that know one time. `particles` needs no other network than they do, and becomes
+right as its particles grow (see `sampling.particles`).
 """
 
 import dataclasses
@@ -18,7 +19,7 @@ from sbm_jax.sampling.noise import row_normal
 from sbm_jax.sde import SDE
 from sbm_jax.types import Array, Context, Key, ScoreFn
 
-HoldFn = Callable[[Key, Array, Array, Array], Array]
+HoldFn = Callable[[Array, Array, Array, Array], Array]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,34 +27,36 @@ class Conditioning:
     """How observed entries enter a step.
 
     Attributes:
-      hold_fn: `(key, z_observed [B, M, D], α, σ) -> [B, M, D]`, what stands in the place of observed entries
-        at the level (α, σ).
+      hold_fn: `(noise [B, M, D], z_observed [B, M, D], α, σ) -> [B, M, D]`, what stands in the place of observed
+        entries at the level (α, σ), given standard normal noise.
       own_times: whether the network is told time 0 for observed modalities; else one time for all.
       moves_observed: whether observed entries are set at the start of a step only and then move with the rest
         until the step ends, with Langevin steps that are sized by batch means over all entries.
+      filters: whether each row runs a particle filter, with a noised path of the observed entries, instead.
     """
 
     hold_fn: HoldFn
     own_times: bool = False
     moves_observed: bool = False
+    filters: bool = False
 
     def bind_context(self, context: Context) -> Context:
         """Return the context for the score network: one that is told a single time knows no observed set."""
         return context if self.own_times else context.replace(observed=jnp.zeros_like(context.observed))
 
 
-def _clean(key: Key, z_observed: Array, alpha: Array, sigma: Array) -> Array:
-    del key, alpha, sigma
+def _clean(noise: Array, z_observed: Array, alpha: Array, sigma: Array) -> Array:
+    del noise, alpha, sigma
     return z_observed
 
 
-def _replacement(key: Key, z_observed: Array, alpha: Array, sigma: Array) -> Array:
-    return alpha * z_observed + sigma * row_normal(key, z_observed.shape)
+def _replacement(noise: Array, z_observed: Array, alpha: Array, sigma: Array) -> Array:
+    return alpha * z_observed + sigma * noise
 
 
-def _reference(key: Key, z_observed: Array, alpha: Array, sigma: Array) -> Array:
+def _reference(noise: Array, z_observed: Array, alpha: Array, sigma: Array) -> Array:
     # The authors' code has z_o itself where the noise should be.
-    del key
+    del noise
     return (alpha + sigma) * z_observed
 
 
@@ -61,12 +64,14 @@ per_modality = Conditioning(_clean, own_times=True)
 clean = Conditioning(_clean)
 replacement = Conditioning(_replacement)
 reference = Conditioning(_reference, moves_observed=True)
+particles = Conditioning(_clean, filters=True)
 
 CONDITIONINGS: dict[str, Conditioning] = {
     "per_modality": per_modality,
     "clean": clean,
     "replacement": replacement,
     "reference": reference,
+    "particles": particles,
 }
 
 
@@ -119,7 +124,8 @@ def make_dynamics(
     moving = jnp.broadcast_to(context.valid[None], given.shape) if conditioning.moves_observed else context.free
 
     def hold(key: Key, z: Array, alpha: Array, sigma: Array) -> Array:
-        return jnp.where(given, conditioning.hold_fn(key, z_observed, alpha, sigma), z)
+        noise = row_normal(key, z_observed.shape, context.rows)
+        return jnp.where(given, conditioning.hold_fn(noise, z_observed, alpha, sigma), z)
 
     def conditional_score(key: Key, z: Array, t: Array) -> Array:
         hold_key, score_key = jax.random.split(key)
@@ -129,7 +135,7 @@ def make_dynamics(
         return jnp.where(moving, score_fn(score_key, z, times), 0.0)
 
     def noise(key: Key) -> Array:
-        return jnp.where(moving, row_normal(key, z_observed.shape), 0.0)
+        return jnp.where(moving, row_normal(key, z_observed.shape, context.rows), 0.0)
 
     def langevin(noise: Array, score: Array, scale: Array) -> tuple[Array, Array]:
         return batch_langevin(noise, score) if conditioning.moves_observed else row_langevin(score, scale, moving)

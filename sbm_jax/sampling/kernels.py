@@ -137,10 +137,12 @@ class State:
     Attributes:
       z: the current sample [B, ...].
       previous: the prediction of clean data at the previous step [B, ...], for multistep solvers; else None.
+      log_weights: unnormalised log weights of a particle filter [rows, particles]; else None.
     """
 
     z: Array
     previous: Array | None = None
+    log_weights: Array | None = None
 
 
 Kernel = Callable[[Key, State, Step, Dynamics], State]
@@ -159,8 +161,13 @@ def euler_maruyama(key: Key, state: State, step: Step, dynamics: Dynamics) -> St
     score_key, noise_key = jax.random.split(key)
     score = dynamics.score_fn(score_key, state.z, step.t)
     mean = state.z + step.dt * (step.diffusion_squared * score - step.drift * state.z)
-    scale = jnp.sqrt(step.diffusion_squared * step.dt)
+    scale = euler_maruyama_scale(step)
     return state.replace(z=_draw(mean, scale, dynamics.noise_fn(noise_key), step))
+
+
+def euler_maruyama_scale(step: Step) -> Array:
+    """Return the standard deviation g √Δt of an Euler-Maruyama step."""
+    return jnp.sqrt(step.diffusion_squared * step.dt)
 
 
 def langevin_corrector(snr: float, at_next: bool) -> Kernel:
@@ -245,7 +252,8 @@ def dpm_solver_pp_2m(key: Key, state: State, step: Step, dynamics: Dynamics) -> 
     Reference: C. Lu et al., "DPM-Solver++", 2022, algorithm 2. https://arxiv.org/abs/2211.01095
     """
     data, extrapolated = _extrapolated(key, state, step, dynamics)
-    return State(step.sigma_next / step.sigma * state.z + step.data_weight * extrapolated, data)
+    z = step.sigma_next / step.sigma * state.z + step.data_weight * extrapolated
+    return state.replace(z=z, previous=data)
 
 
 def sde_dpm_solver_pp_2m(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
@@ -259,13 +267,23 @@ def sde_dpm_solver_pp_2m(key: Key, state: State, step: Step, dynamics: Dynamics)
     score_key, noise_key = jax.random.split(key)
     data, extrapolated = _extrapolated(score_key, state, step, dynamics)
     mean, scale = ancestral(state.z, extrapolated, step)
-    return State(_draw(mean, scale, dynamics.noise_fn(noise_key), step), data)
+    return state.replace(z=_draw(mean, scale, dynamics.noise_fn(noise_key), step), previous=data)
 
 
 def ancestral(z: Array, data: Array, step: Step) -> tuple[Array, Array]:
     """Return mean and standard deviation of q(z_s | z_t, z_0 = data), for s < t."""
-    decay = step.sigma_next * step.alpha / (step.sigma * step.alpha_next)  # e^-h
-    # 1 - e^-2h = (1 - e^-h)(1 + e^-h), whose first factor comes without cancellation from `data_weight`.
-    variance = step.data_weight / step.alpha_next * (1 + decay)
+    decay, variance = _decay_and_variance(step)
     mean = step.sigma_next / step.sigma * decay * z + step.alpha_next * variance * data
     return mean, step.sigma_next * jnp.sqrt(variance)
+
+
+def ancestral_scale(step: Step) -> Array:
+    """Return the standard deviation σ_s √(1 - e^-2h) of q(z_s | z_t, z_0), for s < t."""
+    return step.sigma_next * jnp.sqrt(_decay_and_variance(step)[1])
+
+
+def _decay_and_variance(step: Step) -> tuple[Array, Array]:
+    """Return e^-h and 1 - e^-2h."""
+    decay = step.sigma_next * step.alpha / (step.sigma * step.alpha_next)
+    # 1 - e^-2h = (1 - e^-h)(1 + e^-h), whose first factor comes without cancellation from `data_weight`.
+    return decay, step.data_weight / step.alpha_next * (1 + decay)

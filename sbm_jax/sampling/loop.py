@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from sbm_jax.errors import SbmError, unknown
+from sbm_jax.sampling import particles
 from sbm_jax.sampling.conditioning import CONDITIONINGS, make_dynamics
 from sbm_jax.sampling.grids import GRIDS
 from sbm_jax.sampling.kernels import Dynamics, State, Step, make_steps
@@ -16,6 +17,10 @@ from sbm_jax.sampling.resampling import resampled
 from sbm_jax.sampling.solvers import SOLVERS, Solver, check_stability
 from sbm_jax.sde import SDE
 from sbm_jax.types import Array, Context, Key, ScoreFn, ScoreTransform
+
+STARTS = ("prior", "gaussian")
+
+_UNROLLED_STEPS = 32  # the most steps that are unrolled by themselves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,7 +37,11 @@ class SamplerOptions:
       snr: ratio of step to noise in Langevin moves.
       corrector_steps: Langevin moves per step, for the solvers that have them.
       resampling: how often each interval is taken, with noise added again in between; 1 is once.
-      unroll: steps per iteration of the compiled loop; `num_steps` unrolls it all.
+      num_particles: K, particles of each row with the conditioning ``"particles"``.
+      start: ``"prior"``, or ``"gaussian"`` for a draw that treats all latents as jointly Gaussian; at a start_time
+        below 1 the latter spares the first steps (`starts.gaussian_conditional`).
+      unroll: steps per iteration of the compiled loop; `num_steps` unrolls it all, 0 chooses (`automatic_unroll`).
+      chunk_size: rows that are sampled at a time, one chunk after another; 0 chooses.
       divergence_bound: a row with an entry beyond this many standard deviations of the prior has diverged.
     """
 
@@ -45,7 +54,10 @@ class SamplerOptions:
     snr: float = 0.16
     corrector_steps: int = 1
     resampling: int = 1
-    unroll: int = 1
+    num_particles: int = 16
+    start: str = "prior"
+    unroll: int = 0
+    chunk_size: int = 0
     divergence_bound: float = 100.0
 
     def __post_init__(self) -> None:
@@ -54,12 +66,16 @@ class SamplerOptions:
             ("solver", self.solver, SOLVERS),
             ("grid", self.grid, GRIDS),
             ("conditioning", self.conditioning, CONDITIONINGS),
+            ("start", self.start, STARTS),
         ):
             if name not in known:
                 raise unknown(kind, name, known)
-        for field in ("num_steps", "corrector_steps", "resampling", "unroll"):
+        for field in ("num_steps", "corrector_steps", "resampling", "num_particles"):
             if getattr(self, field) < 1:
                 raise SbmError(f"sampler: {field} must be at least 1, not {getattr(self, field)}.")
+        for field in ("unroll", "chunk_size"):
+            if getattr(self, field) < 0:
+                raise SbmError(f"sampler: {field} must be 0 (automatic) or more, not {getattr(self, field)}.")
         for field in ("snr", "divergence_bound"):
             if not getattr(self, field) > 0:
                 raise SbmError(f"sampler: {field} must be positive, not {getattr(self, field)}.")
@@ -93,11 +109,13 @@ def sample(
     context: Context,
     options: SamplerOptions | None = None,
     transforms: Sequence[ScoreTransform] = (),
+    start: Array | None = None,
 ) -> SampleResult:
     """Sample the unobserved latents given the observed ones.
 
     Each row has its own observed set, and its sample does not depend on the other rows (except with the
-    conditioning ``"reference"``). Memory does not grow with the number of steps.
+    conditioning ``"reference"``): with `context.rows`, a batch that is sampled in chunks gives the samples of the
+    whole. Memory does not grow with the number of steps.
 
     Args:
       score_fn: the score, bound to `bind_context(options, context)`.
@@ -106,33 +124,77 @@ def sample(
       z_observed: clean latents [B, M, D]; only observed, valid entries are read.
       context: observed sets [B, M] (or [M] for all rows) and padding.
       options: static choices; the defaults where None.
-      transforms: guidance, applied to the score function in this order.
+      transforms: guidance, applied to the score function in this order, with the rows of `bind_context`.
+      start: clean latents [B, M, D] whose unobserved entries, diffused to `options.start_time`, take the place of
+        the prior; see `starts.gaussian_conditional`.
 
     Raises:
-      SbmError: on shapes that do not fit, or a step size at which the solver is unstable.
+      SbmError: on shapes or choices that do not fit, or a step size at which the solver is unstable.
     """
     options = SamplerOptions() if options is None else options
-    context = _checked(context, z_observed)
+    context = _checked(context, z_observed, start)
+    conditioning = CONDITIONINGS[options.conditioning]
+    if conditioning.filters and start is not None:
+        raise SbmError(
+            "sample: the particles of conditioning 'particles' begin at the prior, before anything is known of the "
+            "observed entries; leave `start` out."
+        )
+    solver, steps = _plan(sde, options)
+    first = jax.tree.map(lambda values: values[0], steps)
+    prior_scale = jnp.sqrt(first.alpha**2 + first.sigma**2)
+    bound = options.divergence_bound * prior_scale
+    given = context.observed[:, :, None] & context.valid[None]
+    z_observed = jnp.where(given, jnp.asarray(z_observed, jnp.float32), 0.0)
+    rows = particles.repeat_rows(context, options.num_particles) if conditioning.filters else context
+    for transform in transforms:
+        score_fn = transform(score_fn, rows)
+
+    init_key, loop_key, path_key, choice_key = jax.random.split(key, 4)
+    noise = row_normal(init_key, (len(rows.observed), *z_observed.shape[1:]), rows.rows)
+    if conditioning.filters:
+        z = particles.start(path_key, prior_scale * noise, z_observed, context, first)
+        solver = particles.filtered(solver, options.num_particles, z_observed, context, bound)
+        dynamics = make_dynamics(conditioning, score_fn, sde, z, conditioning.bind_context(rows))
+    else:
+        z = prior_scale * noise if start is None else first.alpha * start + first.sigma * noise
+        z = jnp.where(context.free, z, z_observed)
+        dynamics = make_dynamics(conditioning, score_fn, sde, z_observed, context)
+    unroll = options.unroll or automatic_unroll(len(steps.index), jax.default_backend())
+    state, diverged = integrate(solver, dynamics, steps, loop_key, solver.init(z), bound, unroll)
+    if conditioning.filters:
+        z, diverged = particles.choose(choice_key, state, context)
+    else:
+        z = state.z
+    z = jnp.where(context.free, jnp.where(diverged[:, None, None], jnp.nan, z), z_observed)
+    return SampleResult(z, jnp.int32(len(steps.index) * solver.evaluations), diverged)
+
+
+def automatic_unroll(num_steps: int, backend: str) -> int:
+    """Return how many steps one iteration of the compiled loop takes.
+
+    A GPU launches a short loop as one graph once it is unrolled, where a loop waits for the host in every step. A
+    CPU gains nothing, and compiles for longer.
+
+    Args:
+      num_steps: steps of the loop.
+      backend: the name of JAX's backend.
+    """
+    return num_steps if backend == "gpu" and num_steps <= _UNROLLED_STEPS else 1
+
+
+def _plan(sde: SDE, options: SamplerOptions) -> tuple[Solver, Step]:
+    """Return the solver and the constants of all its steps.
+
+    Raises:
+      SbmError: on a step size at which the solver is unstable.
+    """
     solver = SOLVERS[options.solver](options.snr, options.corrector_steps)
     times = GRIDS[options.grid](sde, options.num_steps, options.start_time, options.end_time)
     if solver.explicit:
         check_stability(sde, times)
     if options.resampling > 1:
         solver = resampled(solver, options.resampling)
-    steps = make_steps(sde, times, solver.repeats)
-    for transform in transforms:
-        score_fn = transform(score_fn, context)
-
-    given = context.observed[:, :, None] & context.valid[None]
-    z_observed = jnp.where(given, jnp.asarray(z_observed, jnp.float32), 0.0)
-    init_key, loop_key = jax.random.split(key)
-    prior_scale = jnp.sqrt(steps.alpha[0] ** 2 + steps.sigma[0] ** 2)
-    z = jnp.where(context.free, prior_scale * row_normal(init_key, z_observed.shape), z_observed)
-    dynamics = make_dynamics(CONDITIONINGS[options.conditioning], score_fn, sde, z_observed, context)
-    bound = options.divergence_bound * prior_scale
-    state, diverged = integrate(solver, dynamics, steps, loop_key, solver.init(z), bound, options.unroll)
-    z = jnp.where(context.free, jnp.where(diverged[:, None, None], jnp.nan, state.z), z_observed)
-    return SampleResult(z, jnp.int32(len(steps.index) * solver.evaluations), diverged)
+    return solver, make_steps(sde, times, solver.repeats)
 
 
 def integrate(
@@ -172,12 +234,18 @@ def integrate(
 def bind_context(options: SamplerOptions, context: Context) -> Context:
     """Return the context that a score network is to be bound to for these options.
 
-    Conditionings with a single time need a network that knows no observed set.
+    Conditionings with a single time need a network that knows no observed set; with ``"particles"`` its rows are
+    the particles, B * K of them.
+
+    Raises:
+      SbmError: with ``"particles"``, if `observed` is not given per row.
     """
-    return CONDITIONINGS[options.conditioning].bind_context(context)
+    conditioning = CONDITIONINGS[options.conditioning]
+    rows = particles.repeat_rows(context, options.num_particles) if conditioning.filters else context
+    return conditioning.bind_context(rows)
 
 
-def _checked(context: Context, z_observed: Array) -> Context:
+def _checked(context: Context, z_observed: Array, start: Array | None) -> Context:
     """Return the context with an observed set per row.
 
     Raises:
@@ -194,6 +262,10 @@ def _checked(context: Context, z_observed: Array) -> Context:
         )
     if jnp.shape(context.valid) != (modalities, size):
         raise SbmError(f"sample: valid must be [{modalities}, {size}], not {list(jnp.shape(context.valid))}.")
+    if context.rows is not None and jnp.shape(context.rows) != (rows,):
+        raise SbmError(f"sample: rows must be int [{rows}], not {list(jnp.shape(context.rows))}.")
+    if start is not None and jnp.shape(start) != jnp.shape(z_observed):
+        raise SbmError(f"sample: start must be {list(jnp.shape(z_observed))}, not {list(jnp.shape(start))}.")
     if observed.ndim == 1:
         observed = observed[None]
     return context.replace(observed=jnp.broadcast_to(observed, (rows, modalities)), valid=jnp.asarray(context.valid))

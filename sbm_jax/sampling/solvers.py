@@ -9,7 +9,7 @@ import numpy as np
 
 from sbm_jax.errors import SbmError
 from sbm_jax.sampling import kernels
-from sbm_jax.sampling.kernels import Kernel, State
+from sbm_jax.sampling.kernels import Kernel, State, Step
 from sbm_jax.sde import SDE
 from sbm_jax.types import Array
 
@@ -32,6 +32,7 @@ class Solver:
       init: makes the state from the initial sample.
       repeats: how often each interval of the grid is taken.
       explicit: whether a step is an explicit Euler step in time, unstable when it is long.
+      scale_fn: `step -> standard deviation` of a step that is one Gaussian draw; None where it is not one.
     """
 
     kernels: tuple[Kernel, ...]
@@ -39,6 +40,7 @@ class Solver:
     init: Callable[[Array], State] = _plain_state
     repeats: int = 1
     explicit: bool = False
+    scale_fn: Callable[[Step], Array] | None = None
 
 
 SolverFactory = Callable[[float, int], Solver]
@@ -46,7 +48,7 @@ SolverFactory = Callable[[float, int], Solver]
 
 def _euler_maruyama(snr: float, corrector_steps: int) -> Solver:
     del snr, corrector_steps
-    return Solver((kernels.euler_maruyama,), evaluations=1, explicit=True)
+    return Solver((kernels.euler_maruyama,), evaluations=1, explicit=True, scale_fn=kernels.euler_maruyama_scale)
 
 
 def _predictor_corrector(snr: float, corrector_steps: int) -> Solver:
@@ -84,7 +86,8 @@ def _dpm_solver_pp_2m(snr: float, corrector_steps: int) -> Solver:
 
 def _sde_dpm_solver_pp_2m(snr: float, corrector_steps: int) -> Solver:
     del snr, corrector_steps
-    return Solver((kernels.sde_dpm_solver_pp_2m,), evaluations=1, init=_multistep_state)
+    move = kernels.sde_dpm_solver_pp_2m
+    return Solver((move,), evaluations=1, init=_multistep_state, scale_fn=kernels.ancestral_scale)
 
 
 SOLVERS: dict[str, SolverFactory] = {

@@ -29,7 +29,7 @@ def params(autoencoders):
 
 
 def test_equal_modalities_share_a_stack_and_start_differently(autoencoders, params):
-    assert [[m.name for m in group] for group in autoencoders.groups.values()] == [
+    assert [[m.name for m in group] for group in autoencoders.per_modality.groups.values()] == [
         ["a", "b"],
         ["words"],
         ["c"],

@@ -29,12 +29,6 @@ def make_mixture(components: int, modalities: int, size: int, seed: int = 0) -> 
     return GaussianMixture(*(jnp.asarray(array, jnp.float32) for array in arrays))
 
 
-@functools.partial(jax.jit, static_argnums=2)
-def condition(mixture, z, observed):
-    """`GaussianMixture.condition`, compiled; `observed` is a tuple."""
-    return mixture.condition(z, np.array(observed))
-
-
 draw_exactly = jax.jit(GaussianMixture.sample, static_argnums=2)
 responsibilities = jax.jit(GaussianMixture.responsibilities)
 

@@ -13,6 +13,7 @@ from sbm_jax.sampling import SOLVERS, SamplerOptions, sample
 from sbm_jax.sampling.conditioning import CONDITIONINGS, make_dynamics
 from sbm_jax.sampling.grids import GRIDS
 from sbm_jax.sampling.kernels import make_steps
+from sbm_jax.sampling.loop import automatic_unroll
 from sbm_jax.sampling.noise import row_normal
 from sbm_jax.sde import VE, VP, SubVP
 from sbm_jax.types import Context
@@ -48,7 +49,7 @@ EXACT = {
 def test_conditional_moments_of_a_gaussian(gaussian, name):
     rows = 3000
     z, _ = exact_laws.draw_exactly(gaussian, jax.random.key(3), 1)
-    truth = exact_laws.condition(gaussian, z, tuple(FIRST))
+    truth = gaussian.condition(z, FIRST)
     result = exact_laws.draw(gaussian, jax.random.key(4), jnp.repeat(z, rows, axis=0), FIRST, EXACT[name])
     assert not np.any(result.diverged)
     free = np.asarray(result.z)[:, 1:].reshape(rows, -1)
@@ -79,7 +80,7 @@ def test_annealed_langevin_under_ve(gaussian):
 
 def _mode_weight_error(mixture, observed, options, conditions=6, rows=2000):
     z, _ = exact_laws.draw_exactly(mixture, jax.random.key(5), conditions)
-    truth = exact_laws.condition(mixture, z, tuple(observed)).weights
+    truth = mixture.condition(z, observed).weights
     result = exact_laws.draw(mixture, jax.random.key(6), jnp.repeat(z, rows, axis=0), observed, options)
     weights = exact_laws.responsibilities(mixture, result.z).reshape(conditions, rows, -1).mean(axis=1)
     return 0.5 * float(jnp.mean(jnp.sum(jnp.abs(weights - truth), axis=1)))
@@ -139,7 +140,8 @@ def test_each_row_has_its_own_observed_set_and_unobserved_input_is_ignored(condi
     observed = np.array([[True, False, False], [False, True, True], [False, False, False]])
     z = jax.random.normal(jax.random.key(0), (3, 3, 2))
     poisoned = jnp.where(observed[:, :, None], z, jnp.nan)
-    options = SamplerOptions("predictor_corrector", num_steps=15, conditioning=conditioning)
+    solver = "euler_maruyama" if conditioning == "particles" else "predictor_corrector"
+    options = SamplerOptions(solver, num_steps=15, grid="uniform", conditioning=conditioning)
     result = np.asarray(_draw_linear(jax.random.key(1), poisoned, observed, options=options).z)
     np.testing.assert_array_equal(result[observed], np.asarray(z)[observed])
     assert np.all(np.isfinite(result))
@@ -149,7 +151,7 @@ def test_each_row_has_its_own_observed_set_and_unobserved_input_is_ignored(condi
 def test_none_observed_is_unconditional_whatever_the_input_and_conditioning():
     z = jax.random.normal(jax.random.key(0), (2, 3, 2))
     first = _draw_linear(jax.random.key(1), z, NONE).z
-    options = SamplerOptions(num_steps=5, conditioning="clean")
+    options = dataclasses.replace(FIVE_STEPS, conditioning="clean")
     np.testing.assert_array_equal(first, _draw_linear(jax.random.key(1), z * 0, NONE, options=options).z)
     assert np.any(first != _draw_linear(jax.random.key(2), z, NONE).z)
 
@@ -163,6 +165,28 @@ def test_a_row_does_not_depend_on_its_companions(solver):
     together = _draw_linear(jax.random.key(1), z.at[2:].multiply(50.0), observed, options=options).z
     np.testing.assert_allclose(together[:2], alone, rtol=1e-5, atol=1e-6)
     assert np.any(np.asarray(together[2]) != np.asarray(together[0]))
+
+
+@pytest.mark.parametrize("conditioning", ["per_modality", "replacement", "particles"])
+def test_a_batch_may_be_sampled_in_chunks(conditioning):
+    options = SamplerOptions(num_steps=5, conditioning=conditioning, num_particles=3)
+    z = jax.random.normal(jax.random.key(0), (6, 3, 2))
+    observed = jnp.array([[True, False, False], [False, True, True], [False, False, False]] * 2)
+    valid = jnp.ones((3, 2), bool)
+
+    def draw(key, z, observed, rows):
+        return sample(lambda key, z, t: -z, SDE, key, z, Context(observed, valid, rows=rows), options).z
+
+    @functools.partial(jax.jit, static_argnums=0)
+    def in_chunks(chunks):
+        cut = (array.reshape(chunks, -1, *array.shape[1:]) for array in (z, observed, jnp.arange(6)))
+        return jax.lax.map(lambda chunk: draw(jax.random.key(1), *chunk), tuple(cut)).reshape(z.shape)
+
+    whole = jax.jit(draw)(jax.random.key(1), z, observed, None)
+    assert np.all(np.isfinite(whole))
+    for chunks in (2, 3):
+        np.testing.assert_allclose(in_chunks(chunks), whole, rtol=1e-5, atol=1e-6)
+    assert np.all(np.asarray(whole)[0, 1:] != np.asarray(whole)[3, 1:])
 
 
 def test_padding_stays_zero():
@@ -207,6 +231,33 @@ def test_unrolling_changes_nothing():
     np.testing.assert_allclose(*results, rtol=1e-5, atol=1e-6)
 
 
+def test_short_loops_are_unrolled_on_gpus_only():
+    assert automatic_unroll(32, "gpu") == 32
+    assert automatic_unroll(33, "gpu") == automatic_unroll(32, "cpu") == automatic_unroll(32, "tpu") == 1
+
+
+def test_a_start_takes_the_place_of_the_prior():
+    """From its own law, diffused to half the way, a sampler ends at that law; the prior is wrong there."""
+    z = jax.random.normal(jax.random.key(0), (4000, 3, 2))
+    target = 2.0 + 0.3 * z
+    score = _shifted_score
+    options = SamplerOptions(num_steps=10, start_time=0.25)
+    given = jnp.asarray(FIRST)[None, :, None]
+    context = Context(jnp.broadcast_to(jnp.asarray(FIRST)[None], (4000, 3)), jnp.ones((3, 2), bool))
+    run = jax.jit(lambda start: sample(score, SDE, jax.random.key(1), z, context, options, start=start).z)
+    result = np.asarray(run(jnp.where(given, jnp.nan, target)))
+    np.testing.assert_array_equal(result[:, 0], z[:, 0])
+    np.testing.assert_allclose(result[:, 1:].mean(axis=0), 2.0, atol=0.02)
+    np.testing.assert_allclose(result[:, 1:].std(axis=0), 0.3, atol=0.03)
+    assert np.all(run(None)[:, 1:].mean(axis=0) < 1.9)
+
+
+def _shifted_score(key, z, t):
+    """The score of N(2, 0.09) in every entry."""
+    alpha, sigma = SDE.marginal(jnp.max(t))
+    return (2.0 * alpha - z) / (0.09 * alpha**2 + sigma**2)
+
+
 @pytest.mark.parametrize("name", sorted(SOLVERS))
 def test_network_evaluations_are_those_made(name):
     """A callback counts the evaluations that are executed."""
@@ -216,7 +267,8 @@ def test_network_evaluations_are_those_made(name):
         jax.debug.callback(lambda: calls.append(1))
         return -z
 
-    options = SamplerOptions(name, num_steps=12, corrector_steps=2, resampling=1 if name == "langevin" else 2)
+    resampling = 1 if name == "langevin" else 2
+    options = SamplerOptions(name, num_steps=12, grid="uniform", corrector_steps=2, resampling=resampling)
     context = Context(jnp.zeros((1, 2), bool), jnp.ones((2, 1), bool))
     result = sample(counted, SDE, jax.random.key(0), jnp.zeros((1, 2, 1)), context, options)
     jax.effects_barrier()
@@ -251,7 +303,7 @@ def test_transforms_are_applied_in_order_with_the_context():
         jax.random.key(0),
         z,
         Context(NONE, jnp.ones((3, 2), bool)),
-        SamplerOptions(num_steps=5),
+        FIVE_STEPS,
     ).z
     np.testing.assert_allclose(together, by_hand, rtol=1e-6)
     assert seen == [(2, 3), (2, 3)]
@@ -299,6 +351,8 @@ def test_an_unstable_explicit_step_is_refused(solver):
         ("grid", "logsnr", "Did you mean 'log_snr'"),
         ("conditioning", "cleen", "Did you mean 'clean'"),
         ("num_steps", 0, "num_steps must be at least 1"),
+        ("num_particles", 0, "num_particles must be at least 1"),
+        ("unroll", -1, "unroll must be 0"),
         ("snr", 0.0, "snr must be positive"),
         ("end_time", 0.0, "end_time"),
         ("start_time", 1.5, "start_time"),
@@ -321,6 +375,16 @@ def test_bad_options_are_named(field, value, message):
 def test_bad_shapes_are_named(shape, observed, valid, message):
     with pytest.raises(SbmError, match=message):
         sample(_linear_score, SDE, jax.random.key(0), jnp.zeros(shape), Context(observed, valid))
+
+
+@pytest.mark.parametrize(
+    ("rows", "start", "message"),
+    [(jnp.arange(3), None, r"rows must be int \[2\]"), (None, jnp.zeros((2, 3, 1)), "start must be")],
+)
+def test_rows_and_starts_that_do_not_fit_are_named(rows, start, message):
+    context = Context(NONE, jnp.ones((3, 2), bool), rows=rows)
+    with pytest.raises(SbmError, match=message):
+        sample(_linear_score, SDE, jax.random.key(0), jnp.zeros((2, 3, 2)), context, start=start)
 
 
 def test_resampling_a_solver_that_repeats_is_refused():

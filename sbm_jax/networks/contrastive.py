@@ -1,0 +1,31 @@
+"""Encoders of all modalities into one space."""
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, make_encoder
+from sbm_jax.types import Array, Modality
+
+
+class ContrastiveEncoder(nn.Module):
+    """The encoder of a modality's kind, a residual projection head, and unit length.
+
+    Attributes:
+      modality: what is encoded; its latent size is the size of the embedding.
+      config: sizes of the encoder.
+      dropout: rate in the head.
+
+    Reference: D. Wesego and P. Rooshenas, 2023, section 2.2.2; the head is that of the authors' code.
+    """
+
+    modality: Modality
+    config: AutoencoderNetworkConfig
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool = False) -> Array:
+        """Map [B, *shape] to unit vectors [B, E]."""
+        features, _ = make_encoder(self.modality, self.config)(x)
+        hidden = nn.Dense(self.modality.latent_size)(nn.gelu(features))
+        hidden = nn.LayerNorm()(features + nn.Dropout(self.dropout, deterministic=not train)(hidden))
+        return hidden / jnp.linalg.norm(hidden, axis=-1, keepdims=True)

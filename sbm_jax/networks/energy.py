@@ -1,0 +1,52 @@
+"""The energy of a pair of latents of two modalities, low where they belong together."""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.networks.base import IntoTokens, dense, fourier_features
+from sbm_jax.types import Array
+
+_TIME_FEATURES = 32
+
+
+class PairEnergy(nn.Module):
+    """E(z_o, z_u): an MLP with softplus over a pair of diffused latents and their times, for all ordered pairs.
+
+    One network serves all pairs of modalities, as in the authors' code; each modality enters by projections of its own,
+    one for either place in the pair, so that latents of different sizes or meanings can be paired. The times enter
+    every layer.
+
+    Attributes:
+      width: units of a layer.
+      depth: hidden layers.
+
+    Reference: D. Wesego and P. Rooshenas, 2023, section 2.2.1 and appendix A.3.
+    """
+
+    width: int
+    depth: int
+
+    @nn.compact
+    def __call__(self, observed: Array, observed_t: Array, free: Array, free_t: Array, pairs: Array) -> Array:
+        """Return the energies [B, P].
+
+        Args:
+          observed: latents for the first place of a pair [B, M, D].
+          observed_t: their times [B, M].
+          free: latents for the second place [B, M, D].
+          free_t: their times [B, M].
+          pairs: int [B, P, 2], the modalities in the first and the second place.
+        """
+
+        def pick(values: Array, place: int) -> Array:
+            index = pairs[:, :, place].reshape(*pairs.shape[:2], *(1,) * (values.ndim - 2))
+            return jnp.take_along_axis(values, index, axis=1)
+
+        times = [pick(fourier_features(t, _TIME_FEATURES), i) for i, t in enumerate((observed_t, free_t))]
+        first = IntoTokens(self.width, name="first")(observed)
+        second = IntoTokens(self.width, name="second")(free)
+        hidden = nn.LayerNorm()(pick(first, 0) + pick(second, 1))
+        for _ in range(self.depth):
+            hidden = jax.nn.softplus(dense(self.width)(jnp.concatenate([hidden, *times], axis=-1)))
+        return dense(1)(hidden)[:, :, 0]

@@ -1,0 +1,67 @@
+"""One module for each modality, with parameters of equal modalities stacked."""
+
+import collections
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.types import Array, Key, Modality, Params
+
+
+@dataclasses.dataclass(frozen=True)
+class PerModality:
+    """Initialises and applies a module for each modality.
+
+    Parameters of modalities that differ in nothing but their name are stacked on a leading axis and are one entry of
+    the parameter dictionary. `batched` chooses how such a group is computed: one `vmap` over the stack (accelerators),
+    or one modality after the other (CPU, where a convolution under `vmap` is about nine times slower). The results
+    and the parameters are the same.
+    """
+
+    modalities: tuple[Modality, ...]
+    batched: bool
+
+    @property
+    def groups(self) -> dict[str, list[Modality]]:
+        """The modalities by parameter group, in order."""
+        groups = collections.defaultdict(list)
+        for modality in self.modalities:
+            groups[modality.kind, modality.shape, modality.latent_size].append(modality)
+        return {f"{'x'.join(map(str, shape))}_{kind}_{size}": g for (kind, shape, size), g in groups.items()}
+
+    def init(self, key: Key, init_fn: Callable[[Modality, Key], Params]) -> Params:
+        """Return {group: parameters}, each leaf stacked over the group's modalities."""
+        index = {modality.name: i for i, modality in enumerate(self.modalities)}
+        return {
+            name: jax.vmap(lambda number, m=group[0]: init_fn(m, jax.random.fold_in(key, number)))(
+                jnp.array([index[modality.name] for modality in group])
+            )
+            for name, group in self.groups.items()
+        }
+
+    def apply(
+        self,
+        params: Params,
+        inputs: Mapping[str, Array],
+        apply_fn: Callable[[Modality, Params, Array], Any],
+    ) -> dict[str, Any]:
+        """Return {name: apply_fn(modality, its parameters, its input)} for the modalities in `inputs`."""
+        outputs = {}
+        for name, group in self.groups.items():
+            chosen = [(i, modality) for i, modality in enumerate(group) if modality.name in inputs]
+            weights = params[name]
+            if chosen and self.batched:
+                rows = jnp.array([i for i, _ in chosen])
+                weights = weights if len(chosen) == len(group) else jax.tree.map(lambda w, r=rows: w[r], weights)
+                one = jax.vmap(lambda w, x, m=group[0]: apply_fn(m, w, x))
+                stacked = one(weights, jnp.stack([inputs[m.name] for _, m in chosen]))
+                for row, (_, modality) in enumerate(chosen):
+                    outputs[modality.name] = jax.tree.map(lambda a, r=row: a[r], stacked)
+            else:
+                for i, modality in chosen:
+                    own = jax.tree.map(lambda w, i=i: w[i], weights)
+                    outputs[modality.name] = apply_fn(modality, own, inputs[modality.name])
+        return {m.name: outputs[m.name] for m in self.modalities if m.name in outputs}

@@ -1,0 +1,181 @@
+"""The default score network: a transformer with one token for each modality."""
+
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.typing import DTypeLike
+
+from sbm_jax.networks.base import IntoTokens, ScoreNetwork, dense, fourier_features, modulated_norm
+from sbm_jax.types import Array
+
+CONDITION = 128
+"""Size of the vector that modulates the layer norms."""
+
+
+class KeysValues(NamedTuple):
+    """Keys and values of some tokens, [B, N, heads, head_size] each."""
+
+    key: Array
+    value: Array
+
+
+class Prepared(NamedTuple):
+    """What the evaluations of one sampling call share.
+
+    Attributes:
+      cache: keys and values of all modalities as if observed, for each block.
+      sees: bool [B, 1, 1, M + F], the keys that a free token attends to: the observed of the cache, then the free.
+      order: int [B, M], the modalities of each row, those to sample first; None where all M tokens run, in order.
+      num_free: F, how many tokens run.
+      embedding: [B, E] or None.
+    """
+
+    cache: list[KeysValues]
+    sees: Array
+    order: Array | None
+    num_free: int
+    embedding: Array | None
+
+
+class Block(nn.Module):
+    """Attention and a perceptron, both residual and modulated by a condition (adaptive layer norm)."""
+
+    width: int
+    head_size: int
+    dropout: float
+    dtype: DTypeLike
+
+    def setup(self):
+        """Make the layers."""
+        small = nn.initializers.normal(1e-2)
+        self.attention_norm = dense(2 * self.width, kernel_init=nn.initializers.zeros)
+        self.qkv = dense(3 * self.width, self.dtype, use_bias=False)
+        self.attention_out = dense(self.width, self.dtype, kernel_init=small)
+        self.hidden_norm = dense(2 * self.width, kernel_init=nn.initializers.zeros)
+        self.hidden = dense(4 * self.width, self.dtype)
+        self.hidden_out = dense(self.width, self.dtype, kernel_init=small)
+        self.drop = nn.Dropout(self.dropout)
+
+    def project(self, x: Array, condition: Array) -> tuple[Array, KeysValues]:
+        """Return the queries, and the keys and values, of tokens [B, N, width]."""
+        qkv = self.qkv(modulated_norm(x, self.attention_norm(condition)))
+        query, key, value = (part.reshape(*x.shape[:2], -1, self.head_size) for part in jnp.split(qkv, 3, axis=-1))
+        return query, KeysValues(key, value)
+
+    def update(self, x: Array, query: Array, seen: KeysValues, sees: Array, condition: Array, train: bool) -> Array:
+        """Return the tokens [B, N, width] after the block; `sees` is bool [B, 1, N or 1, keys]."""
+        attended = jax.nn.dot_product_attention(query, seen.key, seen.value, mask=sees)
+        x = x + self.drop(self.attention_out(attended.reshape(x.shape)), deterministic=not train)
+        hidden = nn.gelu(self.hidden(modulated_norm(x, self.hidden_norm(condition))))
+        return x + self.drop(self.hidden_out(hidden), deterministic=not train)
+
+
+class OutOfTokens(nn.Module):
+    """A projection of its own for each modality, 0 at first."""
+
+    @nn.compact
+    def __call__(self, x: Array, size: int) -> Array:
+        """Map tokens [B, M, width] to [B, M, size]."""
+        kernel = self.param("kernel", nn.initializers.zeros, (x.shape[1], x.shape[2], size))
+        return jnp.einsum("bmw,mwd->bmd", x, kernel)
+
+
+class TokenTransformer(ScoreNetwork):
+    """A transformer with one token per modality.
+
+    Observed tokens attend to observed ones only, so that what is computed from them does not depend on the step of a
+    sampler; all others attend to every present token. In a sampling call the keys and values of observed tokens are
+    computed once, the condition for the one time of a step, and only unobserved tokens run.
+
+    Attributes:
+      width: size of a token, a multiple of `head_size`.
+      depth: blocks.
+      dropout: rate of the residual branches.
+      head_size: features of an attention head.
+      dtype: of the operands of the blocks' products; sums are float32.
+    """
+
+    width: int
+    depth: int
+    dropout: float = 0.0
+    head_size: int = 32
+    dtype: DTypeLike = jnp.float32
+
+    def setup(self):
+        """Make the layers."""
+        self.into_tokens, self.out_of_tokens = IntoTokens(self.width), OutOfTokens()
+        self.condition_layers = [dense(CONDITION), dense(CONDITION)]
+        self.blocks = [Block(self.width, self.head_size, self.dropout, self.dtype) for _ in range(self.depth)]
+        self.final_norm = dense(2 * self.width, kernel_init=nn.initializers.zeros)
+
+    def __call__(
+        self,
+        z: Array,
+        t: Array,
+        observed: Array,
+        present: Array | None = None,
+        embedding: Array | None = None,
+        *,
+        train: bool = False,
+    ) -> Array:
+        """Return the network's output, float32 [B, M, D]; see `ScoreNetwork`."""
+        condition = self._condition(t, observed.astype(jnp.float32), embedding)
+        sees = observed[:, None, :] | ~observed[:, :, None]  # [B, query, key]
+        if present is not None:
+            sees = sees & present[:, None, :]
+        x = self.into_tokens(z)
+        for block in self.blocks:
+            query, own = block.project(x, condition)
+            x = block.update(x, query, own, sees[:, None], condition, train)
+        return self.out_of_tokens(modulated_norm(x, self.final_norm(condition)), z.shape[-1])
+
+    def prepare(
+        self, z: Array, observed: Array, present: Array | None, embedding: Array | None, num_free: int | None
+    ) -> Prepared:
+        """Return the keys and values of the observed modalities, and which tokens are to run."""
+        present = jnp.ones_like(observed) if present is None else present
+        given, free = observed & present, ~observed & present
+        # All tokens run as if they were observed; the mask keeps what is not from being seen.
+        condition = self._condition(jnp.zeros((1, 1)), jnp.ones((1, 1)), embedding)
+        x, cache = self.into_tokens(z), []
+        for block in self.blocks:
+            query, own = block.project(x, condition)
+            cache.append(own)
+            x = block.update(x, query, own, given[:, None, None, :], condition, train=False)
+        order = None
+        if num_free is not None and num_free < z.shape[1]:
+            order = jnp.argsort(~free, axis=1, stable=True)
+            free = jnp.take_along_axis(free, order[:, :num_free], axis=1)
+        sees = jnp.concatenate([given, free], axis=1)[:, None, None, :]
+        return Prepared(cache, sees, order, free.shape[1], embedding)
+
+    def denoise(self, prepared: Prepared, z: Array, t: Array) -> Array:
+        """Return the network's output [B, M, D] from the unobserved tokens and the prepared keys and values."""
+        order, num_free = prepared.order, prepared.num_free
+        condition = self._condition(t.reshape(1, 1), jnp.zeros((1, 1)), prepared.embedding)
+        x = self.into_tokens(z)
+        if order is not None:
+            x = jnp.take_along_axis(x, order[:, :num_free, None], axis=1)
+        for block, cached in zip(self.blocks, prepared.cache, strict=True):
+            query, own = block.project(x, condition)
+            seen = KeysValues(*(jnp.concatenate(pair, axis=1) for pair in zip(cached, own, strict=True)))
+            x = block.update(x, query, seen, prepared.sees, condition, train=False)
+        x = modulated_norm(x, self.final_norm(condition))
+        if order is not None:  # back to the order of modalities; what did not run gets any token
+            place = jnp.minimum(jnp.argsort(order, axis=1), num_free - 1)
+            x = jnp.take_along_axis(x, place[:, :, None], axis=1)
+        return self.out_of_tokens(x, z.shape[-1])
+
+    def _condition(self, t: Array, observed: Array, embedding: Array | None) -> Array:
+        """Return the condition [B or 1, N, C] for times and flags [B or 1, N] and an embedding [B, E]."""
+        parts = [fourier_features(t, 32), observed[:, :, None]]
+        if embedding is not None:
+            rows, tokens = max(len(t), len(embedding)), t.shape[1]
+            parts = [jnp.broadcast_to(part, (rows, *part.shape[1:])) for part in parts]
+            parts.append(jnp.broadcast_to(embedding[:, None], (rows, tokens, embedding.shape[-1])))
+        condition = jnp.concatenate(parts, axis=-1)
+        for layer in self.condition_layers:
+            condition = nn.silu(layer(condition))
+        return condition

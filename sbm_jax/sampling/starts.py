@@ -1,0 +1,72 @@
+"""Starts that are nearer to the data than the prior is.
+
+A few-step sampler spends its first steps where the diffused law is close to a Gaussian. Starting at a later time from
+that Gaussian saves them.
+
+Reference: B. Wang and J. Vastola, "The Unreasonable Effectiveness of Gaussian Score Approximation for Diffusion
+  Models and its Applications", 2024. https://arxiv.org/abs/2412.09726
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.errors import SbmError
+from sbm_jax.sampling.noise import row_normal
+from sbm_jax.types import Array, Context, Key
+
+# Added to variances, as a part of their mean: the covariance of few latents has no inverse.
+_RIDGE = 1e-5
+# Rows that are solved for at a time: each takes a matrix [M*D, M*D].
+_ROWS_AT_ONCE = 64
+
+_matmul = functools.partial(jnp.matmul, precision="highest")
+
+
+def gaussian_conditional(key: Key, z_observed: Array, context: Context, mean: Array, covariance: Array) -> Array:
+    """Draw the unobserved latents given the observed as if all of them were jointly Gaussian.
+
+    Matheron's rule: a joint draw x of N(μ, Σ) becomes a conditional one by x + Σ_·o Σ_oo⁻¹ (z_o - x_o).
+
+    Args:
+      key: a typed key; a row's draw depends on its number in `context.rows`.
+      z_observed: clean latents [B, M, D]; only observed, valid entries are read.
+      context: observed sets [B, M] and padding.
+      mean: μ of the latents [M, D].
+      covariance: Σ of the latents [M*D, M*D], in the order of `mean.reshape(-1)`; entries of padding are not read.
+
+    Returns:
+      latents [B, M, D]: draws at unobserved entries, the given values at observed ones, 0 on padding.
+
+    Raises:
+      SbmError: on shapes that do not fit.
+    """
+    rows, modalities, size = z_observed.shape
+    entries = modalities * size
+    if jnp.shape(mean) != (modalities, size) or jnp.shape(covariance) != (entries, entries):
+        raise SbmError(
+            f"gaussian_conditional: for latents [{rows}, {modalities}, {size}] the mean must be [{modalities}, {size}] "
+            f"and the covariance [{entries}, {entries}], not {list(jnp.shape(mean))} and {list(jnp.shape(covariance))}."
+        )
+    valid = jnp.asarray(context.valid).reshape(-1)
+    given = (context.observed[:, :, None] & context.valid[None]).reshape(rows, entries)
+    ridge = _RIDGE * jnp.sum(jnp.where(valid, jnp.diagonal(covariance), 0.0)) / jnp.sum(valid)
+    covariance = _masked(covariance + ridge * jnp.eye(entries), valid)
+    noise = row_normal(key, z_observed.shape, context.rows).reshape(rows, entries)
+    joint = mean.reshape(1, entries) + _matmul(noise, jnp.linalg.cholesky(covariance).T)
+    residual = jnp.where(given, z_observed.reshape(rows, entries) - joint, 0.0)
+
+    def correct(row: tuple[Array, Array]) -> Array:
+        given, residual = row
+        factor = jnp.linalg.cholesky(_masked(covariance, given))
+        return _matmul(covariance, jnp.where(given, jax.scipy.linalg.cho_solve((factor, True), residual), 0.0))
+
+    drawn = joint + jax.lax.map(correct, (given, residual), batch_size=_ROWS_AT_ONCE)
+    drawn = jnp.where(given, z_observed.reshape(rows, entries), jnp.where(valid[None], drawn, 0.0))
+    return drawn.reshape(z_observed.shape)
+
+
+def _masked(covariance: Array, kept: Array) -> Array:
+    """Return a covariance [n, n] with independent unit variances at the entries [n] that are not kept."""
+    return jnp.where(kept[:, None] & kept[None], covariance, 0.0) + jnp.diag(jnp.where(kept, 0.0, 1.0))
