@@ -21,6 +21,9 @@ The paper's settings (A.2, Table 4; where its code differs, the code's in bracke
 | stage II        | Adam 2e-4 (5e-4), batch 256, 500 epochs     | 5e-4, cosine, EMA; `paper`: 2e-4, constant, no EMA  |
 | training latents| posterior samples (means)                   | samples, observed ones by their means               |
 | sampler         | predictor-corrector, N = 100, snr 0.16      | SDE-DPM-Solver++ 2M, 20 steps; `paper`: its         |
+| energy (-C)     | one random pair, both members at one time;  | all pairs, observed clean in half of them, strength |
+|                 | strength 1000 on a batch mean (3.9 a sample)| 1 a sample; `paper`: its, with Gaussian negatives   |
+| contrastive (-T)| non-empty sets, embedding only              | all sets, with strength (1 + w) cond - w uncond     |
 
 Latents are standardised, which the paper does not do. Variants, joined by commas: `five` (five modalities), `paper`
 (the paper's network, objective, process and sampler), `cpu` (small networks and few steps), `smoke` (minutes on a CPU:
@@ -77,7 +80,7 @@ def _base() -> ConfigDict:
     config = ConfigDict()
     config.name = "polymnist"
     config.seed = 0
-    config.systems = ("sbm_vae", "sbm_rae")
+    config.systems = ("sbm_vae", "sbm_vae_c", "sbm_vae_t", "sbm_rae", "sbm_rae_c", "sbm_rae_t")
     config.data = ConfigDict(
         {
             "name": "polymnist",
@@ -126,6 +129,29 @@ def _base() -> ConfigDict:
             "training": _training(500 * NUM_TRAIN // BATCH, 5e-4, every=5000, ema_decay=0.999, clip_norm=1.0),
         }
     )
+    config.energy = ConfigDict(
+        {
+            "width": 512,
+            "depth": 4,
+            "probability_clean": 0.5,
+            "gaussian_weight": 0.0,
+            "strength": 1.0,
+            "pairs": "all",
+            "training": _training(100 * NUM_TRAIN // BATCH, 5e-4, every=2000, ema_decay=0.999),
+        }
+    )
+    config.contrastive = ConfigDict(
+        {
+            "embedding_size": 64,
+            "dropout": 0.1,
+            "temperature": 0.07,
+            "probability_none": 0.2,
+            "probability_absent": 0.5,
+            "strength": 1.0,
+            "network": {"widths": (64, 128, 256), "dtype": "bfloat16"},
+            "training": _training(50 * NUM_TRAIN // BATCH, 1e-3, every=2000, ema_decay=0.999, weight_decay=1e-2),
+        }
+    )
     config.classifier = ConfigDict(
         {
             "widths": (32, 64, 128),
@@ -145,7 +171,10 @@ def _base() -> ConfigDict:
             "snr": 0.16,
             "corrector_steps": 1,
             "resampling": 1,
-            "unroll": 1,
+            "num_particles": 16,
+            "start": "prior",
+            "unroll": 0,
+            "chunk_size": 0,
             "divergence_bound": 100.0,
         }
     )
@@ -156,7 +185,7 @@ def _base() -> ConfigDict:
             "batch_size": 500,
             "num_repeats": 3,
             "num_figure_examples": 4,
-            "sets": ("given_rest", "random", "fixed_order", "unconditional"),
+            "sets": ("given_rest", "random", "fixed_order", "unconditional", "diversity"),
         }
     )
     return config
@@ -175,6 +204,8 @@ def _paper(config: ConfigDict) -> None:
     config.score.training.optimizer.update(
         learning_rate=2e-4, schedule="constant", warmup_steps=0, ema_decay=0.0, clip_norm=0.0
     )
+    # A strength of 1000 on the gradient of a mean over a batch of 256 is 3.9 per sample.
+    config.energy.update(probability_clean=0.0, gaussian_weight=0.5, strength=3.9, pairs="random")
     config.sampler.update(solver="predictor_corrector", num_steps=100, grid="uniform", conditioning="clean")
 
 
@@ -189,6 +220,9 @@ def _cpu(config: ConfigDict) -> None:
     if config.score.network.name == "transformer":
         config.score.network.update(width=256, depth=4)
     config.score.training.update(num_steps=20_000, batch_size=128, steps_per_dispatch=50)
+    config.energy.training.update(num_steps=10_000)
+    config.contrastive.network = ConfigDict({"widths": (64, 64), "dtype": "float32"})
+    config.contrastive.training.update(num_steps=2000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
     config.classifier.training.update(num_steps=1500, batch_size=128, steps_per_dispatch=1, validate_every=500)
     config.evaluation.update(num_examples=1000, num_unconditional=1000, batch_size=250)
 
@@ -203,5 +237,9 @@ def _smoke(config: ConfigDict) -> None:
     config.score.training.optimizer.warmup_steps = 10
     if config.score.network.name == "transformer":
         config.score.network.update(width=64, depth=2)
+    config.energy.training.update(num_steps=100, steps_per_dispatch=25, checkpoint_every=50, validate_every=50)
+    config.contrastive.training.update(num_steps=30, checkpoint_every=30, validate_every=30)
+    for stage in (config.energy, config.contrastive):
+        stage.training.optimizer.warmup_steps = 10
     config.classifier.training.update(num_steps=100, validate_every=50)
     config.evaluation.update(num_examples=50, num_unconditional=50, batch_size=50, num_repeats=2)

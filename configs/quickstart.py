@@ -4,7 +4,8 @@
 
 Digits: the 1,797 real handwritten ones of scikit-learn (1,400 for training, 97 for validation, 300 for test), small
 shifts, rotations and scalings of the training ones. Backgrounds: textures that the code draws. Every coherence is 0.10
-by chance. Variants: `smoke` (a minute; proves the path, learns little).
+by chance. Variants, joined by commas: `all` (every system in one table), `square` (latents of 64 entries, which make
+the 8x8 maps that the paper's score network needs), `smoke` (a minute; proves the path, learns little).
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -13,18 +14,18 @@ NUM_MODALITIES = 5
 
 
 def get_config(variants: str = "") -> ConfigDict:
-    """Return the experiment, `smoke` or not."""
-    if variants not in ("", "smoke"):
-        raise ValueError(f"unknown variant {variants!r} of configs/quickstart.py; known: smoke.")
+    """Return the experiment with the given variants."""
+    chosen = [variant for variant in variants.split(",") if variant]
+    known = {"all": _all, "square": _square, "smoke": _smoke}
+    for variant in chosen:
+        if variant not in known:
+            raise ValueError(f"unknown variant {variant!r} of configs/quickstart.py; known: {', '.join(known)}.")
     config = ConfigDict()
     config.name = "quickstart"
     config.seed = 0
     config.systems = ("sbm_vae",)
     config.data = _data()
-    config.modalities = tuple(
-        {"name": f"m{i}", "shape": (28, 28, 3), "latent_size": 32, "kind": "patch", "bounds": (0.0, 1.0)}
-        for i in range(NUM_MODALITIES)
-    )
+    config.modalities = _modalities(latent_size=32)
     config.autoencoder = ConfigDict(
         {
             "beta": 0.5,
@@ -62,6 +63,31 @@ def get_config(variants: str = "") -> ConfigDict:
             ),
         }
     )
+    config.energy = ConfigDict(
+        {
+            "width": 128,
+            "depth": 3,
+            "probability_clean": 0.5,
+            "gaussian_weight": 0.0,
+            "strength": 0.5,
+            "pairs": "all",
+            "training": _training(
+                num_steps=4000, batch_size=256, learning_rate=2e-3, ema_decay=0.999, steps_per_dispatch=50
+            ),
+        }
+    )
+    config.contrastive = ConfigDict(
+        {
+            "embedding_size": 32,
+            "dropout": 0.1,
+            "temperature": 0.07,
+            "probability_none": 0.2,
+            "probability_absent": 0.5,
+            "strength": 1.0,
+            "network": {"widths": (64,), "dtype": "float32"},
+            "training": _training(num_steps=600, batch_size=64, learning_rate=2e-3, ema_decay=0.99, weight_decay=1e-2),
+        }
+    )
     config.classifier = ConfigDict(
         {
             "widths": (32, 64, 128),
@@ -81,7 +107,10 @@ def get_config(variants: str = "") -> ConfigDict:
             "snr": 0.16,
             "corrector_steps": 1,
             "resampling": 1,
-            "unroll": 1,
+            "num_particles": 16,
+            "start": "prior",
+            "unroll": 0,
+            "chunk_size": 0,
             "divergence_bound": 100.0,
         }
     )
@@ -92,12 +121,21 @@ def get_config(variants: str = "") -> ConfigDict:
             "batch_size": 250,
             "num_repeats": 3,
             "num_figure_examples": 4,
-            "sets": ("given_rest", "random", "fixed_order", "unconditional"),
+            "sets": ("given_rest", "random", "fixed_order", "unconditional", "diversity"),
         }
     )
-    if variants == "smoke":
-        _smoke(config)
+    for variant in known:  # in this order, whatever the order on the command line
+        if variant in chosen:
+            known[variant](config)
+    config.name = "_".join(["quickstart", *sorted(chosen)])
     return config
+
+
+def _modalities(latent_size: int) -> tuple:
+    return tuple(
+        {"name": f"m{i}", "shape": (28, 28, 3), "latent_size": latent_size, "kind": "patch", "bounds": (0.0, 1.0)}
+        for i in range(NUM_MODALITIES)
+    )
 
 
 def _data() -> ConfigDict:
@@ -152,10 +190,19 @@ def _training(
     }
 
 
+def _all(config: ConfigDict) -> None:
+    config.systems = ("sbm_vae", "sbm_vae_c", "sbm_vae_t", "sbm_rae", "sbm_rae_c", "sbm_rae_t")
+
+
+def _square(config: ConfigDict) -> None:
+    config.modalities = _modalities(latent_size=64)
+
+
 def _smoke(config: ConfigDict) -> None:
-    config.name = "quickstart_smoke"
     config.data.polymnist.rounds = 1
     config.autoencoder.training.update(num_steps=60, checkpoint_every=30, validate_every=30)
     config.score.training.update(num_steps=200, checkpoint_every=100, validate_every=100)
     config.classifier.training.update(num_steps=60, checkpoint_every=30, validate_every=30)
+    config.energy.training.update(num_steps=100, checkpoint_every=50, validate_every=50)
+    config.contrastive.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.evaluation.update(num_examples=50, num_unconditional=50, batch_size=50, num_repeats=2)

@@ -1,6 +1,7 @@
 """The job: data, stages in order, generation, evaluation, report."""
 
 import dataclasses
+import functools
 import json
 import shlex
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from sbm_jax import data, report
 from sbm_jax.config import build, plain
@@ -20,7 +22,10 @@ from sbm_jax.progress import progress_bar
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import write_atomically
 from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
-from sbm_jax.systems.sbm import AutoencoderConfig, Sbm, SbmConfig, ScoreConfig
+from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
+from sbm_jax.systems.sbm_contrastive import ContrastiveConfig, SbmContrastive
+from sbm_jax.systems.sbm_energy import EnergyConfig, SbmEnergy
+from sbm_jax.systems.unimodal import AutoencoderConfig
 from sbm_jax.training.loop import run_stages
 from sbm_jax.training.writers import read_metrics
 from sbm_jax.types import Dataset, Modality, Params, Stage, System
@@ -40,6 +45,8 @@ class ExperimentConfig:
       data: where the data come from.
       autoencoder: stage I.
       score: stage II.
+      energy: the energy model of the ``_c`` systems; None without them.
+      contrastive: the encoders of the ``_t`` systems; None without them.
       classifier: the judge of coherence; None for data without labels.
       sampler: see `sampling.SamplerOptions`.
       evaluation: see `evaluation.EvaluationConfig`.
@@ -53,6 +60,8 @@ class ExperimentConfig:
     score: ScoreConfig
     sampler: SamplerOptions
     evaluation: EvaluationConfig
+    energy: EnergyConfig | None = None
+    contrastive: ContrastiveConfig | None = None
     classifier: ClassifierConfig | None = None
     seed: int = 0
 
@@ -67,17 +76,24 @@ class ExperimentConfig:
             raise SbmError(f"config.modalities must have at least one modality, each with its own name, not {names}.")
 
 
-def _sbm(name: str, regularised: bool) -> Callable[[ExperimentConfig], System]:
+def _sbm(name: str) -> Callable[[ExperimentConfig], System]:
+    """Return what makes `sbm_{vae, rae}`, with energy (`_c`) or contrastive (`_t`) guidance or none."""
+    _, kind, *suffix = name.split("_")
+
     def make(config: ExperimentConfig) -> System:
         parts = SbmConfig(config.autoencoder, config.score)
-        return Sbm(name, config.modalities, parts, config.seed, regularised)
+        common = (name, config.modalities, parts, config.seed, kind == "rae")
+        if suffix == ["c"]:
+            return SbmEnergy(*common, energy=config.energy)
+        if suffix == ["t"]:
+            return SbmContrastive(*common, contrastive=config.contrastive)
+        return Sbm(*common)
 
     return make
 
 
 SYSTEMS: dict[str, Callable[[ExperimentConfig], System]] = {
-    "sbm_vae": _sbm("sbm_vae", regularised=False),
-    "sbm_rae": _sbm("sbm_rae", regularised=True),
+    name: _sbm(name) for name in ("sbm_vae", "sbm_rae", "sbm_vae_c", "sbm_rae_c", "sbm_vae_t", "sbm_rae_t")
 }
 
 
@@ -126,14 +142,14 @@ def run(config: ExperimentConfig, workdir: Path, stages: Iterable[str] | None = 
     dataset = data.load(config.data, workdir / "data")
     data.check(dataset, config.modalities)
     check_size(config.evaluation, dataset.test)
-    judge = _classifiers(config, dataset)
-    all_stages = _all_stages(systems, judge, dataset)
+    classifiers = make_classifiers(config, dataset)
+    all_stages = _all_stages(systems, classifiers, dataset)
     products = run_stages(all_stages, workdir, config.seed, stages)
     write_atomically(workdir / "config.json", json.dumps(plain(config), indent=1))
     if stages is not None:
         return {}
 
-    evaluations = {system.name: _evaluate(system, products, judge, dataset, config) for system in systems}
+    evaluations = {system.name: judge(system, products, classifiers, dataset, config) for system in systems}
     results = {
         "name": config.name,
         "systems": {name: _as_result(evaluation) for name, evaluation in evaluations.items()},
@@ -163,46 +179,71 @@ def prepare(workdir: Path) -> None:
     probe.unlink()
 
 
-def _classifiers(config: ExperimentConfig, dataset: Dataset) -> Classifiers | None:
+def make_classifiers(config: ExperimentConfig, dataset: Dataset) -> Classifiers | None:
+    """Return the judges of coherence, or None where the config or the data have none."""
     if config.classifier is None or dataset.num_classes is None:
         return None
     return Classifiers(config.modalities, dataset.num_classes, config.classifier, config.seed)
 
 
-def _all_stages(systems: Iterable[System], judge: Classifiers | None, dataset: Dataset) -> list[Stage]:
+def _all_stages(systems: Iterable[System], classifiers: Classifiers | None, dataset: Dataset) -> list[Stage]:
     """Return the stages of all systems, those that several share once."""
     stages = {stage.name: stage for system in systems for stage in system.stages(dataset)}
-    if judge is not None:
-        stages[judge.stage_name] = judge.stage(dataset)
+    if classifiers is not None:
+        stages[classifiers.stage_name] = classifiers.stage(dataset)
     return list(stages.values())
 
 
 def make_generate(system: System, products: Mapping[str, Params], options: SamplerOptions):
-    """Return the compiled `(key, data, observed, num_samples) -> Generated`."""
+    """Return the compiled `(key, data, observed, num_samples, strength=None) -> Generated`.
+
+    Where at least half of the modalities are observed in all rows, a network need not run on all: the largest number
+    that is not observed, rounded up to a power of two, is a static argument. A strength is a traced one.
+    """
     compiled = jax.jit(
-        lambda products, key, data, observed, num_samples: system.generate(
-            products, key, data, observed, options, num_samples
+        lambda products, key, data, observed, strength, num_samples, num_free: system.generate(
+            products, key, data, observed, options, num_samples, strength=strength, num_free=num_free
         ),
-        static_argnames="num_samples",
+        static_argnames=("num_samples", "num_free"),
     )
     used = {name: products[name] for name in system.stage_names}
 
-    def generate(key, data, observed, num_samples):
-        return compiled(used, key, data, observed, num_samples)
+    def generate(key, data, observed, num_samples, strength=None):
+        most_free = int(np.max(np.sum(~np.asarray(observed), axis=-1)))
+        num_free = 1 << max(most_free - 1, 0).bit_length()
+        num_free = num_free if 2 * num_free <= len(system.modalities) else None
+        return compiled(used, key, data, observed, strength, num_samples=num_samples, num_free=num_free)
 
     return generate
 
 
-def _evaluate(system, products, judge: Classifiers | None, dataset: Dataset, config: ExperimentConfig) -> Evaluation:
+def judge(
+    system: System,
+    products: Mapping[str, Params],
+    classifiers: Classifiers | None,
+    dataset: Dataset,
+    config: ExperimentConfig,
+    strength: float | None = None,
+) -> Evaluation:
+    """Return what is measured of one trained system on the test data.
+
+    Args:
+      system: the system.
+      products: the products of its stages and of the classifiers', by stage name.
+      classifiers: the judges of coherence, or None.
+      dataset: the data.
+      config: the experiment, of which the sampler and the evaluation are used.
+      strength: of the guidance; None for that of the config.
+    """
     reconstruct = jax.jit(system.reconstruct)
     used = {name: products[name] for name in system.stage_names}
     return evaluate(
-        make_generate(system, products, config.sampler),
+        functools.partial(make_generate(system, products, config.sampler), strength=strength),
         dataset.test,
         [modality.name for modality in config.modalities],
         jax.random.fold_in(jax.random.key(config.seed), 2),
         config.evaluation,
-        classifier_fn=judge.predict_fn(products[judge.stage_name]) if judge else None,
+        classifier_fn=classifiers.predict_fn(products[classifiers.stage_name]) if classifiers else None,
         num_classes=dataset.num_classes,
         reconstruct_fn=lambda batch: reconstruct(used, batch),
         progress=lambda total: progress_bar(f"evaluate {system.name}", total, "batches"),

@@ -42,6 +42,7 @@ class TrainedSystem:
         num_samples: int = 1,
         batch_size: int | None = None,
         seed: int = 0,
+        strength: float | np.ndarray | None = None,
         options: SamplerOptions | None = None,
     ) -> Generated:
         """Generate modalities from the given ones.
@@ -54,6 +55,7 @@ class TrainedSystem:
           num_samples: S, samples per row.
           batch_size: B where `data` is empty.
           seed: equal seeds give equal samples.
+          strength: of the guidance, a number or one for each row [B]; None for that of the config.
           options: overrides the options that the system was trained with.
 
         Returns:
@@ -74,7 +76,7 @@ class TrainedSystem:
             raise SbmError(f"all modalities (and batch_size) must have the same number of rows, not {sorted(sizes)}.")
         observed = np.tile([name in data for name in names], (sizes.pop(), 1))
         generate = self._compile(options or self.options)
-        result = jax.device_get(generate(jax.random.key(seed), arrays, observed, num_samples))
+        result = jax.device_get(generate(jax.random.key(seed), arrays, observed, num_samples, strength))
         wanted = [name for name in names if (name in targets if targets is not None else name not in data)]
         return Generated(
             data={name: result.data[name] for name in wanted},

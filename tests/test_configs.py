@@ -12,6 +12,8 @@ ROOT = Path(__file__).parents[1]
 CONFIGS = [
     "quickstart.py",
     "quickstart.py:smoke",
+    "quickstart.py:all,smoke",
+    "quickstart.py:square",
     "polymnist.py",
     "polymnist.py:five",
     "polymnist.py:five,smoke",

@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from sbm_jax.errors import SbmError, unknown
-from sbm_jax.evaluation import coherence, observed_sets, reconstruction, sample_grids
+from sbm_jax.evaluation import coherence, diversity, observed_sets, reconstruction, sample_grids
 from sbm_jax.evaluation.estimates import Estimate, estimate
 from sbm_jax.evaluation.generation import (
     Call,
@@ -33,6 +33,7 @@ SETS = {
     "random": ("coherence/given_k",),
     "fixed_order": ("coherence/fixed_order/given_k",),
     "unconditional": ("coherence/unconditional_k", "coherence/unconditional_majority_k", "coverage"),
+    "diversity": (diversity.GIVEN_ONE,),
 }
 
 FIXED_ORDER = "coherence/fixed_order/given_"  # groups of requests are named by the metrics they serve
@@ -122,7 +123,8 @@ def evaluate(
     rows_key, repeats_key = jax.random.split(key)
     rows = np.asarray(jax.random.permutation(rows_key, len(split)))[: config.num_examples]
     shown = sample_grids.examples(rows, split.labels, config.num_figure_examples)
-    not_available = _missing_sets(config, split, len(modalities), classifier_fn, num_classes)
+    reference = diversity.within_class_distances(data, split.labels, rows) if split.labels is not None else {}
+    not_available = _missing_sets(config, split, reference, len(modalities), classifier_fn, num_classes)
     requests = [
         _requests(jax.random.fold_in(repeats_key, repeat), rows, modalities, config, not_available)
         for repeat in range(config.num_repeats)
@@ -136,11 +138,13 @@ def evaluate(
     with progress(total) as advance:
         for repeat, groups in enumerate(requests):
             noise = jax.random.fold_in(jax.random.fold_in(repeats_key, repeat), 0)
-            outcomes.append(run(generate_fn, classifier_fn, data, groups, noise, config.batch_size, advance, drawn))
+            keep = {*drawn, diversity.GIVEN_ONE}
+            outcomes.append(run(generate_fn, classifier_fn, data, groups, noise, config.batch_size, advance, keep))
         autoencoders = _autoencoders(
             data, split.labels, rows, classifier_fn, reconstruct_fn, config.batch_size, advance
         )
     metrics, figures = _coherence(outcomes, requests, split, modalities, num_classes)
+    metrics |= _diversity(outcomes, requests, reference)
     figures |= sample_grids.grids(outcomes[0].data, data, shown)
     sampling = _sampling([outcome.calls for outcome in outcomes], config.batch_size)
     for part in (sampling, autoencoders):
@@ -172,6 +176,21 @@ def _coherence(
     return metrics, {"coverage": coherence.mode_coverage(predicted, num_classes)}
 
 
+def _diversity(
+    outcomes: Sequence[Outcome],
+    requests: Sequence[Mapping[str, Requests]],
+    reference: Mapping[str, float],
+) -> dict[str, Estimate]:
+    """Return how much samples for the same condition differ, in units of real examples of one class."""
+    if diversity.GIVEN_ONE not in requests[0]:
+        return {}
+    repeats = [
+        diversity.relative_distances(outcome.data[diversity.GIVEN_ONE], groups[diversity.GIVEN_ONE].observed, reference)
+        for outcome, groups in zip(outcomes, requests, strict=True)
+    ]
+    return {diversity.GIVEN_ONE: estimate(repeats)}
+
+
 def _checked_data(split: Split, modalities: Sequence[str], config: EvaluationConfig) -> dict[str, np.ndarray]:
     for name in modalities:
         if name not in split.data:
@@ -196,6 +215,7 @@ def check_size(config: EvaluationConfig, split: Split) -> None:
 def _missing_sets(
     config: EvaluationConfig,
     split: Split,
+    reference: Mapping[str, float],
     num_modalities: int,
     classifier_fn: ClassifierFn | None,
     num_classes: int | None,
@@ -207,12 +227,14 @@ def _missing_sets(
         reason = None
         if name not in config.sets:
             reason = f"not asked for: {name!r} is not in evaluation.sets"
-        elif classifier_fn is None:
+        elif classifier_fn is None and name != "diversity":
             reason = "there is no classifier that tells which class a sample shows"
         elif conditional and split.labels is None:
             reason = "the data have no labels"
         elif conditional and num_modalities < 2:
             reason = "there is one modality only, so none can be given"
+        elif name == "diversity" and not all(reference.values() or [0.0]):
+            reason = "no two of the real examples have the same label and differ"
         if reason:
             missing |= dict.fromkeys(metrics, reason)
     if num_classes is None:
@@ -244,6 +266,9 @@ def _requests(
             groups[f"coherence/given_{size}"] = Requests(rows, masks)
         if "coherence/fixed_order/given_k" not in not_available:
             groups[f"{FIXED_ORDER}{size}"] = fixed(observed_sets.first(size, num_modalities))
+    if diversity.GIVEN_ONE not in not_available:
+        masks = observed_sets.random_of_size(jax.random.fold_in(key, 0), len(rows), 1, num_modalities)
+        groups[diversity.GIVEN_ONE] = diversity.requests(rows, masks)
     nothing = np.zeros((config.num_unconditional, num_modalities), bool)
     unconditional = Requests(np.repeat(rows[:1], config.num_unconditional), nothing)
     if UNCONDITIONAL in config.sets:  # also where no classifier can judge them: they measure the speed

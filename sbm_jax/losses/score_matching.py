@@ -42,17 +42,34 @@ def random_observed(key: Key, batch: int, num_modalities: int, probability_none:
     return (ranks < sizes) & ~none
 
 
-def draw(key: Key, shape: tuple[int, int, int], probability_none: float) -> Draws:
-    """Draw the time, the noise and the observed set of each row of a batch [B, M, D].
+def random_present(key: Key, observed: Array, probability: float) -> Array:
+    """Draw which modalities are present, bool [B, M]: all in rows where something is observed.
 
-    Times are stratified over the batch: one uniform draw in each of B equal parts of [MIN_TIME, 1], which leaves each
-    row's law uniform and lowers the variance of the batch mean.
+    Of the other rows, a random set of 1 to M - 1 modalities is absent with the given probability. Training on them
+    teaches a network the scores of all marginal laws, which guidance compares conditional ones with.
     """
+    drop_key, set_key = jax.random.split(key)
+    batch, num_modalities = observed.shape
+    absent = random_observed(set_key, batch, num_modalities, 0.0)
+    dropped = jax.random.bernoulli(drop_key, probability, (batch, 1)) & ~observed.any(axis=1, keepdims=True)
+    return ~(absent & dropped)
+
+
+def stratified_times(key: Key, batch: int) -> Array:
+    """Draw training times [B], one in each of B equal parts of [MIN_TIME, 1].
+
+    Each row's law is uniform, and the variance of the batch mean is lower than that of independent draws.
+    """
+    strata = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) / batch
+    return MIN_TIME + (1.0 - MIN_TIME) * strata
+
+
+def draw(key: Key, shape: tuple[int, int, int], probability_none: float) -> Draws:
+    """Draw the time, the noise and the observed set of each row of a batch [B, M, D]."""
     time_key, noise_key, set_key = jax.random.split(key, 3)
     batch, num_modalities, _ = shape
-    strata = (jnp.arange(batch) + jax.random.uniform(time_key, (batch,))) / batch
     return Draws(
-        time=MIN_TIME + (1.0 - MIN_TIME) * strata,
+        time=stratified_times(time_key, batch),
         noise=jax.random.normal(noise_key, shape),
         observed=random_observed(set_key, batch, num_modalities, probability_none),
     )

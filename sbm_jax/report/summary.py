@@ -59,6 +59,7 @@ HEADLINES = (
 
 MAIN_METRICS = (
     *(headline.metric for headline in HEADLINES),
+    "diversity/given_1",
     "sampling/network_evaluations",
     "sampling/samples_per_second",
     "sampling/diverged",
@@ -75,6 +76,11 @@ SECTIONS = (
         "Unconditional coherence",
         ("coherence/unconditional",),
         "Share of joint samples, generated from nothing, in which at least k modalities show one digit.",
+    ),
+    (
+        "Diversity",
+        ("diversity/",),
+        "Squared distance of two samples for the same condition, in units of that of two real examples of one class.",
     ),
     ("Mode coverage", ("coverage/",), "Share of each digit among all images of the unconditional samples."),
     (
@@ -96,6 +102,7 @@ LABELS = (
     (r"coherence/unconditional_all", "all agree"),
     (r"coherence/unconditional_(\d+)", "at least {} agree with the first modality"),
     (r"coherence/unconditional_majority_(\d+)", "at least {} agree with one another"),
+    (r"diversity/given_1", "one given"),
     (r"coverage/min", "rarest digit"),
     (r"coverage/digit_(\d+)", "digit {}"),
     (r"classifier/accuracy", "real data, all modalities"),

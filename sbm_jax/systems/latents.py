@@ -1,13 +1,15 @@
 """Latents of several modalities as one array: packing, standardising, and the bank that a score model is trained on."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sbm_jax.types import Array, Key, Modality
+from sbm_jax.data.pipeline import as_float
+from sbm_jax.types import Array, Data, Key, Modality
 
 
 def valid_entries(modalities: Sequence[Modality]) -> np.ndarray:
@@ -29,12 +31,38 @@ def unpack(z: Array, modalities: Sequence[Modality]) -> dict[str, Array]:
     return {m.name: z[:, i, : m.latent_size] for i, m in enumerate(modalities)}
 
 
+def encode_rows(encode_fn: Callable[[Data], Any], rows: Data, chunk: int) -> Any:
+    """Return the arrays that `encode_fn`, compiled, makes of float data, for all rows of a split.
+
+    Args:
+      encode_fn: `{name: float [B, *shape]} -> pytree of arrays [B, ...]`.
+      rows: {name: [N, *shape]}.
+      chunk: rows at a time.
+    """
+    encode = jax.jit(lambda data: encode_fn(as_float(data)))
+    num_rows = len(next(iter(rows.values())))
+    chunk, parts = min(chunk, num_rows), []
+    for start in range(0, num_rows, chunk):
+        # The last chunk starts early, to have the size that is compiled; its repeated rows are cut off.
+        first = min(start, num_rows - chunk)
+        encoded = encode({name: array[first : first + chunk] for name, array in rows.items()})
+        parts.append(jax.tree.map(lambda array, skip=start - first: array[skip:], encoded))
+    return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
+
+
 @flax.struct.dataclass
 class LatentStatistics:
-    """Mean and standard deviation of each latent entry over the training bank, both [M, D]; 0 and 1 on padding."""
+    """Moments of the training bank.
+
+    Attributes:
+      mean: of each entry [M, D]; 0 on padding.
+      std: standard deviation of each entry [M, D]; 1 on padding.
+      correlation: between all entries [M*D, M*D], the covariance of standardised latents; that of padding is 0.
+    """
 
     mean: Array
     std: Array
+    correlation: Array
 
     def standardise(self, z: Array) -> Array:
         """Map latents [B, M, D] to zero mean and unit variance."""
@@ -47,11 +75,12 @@ class LatentStatistics:
 
 def latent_statistics(mean: Array, std: Array, valid: Array) -> LatentStatistics:
     """Return the statistics of samples from N(mean, std²), both [N, M, D], over the rows."""
-    variance = jnp.var(mean, axis=0) + jnp.mean(jnp.square(std), axis=0)
-    return LatentStatistics(
-        mean=jnp.where(valid, jnp.mean(mean, axis=0), 0.0),
-        std=jnp.where(valid, jnp.maximum(jnp.sqrt(variance), 1e-3), 1.0),
-    )
+    average, noise = jnp.mean(mean, axis=0), jnp.mean(jnp.square(std), axis=0)
+    scale = jnp.maximum(jnp.sqrt(jnp.var(mean, axis=0) + noise), 1e-3)
+    white = jnp.where(valid[None], (mean - average[None]) / scale[None], 0.0).reshape(len(mean), -1)
+    own = jnp.diag(jnp.where(valid, noise / scale**2, 0.0).ravel())
+    correlation = jnp.matmul(white.T, white, precision="highest") / len(mean) + own
+    return LatentStatistics(jnp.where(valid, average, 0.0), jnp.where(valid, scale, 1.0), correlation)
 
 
 def sample_posterior(key: Key, mean: Array, std: Array) -> Array:

@@ -1,7 +1,7 @@
 """Score-based multimodal autoencoders: SBM-VAE and SBM-RAE.
 
-Stage I trains one autoencoder per modality, independently. All training latents are then encoded once, into a bank.
-Stage II trains one score model over the joint latents. Any modality is generated from any others by sampling the
+Stage I (`systems.unimodal`) trains one autoencoder per modality, and encodes all training data once, into a bank. Stage
+II trains one score model over the joint latents. Any modality is generated from any others by sampling the
 latents of what is missing with those of what is observed held fixed.
 
 Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 2023. https://openreview.net/forum?id=JbuP6UV3Fk
@@ -13,25 +13,17 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from sbm_jax.config import plain
-from sbm_jax.data.pipeline import as_float
-from sbm_jax.errors import require, unknown
-from sbm_jax.losses.autoencoding import AutoencodingTerms, elbo_terms, rae_terms
-from sbm_jax.losses.score_matching import WEIGHTINGS, denoising_terms, draw
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, Autoencoders
+from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.losses.score_matching import WEIGHTINGS, Draws, denoising_terms, draw
 from sbm_jax.networks.score import ScoreModel, ScoreNetworkConfig, make_score_model
-from sbm_jax.sampling import SamplerOptions, bind_context, sample
+from sbm_jax.sampling import CONDITIONINGS, SampleResult, SamplerOptions, bind_context, sample
+from sbm_jax.sampling.chunks import in_chunks
+from sbm_jax.sampling.starts import gaussian_conditional
 from sbm_jax.sde import SDEConfig, make_sde
-from sbm_jax.systems.latents import (
-    LatentStatistics,
-    latent_statistics,
-    pack,
-    sample_posterior,
-    unpack,
-    valid_entries,
-)
+from sbm_jax.systems.latents import sample_posterior, unpack
+from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
 from sbm_jax.types import (
     Array,
     Context,
@@ -42,31 +34,13 @@ from sbm_jax.types import (
     Metrics,
     Modality,
     Params,
-    Split,
+    ScoreFn,
+    ScoreTransform,
     Stage,
     TrainingConfig,
 )
 
 # MARK: Options
-
-
-@dataclasses.dataclass(frozen=True)
-class AutoencoderConfig:
-    """Stage I.
-
-    Attributes:
-      training: see `types.TrainingConfig`.
-      network: sizes of the encoders and decoders.
-      beta: weight of the KL divergence (VAE).
-      rae_beta: weight of ‖z‖² (RAE, Eq. 10).
-      rae_noise: standard deviation of the noise added to z before decoding (RAE).
-    """
-
-    training: TrainingConfig
-    network: AutoencoderNetworkConfig = AutoencoderNetworkConfig()
-    beta: float = 0.1
-    rae_beta: float = 1e-5
-    rae_noise: float = 0.01
 
 
 @dataclasses.dataclass(frozen=True)
@@ -114,13 +88,16 @@ class SbmConfig:
 class Sbm:
     """SBM-VAE or SBM-RAE.
 
+    Systems with guidance add stages, and override what they know of the observed data (`_embed`) and how they
+    transform the score (`_transforms`).
+
     Attributes:
-      name: ``"sbm_vae"`` or ``"sbm_rae"``, the row of the results table.
+      name: the row of the results table.
       modalities: M modalities, in the order of every mask.
       config: see `SbmConfig`.
       seed: the run's seed, part of every stage's fingerprint.
       regularised: True for RAE.
-      batched: compute modalities of equal shape by one `vmap` (see `Autoencoders`); None for all but CPU.
+      batched: compute modalities of equal shape by one `vmap` (see `PerModality`); None for all but CPU.
     """
 
     name: str
@@ -131,10 +108,9 @@ class Sbm:
     batched: bool | None = None
 
     @property
-    def autoencoders(self) -> Autoencoders:
-        """The autoencoders of all modalities."""
-        batched = jax.default_backend() != "cpu" if self.batched is None else self.batched
-        return Autoencoders(self.modalities, self.config.autoencoder.network, batched)
+    def latent_space(self) -> LatentSpace:
+        """Stage I: what every modality is encoded to and decoded from."""
+        return LatentSpace(self.modalities, self.config.autoencoder, self.seed, self.regularised, self.batched)
 
     @property
     def score_model(self) -> ScoreModel:
@@ -143,22 +119,21 @@ class Sbm:
         return make_score_model(score.network, make_sde(score.sde), score.prediction)
 
     @property
-    def stage_names(self) -> tuple[str, str, str]:
-        """The names of the three stages: autoencoders, latent bank, score model."""
-        kind = "rae" if self.regularised else "vae"
-        return f"autoencoders_{kind}", f"latents_{kind}", f"score_{self.name}"
+    def score_stage_name(self) -> str:
+        """The name of stage II; systems that use the same score model share it."""
+        return f"score_sbm_{self.latent_space.kind}"
 
     @property
-    def valid(self) -> np.ndarray:
-        """Bool [M, D], False on the padding of shorter latents."""
-        return valid_entries(self.modalities)
+    def stage_names(self) -> tuple[str, ...]:
+        """The names of the stages whose products `generate` uses."""
+        return *self.latent_space.stage_names, self.score_stage_name
 
     def check(self, options: SamplerOptions) -> None:
         """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
-        model, context, key = self.score_model, self._context(1), jax.random.key(0)
-        jax.eval_shape(self.autoencoders.init, key)
+        model, context, key = self.score_model, self.context(1), jax.random.key(0)
+        jax.eval_shape(self.latent_space.autoencoders.init, key)
         jax.eval_shape(lambda key: model.init(key, context), key)
-        z = jnp.zeros((1, *self.valid.shape))
+        z = jnp.zeros((1, *self.latent_space.valid.shape))
         jax.eval_shape(
             lambda key: sample(lambda key, z, t: jnp.zeros_like(z), model.sde, key, z, context, options).z, key
         )
@@ -167,119 +142,25 @@ class Sbm:
 
     def stages(self, dataset: Dataset) -> list[Stage]:
         """Return the autoencoder stage, the latent bank and the score stage."""
-        return [self._autoencoder_stage(dataset), self._latent_stage(dataset), self.score_stage()]
+        return [*self.latent_space.stages(dataset), self.make_score_stage()]
 
-    def _autoencoder_stage(self, dataset: Dataset) -> Stage:
-        config = self.config.autoencoder
-        return Stage(
-            name=self.stage_names[0],
-            settings={
-                "seed": self.seed,
-                "data": dataset.settings,
-                "modalities": plain(self.modalities),
-                "autoencoder": plain(config),
-                "regularised": self.regularised,
-            },
-            init=lambda key, upstream: self.autoencoders.init(key),
-            loss=self._autoencoder_loss,
-            rows=lambda upstream: self._rows(dataset.train),
-            validation_rows=lambda upstream: self._rows(dataset.validation),
-            training=config.training,
-        )
-
-    def _rows(self, split: Split) -> dict[str, np.ndarray]:
-        return {modality.name: split.data[modality.name] for modality in self.modalities}
-
-    def _autoencoder_loss(
-        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Data
-    ) -> tuple[Array, Metrics]:
-        del upstream
-        data = as_float(batch)
-        terms = self.autoencoding_terms(params, key, data)
-        weight = self.config.autoencoder.rae_beta if self.regularised else self.config.autoencoder.beta
-        reconstruction = sum(term.reconstruction.mean() for term in terms.values())
-        regulariser = sum(term.regulariser.mean() for term in terms.values())
-        loss = reconstruction + weight * regulariser
-        return loss, {"reconstruction": reconstruction, "regulariser": regulariser}
-
-    def autoencoding_terms(self, params: Params, key: Key, data: Data) -> dict[str, AutoencodingTerms]:
-        """Return the per-row terms of stage I's objective for each modality of `data` (float, [B, *shape])."""
-        posteriors = self.autoencoders.encode(params, data)
-        keys = dict(zip(posteriors, jax.random.split(key, len(posteriors)), strict=True))
-        noise_std = self.config.autoencoder.rae_noise
-        latents = {}
-        for name, (mean, log_variance) in posteriors.items():
-            std = noise_std if self.regularised else jnp.exp(0.5 * log_variance)
-            latents[name] = sample_posterior(keys[name], mean, std)
-        outputs = self.autoencoders.decode(params, latents)
-        terms = {}
-        for modality in self.modalities:
-            name = modality.name
-            if self.regularised:
-                terms[name] = rae_terms(modality, data[name], outputs[name], posteriors[name][0])
-            else:
-                terms[name] = elbo_terms(modality, data[name], outputs[name], *posteriors[name])
-        return terms
-
-    def _latent_stage(self, dataset: Dataset) -> Stage:
-        autoencoder, name, _ = self.stage_names
-        return Stage(
-            name=name,
-            settings={},
-            requires=(autoencoder,),
-            init=lambda key, upstream: self._bank(upstream[autoencoder], dataset),
-        )
-
-    def _bank(self, params: Params, dataset: Dataset) -> Params:
-        """Return posterior means and standard deviations [N, M, D] of both splits, and their statistics."""
-        train, validation = (self._encode_split(params, split) for split in (dataset.train, dataset.validation))
-        statistics = latent_statistics(train["mean"], train["std"], jnp.asarray(self.valid))
-        return {
-            "train": train,
-            "validation": validation,
-            "statistics": {"mean": statistics.mean, "std": statistics.std},
-        }
-
-    def _encode_split(self, params: Params, split: Split) -> dict[str, Array]:
-        encode = jax.jit(lambda params, data: self._posterior(params, as_float(data)))
-        rows = self._rows(split)
-        chunk = min(self.config.autoencoder.training.batch_size, len(split))
-        parts = []
-        for start in range(0, len(split), chunk):
-            # The last chunk starts early, to have the size that is compiled; its repeated rows are cut off.
-            first = min(start, len(split) - chunk)
-            mean, std = encode(params, {name: array[first : first + chunk] for name, array in rows.items()})
-            parts.append((mean[start - first :], std[start - first :]))
-        mean, std = (jnp.concatenate(arrays) for arrays in zip(*parts, strict=True))
-        return {"mean": mean, "std": std}
-
-    def _posterior(self, params: Params, data: Data) -> tuple[Array, Array]:
-        """Return packed posterior means and standard deviations [B, M, D]; the latter are 0 for RAE."""
-        posteriors = self.autoencoders.encode(params, data)
-        mean = pack({name: mean for name, (mean, _) in posteriors.items()}, self.modalities)
-        if self.regularised:
-            return mean, jnp.zeros_like(mean)
-        std = {name: jnp.exp(0.5 * log_variance) for name, (_, log_variance) in posteriors.items()}
-        return mean, pack(std, self.modalities)
-
-    def score_stage(self) -> Stage:
+    def make_score_stage(self) -> Stage:
         """Return stage II, which needs no data but the latent bank."""
-        _, latents, name = self.stage_names
-        config = self.config.score
         return Stage(
-            name=name,
-            settings={"seed": self.seed, "score": plain(config)},
-            requires=(latents,),
-            init=lambda key, upstream: self.score_model.init(key, self._context(1)),
+            name=self.score_stage_name,
+            settings={"seed": self.seed, "score": plain(self.config.score)},
+            requires=(self.latent_space.bank_stage,),
+            init=lambda key, upstream: self.score_model.init(key, self.context(1)),
             loss=self._score_loss,
-            rows=lambda upstream: upstream[latents]["train"],
-            validation_rows=lambda upstream: upstream[latents]["validation"],
+            rows=lambda upstream: upstream[self.latent_space.bank_stage]["train"],
+            validation_rows=lambda upstream: upstream[self.latent_space.bank_stage]["validation"],
             validation_loss=functools.partial(self._score_loss, train=False),
-            training=config.training,
+            training=self.config.score.training,
         )
 
-    def _context(self, batch: int) -> Context:
-        return Context(jnp.zeros((batch, len(self.modalities)), bool), jnp.asarray(self.valid))
+    def context(self, batch: int) -> Context:
+        """Return the context of a batch in which nothing is observed."""
+        return Context(jnp.zeros((batch, len(self.modalities)), bool), jnp.asarray(self.latent_space.valid))
 
     def _score_loss(
         self,
@@ -290,43 +171,37 @@ class Sbm:
         train: bool = True,
     ) -> tuple[Array, Metrics]:
         config, model = self.config.score, self.score_model
-        statistics = LatentStatistics(**upstream[self.stage_names[1]]["statistics"])
-        draw_key, posterior_key, dropout_key = jax.random.split(key, 3)
+        draw_key, posterior_key, dropout_key, context_key = jax.random.split(key, 4)
         draws = draw(draw_key, batch["mean"].shape, config.probability_none)
-        z = batch["mean"]
-        if config.posterior == "sample":
-            z = jnp.where(draws.observed[:, :, None], z, sample_posterior(posterior_key, z, batch["std"]))
+        z = self.training_latents(posterior_key, upstream, batch, draws.observed)
         dropout_key = dropout_key if train and config.network.dropout else None
 
         def noise_fn(z_t, t, context):
             return model.noise(params, z_t, t, context, dropout_key)
 
-        context = self._context(len(z))
-        weighted, error = denoising_terms(
-            noise_fn, model.sde, statistics.standardise(z), context, draws, config.weighting
-        )
+        context = self._training_context(context_key, batch, draws)
+        weighted, error = denoising_terms(noise_fn, model.sde, z, context, draws, config.weighting)
         return weighted.mean(), {"noise_error": error.mean()}
+
+    def training_latents(
+        self, key: Key, upstream: Mapping[str, Params], batch: Mapping[str, Array], observed: Array
+    ) -> Array:
+        """Return standardised latents [B, M, D] of rows of the bank: means where observed, else posterior samples."""
+        z = batch["mean"]
+        if self.config.score.posterior == "sample":
+            z = jnp.where(observed[:, :, None], z, sample_posterior(key, z, batch["std"]))
+        return self.latent_space.statistics(upstream).standardise(z)
+
+    def _training_context(self, key: Key, batch: Mapping[str, Array], draws: Draws) -> Context:
+        """Return what the score network is told besides the latents; the observed set is that of the draws."""
+        del key, draws
+        return self.context(len(batch["mean"]))
 
     # MARK: Use
 
-    def encode(self, products: Mapping[str, Params], data: Data) -> Array:
-        """Return the packed posterior means [B, M, D] of float data, standardised as the score model sees them."""
-        mean, _ = self._posterior(products[self.stage_names[0]], data)
-        return jnp.where(jnp.asarray(self.valid)[None], self._statistics(products).standardise(mean), 0.0)
-
-    def decode(self, products: Mapping[str, Params], z: Array) -> dict[str, Array]:
-        """Return the expected data of packed, standardised latents [B, M, D]."""
-        latents = unpack(self._statistics(products).restore(z), self.modalities)
-        return self.autoencoders.decode_mean(products[self.stage_names[0]], latents)
-
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
         """Return the autoencoders' reconstruction, from the posterior means, of float data."""
-        params = products[self.stage_names[0]]
-        means = {name: mean for name, (mean, _) in self.autoencoders.encode(params, data).items()}
-        return self.autoencoders.decode_mean(params, means)
-
-    def _statistics(self, products: Mapping[str, Params]) -> LatentStatistics:
-        return LatentStatistics(**products[self.stage_names[1]]["statistics"])
+        return self.latent_space.reconstruct(products, data)
 
     def generate(
         self,
@@ -336,6 +211,9 @@ class Sbm:
         observed: Array,
         options: SamplerOptions,
         num_samples: int = 1,
+        *,
+        strength: Array | float | None = None,
+        num_free: int | None = None,
     ) -> Generated:
         """Generate what is not observed (section 2.1): encode, sample the joint latents, decode.
 
@@ -346,9 +224,11 @@ class Sbm:
           observed: bool [B, M] or [M], True = given; what is not in `data` counts as not given.
           options: see `sampling.SamplerOptions`.
           num_samples: S, samples per row.
+          strength: of the guidance, a number or one for each row [B]; None for that of the config.
+          num_free: the largest number of unobserved modalities in a row, where it is known before tracing.
 
         Raises:
-          SbmError: on data of a modality that the system does not have.
+          SbmError: on data of a modality that the system does not have, or a strength where there is no guidance.
         """
         names = [modality.name for modality in self.modalities]
         for name in data:
@@ -357,19 +237,28 @@ class Sbm:
         observed = jnp.asarray(observed).reshape(-1, len(names)) & jnp.array([[name in data for name in names]])
         batch = len(next(iter(data.values()))) if data else len(observed)
         observed = jnp.broadcast_to(observed, (batch, len(names)))
-        z_observed = self.encode(products, data) if data else jnp.zeros((batch, *self.valid.shape))
-        context = Context(jnp.repeat(observed, num_samples, axis=0), jnp.asarray(self.valid))
-        model = self.score_model
-        score_fn = model.bind(products[self.stage_names[2]], bind_context(options, context))
-        result = sample(score_fn, model.sde, key, jnp.repeat(z_observed, num_samples, axis=0), context, options)
+        space = self.latent_space
+        given = {
+            "strength": self._strength(strength, batch),
+            "observed": observed,
+            "z_observed": self.latent_space.encode(products, data)
+            if data
+            else jnp.zeros((batch, *self.latent_space.valid.shape)),
+            "embedding": self._embed(products, data, observed),
+        }
+        given = jax.tree.map(lambda array: jnp.repeat(array, num_samples, axis=0), given)
+        given["rows"] = jnp.arange(batch * num_samples)
+        result = in_chunks(
+            lambda chunk: self._sample(products, key, chunk, options, num_free), given, chunk_size(options)
+        )
 
-        generated = self.decode(products, result.z)
+        generated = space.decode(products, result.z)
         samples = {name: array.reshape(batch, num_samples, *array.shape[1:]) for name, array in generated.items()}
         for i, modality in enumerate(self.modalities):
             if modality.name in data:
-                given = observed[:, i].reshape((batch,) + (1,) * (samples[modality.name].ndim - 1))
-                samples[modality.name] = jnp.where(given, data[modality.name][:, None], samples[modality.name])
-        latents = unpack(result.z.reshape(batch * num_samples, *self.valid.shape), self.modalities)
+                mask = observed[:, i].reshape((batch,) + (1,) * (samples[modality.name].ndim - 1))
+                samples[modality.name] = jnp.where(mask, data[modality.name][:, None], samples[modality.name])
+        latents = unpack(result.z, self.modalities)
         return Generated(
             data=samples,
             latents={name: array.reshape(batch, num_samples, -1) for name, array in latents.items()},
@@ -378,3 +267,100 @@ class Sbm:
                 "diverged": result.diverged.sum(),
             },
         )
+
+    def _sample(
+        self,
+        products: Mapping[str, Params],
+        key: Key,
+        given: Mapping[str, Array | None],
+        options: SamplerOptions,
+        num_free: int | None,
+    ) -> SampleResult:
+        """Sample the latents of some rows."""
+        z_observed, embedding, rows = given["z_observed"], given["embedding"], given["rows"]
+        context = self.context(len(rows)).replace(observed=given["observed"], embedding=embedding, rows=rows)
+        start_key, sample_key = jax.random.split(key)
+        start = None
+        if options.start == "gaussian":
+            correlation = self.latent_space.statistics(products).correlation
+            start = gaussian_conditional(
+                start_key, z_observed, context, jnp.zeros(self.latent_space.valid.shape), correlation
+            )
+        score_fn = self._bind(products, context, z_observed, options, num_free)
+        transforms = self._transforms(products, context, z_observed, options, given["strength"], num_free)
+        return sample(score_fn, self.score_model.sde, sample_key, z_observed, context, options, transforms, start)
+
+    def _bind(
+        self,
+        products: Mapping[str, Params],
+        context: Context,
+        z_observed: Array,
+        options: SamplerOptions,
+        num_free: int | None,
+    ) -> ScoreFn:
+        """Return the score function for the rows and the observed sets that the conditioning shows the network."""
+        bound = bind_context(options, context)
+        z_observed = jnp.repeat(z_observed, len(bound.observed) // len(z_observed), axis=0)
+        num_free = num_free if CONDITIONINGS[options.conditioning].own_times else None
+        return self.score_model.bind(products[self.score_stage_name], bound, z_observed, num_free)
+
+    # MARK: Guidance: none here
+
+    def _embed(self, products: Mapping[str, Params], data: Data, observed: Array) -> Array | None:
+        """Return an embedding [B, E] of the observed data, if the score network is told one."""
+        del products, data, observed
+
+    def _strength(self, strength: Array | float | None, num_rows: int) -> Array | None:
+        """Return the strength of the guidance for each row [B].
+
+        Raises:
+          SbmError: if one is given, and the system has no guidance.
+        """
+        if strength is not None:
+            raise SbmError(f"system {self.name!r} has no guidance; leave out strength, or use a system with guidance.")
+        del num_rows
+
+    def _transforms(
+        self,
+        products: Mapping[str, Params],
+        context: Context,
+        z_observed: Array,
+        options: SamplerOptions,
+        strength: Array | None,
+        num_free: int | None,
+    ) -> tuple[ScoreTransform, ...]:
+        """Return the guidance, in the order in which it is applied."""
+        del products, context, z_observed, options, strength, num_free
+        return ()
+
+
+CPU_CHUNK = 128
+"""Rows that are sampled at a time on a CPU, where the activations of more leave the caches."""
+
+
+def chunk_size(options: SamplerOptions) -> int:
+    """Return how many rows are sampled at a time; 0 for all.
+
+    Raises:
+      SbmError: if chunks are asked for with a conditioning whose rows depend on each other.
+    """
+    dependent = CONDITIONINGS[options.conditioning].moves_observed
+    if options.chunk_size and dependent:
+        raise SbmError(
+            f"sampler: rows depend on each other with conditioning {options.conditioning!r}; set chunk_size to 0."
+        )
+    if options.chunk_size or dependent:
+        return options.chunk_size
+    return CPU_CHUNK if jax.default_backend() == "cpu" else 0
+
+
+def strength_of_rows(strength: Array | float | None, default: float, num_rows: int) -> Array:
+    """Return a strength for each row [B].
+
+    Raises:
+      SbmError: if it is neither a number nor one for each row.
+    """
+    strength = jnp.asarray(default if strength is None else strength, jnp.float32)
+    if strength.shape not in ((), (num_rows,)):
+        raise SbmError(f"strength must be a number or one for each of {num_rows} rows, not {list(strength.shape)}.")
+    return jnp.broadcast_to(strength, (num_rows,))

@@ -1,6 +1,7 @@
 """SBM-VAE and SBM-RAE on tiny data: the objective's terms, the bank, generation."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,10 @@ from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.latents import latent_statistics, pack, unpack, valid_entries
-from sbm_jax.systems.sbm import AutoencoderConfig, Sbm, SbmConfig, ScoreConfig
+from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig, chunk_size
+from sbm_jax.systems.sbm_contrastive import ContrastiveConfig, SbmContrastive
+from sbm_jax.systems.sbm_energy import EnergyConfig, SbmEnergy
+from sbm_jax.systems.unimodal import AutoencoderConfig
 from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
 
 MODALITIES = (
@@ -40,22 +44,46 @@ def _split(num_rows, seed):
 DATASET = Dataset(_split(10, 0), _split(4, 1), _split(5, 2), None, {})
 
 
-@pytest.fixture(scope="module", params=["sbm_vae", "sbm_rae"])
+ENERGY = EnergyConfig(TrainingConfig(2, 4), width=16, depth=2)
+CONTRASTIVE = ContrastiveConfig(TrainingConfig(2, 4), AutoencoderNetworkConfig((8,)), embedding_size=6)
+SYSTEMS = {
+    "sbm_vae": Sbm("sbm_vae", MODALITIES, CONFIG),
+    "sbm_rae": Sbm("sbm_rae", MODALITIES, CONFIG, regularised=True),
+    "sbm_vae_c": SbmEnergy("sbm_vae_c", MODALITIES, CONFIG, energy=ENERGY),
+    "sbm_rae_t": SbmContrastive("sbm_rae_t", MODALITIES, CONFIG, regularised=True, contrastive=CONTRASTIVE),
+}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _quick_compilation():
+    """These tests compile many small programs once each: compiling is their cost, not running."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
+@pytest.fixture(scope="module", params=SYSTEMS)
 def system(request):
-    return Sbm(request.param, MODALITIES, CONFIG, regularised=request.param == "sbm_rae")
+    return SYSTEMS[request.param]
+
+
+@functools.cache
+def _fresh(system):
+    """The products of all stages without training."""
+    made = {}
+    for stage in system.stages(DATASET):
+        make = jax.jit(stage.init) if stage.training else stage.init
+        made[stage.name] = make(jax.random.key(0), made)
+    return made
 
 
 @pytest.fixture(scope="module")
 def products(system):
     """Fresh parameters, with the score network's zero output layer perturbed."""
-    made = {}
-    for stage in system.stages(DATASET):
-        make = jax.jit(stage.init) if stage.training else stage.init
-        made[stage.name] = make(jax.random.key(0), made)
-    noisy = jax.tree.map(
-        lambda p: p + 0.1 * jax.random.normal(jax.random.key(p.size), p.shape), made[system.stage_names[2]]
-    )
-    return {**made, system.stage_names[2]: noisy}
+    made = _fresh(system)
+    rng = np.random.default_rng(0)
+    noisy = jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape).astype(np.float32), made[system.score_stage_name])
+    return {**made, system.score_stage_name: noisy}
 
 
 def _float(split):
@@ -82,9 +110,11 @@ def test_statistics_are_those_of_posterior_samples():
 
 def test_bank_holds_every_row(system, products):
     """Ten rows in chunks of four: the last chunk overlaps, and repeats nothing."""
-    bank = products[system.stage_names[1]]
+    bank = products[system.latent_space.bank_stage]
     assert bank["train"]["mean"].shape == (10, 3, 4)
-    posteriors = system.autoencoders.encode(products[system.stage_names[0]], _float(DATASET.train))
+    posteriors = system.latent_space.autoencoders.encode(
+        products[system.latent_space.autoencoder_stage], _float(DATASET.train)
+    )
     expected = pack({name: mean for name, (mean, _) in posteriors.items()}, MODALITIES)
     np.testing.assert_allclose(bank["train"]["mean"], expected, rtol=1e-4, atol=1e-5)
     assert (np.asarray(bank["train"]["std"]) == 0).all() == system.regularised
@@ -100,8 +130,9 @@ def test_losses_are_finite_and_reach_every_parameter(system, products):
             assert np.isfinite(loss)
             norms = [float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(gradient)]
             dead = sum(norm == 0 for norm in norms)
-            # The RAE has no use for the head of the log variances: its kernel and bias, twice (two groups).
-            assert dead == (4 if stage.name == "autoencoders_rae" else 0)
+            # Neither the RAE nor the encoders of embeddings have a use for the head of the log variances: its kernel
+            # and bias, in two groups.
+            assert dead == (4 if stage.name in ("autoencoders_rae", "contrastive") else 0)
 
 
 def test_observed_comes_back_unchanged_and_unobserved_input_is_ignored(system, products):
@@ -126,7 +157,8 @@ def test_observed_comes_back_unchanged_and_unobserved_input_is_ignored(system, p
 
 
 def test_nothing_given_needs_no_data(system, products):
-    result = system.generate(products, jax.random.key(0), {}, jnp.zeros((2, 3), bool), OPTIONS)
+    generate = jax.jit(lambda key: system.generate(products, key, {}, jnp.zeros((2, 3), bool), OPTIONS))
+    result = generate(jax.random.key(0))
     assert result.data["words"].shape == (2, 1, 6)
     np.testing.assert_allclose(result.data["words"].sum(axis=-1), 1.0, rtol=1e-5)
 
@@ -135,6 +167,133 @@ def test_latents_that_make_no_square_are_refused_by_the_unet():
     score = dataclasses.replace(CONFIG.score, network=ScoreNetworkConfig("unet", 8))
     modalities = tuple(dataclasses.replace(m, latent_size=5) for m in MODALITIES)
     system = Sbm("sbm_vae", modalities, dataclasses.replace(CONFIG, score=score))
-    stage = system.stages(DATASET)[2]
     with pytest.raises(SbmError, match="square"):
-        stage.init(jax.random.key(0), {})
+        system.make_score_stage().init(jax.random.key(0), {})
+
+
+# MARK: Guidance
+
+
+def _generate(system, products, strength=None, options=OPTIONS, observed=(True, False, False), key=3, **changes):
+    data = {**_float(DATASET.test), **changes}
+    mask = np.broadcast_to(observed, (len(data["image"]), 3))
+    run = jax.jit(
+        lambda strength: system.generate(products, jax.random.key(key), data, mask, options, strength=strength)
+    )
+    return run(strength)
+
+
+@pytest.fixture(scope="module", params=["sbm_vae_c", "sbm_rae_t"])
+def guided(request):
+    system = SYSTEMS[request.param]
+    made = dict(_fresh(system))
+    rng = np.random.default_rng(0)
+    for name in (system.score_stage_name, "energy_vae"):
+        if name in made:
+            made[name] = jax.tree.map(lambda p: p + 0.2 * rng.normal(size=p.shape).astype(np.float32), made[name])
+    return system, made
+
+
+def test_strength_0_is_no_guidance(guided):
+    """The energy system without guidance is the plain system; the contrastive one is its conditional score."""
+    system, products = guided
+    none = _generate(system, products, 0.0).latents
+    if isinstance(system, SbmEnergy):
+        plain = _generate(SYSTEMS["sbm_vae"], products).latents
+    else:
+        bound = dataclasses.replace(system, contrastive=dataclasses.replace(CONTRASTIVE, strength=0.0))
+        plain = _generate(bound, products).latents
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6), none, plain)
+    some = _generate(system, products, 1.0).latents
+    assert not np.allclose(none["words"], some["words"], atol=1e-3)
+    np.testing.assert_array_equal(none["image"], some["image"])  # observed
+
+
+def test_sweeping_the_strength_compiles_once(guided):
+    system, products = guided
+    data, mask = _float(DATASET.test), np.broadcast_to([True, False, False], (5, 3))
+
+    traces = []
+
+    @jax.jit
+    def generate(strength):
+        traces.append(strength)
+        return system.generate(products, jax.random.key(0), data, mask, OPTIONS, strength=strength).latents["words"]
+
+    results = [np.asarray(generate(strength)) for strength in (0.0, 1.0, 5.0)]
+    assert len(traces) == 1
+    assert not np.allclose(results[0], results[1])
+    assert not np.allclose(results[1], results[2])
+
+
+def test_each_row_has_a_strength_of_its_own(guided):
+    system, products = guided
+    weak, strong = (_generate(system, products, s).latents["words"] for s in (0.0, 2.0))
+    mixed = _generate(system, products, jnp.array([0.0, 2.0, 0.0, 2.0, 2.0])).latents["words"]
+    np.testing.assert_allclose(mixed[::2][:2], weak[::2][:2], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(mixed[1::2], strong[1::2], rtol=1e-4, atol=1e-5)
+
+
+def test_nothing_observed_is_not_guided(guided):
+    system, products = guided
+    nothing = [False] * 3
+    weak, strong = (_generate(system, products, s, observed=nothing).latents for s in (0.0, 3.0))
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), weak, strong)
+
+
+@pytest.mark.parametrize("conditioning", ["clean", "particles"])
+def test_guidance_goes_with_single_times_and_particles(guided, conditioning):
+    system, products = guided
+    options = dataclasses.replace(OPTIONS, conditioning=conditioning, num_particles=3)
+    result = _generate(system, products, 0.5, options)
+    assert not result.info["diverged"]
+    assert np.isfinite(result.latents["words"]).all()
+
+
+def test_a_wild_strength_is_reported_as_diverged(guided):
+    system, products = guided
+    result = _generate(system, products, 1e8)
+    assert result.info["diverged"] == 5
+    assert np.isnan(result.latents["words"]).all()
+
+
+def test_a_strength_without_guidance_is_refused():
+    with pytest.raises(SbmError, match="'sbm_vae' has no guidance"):
+        _generate(SYSTEMS["sbm_vae"], {}, 1.0, observed=[False] * 3)
+
+
+def test_a_strength_of_the_wrong_shape_is_refused(guided):
+    system, products = guided
+    with pytest.raises(SbmError, match="one for each of 5 rows"):
+        _generate(system, products, jnp.ones(3))
+
+
+@pytest.mark.parametrize("name", ["sbm_vae_c", "sbm_rae_t"])
+def test_bounding_the_unobserved_and_cutting_into_chunks_changes_nothing(name):
+    system = SYSTEMS[name]
+    made = _fresh(system)
+    data, mask = _float(DATASET.test), np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [1, 1, 1], [0, 1, 1]], bool)
+
+    def latents(num_free, **changes):
+        options = dataclasses.replace(OPTIONS, **changes)
+        run = jax.jit(lambda: system.generate(made, jax.random.key(0), data, mask, options, num_free=num_free).latents)
+        return run()
+
+    whole = latents(None)
+    for other in (latents(2), latents(None, chunk_size=2)):
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), whole, other)
+
+
+def test_gaussian_start():
+    options = dataclasses.replace(OPTIONS, start="gaussian", start_time=0.7)
+    system = SYSTEMS["sbm_vae"]
+    made = _fresh(system)
+    result = _generate(system, made, options=options)
+    assert not result.info["diverged"]
+    assert np.isfinite(result.latents["words"]).all()
+
+
+def test_chunks_are_refused_where_rows_depend_on_each_other():
+    options = dataclasses.replace(OPTIONS, conditioning="reference", chunk_size=2)
+    with pytest.raises(SbmError, match="set chunk_size to 0"):
+        chunk_size(options)

@@ -1,0 +1,35 @@
+"""Contrastive learning of one space for all modalities."""
+
+import chex
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from sbm_jax.types import Array
+
+MAX_LOG_SCALE = float(np.log(100.0))
+"""The inverse temperature is kept below 100, as in the reference: beyond it training is unstable."""
+
+
+def info_nce_terms(embeddings: Array, log_scale: Array) -> tuple[Array, Array]:
+    """Return the loss of each row and how often its counterpart was found, [B] each.
+
+    For every ordered pair of modalities (i, j), row b of i must find row b of j among all rows of the batch:
+    L = -log exp(τ e_i^b · e_j^b) / Σ_c exp(τ e_i^b · e_j^c), a mean over pairs.
+
+    Args:
+      embeddings: unit vectors [B, M, E].
+      log_scale: log τ, the logarithm of the inverse temperature, a scalar.
+
+    Reference: A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021,
+      section 2.3. https://arxiv.org/abs/2103.00020
+    """
+    chex.assert_rank(embeddings, 3)
+    batch, num_modalities, _ = embeddings.shape
+    first, second = np.nonzero(~np.eye(num_modalities, dtype=bool))
+    similarity = jnp.einsum("bpe,cpe->pbc", embeddings[:, first], embeddings[:, second], precision="highest")
+    labels = jnp.broadcast_to(jnp.arange(batch)[None], (len(first), batch))
+    logits = jnp.exp(jnp.minimum(log_scale, MAX_LOG_SCALE)) * similarity
+    loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    hits = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
+    return jnp.mean(loss, axis=0), jnp.mean(hits, axis=0)

@@ -1,0 +1,87 @@
+"""Noise-contrastive estimation of the energy of pairs of latents."""
+
+from collections.abc import Callable
+
+import chex
+import flax.struct
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.losses.score_matching import stratified_times
+from sbm_jax.sde import SDE
+from sbm_jax.types import Array, Key
+
+EnergyFn = Callable[[Array, Array, Array, Array, Array], Array]
+
+
+@flax.struct.dataclass
+class PairDraws:
+    """The random draws of one batch, injectable so that a test can replay them.
+
+    Attributes:
+      pair: int [B, 2], two different modalities: the observed and the unobserved one.
+      time: [B], the time of the unobserved one.
+      clean: bool [B], whether the observed one is clean, with time 0; else it has the same time.
+      noise: [3, B, M, D], standard normal, of the observed, the unobserved and the negatives.
+      shift: int, 1 to B - 1: the negative of row b is the unobserved modality of row b + shift.
+    """
+
+    pair: Array
+    time: Array
+    clean: Array
+    noise: Array
+    shift: Array
+
+
+def draw_pairs(key: Key, shape: tuple[int, int, int], probability_clean: float) -> PairDraws:
+    """Draw pairs, times, noise and negatives for a batch of latents [B, M, D]."""
+    pair_key, time_key, clean_key, noise_key, shift_key = jax.random.split(key, 5)
+    batch, num_modalities, _ = shape
+    ranks = jnp.argsort(jax.random.uniform(pair_key, (batch, num_modalities)), axis=1)
+    return PairDraws(
+        pair=ranks[:, :2],
+        time=stratified_times(time_key, batch),
+        clean=jax.random.bernoulli(clean_key, probability_clean, (batch,)),
+        noise=jax.random.normal(noise_key, (3, *shape)),
+        shift=jax.random.randint(shift_key, (), 1, batch),
+    )
+
+
+def noise_contrastive_terms(
+    energy_fn: EnergyFn, sde: SDE, z: Array, valid: Array, draws: PairDraws, gaussian_weight: float
+) -> tuple[Array, Array]:
+    """Return the loss of each row and whether both of its pairs were told apart, [B] each.
+
+    L = log(1 + exp E(z_o, z_u)) + (1 - w) log(1 + exp -E(z_o, z_n)) + w log(1 + exp -E(z_o, z_g)) (Eq. 7, with the
+    diffused latents at which the energy is used), z_n from another row and z_g Gaussian. With w = 0 it is smallest at
+    E = -log p(z_o, z_u) / (p(z_o) p(z_u)).
+
+    Args:
+      energy_fn: `(observed [B, M, D], times [B, M], unobserved [B, M, D], times [B, M], pairs [B, 1, 2]) -> [B, 1]`.
+      sde: the process.
+      z: clean latents [B, M, D].
+      valid: bool [M, D], False on padding.
+      draws: see `PairDraws`.
+      gaussian_weight: w, the share of Gaussian negatives; the authors' code has 1/2, their paper none.
+    """
+    chex.assert_rank(z, 3)
+    chex.assert_shape(draws.noise, (3, *z.shape))
+    times = jnp.broadcast_to(draws.time[:, None], z.shape[:2])
+    observed_times = jnp.where(draws.clean[:, None], 0.0, times)
+
+    def diffuse(clean: Array, t: Array, noise: Array) -> Array:
+        alpha, sigma = (value[:, :, None] for value in sde.marginal(t))
+        return jnp.where((t > 0)[:, :, None], alpha * clean + sigma * noise, clean)
+
+    def energy(free: Array) -> Array:
+        free = jnp.where(valid[None], free, 0.0)
+        return energy_fn(observed, observed_times, free, times, draws.pair[:, None])[:, 0]
+
+    observed = jnp.where(valid[None], diffuse(z, observed_times, draws.noise[0]), 0.0)
+    positive = energy(diffuse(z, times, draws.noise[1]))
+    negative = energy(diffuse(jnp.roll(z, -draws.shift, axis=0), times, draws.noise[2]))
+    loss = jax.nn.softplus(positive) + (1 - gaussian_weight) * jax.nn.softplus(-negative)
+    if gaussian_weight > 0:
+        alpha, sigma = (value[:, :, None] for value in sde.marginal(times))
+        loss += gaussian_weight * jax.nn.softplus(-energy(jnp.sqrt(alpha**2 + sigma**2) * draws.noise[2]))
+    return loss, ((positive < 0) & (negative > 0)).astype(jnp.float32)

@@ -1,0 +1,261 @@
+"""SBM-VAE-T and SBM-RAE-T: contrastive guidance.
+
+Encoders of all modalities into one space are trained by contrastive learning. The score network is told the mean
+embedding of what is observed, and trained with random observed sets, the empty one among them. Sampling extrapolates
+from the score given nothing to the score given the observed: (1 + w) s(z | o) - w s(z).
+
+Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 2023, section 2.2.2.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+
+from sbm_jax.config import plain
+from sbm_jax.data.pipeline import as_float
+from sbm_jax.errors import SbmError, require
+from sbm_jax.losses.info_nce import info_nce_terms
+from sbm_jax.losses.score_matching import Draws, random_observed, random_present
+from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, check_modality
+from sbm_jax.networks.contrastive import ContrastiveEncoder
+from sbm_jax.networks.per_modality import PerModality
+from sbm_jax.sampling import CONDITIONINGS, SamplerOptions
+from sbm_jax.sampling.guidance import classifier_free
+from sbm_jax.systems.latents import encode_rows
+from sbm_jax.systems.sbm import Sbm, strength_of_rows
+from sbm_jax.types import (
+    Array,
+    Context,
+    Data,
+    Dataset,
+    Key,
+    Metrics,
+    Modality,
+    Params,
+    ScoreTransform,
+    Split,
+    Stage,
+    TrainingConfig,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class ContrastiveConfig:
+    """The contrastive encoders and their use.
+
+    Attributes:
+      training: see `types.TrainingConfig`.
+      network: sizes of the encoders.
+      embedding_size: E.
+      dropout: rate in the projection head.
+      temperature: its initial value; it is learned.
+      probability_none: how often the embedding of nothing is trained, where the score model has a single time and its
+        own sets can not tell; else `ScoreConfig.probability_none` does.
+      probability_absent: how often a random part of the modalities is left out where nothing is observed.
+      strength: w, where a call gives none.
+    """
+
+    training: TrainingConfig
+    network: AutoencoderNetworkConfig = AutoencoderNetworkConfig()
+    embedding_size: int = 64
+    dropout: float = 0.1
+    temperature: float = 0.07
+    probability_none: float = 0.2
+    probability_absent: float = 0.5
+    strength: float = 1.0
+
+    def __post_init__(self):
+        require(self.embedding_size >= 2, "contrastive.embedding_size", self.embedding_size, "2 or more")
+        require(self.temperature > 0, "contrastive.temperature", self.temperature, "a positive number")
+        require(0 <= self.dropout < 1, "contrastive.dropout", self.dropout, "0 to less than 1")
+        for name in ("probability_none", "probability_absent"):
+            require(0 <= getattr(self, name) <= 1, f"contrastive.{name}", getattr(self, name), "0 to 1")
+        require(self.training.batch_size >= 2, "contrastive.training.batch_size", self.training.batch_size, "2 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class SbmContrastive(Sbm):
+    """A score-based multimodal autoencoder with contrastive guidance.
+
+    Attributes:
+      contrastive: see `ContrastiveConfig`.
+    """
+
+    contrastive: ContrastiveConfig | None = None
+
+    def __post_init__(self):
+        if self.contrastive is None:
+            raise SbmError(f"system {self.name!r} needs config.contrastive, the config of the encoders.")
+        if len(self.modalities) < 2:
+            raise SbmError(f"system {self.name!r} needs pairs of modalities, but there is one modality only.")
+        for modality in self.modalities:
+            check_modality(modality, self.contrastive.network)
+
+    encoder_stage = "contrastive"
+    embedding_stage = "embeddings"
+
+    @property
+    def score_stage_name(self) -> str:
+        """The name of stage II: this score model knows embeddings."""
+        return f"score_sbm_{self.latent_space.kind}_t"
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The names of the stages whose products `generate` uses."""
+        return *super().stage_names, self.encoder_stage
+
+    @property
+    def encoders(self) -> PerModality:
+        """The encoders of all modalities, with the embedding as their latents."""
+        size = self.contrastive.embedding_size
+        modalities = tuple(dataclasses.replace(modality, latent_size=size) for modality in self.modalities)
+        return PerModality(modalities, self.latent_space.computes_batched)
+
+    def _encoder(self, modality: Modality) -> ContrastiveEncoder:
+        return ContrastiveEncoder(modality, self.contrastive.network, self.contrastive.dropout)
+
+    # MARK: Stages
+
+    def stages(self, dataset: Dataset) -> list[Stage]:
+        """Return the autoencoders, the latent bank, the encoders, the bank of embeddings and the score model."""
+        autoencoders, latents, score = super().stages(dataset)
+        score = dataclasses.replace(
+            score,
+            settings={**score.settings, **self._recipe("probability_none", "probability_absent")},
+            requires=(self.latent_space.bank_stage, self.embedding_stage),
+            rows=lambda upstream: self._bank_rows(upstream, "train"),
+            validation_rows=lambda upstream: self._bank_rows(upstream, "validation"),
+        )
+        return [autoencoders, latents, *self._encoder_stages(dataset), score]
+
+    def _recipe(self, *names: str) -> dict:
+        return {name: plain(getattr(self.contrastive, name)) for name in names}
+
+    def _bank_rows(self, upstream: Mapping[str, Params], split: str) -> dict[str, Array]:
+        return {**upstream[self.latent_space.bank_stage][split], "embeddings": upstream[self.embedding_stage][split]}
+
+    def _encoder_stages(self, dataset: Dataset) -> list[Stage]:
+        config = self.contrastive
+        chunk = config.training.batch_size
+        training = Stage(
+            name=self.encoder_stage,
+            settings={
+                "seed": self.seed,
+                "data": dataset.settings,
+                "modalities": plain(self.encoders.modalities),
+                **self._recipe("training", "network", "dropout", "temperature"),
+            },
+            init=lambda key, upstream: self._init_encoders(key),
+            loss=self._encoder_loss,
+            rows=lambda upstream: self.latent_space.rows(dataset.train),
+            validation_rows=lambda upstream: self.latent_space.rows(dataset.validation),
+            validation_loss=functools.partial(self._encoder_loss, train=False),
+            training=config.training,
+        )
+
+        def embed(params: Params, split: Split) -> Array:
+            return encode_rows(lambda data: self._embeddings(params, data), self.latent_space.rows(split), chunk)
+
+        def bank(params: Params) -> Params:
+            return {"train": embed(params, dataset.train), "validation": embed(params, dataset.validation)}
+
+        computed = Stage(
+            name=self.embedding_stage,
+            settings={},
+            requires=(self.encoder_stage,),
+            init=lambda key, upstream: bank(upstream[self.encoder_stage]),
+        )
+        return [training, computed]
+
+    def _init_encoders(self, key: Key) -> Params:
+        def init_one(modality: Modality, key: Key) -> Params:
+            return self._encoder(modality).init(key, jnp.zeros((1, *modality.shape)))["params"]
+
+        log_scale = -jnp.log(jnp.float32(self.contrastive.temperature))
+        return {"encoders": self.encoders.init(key, init_one), "log_scale": log_scale}
+
+    def _encoder_loss(
+        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Data, train: bool = True
+    ) -> tuple[Array, Metrics]:
+        del upstream
+        embeddings = self._embeddings(params, as_float(batch), key if train and self.contrastive.dropout else None)
+        loss, found = info_nce_terms(embeddings, params["log_scale"])
+        return loss.mean(), {"found": found.mean(), "inverse_temperature": jnp.exp(params["log_scale"])}
+
+    def _embeddings(self, params: Params, data: Data, dropout_key: Key | None = None) -> Array:
+        """Return unit vectors [B, M, E]; 0 for modalities that are not in `data` (float)."""
+        train = dropout_key is not None
+        rngs = {"dropout": dropout_key} if train else None
+
+        def encode(modality: Modality, weights: Params, x: Array) -> Array:
+            return self._encoder(modality).apply({"params": weights}, x, train=train, rngs=rngs)
+
+        embeddings = self.encoders.apply(params["encoders"], data, encode)
+        nothing = jnp.zeros((len(next(iter(data.values()))), self.contrastive.embedding_size))
+        return jnp.stack([embeddings.get(modality.name, nothing) for modality in self.modalities], axis=1)
+
+    def mean_embedding(self, embeddings: Array, observed: Array) -> Array:
+        """Return the mean embedding of the observed [B, E], with entries of about unit size; 0 for nothing.
+
+        Args:
+          embeddings: unit vectors [B, M, E].
+          observed: bool [B, M].
+        """
+        total = jnp.sum(jnp.where(observed[:, :, None], embeddings, 0.0), axis=1)
+        count = jnp.maximum(observed.sum(axis=1, keepdims=True), 1)
+        return total / count * self.contrastive.embedding_size**0.5
+
+    def context(self, batch: int) -> Context:
+        """Return the context of a batch in which nothing is observed."""
+        context = super().context(batch)
+        return context.replace(
+            present=jnp.ones_like(context.observed), embedding=jnp.zeros((batch, self.contrastive.embedding_size))
+        )
+
+    def _training_context(self, key: Key, batch: Mapping[str, Array], draws: Draws) -> Context:
+        """Return the embedding of the observed, and which modalities are present.
+
+        With a single time (`probability_none` = 1) no latent is ever observed: a random set is embedded, as in the
+        paper, and all modalities are present.
+        """
+        embedded, present = draws.observed, jnp.ones_like(draws.observed)
+        if self.config.score.probability_none == 1:
+            embedded = random_observed(key, *embedded.shape, self.contrastive.probability_none)
+        else:
+            present = random_present(key, draws.observed, self.contrastive.probability_absent)
+        embedding = self.mean_embedding(batch["embeddings"], embedded)
+        return self.context(len(embedding)).replace(present=present, embedding=embedding)
+
+    # MARK: Use
+
+    def _embed(self, products: Mapping[str, Params], data: Data, observed: Array) -> Array:
+        if not data:
+            return jnp.zeros((len(observed), self.contrastive.embedding_size))
+        return self.mean_embedding(self._embeddings(products[self.encoder_stage], data), observed)
+
+    def _strength(self, strength: Array | float | None, num_rows: int) -> Array:
+        return strength_of_rows(strength, self.contrastive.strength, num_rows)
+
+    def _transforms(
+        self,
+        products: Mapping[str, Params],
+        context: Context,
+        z_observed: Array,
+        options: SamplerOptions,
+        strength: Array,
+        num_free: int | None,
+    ) -> tuple[ScoreTransform, ...]:
+        """Return classifier-free guidance.
+
+        The score of nothing observed is that of the unobserved alone, with the observed absent; a network with a single
+        time sees them, as it always does, and knows no embedding.
+        """
+        nothing = jnp.zeros_like(context.observed)
+        present = ~context.observed if CONDITIONINGS[options.conditioning].own_times else jnp.ones_like(nothing)
+        unobserved = context.replace(observed=nothing, present=present, embedding=jnp.zeros_like(context.embedding))
+        unconditional_fn = self._bind(products, unobserved, z_observed, options, num_free)
+        if options.conditioning == "particles":
+            strength = jnp.repeat(strength, options.num_particles)
+        return (classifier_free(unconditional_fn, strength),)

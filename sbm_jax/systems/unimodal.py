@@ -1,0 +1,209 @@
+"""Stage I: one autoencoder per modality, trained independently, and the bank of all training latents.
+
+Shared by all systems that put a model over the latents of independent autoencoders.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sbm_jax.config import plain
+from sbm_jax.data.pipeline import as_float
+from sbm_jax.losses.autoencoding import AutoencodingTerms, elbo_terms, rae_terms
+from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, Autoencoders
+from sbm_jax.systems.latents import (
+    LatentStatistics,
+    encode_rows,
+    latent_statistics,
+    pack,
+    sample_posterior,
+    unpack,
+    valid_entries,
+)
+from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderConfig:
+    """Stage I.
+
+    Attributes:
+      training: see `types.TrainingConfig`.
+      network: sizes of the encoders and decoders.
+      beta: weight of the KL divergence (VAE).
+      rae_beta: weight of ‖z‖² (RAE, Eq. 10).
+      rae_noise: standard deviation of the noise added to z before decoding (RAE).
+    """
+
+    training: TrainingConfig
+    network: AutoencoderNetworkConfig = AutoencoderNetworkConfig()
+    beta: float = 0.1
+    rae_beta: float = 1e-5
+    rae_noise: float = 0.01
+
+
+@dataclasses.dataclass(frozen=True)
+class LatentSpace:
+    """The latents of all modalities.
+
+    Attributes:
+      modalities: M modalities, in the order of every mask.
+      config: see `AutoencoderConfig`.
+      seed: the run's seed, part of every stage's fingerprint.
+      regularised: True for deterministic, regularised autoencoders (RAE), False for VAEs.
+      batched: compute modalities of equal shape by one `vmap` (see `PerModality`); None for all but CPU.
+    """
+
+    modalities: tuple[Modality, ...]
+    config: AutoencoderConfig
+    seed: int = 0
+    regularised: bool = False
+    batched: bool | None = None
+
+    @property
+    def computes_batched(self) -> bool:
+        """Whether modalities of equal shape are computed by one `vmap`."""
+        return jax.default_backend() != "cpu" if self.batched is None else self.batched
+
+    @property
+    def autoencoders(self) -> Autoencoders:
+        """The autoencoders of all modalities."""
+        return Autoencoders(self.modalities, self.config.network, self.computes_batched)
+
+    @property
+    def kind(self) -> str:
+        """The kind of autoencoder, ``"vae"`` or ``"rae"``."""
+        return "rae" if self.regularised else "vae"
+
+    @property
+    def autoencoder_stage(self) -> str:
+        """The name of the stage that trains the autoencoders."""
+        return f"autoencoders_{self.kind}"
+
+    @property
+    def bank_stage(self) -> str:
+        """The name of the stage that encodes all training data."""
+        return f"latents_{self.kind}"
+
+    @property
+    def stage_names(self) -> tuple[str, str]:
+        """The names of both stages."""
+        return self.autoencoder_stage, self.bank_stage
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Bool [M, D], False on the padding of shorter latents."""
+        return valid_entries(self.modalities)
+
+    # MARK: Stages
+
+    def stages(self, dataset: Dataset) -> list[Stage]:
+        """Return the autoencoder stage and the latent bank."""
+        return [self._make_autoencoder_stage(dataset), self._make_bank_stage(dataset)]
+
+    def _make_autoencoder_stage(self, dataset: Dataset) -> Stage:
+        config = self.config
+        return Stage(
+            name=self.autoencoder_stage,
+            settings={
+                "seed": self.seed,
+                "data": dataset.settings,
+                "modalities": plain(self.modalities),
+                "autoencoder": plain(config),
+                "regularised": self.regularised,
+            },
+            init=lambda key, upstream: self.autoencoders.init(key),
+            loss=self._autoencoder_loss,
+            rows=lambda upstream: self.rows(dataset.train),
+            validation_rows=lambda upstream: self.rows(dataset.validation),
+            training=config.training,
+        )
+
+    def rows(self, split: Split) -> dict[str, np.ndarray]:
+        """Return the arrays of this system's modalities."""
+        return {modality.name: split.data[modality.name] for modality in self.modalities}
+
+    def _autoencoder_loss(
+        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Data
+    ) -> tuple[Array, Metrics]:
+        del upstream
+        data = as_float(batch)
+        terms = self.autoencoding_terms(params, key, data)
+        weight = self.config.rae_beta if self.regularised else self.config.beta
+        reconstruction = sum(term.reconstruction.mean() for term in terms.values())
+        regulariser = sum(term.regulariser.mean() for term in terms.values())
+        loss = reconstruction + weight * regulariser
+        return loss, {"reconstruction": reconstruction, "regulariser": regulariser}
+
+    def autoencoding_terms(self, params: Params, key: Key, data: Data) -> dict[str, AutoencodingTerms]:
+        """Return the per-row terms of stage I's objective for each modality of `data` (float, [B, *shape])."""
+        posteriors = self.autoencoders.encode(params, data)
+        keys = dict(zip(posteriors, jax.random.split(key, len(posteriors)), strict=True))
+        noise_std = self.config.rae_noise
+        latents = {}
+        for name, (mean, log_variance) in posteriors.items():
+            std = noise_std if self.regularised else jnp.exp(0.5 * log_variance)
+            latents[name] = sample_posterior(keys[name], mean, std)
+        outputs = self.autoencoders.decode(params, latents)
+        terms = {}
+        for modality in self.modalities:
+            name = modality.name
+            if self.regularised:
+                terms[name] = rae_terms(modality, data[name], outputs[name], posteriors[name][0])
+            else:
+                terms[name] = elbo_terms(modality, data[name], outputs[name], *posteriors[name])
+        return terms
+
+    def _make_bank_stage(self, dataset: Dataset) -> Stage:
+        return Stage(
+            name=self.bank_stage,
+            settings={},
+            requires=(self.autoencoder_stage,),
+            init=lambda key, upstream: self._bank(upstream[self.autoencoder_stage], dataset),
+        )
+
+    def _bank(self, params: Params, dataset: Dataset) -> Params:
+        """Return posterior means and standard deviations [N, M, D] of both splits, and their statistics."""
+
+        def encode(split: Split) -> dict[str, Array]:
+            chunk = self.config.training.batch_size
+            mean, std = encode_rows(lambda data: self._posterior(params, data), self.rows(split), chunk)
+            return {"mean": mean, "std": std}
+
+        train, validation = encode(dataset.train), encode(dataset.validation)
+        statistics = latent_statistics(train["mean"], train["std"], jnp.asarray(self.valid))
+        return {"train": train, "validation": validation, "statistics": dataclasses.asdict(statistics)}
+
+    def _posterior(self, params: Params, data: Data) -> tuple[Array, Array]:
+        """Return packed posterior means and standard deviations [B, M, D]; the latter are 0 for RAE."""
+        posteriors = self.autoencoders.encode(params, data)
+        mean = pack({name: mean for name, (mean, _) in posteriors.items()}, self.modalities)
+        if self.regularised:
+            return mean, jnp.zeros_like(mean)
+        std = {name: jnp.exp(0.5 * log_variance) for name, (_, log_variance) in posteriors.items()}
+        return mean, pack(std, self.modalities)
+
+    # MARK: Use
+
+    def statistics(self, products: Mapping[str, Params]) -> LatentStatistics:
+        """Return the moments of the latent bank."""
+        return LatentStatistics(**products[self.bank_stage]["statistics"])
+
+    def encode(self, products: Mapping[str, Params], data: Data) -> Array:
+        """Return the packed posterior means [B, M, D] of float data, standardised as the score model sees them."""
+        mean, _ = self._posterior(products[self.autoencoder_stage], data)
+        return jnp.where(jnp.asarray(self.valid)[None], self.statistics(products).standardise(mean), 0.0)
+
+    def decode(self, products: Mapping[str, Params], z: Array) -> dict[str, Array]:
+        """Return the expected data of packed, standardised latents [B, M, D]."""
+        latents = unpack(self.statistics(products).restore(z), self.modalities)
+        return self.autoencoders.decode_mean(products[self.autoencoder_stage], latents)
+
+    def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
+        """Return the autoencoders' reconstruction, from the posterior means, of float data."""
+        params = products[self.autoencoder_stage]
+        means = {name: mean for name, (mean, _) in self.autoencoders.encode(params, data).items()}
+        return self.autoencoders.decode_mean(params, means)
