@@ -2,9 +2,10 @@
 
     python -m benchmarks.score_networks --workdir=runs/quickstart
 
-Every network is trained on the same latent bank for the same number of floating-point operations (counted by XLA for
-one compiled step), and judged by the same classifier with the same sampler. Writes one JSON line per network to
-standard output, and a table at the end.
+Every network is trained on the same latent bank for the same number of floating-point operations, and judged by the
+same classifier. The paper's own choices, network, objective, process and sampler together, are a row of their own; its
+network needs latents that make square maps (`configs/quickstart.py:square`).
+Writes one JSON line per network to standard output, and a table at the end; `--out=FILE` keeps the lines.
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import json
 import shutil
 import sys
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import absl.logging
 import jax
@@ -20,58 +22,88 @@ from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
-from sbm_jax import experiment
+from sbm_jax import experiment, report
 from sbm_jax.errors import SbmError
 from sbm_jax.networks.score import ScoreNetworkConfig
-from sbm_jax.training import loop, parallel
+from sbm_jax.sde import SDEConfig
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "A work directory whose training is complete.")
 _FRACTION = flags.DEFINE_float("fraction", 0.5, "Compute for each network, as a share of the work directory's own.")
-_NETWORKS = flags.DEFINE_list("networks", None, "Some of the networks; default: all.")
+_ONLY = flags.DEFINE_string("only", "", "Run the networks whose label has this in it; default: all.")
+_EXAMPLES = flags.DEFINE_integer("examples", 100, "Test examples, and unconditional samples, of each network.")
+_OUT = flags.DEFINE_string("out", "", "A file for the JSON lines.")
 
-NETWORKS = {
-    "transformer 128x4": ScoreNetworkConfig("transformer", 128, 4),
-    "mlp 512x4": ScoreNetworkConfig("mlp", 512, 4),
-    "mlp 512x4, dropout 0.2": ScoreNetworkConfig("mlp", 512, 4, dropout=0.2),
-    "unet 32": ScoreNetworkConfig("unet", 32),  # needs latents that make a map of 8x8 or more
+_FEW = {"num_steps": 10}
+_PAPER_SCORE = {"prediction": "score", "weighting": "noise", "probability_none": 1.0, "sde": SDEConfig("vp", 1.0, 5.0)}
+_PAPER_SAMPLER = {"solver": "predictor_corrector", "num_steps": 100, "grid": "uniform", "conditioning": "clean"}
+
+
+class Trial(NamedTuple):
+    """A network with what it is trained and sampled with.
+
+    Attributes:
+      network: the network.
+      score: other fields of `ScoreConfig` that differ from the work directory's.
+      sampler: the sampler's options that differ from the work directory's.
+    """
+
+    network: ScoreNetworkConfig
+    score: dict[str, Any]
+    sampler: dict[str, Any]
+
+
+TRIALS = {
+    "transformer 128x4": Trial(ScoreNetworkConfig("transformer", 128, 4), {}, _FEW),
+    "mlp 512x4": Trial(ScoreNetworkConfig("mlp", 512, 4), {}, _FEW),
+    "mlp 512x4, dropout 0.2": Trial(ScoreNetworkConfig("mlp", 512, 4, dropout=0.2), {}, _FEW),
+    "unet 64": Trial(ScoreNetworkConfig("unet", 64), {}, _FEW),
+    "paper: unet 64, one time, 200 evaluations": Trial(
+        ScoreNetworkConfig("unet", 64, paper_unet=True), _PAPER_SCORE, _PAPER_SAMPLER
+    ),
 }
-SHOWN = ("coherence/given_rest", "coherence/given_1", "coherence/unconditional_all")
+SHOWN = ("sampling/network_evaluations", "coherence/given_rest", "coherence/given_1", "coherence/unconditional_all")
 
 
-def _flops_per_step(stage, upstream) -> float:
-    """Return the floating-point operations of one optimiser step, as XLA counts them."""
-    mesh = parallel.data_mesh(jax.devices()[:1])
-    key = jax.random.key(0)
-    state = jax.eval_shape(lambda k, u: loop.init_state(stage, k, u), key, upstream)
-    rows = jax.tree.map(lambda array: jax.ShapeDtypeStruct(array.shape, array.dtype), stage.rows(upstream))
-    indices = jnp.zeros((1, stage.training.batch_size), jnp.int32)
-    compiled = loop.make_train_steps(stage, mesh).lower(state, upstream, rows, indices, key).compile()
-    return compiled.cost_analysis()["flops"]
+def _flops_per_step(config) -> float:
+    """Return the floating-point operations of one optimiser step: three times those of the network on a batch.
+
+    As XLA counts them before it optimises, with convolutions as such, in whatever form they are computed.
+    """
+    system = experiment.SYSTEMS["sbm_vae"](config)
+    model, context = system.score_model, system.context(config.score.training.batch_size)
+    if config.score.network.name == "unet":
+        model = dataclasses.replace(model, network=model.network.clone(conv_mode="conv"))
+    params = jax.eval_shape(model.init, jax.random.key(0), context)
+    z = jnp.zeros((*context.observed.shape, context.valid.shape[1]))
+    lowered = jax.jit(model.noise).lower(params, z, jnp.zeros(context.observed.shape), context)
+    return 3 * lowered.cost_analysis()["flops"]
 
 
-def _score_stage(config):
-    return experiment.SYSTEMS["sbm_vae"](config).score_stage()
-
-
-def _with_network(config, network, num_steps):
+def _applied(trial: Trial, config, num_steps: int):
+    """Return the experiment of a trial."""
     training = dataclasses.replace(config.score.training, num_steps=num_steps)
-    return dataclasses.replace(config, score=dataclasses.replace(config.score, network=network, training=training))
+    score = dataclasses.replace(config.score, network=trial.network, training=training, **trial.score)
+    return dataclasses.replace(config, score=score, sampler=dataclasses.replace(config.sampler, **trial.sampler))
 
 
-def _run(workdir: Path, config, label: str, network: ScoreNetworkConfig, budget: float, upstream) -> dict:
-    flops = _flops_per_step(_score_stage(_with_network(config, network, 1)), upstream)
-    trial = _with_network(config, network, max(1, round(budget / flops)))
-    directory = workdir / "score_networks" / label.replace(" ", "_").replace(",", "")
+def _run(workdir: Path, config, label: str, trial: Trial, budget: float) -> dict:
+    flops = _flops_per_step(_applied(trial, config, 1))
+    applied = _applied(trial, config, max(1, round(budget / flops)))
+    directory = workdir / "score_networks" / "".join(c if c.isalnum() else "_" for c in label)
     shutil.rmtree(directory / "stages" / "score_sbm_vae", ignore_errors=True)
-    for stage in ("autoencoders_vae", "latents_vae", "classifier"):
+    stages = ["autoencoders_vae", "latents_vae", "classifier"]
+    if applied.score == config.score:  # trained already
+        stages.append("score_sbm_vae")
+        shutil.copytree(workdir / "metrics", directory / "metrics", dirs_exist_ok=True)
+    for stage in stages:
         shutil.copytree(workdir / "stages" / stage, directory / "stages" / stage, dirs_exist_ok=True)
     shutil.copytree(workdir / "data", directory / "data", dirs_exist_ok=True)
-    results = experiment.run(trial, directory)
+    results = experiment.run(applied, directory)
     metrics = results["systems"]["sbm_vae"]["metrics"]
     return {
         "network": label,
         "gflop_per_step": flops / 1e9,
-        "steps": trial.score.training.num_steps,
+        "steps": applied.score.training.num_steps,
         "seconds": results["seconds"]["score_sbm_vae"],
         **{name: metrics[name]["value"] for name in SHOWN},
     }
@@ -83,22 +115,33 @@ def _main(argv: list[str]) -> None:
     try:
         workdir = Path(_WORKDIR.value)
         config = experiment.read_config(workdir)
-        config = dataclasses.replace(config, systems=("sbm_vae",))
-        upstream = {"latents_vae": loop.load_product("latents_vae", workdir)}
-        own = _flops_per_step(_score_stage(config), upstream) * config.score.training.num_steps
+        evaluation = dataclasses.replace(
+            config.evaluation,
+            num_examples=_EXAMPLES.value,
+            num_unconditional=_EXAMPLES.value,
+            num_repeats=1,
+            sets=("given_rest", "random", "unconditional"),
+        )
+        config = dataclasses.replace(config, systems=("sbm_vae",), evaluation=evaluation)
+        own = _flops_per_step(config) * config.score.training.num_steps
         rows = []
-        for label in _NETWORKS.value or NETWORKS:
+        head = {"command": " ".join(["python -m benchmarks.score_networks", *sys.argv[1:]]), **report.versions()}
+        lines = [json.dumps({**head, "device": report.device()})]
+        for label in [label for label in TRIALS if _ONLY.value in label]:
             try:
-                rows.append(_run(workdir, config, label, NETWORKS[label], _FRACTION.value * own, upstream))
+                rows.append(_run(workdir, config, label, TRIALS[label], _FRACTION.value * own))
             except SbmError as error:
                 print(json.dumps({"network": label, "left_out": str(error)}), flush=True)
                 continue
-            print(json.dumps(rows[-1]), flush=True)
+            lines.append(json.dumps(rows[-1]))
+            print(lines[-1], flush=True)
     except SbmError as error:
         sys.exit(f"error: {error}")
+    if _OUT.value:
+        Path(_OUT.value).write_text("\n".join(lines) + "\n", encoding="utf-8")
     table = Table(title=f"Same training compute: {_FRACTION.value * own / 1e12:.1f} TFLOP each")
     for name in rows[0]:
-        table.add_column(name.removeprefix("coherence/"))
+        table.add_column(name.rpartition("/")[2])
     for row in rows:
         table.add_row(*(value if isinstance(value, str) else f"{value:.3g}" for value in row.values()))
     Console().print(table)
