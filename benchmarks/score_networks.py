@@ -35,7 +35,13 @@ _OUT = flags.DEFINE_string("out", "", "A file for the JSON lines.")
 
 _FEW = {"num_steps": 10}
 _PAPER_SCORE = {"prediction": "score", "weighting": "noise", "probability_none": 1.0, "sde": SDEConfig("vp", 1.0, 5.0)}
-_PAPER_SAMPLER = {"solver": "predictor_corrector", "num_steps": 100, "grid": "uniform", "conditioning": "clean"}
+_PAPER_SAMPLER = {
+    "solver": "predictor_corrector",
+    "num_steps": 100,
+    "grid": "uniform",
+    "end_time": 1e-3,
+    "conditioning": "clean",
+}
 
 
 class Trial(NamedTuple):
@@ -139,6 +145,8 @@ def _main(argv: list[str]) -> None:
         sys.exit(f"error: {error}")
     if _OUT.value:
         Path(_OUT.value).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    if not rows:
+        sys.exit(f"error: no network was trained; --only={_ONLY.value!r} matches: {', '.join(TRIALS)}.")
     table = Table(title=f"Same training compute: {_FRACTION.value * own / 1e12:.1f} TFLOP each")
     for name in rows[0]:
         table.add_column(name.rpartition("/")[2])

@@ -44,7 +44,7 @@ class Case(NamedTuple):
     strength: float | None = None
 
 
-_PAPER = {"solver": "predictor_corrector", "num_steps": 100, "grid": "uniform"}
+_PAPER = {"solver": "predictor_corrector", "num_steps": 100, "grid": "uniform", "end_time": 1e-3}
 
 SAMPLERS = [
     *(Case(f"SDE-DPM-Solver++ 2M, {n} steps", "sbm_vae", {"num_steps": n}) for n in (5, 10, 20, 40)),
@@ -121,6 +121,8 @@ def _run(workdir: Path) -> None:
     config = dataclasses.replace(config, evaluation=evaluation)
     dataset = data.load(config.data, workdir / "data")
     classifiers = experiment.make_classifiers(config, dataset)
+    if classifiers is None:
+        raise SbmError(f"{workdir} has no classifier to judge coherence with; use data with labels.")
     chosen = [case for case in [*SAMPLERS, *GUIDANCE] if case.system in config.systems and _ONLY.value in case.label]
     names = {name for case in chosen for name in experiment.SYSTEMS[case.system](config).stage_names}
     products = {name: load_product(name, workdir) for name in sorted(names | {classifiers.stage_name})}

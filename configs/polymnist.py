@@ -167,7 +167,7 @@ def _base() -> ConfigDict:
             "grid": "log_snr",
             "conditioning": "per_modality",
             "start_time": 1.0,
-            "end_time": 1e-3,
+            "end_time": 3e-3,
             "snr": 0.16,
             "corrector_steps": 1,
             "resampling": 1,
@@ -206,7 +206,9 @@ def _paper(config: ConfigDict) -> None:
     )
     # A strength of 1000 on the gradient of a mean over a batch of 256 is 3.9 per sample.
     config.energy.update(probability_clean=0.0, gaussian_weight=0.5, strength=3.9, pairs="random")
-    config.sampler.update(solver="predictor_corrector", num_steps=100, grid="uniform", conditioning="clean")
+    config.sampler.update(
+        solver="predictor_corrector", num_steps=100, grid="uniform", conditioning="clean", end_time=1e-3
+    )
 
 
 def _cpu(config: ConfigDict) -> None:

@@ -103,7 +103,7 @@ def get_config(variants: str = "") -> ConfigDict:
             "grid": "log_snr",
             "conditioning": "per_modality",
             "start_time": 1.0,
-            "end_time": 1e-3,
+            "end_time": 3e-3,
             "snr": 0.16,
             "corrector_steps": 1,
             "resampling": 1,

@@ -11,7 +11,7 @@ MOST_PAIRS = 500  # both samples of every pair are kept in memory
 
 
 def requests(rows: np.ndarray, observed: np.ndarray) -> Requests:
-    """Return the requests of two samples for each row, next to each other.
+    """Return the requests of two samples for each of the first `MOST_PAIRS` rows, next to each other.
 
     Args:
       rows: int [R].

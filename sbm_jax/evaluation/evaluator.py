@@ -188,7 +188,9 @@ def _diversity(
         diversity.relative_distances(outcome.data[diversity.GIVEN_ONE], groups[diversity.GIVEN_ONE].observed, reference)
         for outcome, groups in zip(outcomes, requests, strict=True)
     ]
-    return {diversity.GIVEN_ONE: estimate(repeats)}
+    # The share of samples that diverged is a metric of its own.
+    finite = [values[np.isfinite(values)] for values in repeats]
+    return {diversity.GIVEN_ONE: estimate(finite)} if all(len(values) for values in finite) else {}
 
 
 def _checked_data(split: Split, modalities: Sequence[str], config: EvaluationConfig) -> dict[str, np.ndarray]:
@@ -267,7 +269,7 @@ def _requests(
         if "coherence/fixed_order/given_k" not in not_available:
             groups[f"{FIXED_ORDER}{size}"] = fixed(observed_sets.first(size, num_modalities))
     if diversity.GIVEN_ONE not in not_available:
-        masks = observed_sets.random_of_size(jax.random.fold_in(key, 0), len(rows), 1, num_modalities)
+        masks = observed_sets.random_of_size(jax.random.fold_in(key, num_modalities), len(rows), 1, num_modalities)
         groups[diversity.GIVEN_ONE] = diversity.requests(rows, masks)
     nothing = np.zeros((config.num_unconditional, num_modalities), bool)
     unconditional = Requests(np.repeat(rows[:1], config.num_unconditional), nothing)

@@ -11,6 +11,11 @@ MAX_LOG_SCALE = float(np.log(100.0))
 """The inverse temperature is kept below 100, as in the reference: beyond it training is unstable."""
 
 
+def inverse_temperature(log_scale: Array) -> Array:
+    """Return τ, at most 100."""
+    return jnp.exp(jnp.minimum(log_scale, MAX_LOG_SCALE))
+
+
 def info_nce_terms(embeddings: Array, log_scale: Array) -> tuple[Array, Array]:
     """Return the loss of each row and how often its counterpart was found, [B] each.
 
@@ -29,7 +34,7 @@ def info_nce_terms(embeddings: Array, log_scale: Array) -> tuple[Array, Array]:
     first, second = np.nonzero(~np.eye(num_modalities, dtype=bool))
     similarity = jnp.einsum("bpe,cpe->pbc", embeddings[:, first], embeddings[:, second], precision="highest")
     labels = jnp.broadcast_to(jnp.arange(batch)[None], (len(first), batch))
-    logits = jnp.exp(jnp.minimum(log_scale, MAX_LOG_SCALE)) * similarity
+    logits = inverse_temperature(log_scale) * similarity
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     hits = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)
     return jnp.mean(loss, axis=0), jnp.mean(hits, axis=0)

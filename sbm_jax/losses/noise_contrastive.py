@@ -48,7 +48,7 @@ def draw_pairs(key: Key, shape: tuple[int, int, int], probability_clean: float) 
 
 
 def noise_contrastive_terms(
-    energy_fn: EnergyFn, sde: SDE, z: Array, valid: Array, draws: PairDraws, gaussian_weight: float
+    energy_fn: EnergyFn, sde: SDE, z: Array, z_negative: Array, valid: Array, draws: PairDraws, gaussian_weight: float
 ) -> tuple[Array, Array]:
     """Return the loss of each row and whether both of its pairs were told apart, [B] each.
 
@@ -60,6 +60,8 @@ def noise_contrastive_terms(
       energy_fn: `(observed [B, M, D], times [B, M], unobserved [B, M, D], times [B, M], pairs [B, 1, 2]) -> [B, 1]`.
       sde: the process.
       z: clean latents [B, M, D].
+      z_negative: the same, for negatives: they must be drawn like the unobserved ones of `z`, whatever their row has
+        for observed.
       valid: bool [M, D], False on padding.
       draws: see `PairDraws`.
       gaussian_weight: w, the share of Gaussian negatives; the authors' code has 1/2, their paper none.
@@ -79,7 +81,7 @@ def noise_contrastive_terms(
 
     observed = jnp.where(valid[None], diffuse(z, observed_times, draws.noise[0]), 0.0)
     positive = energy(diffuse(z, times, draws.noise[1]))
-    negative = energy(diffuse(jnp.roll(z, -draws.shift, axis=0), times, draws.noise[2]))
+    negative = energy(diffuse(jnp.roll(z_negative, -draws.shift, axis=0), times, draws.noise[2]))
     loss = jax.nn.softplus(positive) + (1 - gaussian_weight) * jax.nn.softplus(-negative)
     if gaussian_weight > 0:
         alpha, sigma = (value[:, :, None] for value in sde.marginal(times))

@@ -133,10 +133,23 @@ class Sbm:
         model, context, key = self.score_model, self.context(1), jax.random.key(0)
         jax.eval_shape(self.latent_space.autoencoders.init, key)
         jax.eval_shape(lambda key: model.init(key, context), key)
+        self._check_conditioning(options)
         z = jnp.zeros((1, *self.latent_space.valid.shape))
+        start = z if options.start == "gaussian" else None
         jax.eval_shape(
-            lambda key: sample(lambda key, z, t: jnp.zeros_like(z), model.sde, key, z, context, options).z, key
+            lambda key: sample(lambda key, z, t: jnp.zeros_like(z), model.sde, key, z, context, options, (), start).z,
+            key,
         )
+
+    def _check_conditioning(self, options: SamplerOptions) -> None:
+        """Raise `SbmError` where the score model was never trained for what a conditioning asks of it."""
+        own_times = CONDITIONINGS[options.conditioning].own_times
+        if own_times and self.config.score.probability_none == 1 and len(self.modalities) > 1:
+            raise SbmError(
+                "a score model that is trained with a single time (config.score.probability_none = 1) knows no "
+                f"observed modality, so that conditioning {options.conditioning!r} would be wrong; use 'clean', "
+                "'replacement', 'reference' or 'particles', or train with probability_none below 1."
+            )
 
     # MARK: Stages
 
@@ -234,8 +247,12 @@ class Sbm:
         for name in data:
             if name not in names:
                 raise unknown("modality", name, names)
+        self._check_conditioning(options)
+        shape = jnp.shape(observed)
+        batch = len(next(iter(data.values()))) if data else (shape[0] if len(shape) == 2 else 1)
+        if shape not in ((len(names),), (batch, len(names))):
+            raise SbmError(f"observed must be bool [{batch}, {len(names)}] or [{len(names)}], not {list(shape)}.")
         observed = jnp.asarray(observed).reshape(-1, len(names)) & jnp.array([[name in data for name in names]])
-        batch = len(next(iter(data.values()))) if data else len(observed)
         observed = jnp.broadcast_to(observed, (batch, len(names)))
         space = self.latent_space
         given = {
@@ -263,7 +280,7 @@ class Sbm:
             data=samples,
             latents={name: array.reshape(batch, num_samples, -1) for name, array in latents.items()},
             info={
-                "network_evaluations": result.network_evaluations,
+                "network_evaluations": self.evaluations_per_score * result.network_evaluations,
                 "diverged": result.diverged.sum(),
             },
         )
@@ -306,6 +323,9 @@ class Sbm:
 
     # MARK: Guidance: none here
 
+    evaluations_per_score = 1
+    """Evaluations of the score network for one value of the guided score."""
+
     def _embed(self, products: Mapping[str, Params], data: Data, observed: Array) -> Array | None:
         """Return an embedding [B, E] of the observed data, if the score network is told one."""
         del products, data, observed
@@ -334,24 +354,16 @@ class Sbm:
         return ()
 
 
-CPU_CHUNK = 128
+CPU_CHUNK = 64
 """Rows that are sampled at a time on a CPU, where the activations of more leave the caches."""
 
 
 def chunk_size(options: SamplerOptions) -> int:
-    """Return how many rows are sampled at a time; 0 for all.
-
-    Raises:
-      SbmError: if chunks are asked for with a conditioning whose rows depend on each other.
-    """
-    dependent = CONDITIONINGS[options.conditioning].moves_observed
-    if options.chunk_size and dependent:
-        raise SbmError(
-            f"sampler: rows depend on each other with conditioning {options.conditioning!r}; set chunk_size to 0."
-        )
-    if options.chunk_size or dependent:
+    """Return how many rows are sampled at a time; 0 for all, as where rows depend on each other."""
+    conditioning = CONDITIONINGS[options.conditioning]
+    if options.chunk_size or conditioning.moves_observed or jax.default_backend() != "cpu":
         return options.chunk_size
-    return CPU_CHUNK if jax.default_backend() == "cpu" else 0
+    return max(1, CPU_CHUNK // options.num_particles) if conditioning.filters else CPU_CHUNK
 
 
 def strength_of_rows(strength: Array | float | None, default: float, num_rows: int) -> Array:

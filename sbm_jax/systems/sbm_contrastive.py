@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from sbm_jax.config import plain
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError, require
-from sbm_jax.losses.info_nce import info_nce_terms
+from sbm_jax.losses.info_nce import info_nce_terms, inverse_temperature
 from sbm_jax.losses.score_matching import Draws, random_observed, random_present
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, check_modality
 from sbm_jax.networks.contrastive import ContrastiveEncoder
@@ -95,6 +95,7 @@ class SbmContrastive(Sbm):
 
     encoder_stage = "contrastive"
     embedding_stage = "embeddings"
+    evaluations_per_score = 2
 
     @property
     def score_stage_name(self) -> str:
@@ -182,7 +183,7 @@ class SbmContrastive(Sbm):
         del upstream
         embeddings = self._embeddings(params, as_float(batch), key if train and self.contrastive.dropout else None)
         loss, found = info_nce_terms(embeddings, params["log_scale"])
-        return loss.mean(), {"found": found.mean(), "inverse_temperature": jnp.exp(params["log_scale"])}
+        return loss.mean(), {"found": found.mean(), "inverse_temperature": inverse_temperature(params["log_scale"])}
 
     def _embeddings(self, params: Params, data: Data, dropout_key: Key | None = None) -> Array:
         """Return unit vectors [B, M, E]; 0 for modalities that are not in `data` (float)."""
@@ -229,6 +230,15 @@ class SbmContrastive(Sbm):
         return self.context(len(embedding)).replace(present=present, embedding=embedding)
 
     # MARK: Use
+
+    def _check_conditioning(self, options: SamplerOptions) -> None:
+        super()._check_conditioning(options)
+        if not CONDITIONINGS[options.conditioning].own_times and self.config.score.probability_none < 1:
+            raise SbmError(
+                f"system {self.name!r} was trained with a time for each modality, and embeddings of observed ones "
+                f"only; conditioning {options.conditioning!r} shows it none. Use 'per_modality', or train with "
+                "config.score.probability_none = 1."
+            )
 
     def _embed(self, products: Mapping[str, Params], data: Data, observed: Array) -> Array:
         if not data:

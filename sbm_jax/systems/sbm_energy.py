@@ -128,6 +128,7 @@ class SbmEnergy(Sbm):
             lambda *arguments: self.pair_energy(params, *arguments),
             self.score_model.sde,
             self.training_latents(posterior_key, upstream, batch, given),
+            self.training_latents(posterior_key, upstream, batch, jnp.zeros_like(given)),
             jnp.asarray(self.latent_space.valid),
             draws,
             self.energy.gaussian_weight,

@@ -26,7 +26,7 @@ def _linear_energy(observed, observed_t, free, free_t, pairs):
 def test_terms_agree_with_numpy(weight):
     z = jax.random.normal(jax.random.key(0), (6, 3, 2))
     draws = draw_pairs(jax.random.key(1), z.shape, 0.5)
-    loss, _ = noise_contrastive_terms(_linear_energy, SDE, z, VALID, draws, weight)
+    loss, _ = noise_contrastive_terms(_linear_energy, SDE, z, z, VALID, draws, weight)
     assert draws.clean.any()
     assert not draws.clean.all()
     for row in range(6):
@@ -64,7 +64,7 @@ def test_the_optimum_is_the_density_ratio():
 
         draws = draw_pairs(key, z.shape, 1.0)
         draws = draws.replace(time=jnp.full_like(draws.time, 1e-4))
-        return noise_contrastive_terms(energy_fn, SDE, z, jnp.ones((2, 1), bool), draws, 0.0)[0].mean()
+        return noise_contrastive_terms(energy_fn, SDE, z, z, jnp.ones((2, 1), bool), draws, 0.0)[0].mean()
 
     @jax.jit
     def step(i, theta):

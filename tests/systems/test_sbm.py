@@ -8,12 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sbm_jax import experiment
 from sbm_jax.errors import SbmError
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.latents import latent_statistics, pack, unpack, valid_entries
-from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig, chunk_size
+from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
 from sbm_jax.systems.sbm_contrastive import ContrastiveConfig, SbmContrastive
 from sbm_jax.systems.sbm_energy import EnergyConfig, SbmEnergy
 from sbm_jax.systems.unimodal import AutoencoderConfig
@@ -152,7 +153,7 @@ def test_observed_comes_back_unchanged_and_unobserved_input_is_ignored(system, p
     }
     second = generate(hidden)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), first.data, second.data)
-    assert int(first.info["network_evaluations"]) == 3
+    assert int(first.info["network_evaluations"]) == 3 * system.evaluations_per_score
     assert not first.info["diverged"].any()
 
 
@@ -244,6 +245,9 @@ def test_nothing_observed_is_not_guided(guided):
 @pytest.mark.parametrize("conditioning", ["clean", "particles"])
 def test_guidance_goes_with_single_times_and_particles(guided, conditioning):
     system, products = guided
+    if isinstance(system, SbmContrastive):  # it is trained for them with a single time only
+        single = dataclasses.replace(CONFIG, score=dataclasses.replace(CONFIG.score, probability_none=1.0))
+        system = dataclasses.replace(system, config=single)
     options = dataclasses.replace(OPTIONS, conditioning=conditioning, num_particles=3)
     result = _generate(system, products, 0.5, options)
     assert not result.info["diverged"]
@@ -293,7 +297,42 @@ def test_gaussian_start():
     assert np.isfinite(result.latents["words"]).all()
 
 
-def test_chunks_are_refused_where_rows_depend_on_each_other():
-    options = dataclasses.replace(OPTIONS, conditioning="reference", chunk_size=2)
-    with pytest.raises(SbmError, match="set chunk_size to 0"):
-        chunk_size(options)
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"conditioning": "reference", "chunk_size": 2}, "chunk_size to 0"),
+        ({"conditioning": "reference", "resampling": 2}, "resampling to 1"),
+        ({"conditioning": "particles", "start": "gaussian"}, "starts from the prior"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(changes, message):
+    with pytest.raises(SbmError, match=message):
+        dataclasses.replace(OPTIONS, **changes)
+
+
+def test_a_score_model_is_refused_what_it_was_not_trained_for():
+    single = dataclasses.replace(CONFIG, score=dataclasses.replace(CONFIG.score, probability_none=1.0))
+    with pytest.raises(SbmError, match="single time"):
+        dataclasses.replace(SYSTEMS["sbm_vae"], config=single).check(OPTIONS)
+    with pytest.raises(SbmError, match="embeddings of observed ones only"):
+        SYSTEMS["sbm_rae_t"].check(dataclasses.replace(OPTIONS, conditioning="clean"))
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (4, 3), (2,)])
+def test_an_observed_mask_of_the_wrong_shape_is_refused(shape):
+    system = SYSTEMS["sbm_vae"]
+    with pytest.raises(SbmError, match=r"observed must be bool \[5, 3\]"):
+        system.generate({}, jax.random.key(0), _float(DATASET.test), np.zeros(shape, bool), OPTIONS)
+
+
+def test_a_strength_of_any_form_compiles_once(guided):
+    system, products = guided
+    generate = experiment.make_generate(system, products, OPTIONS)
+    data, mask = _float(DATASET.test), np.broadcast_to([True, False, False], (5, 3))
+    with pytest.MonkeyPatch.context() as patch:
+        traces = []
+        original = type(system).generate
+        patch.setattr(type(system), "generate", lambda *a, **k: traces.append(1) or original(*a, **k))
+        for strength in (0.5, 1, np.float64(2.0), np.ones(5, np.float32)):
+            generate(jax.random.key(0), data, mask, 1, strength)
+    assert len(traces) == 1
