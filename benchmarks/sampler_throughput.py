@@ -13,6 +13,8 @@ PyTorch, and the paper's sampler too, and ratios are printed.
 import dataclasses
 import itertools
 import json
+import platform
+import shlex
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +29,7 @@ from rich.table import Table
 
 from benchmarks.sampling_cases import MODES, Case, evaluation_flops, make_given, make_model, make_params, make_sampler
 from benchmarks.timing import measure, rates
+from sbm_jax import report
 from sbm_jax.errors import SbmError, require
 
 _NETWORKS = flags.DEFINE_list("networks", ["transformer:128x4", "mlp:1024x4", "unet:64"], "Score networks.")
@@ -76,6 +79,8 @@ def run_case(case: Case, repeats: int, peak_tflops: float | None = None) -> dict
     times = measure(lambda: jax.block_until_ready(compiled(params, key, given)), repeats)
     row = {"runner": "sbm_jax", **dataclasses.asdict(case), "devices": devices, "compile_seconds": compile_seconds}
     row |= rates(case.batch, case.evaluations, times)
+    if case.guidance == "energy":  # whose own operations are not those of a network evaluation
+        return row
     flops = evaluation_flops(case)
     rate = flops * case.evaluations / times["seconds"]
     row |= {"gflop_per_evaluation": flops / 1e9, "gflop_per_second": rate / 1e9}
@@ -178,9 +183,13 @@ def _main(argv: list[str]) -> None:
     peers: list[dict[str, Any]] = []
     try:
         matmul = {dtype: matmul_gflops(dtype) for dtype in _DTYPES.value}
+        command = " ".join(["python -m benchmarks.sampler_throughput", *map(shlex.quote, sys.argv[1:])])
+        emit({"command": command, **report.versions(), "processor": platform.processor() or platform.machine()})
         emit({"device": jax.devices()[0].device_kind, "devices": jax.device_count(), "matmul_gflop_per_second": matmul})
         rows = _run(emit)
         if _AGAINST.value == "torch":
+            if set(_GUIDANCES.value) != {"none"} or set(_MODES.value) != {"jit"} or set(_DTYPES.value) != {"float32"}:
+                raise SbmError("--against=torch compares --guidance=none, --modes=jit and --dtypes=float32 only.")
             cases = [case for case in swept_cases() if "plain" not in case.network]
             for row in _torch_peers().compare(cases, _PEER_STEPS.value, _REPEATS.value, _THREADS.value):
                 peers.append(row)

@@ -59,7 +59,8 @@ class Case:
     def evaluations(self) -> int:
         """Network evaluations of one sampling call."""
         solver = SOLVERS[self.solver](0.16, 1)
-        return solver.evaluations * solver.repeats * self.steps
+        each = 2 if self.guidance == "contrastive" else 1
+        return each * solver.evaluations * solver.repeats * self.steps
 
 
 def make_model(network: str, dtype: str = "float32", sde: VP | None = None) -> ScoreModel:

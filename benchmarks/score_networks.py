@@ -152,7 +152,7 @@ def _main(argv: list[str]) -> None:
         table.add_column(name.rpartition("/")[2])
     for row in rows:
         table.add_row(*(value if isinstance(value, str) else f"{value:.3g}" for value in row.values()))
-    Console().print(table)
+    Console(width=140).print(table)
 
 
 if __name__ == "__main__":
