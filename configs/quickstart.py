@@ -69,7 +69,7 @@ def get_config(variants: str = "") -> ConfigDict:
             "depth": 3,
             "probability_clean": 0.5,
             "gaussian_weight": 0.0,
-            "strength": 0.5,
+            "strength": 1.0,
             "pairs": "all",
             "training": _training(
                 num_steps=4000, batch_size=256, learning_rate=2e-3, ema_decay=0.999, steps_per_dispatch=50
