@@ -325,7 +325,7 @@ def run_stages(
             if stage.training:
                 products[stage.name] = train(stage, upstream, checkpoints, workdir / "metrics", seed, mesh)
             else:
-                products[stage.name] = _compute(stage, upstream, checkpoints, seed)
+                products[stage.name] = parallel.replicate(_compute(stage, upstream, checkpoints, seed), mesh)
         finally:
             checkpoints.close()
     return products
@@ -360,6 +360,7 @@ def load_product(name: str, workdir: Path) -> Params:
         )
     state = checkpoints.restore(step)
     checkpoints.close()
-    if not num_steps:
-        return state
-    return state["params"] if state["ema"] is None else state["ema"]
+    product = state
+    if num_steps:
+        product = state["params"] if state["ema"] is None else state["ema"]
+    return parallel.replicate(product, parallel.data_mesh())  # whatever devices wrote it
