@@ -70,7 +70,7 @@ TRIALS = {
 SHOWN = ("sampling/network_evaluations", "coherence/given_rest", "coherence/given_1", "coherence/unconditional_all")
 
 
-def _flops_per_step(config) -> float:
+def flops_per_step(config) -> float:
     """Return the floating-point operations of one optimiser step: three times those of the network on a batch.
 
     As XLA counts them before it optimises, with convolutions as such, in whatever form they are computed.
@@ -93,7 +93,7 @@ def _applied(trial: Trial, config, num_steps: int):
 
 
 def _run(workdir: Path, config, label: str, trial: Trial, budget: float) -> dict:
-    flops = _flops_per_step(_applied(trial, config, 1))
+    flops = flops_per_step(_applied(trial, config, 1))
     applied = _applied(trial, config, max(1, round(budget / flops)))
     directory = workdir / "score_networks" / "".join(c if c.isalnum() else "_" for c in label)
     shutil.rmtree(directory / "stages" / "score_sbm_vae", ignore_errors=True)
@@ -129,7 +129,7 @@ def _main(argv: list[str]) -> None:
             sets=("given_rest", "random", "unconditional"),
         )
         config = dataclasses.replace(config, systems=("sbm_vae",), evaluation=evaluation)
-        own = _flops_per_step(config) * config.score.training.num_steps
+        own = flops_per_step(config) * config.score.training.num_steps
         rows = []
         head = {"command": " ".join(["python -m benchmarks.score_networks", *sys.argv[1:]]), **report.versions()}
         lines = [json.dumps({**head, "device": report.device()})]

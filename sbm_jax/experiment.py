@@ -1,36 +1,56 @@
 """The job: data, stages in order, generation, evaluation, report."""
 
 import dataclasses
-import functools
 import json
 import shlex
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
-import numpy as np
 
 from sbm_jax import data, report
 from sbm_jax.config import build, plain
 from sbm_jax.data import DataConfig
 from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.evaluation import Evaluation, EvaluationConfig, check_size, evaluate
-from sbm_jax.progress import progress_bar
+from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, check_size
+from sbm_jax.judges import Judges, feature_space, weights_path
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import write_atomically
 from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
 from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
 from sbm_jax.systems.sbm_contrastive import ContrastiveConfig, SbmContrastive
 from sbm_jax.systems.sbm_energy import EnergyConfig, SbmEnergy
+from sbm_jax.systems.sbm_finetuned import FinetuningConfig, SbmFinetuned
+from sbm_jax.systems.sbm_marginal import MarginalConfig, SbmMarginal
 from sbm_jax.systems.unimodal import AutoencoderConfig
 from sbm_jax.training.loop import run_stages
 from sbm_jax.training.writers import read_metrics
 from sbm_jax.types import Dataset, Modality, Params, Stage, System
 
 # MARK: Configuration
+
+
+@dataclasses.dataclass(frozen=True)
+class Variation:
+    """An experiment that differs from the main one in some settings, and shares with it what they do not touch.
+
+    Attributes:
+      study: what is varied, such as ``"beta"``; variations of one study are shown in one table.
+      value: its value, as it is shown.
+      changes: the new values by dotted path, such as ``{"autoencoder.beta": 0.5}``; not of the data.
+    """
+
+    study: str
+    value: str
+    changes: dict[str, Any]
+
+    def __post_init__(self):
+        for path in self.changes:
+            where = f"variation {self.study} = {self.value}"
+            require(not path.startswith(("data", "modalities", "variations")), where, path, "no change of the data")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,14 +62,19 @@ class ExperimentConfig:
       seed: the seed of every random draw.
       systems: the rows of the results table, keys of `SYSTEMS`.
       modalities: the parts of a data point.
+      joint: the names of those that are modelled together; all where there is none. Stage I trains every modality.
       data: where the data come from.
       autoencoder: stage I.
       score: stage II.
       energy: the energy model of the ``_c`` systems; None without them.
       contrastive: the encoders of the ``_t`` systems; None without them.
+      marginal: the guidance of the ``_m`` systems.
+      finetuning: of the decoders of the ``_f`` systems; None without them.
       classifier: the judge of coherence; None for data without labels.
       sampler: see `sampling.SamplerOptions`.
       evaluation: see `evaluation.EvaluationConfig`.
+      variations: further experiments that share the work directory, and the report.
+      published: the published numbers that the report sets beside ours, a key of `report.published.PAPERS`, or "".
     """
 
     name: str
@@ -61,9 +86,14 @@ class ExperimentConfig:
     sampler: SamplerOptions
     evaluation: EvaluationConfig
     energy: EnergyConfig | None = None
+    joint: tuple[str, ...] = ()
     contrastive: ContrastiveConfig | None = None
+    marginal: MarginalConfig = MarginalConfig()
+    finetuning: FinetuningConfig | None = None
     classifier: ClassifierConfig | None = None
     seed: int = 0
+    variations: tuple[Variation, ...] = ()
+    published: str = ""
 
     def __post_init__(self):
         require(self.seed >= 0, "config.seed", self.seed, "0 or more")
@@ -74,32 +104,76 @@ class ExperimentConfig:
         names = [modality.name for modality in self.modalities]
         if len(set(names)) != len(names) or not names:
             raise SbmError(f"config.modalities must have at least one modality, each with its own name, not {names}.")
+        for name in self.joint:
+            if name not in names:
+                raise unknown("modality (config.joint)", name, names)
+
+    @property
+    def joint_modalities(self) -> tuple[Modality, ...]:
+        """The modalities that are modelled together, in the order of `modalities`."""
+        return tuple(modality for modality in self.modalities if not self.joint or modality.name in self.joint)
 
 
 def _sbm(name: str) -> Callable[[ExperimentConfig], System]:
-    """Return what makes `sbm_{vae, rae}`, with energy (`_c`) or contrastive (`_t`) guidance or none."""
+    """Return what makes `sbm_{vae, rae}`, plain or with a suffix.
+
+    Energy (`_c`), contrastive (`_t`) and marginal (`_m`) guidance, and fine-tuned decoders (`_f`).
+    """
     _, kind, *suffix = name.split("_")
 
     def make(config: ExperimentConfig) -> System:
         parts = SbmConfig(config.autoencoder, config.score)
-        common = (name, config.modalities, parts, config.seed, kind == "rae")
+        modalities = config.joint_modalities
+        common = {
+            "name": name,
+            "modalities": modalities,
+            "config": parts,
+            "seed": config.seed,
+            "regularised": kind == "rae",
+            "trained": config.modalities if len(modalities) < len(config.modalities) else (),
+        }
         if suffix == ["c"]:
-            return SbmEnergy(*common, energy=config.energy)
+            return SbmEnergy(**common, energy=config.energy)
         if suffix == ["t"]:
-            return SbmContrastive(*common, contrastive=config.contrastive)
-        return Sbm(*common)
+            return SbmContrastive(**common, contrastive=config.contrastive)
+        if suffix == ["f"]:
+            return SbmFinetuned(**common, finetuning=config.finetuning, sampler=config.sampler)
+        if suffix == ["m"]:
+            return SbmMarginal(**common, marginal=config.marginal)
+        return Sbm(**common)
 
     return make
 
 
 SYSTEMS: dict[str, Callable[[ExperimentConfig], System]] = {
-    name: _sbm(name) for name in ("sbm_vae", "sbm_rae", "sbm_vae_c", "sbm_rae_c", "sbm_vae_t", "sbm_rae_t")
+    name: _sbm(name)
+    for name in (f"sbm_{kind}{guidance}" for guidance in ("", "_c", "_t", "_m", "_f") for kind in ("vae", "rae"))
 }
 
 
 def parse_config(values: Mapping[str, Any]) -> ExperimentConfig:
     """Return the checked form of a `ConfigDict` or of the JSON that a work directory keeps."""
     return build(ExperimentConfig, values)
+
+
+def apply_changes(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the config with new values at dotted paths, and without variations.
+
+    Raises:
+      SbmError: if there is no such field, or a value does not fit.
+    """
+    values = plain(dataclasses.replace(config, variations=()))
+    for path, value in changes.items():
+        *groups, name = path.split(".")
+        group = values
+        for part in groups:
+            group = group.get(part)
+            if not isinstance(group, dict):
+                raise SbmError(f"variation: the config has no group {part!r} in {path!r}.")
+        if name not in group:
+            raise unknown(f"field in a variation's {path!r}:", name, group)
+        group[name] = value
+    return parse_config(values)
 
 
 def read_config(workdir: Path) -> ExperimentConfig:
@@ -123,10 +197,13 @@ def read_config(workdir: Path) -> ExperimentConfig:
 def run(config: ExperimentConfig, workdir: Path, stages: Iterable[str] | None = None) -> dict[str, Any]:
     """Train what is not trained yet, evaluate, and write results and report.
 
+    What is complete in the work directory is read: stages, and evaluations. Results and report are written after each
+    part, and list what is still to come.
+
     Args:
       config: the experiment.
       workdir: where everything is kept; made if it does not exist.
-      stages: names of the training stages to run, without evaluation; None runs everything.
+      stages: names of the training stages to run, without evaluation and variations; None runs everything.
 
     Returns:
       The content of `results.json`, or {} where only stages were asked for.
@@ -135,37 +212,110 @@ def run(config: ExperimentConfig, workdir: Path, stages: Iterable[str] | None = 
       SbmError: on anything that the user can mend.
     """
     start = time.monotonic()
+    varied = [apply_changes(config, variation.changes) for variation in config.variations]
+    for one in (config, *varied):
+        check(one)
     prepare(workdir)
-    systems = [SYSTEMS[name](config) for name in config.systems]
-    for system in systems:
-        system.check(config.sampler)
     dataset = data.load(config.data, workdir / "data")
     data.check(dataset, config.modalities)
     check_size(config.evaluation, dataset.test)
-    classifiers = make_classifiers(config, dataset)
-    all_stages = _all_stages(systems, classifiers, dataset)
-    products = run_stages(all_stages, workdir, config.seed, stages)
+    main = _train(config, dataset, workdir, None, stages)
     write_atomically(workdir / "config.json", json.dumps(plain(config), indent=1))
     if stages is not None:
         return {}
 
-    evaluations = {system.name: judge(system, products, classifiers, dataset, config) for system in systems}
+    judges = make_judges(config, main, dataset, workdir)
     results = {
         "name": config.name,
-        "systems": {name: _as_result(evaluation) for name, evaluation in evaluations.items()},
+        "data": {"metrics": _as_metrics(judges.real_distances(config.evaluation))},
         "config": plain(config),
         "versions": report.versions(),
         "device": report.device(),
         "command": " ".join(["python -m sbm_jax.main", *map(shlex.quote, sys.argv[1:])]),
-        "seconds": {**_stage_seconds(all_stages, workdir), "this run": time.monotonic() - start},
+        "published": config.published,
     }
-    report.write_results(workdir / "results.json", results)
-    curves = {stage.name: read_metrics(workdir / "metrics" / f"{stage.name}.jsonl") for stage in all_stages}
+    evaluations = _judge(config, main, judges)
+    results["systems"] = _as_results(evaluations)
+    results["variations"] = []
     figures = {name: evaluation.figures for name, evaluation in evaluations.items()}
-    page = report.write_report(workdir, results, figures, curves)
+    curves = {stage.name: read_metrics(workdir / "metrics" / f"{stage.name}.jsonl") for stage in main.stages}
+    for number in range(len(varied) + 1):
+        if number:
+            results["variations"].append(_vary(config.variations[number - 1], varied[number - 1], workdir, judges))
+        results["to_come"] = [dataclasses.asdict(variation) for variation in config.variations[number:]]
+        results["seconds"] = {**_stage_seconds(main.stages, workdir), "this run": time.monotonic() - start}
+        report.write_results(workdir / "results.json", results)
+        page = report.write_report(workdir, results, figures, curves)
     report.print_table(results)
     print(f"Results: {workdir / 'results.json'}\nReport:  {page}")
     return results
+
+
+class Trained(NamedTuple):
+    """Trained systems, the stages of all of them, and the products of these by name."""
+
+    systems: list[System]
+    classifiers: Classifiers | None
+    stages: list[Stage]
+    products: dict[str, Params]
+
+
+def check(config: ExperimentConfig) -> None:
+    """Raise `SbmError` for what can not work, before anything is trained."""
+    for name in config.systems:
+        SYSTEMS[name](config).check(config.sampler)
+    weights_path(config.evaluation.features.weights)
+    report.paper_of(config.published)
+
+
+def _train(
+    config: ExperimentConfig, dataset: Dataset, workdir: Path, shared: Path | None, only: Iterable[str] | None = None
+) -> Trained:
+    """Run the stages of all systems."""
+    systems = [SYSTEMS[name](config) for name in config.systems]
+    classifiers = make_classifiers(config, dataset)
+    stages = _all_stages(systems, classifiers, dataset)
+    return Trained(systems, classifiers, stages, run_stages(stages, workdir, config.seed, only, shared=shared))
+
+
+def make_classifiers(config: ExperimentConfig, dataset: Dataset) -> Classifiers | None:
+    """Return the judges of coherence, or None where the config or the data have none."""
+    if config.classifier is None or dataset.num_classes is None:
+        return None
+    return Classifiers(config.modalities, dataset.num_classes, config.classifier, config.seed)
+
+
+def make_judges(config: ExperimentConfig, trained: Trained, dataset: Dataset, workdir: Path) -> Judges:
+    """Return what judges the systems of an experiment."""
+    key = jax.random.fold_in(jax.random.key(config.seed), 2)
+    features = config.evaluation.features
+    space, missing = None, {"inception/fid": "not asked for: evaluation.features.num_examples is 0"}
+    if features.num_examples:
+        cache = workdir / "features"
+        space, missing = feature_space(
+            features.weights, config.modalities, trained.classifiers, trained.products, cache
+        )
+    params = trained.classifiers and trained.products[trained.classifiers.stage_name]
+    return Judges(dataset, trained.classifiers, params, space, missing, key, workdir / "evaluations")
+
+
+def _judge(config: ExperimentConfig, trained: Trained, judges: Judges) -> dict[str, Evaluation]:
+    return {
+        system.name: judges.judge(system, trained.products, config.sampler, config.evaluation)
+        for system in trained.systems
+    }
+
+
+def _vary(variation: Variation, config: ExperimentConfig, workdir: Path, judges: Judges) -> dict[str, Any]:
+    """Train and judge one variation; stages that it has in common with the experiment are read."""
+    own = workdir / "variations" / f"{variation.study}_{variation.value}"
+    print(f"variation {variation.study} = {variation.value}", flush=True)
+    trained = _train(config, judges.dataset, own, shared=workdir)
+    return {
+        **dataclasses.asdict(variation),
+        "systems": _as_results(_judge(config, trained, judges)),
+        "seconds": _stage_seconds(trained.stages, own),
+    }
 
 
 def prepare(workdir: Path) -> None:
@@ -179,13 +329,6 @@ def prepare(workdir: Path) -> None:
     probe.unlink()
 
 
-def make_classifiers(config: ExperimentConfig, dataset: Dataset) -> Classifiers | None:
-    """Return the judges of coherence, or None where the config or the data have none."""
-    if config.classifier is None or dataset.num_classes is None:
-        return None
-    return Classifiers(config.modalities, dataset.num_classes, config.classifier, config.seed)
-
-
 def _all_stages(systems: Iterable[System], classifiers: Classifiers | None, dataset: Dataset) -> list[Stage]:
     """Return the stages of all systems, those that several share once."""
     stages = {stage.name: stage for system in systems for stage in system.stages(dataset)}
@@ -194,71 +337,15 @@ def _all_stages(systems: Iterable[System], classifiers: Classifiers | None, data
     return list(stages.values())
 
 
-def make_generate(system: System, products: Mapping[str, Params], options: SamplerOptions):
-    """Return the compiled `(key, data, observed, num_samples, strength=None) -> Generated`.
-
-    Where at least half of the modalities are observed in all rows, a network need not run on all: the largest number
-    that is not observed, rounded up to a power of two, is a static argument. A strength, a number or one for each row,
-    is a traced one, and given to the function as an array of rows: none of its values or forms compiles again.
-    """
-    compiled = jax.jit(
-        lambda products, key, data, observed, strength, num_samples, num_free: system.generate(
-            products, key, data, observed, options, num_samples, strength=strength, num_free=num_free
-        ),
-        static_argnames=("num_samples", "num_free"),
-    )
-    used = {name: products[name] for name in system.stage_names}
-
-    def generate(key, data, observed, num_samples, strength=None):
-        given = [modality.name in data for modality in system.modalities]
-        observed = np.asarray(observed, bool)
-        most_free = int(np.max(np.sum(~(observed & given), axis=-1)))
-        if strength is not None and np.ndim(strength) == 0:
-            num_rows = len(next(iter(data.values()))) if data else len(np.atleast_2d(observed))
-            strength = np.full(num_rows, strength, np.float32)
-        num_free = 1 << max(most_free - 1, 0).bit_length()
-        num_free = num_free if 2 * num_free <= len(system.modalities) else None
-        return compiled(used, key, data, observed, strength, num_samples=num_samples, num_free=num_free)
-
-    return generate
+def _as_results(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
+    return {
+        name: {"metrics": _as_metrics(evaluation.metrics), "not_available": evaluation.not_available}
+        for name, evaluation in evaluations.items()
+    }
 
 
-def judge(
-    system: System,
-    products: Mapping[str, Params],
-    classifiers: Classifiers | None,
-    dataset: Dataset,
-    config: ExperimentConfig,
-    strength: float | None = None,
-) -> Evaluation:
-    """Return what is measured of one trained system on the test data.
-
-    Args:
-      system: the system.
-      products: the products of its stages and of the classifiers', by stage name.
-      classifiers: the judges of coherence, or None.
-      dataset: the data.
-      config: the experiment, of which the sampler and the evaluation are used.
-      strength: of the guidance; None for that of the config.
-    """
-    reconstruct = jax.jit(system.reconstruct)
-    used = {name: products[name] for name in system.stage_names}
-    return evaluate(
-        functools.partial(make_generate(system, products, config.sampler), strength=strength),
-        dataset.test,
-        [modality.name for modality in config.modalities],
-        jax.random.fold_in(jax.random.key(config.seed), 2),
-        config.evaluation,
-        classifier_fn=classifiers.predict_fn(products[classifiers.stage_name]) if classifiers else None,
-        num_classes=dataset.num_classes,
-        reconstruct_fn=lambda batch: reconstruct(used, batch),
-        progress=lambda total: progress_bar(f"evaluate {system.name}", total, "batches"),
-    )
-
-
-def _as_result(evaluation: Evaluation) -> dict[str, Any]:
-    metrics = {name: estimate._asdict() for name, estimate in evaluation.metrics.items()}
-    return {"metrics": metrics, "not_available": evaluation.not_available}
+def _as_metrics(metrics: Mapping[str, Estimate]) -> dict[str, Any]:
+    return {name: estimate._asdict() for name, estimate in metrics.items()}
 
 
 def _stage_seconds(stages: Iterable[Stage], workdir: Path) -> dict[str, float]:

@@ -7,8 +7,8 @@ import tempfile
 from sbm_jax.errors import SbmError
 
 
-def write_atomically(path: str | os.PathLike, text: str) -> None:
-    """Write a text file so that a reader, or a crash, sees either the old content or the new.
+def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
+    """Write a file so that a reader, or a crash, sees either the old content or the new.
 
     Raises:
       SbmError: when it can not be written; what was there before is untouched.
@@ -17,11 +17,9 @@ def write_atomically(path: str | os.PathLike, text: str) -> None:
     temporary = None
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(
-            "w", encoding="utf-8", dir=path.parent, prefix=f".{path.name}.", delete=False
-        ) as file:
+        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = file.name
-            file.write(text)
+            file.write(content.encode("utf-8") if isinstance(content, str) else content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # temporary files are private

@@ -10,6 +10,7 @@ from sbm_jax import experiment
 from sbm_jax.data import check_data
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError, unknown
+from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.training.loop import load_product
 from sbm_jax.types import Generated, Modality, Params, System
@@ -89,7 +90,7 @@ class TrainedSystem:
 
     def _compile(self, options: SamplerOptions):
         if options not in self._compiled:
-            self._compiled[options] = experiment.make_generate(self.system, self.products, options)
+            self._compiled[options] = make_generate(self.system, self.products, options)
         return self._compiled[options]
 
 

@@ -65,7 +65,7 @@ class Context:
     Attributes:
       observed: bool [B, M], True where a modality is given.
       valid: bool [M, D], False on the padding of latents shorter than D.
-      present: bool [B, M] or None (all present); an absent modality enters nobody's attention.
+      present: bool [B, M] or None (all present); an absent modality enters nobody's attention but its own.
       embedding: float [B, E] or None, an embedding of the observed data.
       rows: int [B] or None (0 to B - 1), the number of each row in the whole batch. A row's noise depends on its
         number, so that a batch may be sampled in chunks.

@@ -25,8 +25,10 @@ MAY_IMPORT = {
     "evaluation": BASE,
     "report": BASE,
     "systems": BASE | {"networks", "losses", "sampling", "data"},
-    "experiment": BASE | {"data", "evaluation", "report", "sampling", "systems", "training"},
-    "trained": BASE | {"data", "experiment", "sampling", "training"},
+    "runner": BASE | {"sampling"},
+    "judges": BASE | {"data", "evaluation", "networks", "runner", "sampling", "systems"},
+    "experiment": BASE | {"data", "evaluation", "judges", "report", "sampling", "systems", "training"},
+    "trained": BASE | {"data", "experiment", "runner", "sampling", "training"},
     "main": {"errors", "experiment"},
     "__init__": {"trained"},
 }

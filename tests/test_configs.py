@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from benchmarks.score_networks import flops_per_step
 from sbm_jax.config import plain
-from sbm_jax.experiment import SYSTEMS, parse_config
+from sbm_jax.experiment import SYSTEMS, apply_changes, parse_config
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = [
@@ -19,6 +20,10 @@ CONFIGS = [
     "polymnist.py:five,smoke",
     "polymnist.py:paper",
     "polymnist.py:five,paper,cpu",
+    "polymnist.py:five,best,cpu",
+    "polymnist.py:best,studies",
+    "polymnist.py:paper,studies",
+    "polymnist.py:three",
 ]
 
 
@@ -44,6 +49,8 @@ def test_configs_are_valid_and_complete(name):
     assert not missing
     assert set(parsed.systems) <= set(SYSTEMS)
     assert parsed.data.polymnist.num_modalities == len(parsed.modalities)
+    for variation in parsed.variations:
+        apply_changes(parsed, variation.changes)
 
 
 def test_paper_variant_has_the_papers_numbers():
@@ -54,3 +61,21 @@ def test_paper_variant_has_the_papers_numbers():
     assert ten.score.probability_none == 1.0
     assert (ten.sampler.solver, ten.sampler.num_steps, ten.sampler.snr) == ("predictor_corrector", 100, 0.16)
     assert all(modality.latent_size == 64 for modality in ten.modalities)
+
+
+@pytest.mark.parametrize("variants", ["five,best,cpu", "best"])
+def test_the_papers_score_model_gets_the_same_compute(variants):
+    ours = parse_config(load_config(f"polymnist.py:{variants}"))
+    (variation,) = [variation for variation in ours.variations if variation.study == "score model"]
+    theirs = apply_changes(ours, variation.changes)
+    compute = [flops_per_step(config) * config.score.training.num_steps for config in (ours, theirs)]
+    assert compute[1] == pytest.approx(compute[0], rel=0.01)
+    assert theirs.score.network.name == "unet"
+    assert theirs.sampler.num_steps * 2 == 200  # evaluations
+
+
+def test_variants_that_exclude_each_other_are_refused():
+    with pytest.raises(ValueError, match="'best' and 'paper' exclude each other"):
+        load_config("polymnist.py:best,paper")
+    with pytest.raises(ValueError, match="same compute"):
+        load_config("polymnist.py:three,best")

@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,7 @@ from test_configs import load_config
 
 import sbm_jax
 from sbm_jax import experiment
+from sbm_jax.config import plain
 from sbm_jax.errors import SbmError
 
 ROOT = Path(__file__).parents[1]
@@ -96,6 +98,85 @@ def test_the_sampler_may_change_in_a_trained_directory(finished):
     assert results["systems"]["sbm_vae"]["metrics"]["sampling/network_evaluations"]["value"] == 5
 
 
+VARIATIONS = [
+    {"study": "steps", "value": "5", "changes": {"sampler.num_steps": 5, "systems": ["sbm_vae"]}},
+    {
+        "study": "modalities",
+        "value": "1",
+        "changes": {"joint": ["image"], "systems": ["sbm_vae"], "evaluation.sets": ["unconditional"]},
+    },
+]
+
+
+@pytest.fixture(scope="module")
+def varied(finished, tmp_path_factory):
+    config, workdir, _ = finished
+    copy = tmp_path_factory.mktemp("varied") / "work"
+    shutil.copytree(workdir, copy)
+    config = tiny(data=plain(config.data), variations=VARIATIONS)
+    return config, copy, experiment.run(config, copy)
+
+
+def test_variations_change_what_they_name_and_share_the_rest(varied):
+    _, workdir, results = varied
+    steps, modalities = results["variations"]
+    assert list(steps["systems"]) == ["sbm_vae"]
+    assert steps["systems"]["sbm_vae"]["metrics"]["sampling/network_evaluations"]["value"] == 5
+    trained = {path.parent.name: {p.name for p in path.iterdir()} for path in workdir.glob("variations/*/stages")}
+    assert trained == {"modalities_1": {"score_sbm_vae"}}
+    metrics = modalities["systems"]["sbm_vae"]["metrics"]
+    assert "reconstruction/mse/image" in metrics
+    assert "reconstruction/mse/level" not in metrics
+    assert results["to_come"] == []
+    page = (workdir / "report" / "index.html").read_text()
+    assert "modalities" in page
+    assert "Still to come" not in page
+
+
+def test_finished_evaluations_are_read(varied, monkeypatch):
+    config, workdir, results = varied
+    monkeypatch.setattr("sbm_jax.judges.evaluate", None)
+    again = experiment.run(config, workdir)
+    assert again["systems"] == results["systems"]
+    assert [v["systems"] for v in again["variations"]] == [v["systems"] for v in results["variations"]]
+    kept = next((workdir / "evaluations").glob("sbm_rae_*.npz"))
+    kept.write_bytes(b"damaged")
+    with pytest.raises(TypeError, match="NoneType"):  # it would be made again
+        experiment.run(config, workdir)
+
+
+def test_an_interrupted_run_lists_what_is_to_come(finished, monkeypatch):
+    config, workdir, _ = finished
+    config = dataclasses.replace(config, variations=tiny(variations=VARIATIONS).variations)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("sbm_jax.experiment._vary", stop)
+    with pytest.raises(KeyboardInterrupt):
+        experiment.run(config, workdir)
+    written = json.loads((workdir / "results.json").read_text())
+    assert [variation["study"] for variation in written["to_come"]] == ["steps", "modalities"]
+    assert "Still to come" in (workdir / "report" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"scor.network.width": 64}, "no group 'scor'"),
+        ({"score.network.widht": 64}, "Did you mean 'width'"),
+        ({"score.network.width": "wide"}, "width must be int"),
+        ({"data.name": "polymnist"}, "no change of the data"),
+        ({"sampler.solver": "dpm"}, "unknown solver"),
+        ({"joint": ["imag"]}, "Did you mean 'image'"),
+    ],
+)
+def test_bad_variations_are_named_before_training(tmp_path, changes, message):
+    with pytest.raises(SbmError, match=message):
+        experiment.run(tiny(variations=[{"study": "a", "value": "b", "changes": changes}]), tmp_path / "work")
+    assert not (tmp_path / "work" / "stages").exists()
+
+
 def test_a_trained_directory_generates(finished):
     _, workdir, _ = finished
     model = sbm_jax.load(workdir, "sbm_rae")
@@ -135,6 +216,9 @@ def test_bad_input_to_generate_is_named(finished, data, targets, message):
         ({"sampler": {"stepz": 3}}, "unknown field of config.sampler"),
         ({"data": {"name": "arrays", "arrays": {"directory": "/nowhere"}}}, "nowhere"),
         ({"modalities": []}, "at least one modality"),
+        ({"published": "smb"}, "Did you mean 'sbm'"),
+        ({"systems": ["sbm_vae_m"]}, "probability_alone"),
+        ({"systems": ["sbm_vae_f"]}, "config.finetuning"),
     ],
 )
 def test_bad_experiments_are_named(tmp_path, change, message):
@@ -180,5 +264,5 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message):
 
 def test_quickstart_is_what_readme_shows():
     config = experiment.parse_config(load_config("quickstart.py"))
-    assert config.systems == ("sbm_vae",)
+    assert config.systems == ("sbm_vae_m", "sbm_vae")
     assert len(config.modalities) == 5

@@ -1,6 +1,6 @@
 """Judging any system: arrays in, numbers with their spread and sample count out."""
 
 from sbm_jax.evaluation.estimates import Estimate
-from sbm_jax.evaluation.evaluator import Evaluation, EvaluationConfig, check_size, evaluate
+from sbm_jax.evaluation.evaluator import Evaluation, EvaluationConfig, check_size, evaluate, real_distances
 
-__all__ = ["Estimate", "Evaluation", "EvaluationConfig", "check_size", "evaluate"]
+__all__ = ["Estimate", "Evaluation", "EvaluationConfig", "check_size", "evaluate", "real_distances"]

@@ -10,10 +10,13 @@ import numpy as np
 
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import coherence, diversity, observed_sets, reconstruction, sample_grids
+from sbm_jax.evaluation.distances import Distances
 from sbm_jax.evaluation.estimates import Estimate, estimate
+from sbm_jax.evaluation.features import FeatureConfig, FeatureSpace
 from sbm_jax.evaluation.generation import (
     Call,
     ClassifierFn,
+    EncodeFn,
     GenerateFn,
     Outcome,
     ProgressFn,
@@ -25,6 +28,8 @@ from sbm_jax.evaluation.generation import (
     num_batches,
     run,
 )
+from sbm_jax.evaluation.latents import Cosines
+from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_FIRST, UNCONDITIONAL
 from sbm_jax.types import Key, Split
 
 # Each family of observed sets, and the metrics that are measured on it.
@@ -32,12 +37,10 @@ SETS = {
     "given_rest": ("coherence/given_rest",),
     "random": ("coherence/given_k",),
     "fixed_order": ("coherence/fixed_order/given_k",),
+    "to_first": ("coherence/to_first/given_k",),
     "unconditional": ("coherence/unconditional_k", "coherence/unconditional_majority_k", "coverage"),
     "diversity": (diversity.GIVEN_ONE,),
 }
-
-FIXED_ORDER = "coherence/fixed_order/given_"  # groups of requests are named by the metrics they serve
-UNCONDITIONAL = "unconditional"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +54,7 @@ class EvaluationConfig:
       num_repeats: how often everything is generated anew, with other noise and other random sets.
       num_figure_examples: rows shown in the sample grids.
       sets: the families of observed sets, keys of `SETS`.
+      features: what is compared with real data by the features of a network.
     """
 
     num_examples: int = 1000
@@ -59,6 +63,7 @@ class EvaluationConfig:
     num_repeats: int = 3
     num_figure_examples: int = 4
     sets: tuple[str, ...] = tuple(SETS)
+    features: FeatureConfig = FeatureConfig(num_examples=0)
 
     def __post_init__(self):
         for name in ("num_examples", "num_unconditional", "batch_size", "num_repeats", "num_figure_examples"):
@@ -67,6 +72,12 @@ class EvaluationConfig:
         for name in self.sets:
             if name not in SETS:
                 raise unknown("family of observed sets in evaluation.sets:", name, SETS)
+        most = min(self.num_examples, self.num_unconditional)
+        if self.features.num_examples > most:
+            raise SbmError(
+                f"evaluation.features.num_examples is {self.features.num_examples}, but no more than {most} samples "
+                "of a kind are generated (evaluation.num_examples, evaluation.num_unconditional)."
+            )
 
 
 class Evaluation(NamedTuple):
@@ -97,6 +108,8 @@ def evaluate(
     classifier_fn: ClassifierFn | None = None,
     num_classes: int | None = None,
     reconstruct_fn: ReconstructFn | None = None,
+    encode_fn: EncodeFn | None = None,
+    space: FeatureSpace | None = None,
     progress: ProgressFn = _no_progress,
 ) -> Evaluation:
     """Measure everything that the system and the data allow.
@@ -114,14 +127,15 @@ def evaluate(
       classifier_fn: `{modality: [B, *shape]} -> {modality: int [B]}`, or None: no coherence is measured.
       num_classes: the number of digits; needed with a classifier.
       reconstruct_fn: `{modality: [B, *shape]} -> ` the same, or None where a system has no autoencoder.
+      encode_fn: `{modality: [B, *shape]} -> {modality: [B, D_m]}` in the units of generated latents, or None.
+      space: the features in which samples are compared with real data, or None.
       progress: `number of batches -> context`, which yields a function that is told of each batch done.
 
     Raises:
       SbmError: when the split lacks a modality or has fewer rows than asked for.
     """
     data = _checked_data(split, modalities, config)
-    rows_key, repeats_key = jax.random.split(key)
-    rows = np.asarray(jax.random.permutation(rows_key, len(split)))[: config.num_examples]
+    rows, repeats_key = _rows(key, split, config)
     shown = sample_grids.examples(rows, split.labels, config.num_figure_examples)
     reference = diversity.within_class_distances(data, split.labels, rows) if split.labels is not None else {}
     not_available = _missing_sets(config, split, reference, len(modalities), classifier_fn, num_classes)
@@ -134,12 +148,17 @@ def evaluate(
     sizes = [len(rows), *(sum(len(group.rows) for group in groups.values()) for groups in requests)]
     total = sum(num_batches(size, config.batch_size) for size in sizes)
 
-    outcomes = []
+    outcomes, cosines = [], Cosines(encode_fn)
+    distances = Distances(space, config.features, data, rows)
     with progress(total) as advance:
         for repeat, groups in enumerate(requests):
             noise = jax.random.fold_in(jax.random.fold_in(repeats_key, repeat), 0)
             keep = {*drawn, diversity.GIVEN_ONE}
-            outcomes.append(run(generate_fn, classifier_fn, data, groups, noise, config.batch_size, advance, keep))
+            # Distances need many samples, and have an error of their own: those of the first repeat will do.
+            watch = [cosines.look, *([distances.look] if repeat == 0 else [])]
+            outcomes.append(
+                run(generate_fn, classifier_fn, data, groups, noise, config.batch_size, advance, keep, watch)
+            )
         autoencoders = _autoencoders(
             data, split.labels, rows, classifier_fn, reconstruct_fn, config.batch_size, advance
         )
@@ -147,12 +166,37 @@ def evaluate(
     metrics |= _diversity(outcomes, requests, reference)
     figures |= sample_grids.grids(outcomes[0].data, data, shown)
     sampling = _sampling([outcome.calls for outcome in outcomes], config.batch_size)
-    for part in (sampling, autoencoders):
-        metrics |= part.metrics
-        not_available |= part.not_available
+    for found, missing in (sampling[:2], autoencoders[:2], cosines.measured(), distances.measured(reconstruct_fn)):
+        metrics |= found
+        not_available |= missing
     if reconstruct_fn is not None:
         figures |= _reconstruction_grid(data, shown, reconstruct_fn, config.batch_size)
     return Evaluation(metrics, not_available, figures)
+
+
+def _rows(key: Key, split: Split, config: EvaluationConfig) -> tuple[np.ndarray, Key]:
+    """Return the rows that are conditioned on, and a key for everything else."""
+    rows_key, rest = jax.random.split(key)
+    return np.asarray(jax.random.permutation(rows_key, len(split)))[: config.num_examples], rest
+
+
+def real_distances(
+    space: FeatureSpace | None, config: EvaluationConfig, train: Split, test: Split, key: Key
+) -> dict[str, Estimate]:
+    """Return the distances of real training from the real test data that samples are compared with.
+
+    Args:
+      space: the features to compare in; None gives no distances.
+      config: see `EvaluationConfig`.
+      train: as many of its rows are compared as there are, up to the number of test rows.
+      test: held-out rows.
+      key: as given to `evaluate`.
+    """
+    if space is None:
+        return {}
+    rows, _ = _rows(key, test, config)
+    distances = Distances(space, config.features, {name: test.data[name] for name in train.data}, rows)
+    return distances.of_real(train.data)
 
 
 def _coherence(
@@ -260,7 +304,7 @@ def _requests(
     groups = {}
     if "coherence/given_rest" not in not_available:
         for target, name in enumerate(modalities):
-            groups[f"coherence/given_rest/{name}"] = fixed(observed_sets.given_rest(target, num_modalities))
+            groups[f"{GIVEN_REST}{name}"] = fixed(observed_sets.given_rest(target, num_modalities))
     for size in range(1, num_modalities):
         if "coherence/given_k" not in not_available:
             size_key = jax.random.fold_in(key, size)
@@ -268,6 +312,8 @@ def _requests(
             groups[f"coherence/given_{size}"] = Requests(rows, masks)
         if "coherence/fixed_order/given_k" not in not_available:
             groups[f"{FIXED_ORDER}{size}"] = fixed(observed_sets.first(size, num_modalities))
+        if "coherence/to_first/given_k" not in not_available:
+            groups[f"{TO_FIRST}{size}"] = fixed(observed_sets.from_second(size, num_modalities))
     if diversity.GIVEN_ONE not in not_available:
         masks = observed_sets.random_of_size(jax.random.fold_in(key, num_modalities), len(rows), 1, num_modalities)
         groups[diversity.GIVEN_ONE] = diversity.requests(rows, masks)
@@ -291,12 +337,15 @@ def _row_outcomes(
         if not group.startswith("coherence/"):
             continue
         labels = split.labels[requests[group].rows]
+        if group.startswith(TO_FIRST):
+            outcomes[group] = digits[:, 0] == labels
+            continue
         outcomes[group] = coherence.conditional(digits, labels, requests[group].observed)
         if group.startswith(FIXED_ORDER):
             outcomes[f"{group}/last"] = digits[:, -1] == labels
     if UNCONDITIONAL in predicted:
         outcomes |= _unconditional_outcomes(predicted[UNCONDITIONAL], num_classes)
-    targets = [f"coherence/given_rest/{name}" for name in modalities]
+    targets = [f"{GIVEN_REST}{name}" for name in modalities]
     if targets[0] in outcomes:
         outcomes["coherence/given_rest"] = np.concatenate([outcomes[name] for name in targets])
     return outcomes

@@ -14,6 +14,7 @@ from sbm_jax.types import Array, Data, Generated, Key
 
 ClassifierFn = Callable[[Data], Mapping[str, Array]]  # {modality: [B, *shape]} -> {modality: int [B]}
 ReconstructFn = Callable[[Data], Data]
+EncodeFn = Callable[[Data], Mapping[str, Array]]  # {modality: [B, *shape]} -> {modality: [B, D_m]}
 # Number of batches -> context that yields a function, which is told how many are just done.
 ProgressFn = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
@@ -49,6 +50,24 @@ class Call(NamedTuple):
     seconds: float
     num_rows: int
     info: dict[str, float]
+
+
+class Part(NamedTuple):
+    """The samples of one group in one compiled call.
+
+    Attributes:
+      group: its name.
+      rows: int [R], rows of the data set.
+      inside: int [R], where they are in the arrays of the call.
+      generated: what was generated, [B, 1, ...].
+      given: the true data of the call, {modality: float [B, *shape]}.
+    """
+
+    group: str
+    rows: np.ndarray
+    inside: np.ndarray
+    generated: Generated
+    given: Mapping[str, np.ndarray]
 
 
 class Outcome(NamedTuple):
@@ -104,6 +123,7 @@ def run(
     batch_size: int,
     advance: Callable[[int], None],
     keep: Collection[str] = (),
+    watch: Collection[Callable[[Part], None]] = (),
 ) -> Outcome:
     """Draw one sample for every request; requests of different groups share batches.
 
@@ -116,11 +136,13 @@ def run(
       batch_size: rows per compiled call.
       advance: called with 1 after each batch.
       keep: the groups whose samples are returned, not only their digits.
+      watch: what is shown every part of the samples, while it is in memory.
     """
     modalities = tuple(data)
     rows = np.concatenate([group.rows for group in requests.values()])
     observed = np.concatenate([group.observed for group in requests.values()])
-    kept = np.concatenate([np.full(len(group.rows), name in keep) for name, group in requests.items()])
+    names = np.repeat(list(requests), [len(group.rows) for group in requests.values()])
+    kept = np.isin(names, list(keep))
     calls, predicted, samples = [], [], {name: [] for name in modalities}
     for index, (indices, count) in enumerate(batches(len(rows), batch_size)):
         given = observed[indices]
@@ -133,6 +155,10 @@ def run(
         sample = {name: generated.data[name][:, 0] for name in modalities}
         if classifier_fn is not None:
             predicted.append(classify(classifier_fn, sample, modalities)[:count])
+        for group in dict.fromkeys(names[indices[:count]]):
+            inside = np.flatnonzero(names[indices[:count]] == group)
+            for look in watch:
+                look(Part(str(group), rows[indices[inside]], inside, generated, batch))
         wanted = np.flatnonzero(kept[indices[:count]])
         if len(wanted):
             for name in modalities:

@@ -7,6 +7,12 @@ import numpy as np
 
 from sbm_jax.types import Key
 
+# Groups of samples are named by the metrics that they serve.
+FIXED_ORDER = "coherence/fixed_order/given_"
+TO_FIRST = "coherence/to_first/given_"
+GIVEN_REST = "coherence/given_rest/"
+UNCONDITIONAL = "unconditional"
+
 
 def given_rest(target: int, num_modalities: int) -> np.ndarray:
     """Return the mask [M] of all modalities but `target`."""
@@ -16,6 +22,12 @@ def given_rest(target: int, num_modalities: int) -> np.ndarray:
 def first(size: int, num_modalities: int) -> np.ndarray:
     """Return the mask [M] of the first `size` modalities, the papers' fixed order '0', '01', '012', ..."""
     return np.arange(num_modalities) < size
+
+
+def from_second(size: int, num_modalities: int) -> np.ndarray:
+    """Return the mask [M] of `size` modalities from the second on: '1', '12', '123', ..."""
+    indices = np.arange(num_modalities)
+    return (indices > 0) & (indices <= size)
 
 
 def random_of_size(key: Key, batch: int, size: int, num_modalities: int) -> np.ndarray:

@@ -25,7 +25,7 @@ def elbo_terms(modality: Modality, x: Array, output: Array, mean: Array, log_var
       mean: posterior means [B, D_m].
       log_variance: posterior log variances [B, D_m].
     """
-    return AutoencodingTerms(_reconstruction(modality, x, output), standard_normal_kl(mean, log_variance))
+    return AutoencodingTerms(reconstruction(modality, x, output), standard_normal_kl(mean, log_variance))
 
 
 def rae_terms(modality: Modality, x: Array, output: Array, z: Array) -> AutoencodingTerms:
@@ -37,8 +37,9 @@ def rae_terms(modality: Modality, x: Array, output: Array, z: Array) -> Autoenco
       output: the decoder's raw output for the noisy latent.
       z: the noiseless latent [B, D_m].
     """
-    return AutoencodingTerms(_reconstruction(modality, x, output), jnp.sum(jnp.square(z), axis=-1))
+    return AutoencodingTerms(reconstruction(modality, x, output), jnp.sum(jnp.square(z), axis=-1))
 
 
-def _reconstruction(modality: Modality, x: Array, output: Array) -> Array:
+def reconstruction(modality: Modality, x: Array, output: Array) -> Array:
+    """Return -log p(x | z) [B] of data x [B, *shape], given the decoder's raw output."""
     return -sum_over_entries(LIKELIHOODS[modality.likelihood].log_prob(x, output, modality.scale))

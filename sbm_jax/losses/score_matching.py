@@ -23,11 +23,14 @@ class Draws:
       time: [B], the time of what is not observed.
       noise: [B, M, D], standard normal.
       observed: bool [B, M], True = clean, with time 0 and without loss.
+      alone: bool [B] or None (none): rows of which the network sees each modality alone, so that it learns their
+        marginal scores; nothing is observed there.
     """
 
     time: Array
     noise: Array
     observed: Array
+    alone: Array | None = None
 
 
 def random_observed(key: Key, batch: int, num_modalities: int, probability_none: float) -> Array:
@@ -64,15 +67,15 @@ def stratified_times(key: Key, batch: int) -> Array:
     return MIN_TIME + (1.0 - MIN_TIME) * strata
 
 
-def draw(key: Key, shape: tuple[int, int, int], probability_none: float) -> Draws:
+def draw(key: Key, shape: tuple[int, int, int], probability_none: float, probability_alone: float = 0.0) -> Draws:
     """Draw the time, the noise and the observed set of each row of a batch [B, M, D]."""
     time_key, noise_key, set_key = jax.random.split(key, 3)
     batch, num_modalities, _ = shape
-    return Draws(
-        time=stratified_times(time_key, batch),
-        noise=jax.random.normal(noise_key, shape),
-        observed=random_observed(set_key, batch, num_modalities, probability_none),
-    )
+    observed, alone = random_observed(set_key, batch, num_modalities, probability_none), None
+    if probability_alone:
+        alone = jax.random.bernoulli(jax.random.fold_in(key, 3), probability_alone, (batch,))
+        observed = observed & ~alone[:, None]
+    return Draws(stratified_times(time_key, batch), jax.random.normal(noise_key, shape), observed, alone)
 
 
 def _noise_weight(sde: SDE, t: Array) -> Array:
@@ -147,6 +150,9 @@ def denoising_terms(
     z_t = jnp.where(context.valid[None], jnp.where(observed[:, :, None], z, z_t), 0.0)
 
     counted = context.free if context.present is None else context.free & context.present[:, :, None]
+    if draws.alone is not None:
+        present = jnp.ones_like(observed) if context.present is None else context.present
+        context = context.replace(present=present & ~draws.alone[:, None])
     error = jnp.where(counted, jnp.square(noise_fn(z_t, t, context) - draws.noise), 0.0)
     error = error.sum(axis=(1, 2)) / jnp.maximum(counted.sum(axis=(1, 2)), 1)
     return WEIGHTINGS[weighting](sde, draws.time) * error, error

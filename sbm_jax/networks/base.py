@@ -57,9 +57,14 @@ class ScoreNetwork(nn.Module):
     [B, M]; present bool [B, M] or None (all); embedding [B, E] or None, of the observed data. With `train` and a
     ``dropout`` key it drops out.
 
+    A network with `gives_marginals` takes a row in which nothing is present for M rows of one modality each: it returns
+    what every modality would get if it were alone.
+
     A sampler asks for many evaluations that differ in the unobserved latents and their one time only. It calls
     `prepare` once and `denoise` in every step; networks that can share work between steps override both.
     """
+
+    gives_marginals = False
 
     def prepare(
         self, z: Array, observed: Array, present: Array | None, embedding: Array | None, num_free: int | None

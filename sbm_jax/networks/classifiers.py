@@ -18,12 +18,14 @@ class DigitClassifier(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool = False) -> Array:
-        """Map images [B, H, W, C] in [0, 1] to logits [B, num_classes]."""
+    def __call__(self, x: Array, *, train: bool = False, features: bool = False) -> Array:
+        """Map images [B, H, W, C] in [0, 1] to logits [B, num_classes], or to features [B, hidden]."""
         x = x - 0.5
         for width in self.widths:
             x = nn.relu(nn.Conv(width, (3, 3), (2, 2))(x))
         x = nn.relu(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
+        if features:
+            return x
         return nn.Dense(self.num_classes)(nn.Dropout(self.dropout, deterministic=not train)(x))
 
 
@@ -35,7 +37,9 @@ class VectorClassifier(nn.Module):
     dropout: float = 0.0
 
     @nn.compact
-    def __call__(self, x: Array, *, train: bool = False) -> Array:
-        """Map [B, *shape] to logits [B, num_classes]."""
+    def __call__(self, x: Array, *, train: bool = False, features: bool = False) -> Array:
+        """Map [B, *shape] to logits [B, num_classes], or to features [B, hidden]."""
         x = nn.relu(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
+        if features:
+            return x
         return nn.Dense(self.num_classes)(nn.Dropout(self.dropout, deterministic=not train)(x))

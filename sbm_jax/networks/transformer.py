@@ -26,7 +26,7 @@ class Prepared(NamedTuple):
 
     Attributes:
       cache: keys and values of all modalities as if observed, for each block.
-      sees: bool [B, 1, 1, M + F], the keys that a free token attends to: the observed of the cache, then the free.
+      sees: bool [B, 1, 1 or F, M + F], the keys that a free token attends to: the observed of the cache, the free.
       order: int [B, M], the modalities of each row, those to sample first; None where all M tokens run, in order.
       num_free: F, how many tokens run.
       embedding: [B, E] or None.
@@ -86,8 +86,8 @@ class TokenTransformer(ScoreNetwork):
     """A transformer with one token per modality.
 
     Observed tokens attend to observed ones only, so that what is computed from them does not depend on the step of a
-    sampler; all others attend to every present token. In a sampling call the keys and values of observed tokens are
-    computed once, the condition for the one time of a step, and only unobserved tokens run.
+    sampler; all others attend to every present token and to themselves. In a sampling call the keys and values of
+    observed tokens are computed once, the condition for the one time of a step, and only unobserved tokens run.
 
     Attributes:
       width: size of a token, a multiple of `head_size`.
@@ -102,6 +102,8 @@ class TokenTransformer(ScoreNetwork):
     dropout: float = 0.0
     head_size: int = 32
     dtype: DTypeLike = jnp.float32
+
+    gives_marginals = True
 
     def setup(self):
         """Make the layers."""
@@ -124,7 +126,7 @@ class TokenTransformer(ScoreNetwork):
         condition = self._condition(t, observed.astype(jnp.float32), embedding)
         sees = observed[:, None, :] | ~observed[:, :, None]  # [B, query, key]
         if present is not None:
-            sees = sees & present[:, None, :]
+            sees = (sees & present[:, None, :]) | jnp.eye(z.shape[1], dtype=bool)[None]
         x = self.into_tokens(z)
         for block in self.blocks:
             query, own = block.project(x, condition)
@@ -135,7 +137,8 @@ class TokenTransformer(ScoreNetwork):
         self, z: Array, observed: Array, present: Array | None, embedding: Array | None, num_free: int | None
     ) -> Prepared:
         """Return the keys and values of the observed modalities, and which tokens are to run."""
-        present = jnp.ones_like(observed) if present is None else present
+        all_present, num_modalities = present is None, z.shape[1]
+        present = jnp.ones_like(observed) if all_present else present
         given, free = observed & present, ~observed & present
         # All tokens run as if they were observed; the mask keeps what is not from being seen.
         condition = self._condition(jnp.zeros((1, 1)), jnp.ones((1, 1)), embedding)
@@ -145,11 +148,15 @@ class TokenTransformer(ScoreNetwork):
             cache.append(own)
             x = block.update(x, query, own, given[:, None, None, :], condition, train=False)
         order = None
-        if num_free is not None and num_free < z.shape[1]:
-            order = jnp.argsort(~free, axis=1, stable=True)
+        if num_free is not None and num_free < num_modalities:
+            # Present ones first, then absent ones, which run alone in a row where nothing is present.
+            order = jnp.argsort(jnp.where(observed, 2, jnp.where(present, 0, 1)), axis=1, stable=True)
             free = jnp.take_along_axis(free, order[:, :num_free], axis=1)
+        num_free = free.shape[1]
         sees = jnp.concatenate([given, free], axis=1)[:, None, None, :]
-        return Prepared(cache, sees, order, free.shape[1], embedding)
+        if not all_present:
+            sees = sees | jnp.eye(num_free, num_modalities + num_free, k=num_modalities, dtype=bool)[None, None]
+        return Prepared(cache, sees, order, num_free, embedding)
 
     def denoise(self, prepared: Prepared, z: Array, t: Array) -> Array:
         """Return the network's output [B, M, D] from the unobserved tokens and the prepared keys and values."""

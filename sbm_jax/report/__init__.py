@@ -1,7 +1,8 @@
 """What a run leaves behind: results as JSON, a table on the terminal, one self-contained HTML page."""
 
+from sbm_jax.report.exhibits import paper_of
 from sbm_jax.report.html import write_report
 from sbm_jax.report.results import device, read_results, versions, write_results
 from sbm_jax.report.terminal import print_table
 
-__all__ = ["device", "print_table", "read_results", "versions", "write_report", "write_results"]
+__all__ = ["device", "paper_of", "print_table", "read_results", "versions", "write_report", "write_results"]

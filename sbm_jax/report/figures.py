@@ -160,6 +160,25 @@ def _curves(
     return draw(paint, 5.2, 3.5)
 
 
+def lines(series: Mapping[str, Sequence[tuple[float, float, float]]], xlabel: str, ylabel: str) -> Chart | None:
+    """Return a chart of (x, y, spread) of each series, or None when there is none."""
+    if not series:
+        return None
+
+    def paint(figure: Figure, theme: Theme) -> None:
+        axes = figure.subplots()
+        style(axes, theme, xlabel, ylabel)
+        for index, (name, points) in enumerate(series.items()):
+            color, marker = theme.series[index % len(theme.series)], MARKERS[index % len(MARKERS)]
+            x, y, spread = zip(*points, strict=True)
+            look = {"color": color, "marker": marker, "ms": 5, "capsize": 3}
+            axes.errorbar(x, y, spread, label=plain_text(name), **look)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        legend(axes, theme)
+
+    return draw(paint, 5.2, 3.5)
+
+
 def conditional_curve(systems: Mapping[str, summary.Metrics]) -> Chart | None:
     """Return coherence against the number of given modalities, or None when it was not measured."""
     kinds = (

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
+from sbm_jax.report import exhibits, images, summary
 from sbm_jax.report import figures as charts
-from sbm_jax.report import images, summary
 from sbm_jax.report.results import jsonable
 from sbm_jax.storage import write_atomically
 
@@ -109,11 +109,18 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"number": summary.number, "duration": duration}
+    environment.filters |= {"number": summary.number, "duration": duration, "label": summary.label}
     systems = results["systems"]
     metrics = {name: system["metrics"] for name, system in systems.items()}
+    real = results.get("data", {}).get("metrics", {})
     return environment.get_template("template.html").render(
         systems=list(systems),
+        paper=exhibits.paper_of(results.get("published")),
+        exhibits=exhibits.exhibits(results),
+        differences=exhibits.differences(results),
+        studies=exhibits.tables_of_studies(results),
+        to_come=results.get("to_come") or [],
+        real=[(summary.label(name), name, value) for name, value in sorted(real.items())],
         headlines=list(headlines(metrics)),
         sections=list(sections(metrics)),
         missing={name: grouped_reasons(system.get("not_available", {})) for name, system in systems.items()},

@@ -60,16 +60,32 @@ HEADLINES = (
 MAIN_METRICS = (
     *(headline.metric for headline in HEADLINES),
     "diversity/given_1",
+    "inception/fid/given_rest",
+    "inception/fid/unconditional",
+    "classifier_features/frechet/given_rest",
+    "classifier_features/frechet/unconditional",
     "sampling/network_evaluations",
     "sampling/samples_per_second",
     "sampling/diverged",
+)
+
+STUDY_METRICS = (
+    "sampling/network_evaluations",
+    "coherence/given_rest",
+    "coherence/given_1",
+    "coherence/unconditional_all",
+    "coverage/min",
+    "diversity/given_1",
+    "inception/fid/given_rest",
+    "inception/fid/unconditional",
+    "sampling/samples_per_second",
 )
 
 # Sections of the tables: title, prefix of the metrics, how to read them.
 SECTIONS = (
     (
         "Conditional coherence",
-        ("coherence/given_", "coherence/fixed_order/"),
+        ("coherence/given_", "coherence/fixed_order/", "coherence/to_first/"),
         "Share of generated modalities in which the classifier sees the digit of the given ones.",
     ),
     (
@@ -82,6 +98,18 @@ SECTIONS = (
         ("diversity/",),
         "Squared distance of two samples for the same condition, in units of that of two real examples of one class.",
     ),
+    (
+        "Distance from real data: Inception-v3",
+        ("inception/",),
+        "FID of as many samples as are given in brackets, with a jackknife's standard error (1.96 of it to each side: "
+        "a 95 % interval); its extrapolation to samples without end; KID; precision, recall, density and coverage.",
+    ),
+    (
+        "Distance from real data: features of the digit classifier",
+        ("classifier_features/",),
+        "The same measures where Inception-v3 can not be had. They are not comparable with FID.",
+    ),
+    ("Latents", ("latents/",), "Cosine similarity of generated latents with those of the true data."),
     ("Mode coverage", ("coverage/",), "Share of each digit among all images of the unconditional samples."),
     (
         "Classifier",
@@ -99,10 +127,13 @@ LABELS = (
     (r"coherence/given_rest/(.+)", "{} given the rest"),
     (r"coherence/fixed_order/given_(\d+)", "first {} given"),
     (r"coherence/fixed_order/given_(\d+)/last", "first {} given, last modality only"),
+    (r"coherence/to_first/given_(\d+)", "next {} given, first modality only"),
     (r"coherence/unconditional_all", "all agree"),
     (r"coherence/unconditional_(\d+)", "at least {} agree with the first modality"),
     (r"coherence/unconditional_majority_(\d+)", "at least {} agree with one another"),
     (r"diversity/given_1", "one given"),
+    (r"latents/cosine/given_rest", "every modality given the rest, mean"),
+    (r"latents/cosine/given_rest/(.+)", "{} given the rest"),
     (r"coverage/min", "rarest digit"),
     (r"coverage/digit_(\d+)", "digit {}"),
     (r"classifier/accuracy", "real data, all modalities"),
@@ -176,7 +207,9 @@ def chance(metric: str, metrics: Metrics) -> float | None:
     classes, modalities = num_classes(metrics), num_modalities(metrics)
     if classes is None:
         return None
-    if metric.startswith(("coherence/given_", "coherence/fixed_order/", "classifier/", "coverage/")):
+    if metric.startswith(
+        ("coherence/given_", "coherence/fixed_order/", "coherence/to_first/", "classifier/", "coverage/")
+    ):
         return 1 / classes
     match = re.fullmatch(r"coherence/unconditional_(\d+|all)", metric)
     if match is None or modalities is None:

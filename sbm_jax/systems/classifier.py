@@ -90,6 +90,17 @@ class Classifiers:
 
         return lambda data: predict(params, data)
 
+    def features_fn(self, params: Params, name: str) -> Callable[[Array], Array]:
+        """Return the compiled `images [B, *shape] -> hidden features [B, hidden]` of one modality."""
+        group = next(group for group, names in self.groups.items() if name in names)
+
+        @jax.jit
+        def features(params, images):
+            images = as_float({name: images})[name]
+            return self._network(images.shape[1:]).apply({"params": params}, images, features=True)
+
+        return lambda images: features(params[group], images)
+
     def _loss(
         self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any], train: bool = True
     ) -> tuple[Array, Metrics]:

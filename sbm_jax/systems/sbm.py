@@ -54,6 +54,7 @@ class ScoreConfig:
       prediction: what the network's output means, one of `networks.score.PREDICTIONS`.
       weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`.
       probability_none: how often nothing is observed in training; 1 is the paper's objective, with a single time.
+      probability_alone: how often the network sees each modality alone, which marginal guidance needs.
       posterior: ``"sample"`` (posterior samples, an observed modality by its mean, as when sampling) or ``"mean"``.
     """
 
@@ -63,10 +64,12 @@ class ScoreConfig:
     prediction: str = "velocity"
     weighting: str = "noise"
     probability_none: float = 0.2
+    probability_alone: float = 0.0
     posterior: str = "sample"
 
     def __post_init__(self):
         require(0 <= self.probability_none <= 1, "score.probability_none", self.probability_none, "0 to 1")
+        require(0 <= self.probability_alone < 1, "score.probability_alone", self.probability_alone, "0 to less than 1")
         if self.weighting not in WEIGHTINGS:
             raise unknown("weighting (config.score.weighting)", self.weighting, WEIGHTINGS)
         if self.posterior not in ("sample", "mean"):
@@ -98,6 +101,7 @@ class Sbm:
       seed: the run's seed, part of every stage's fingerprint.
       regularised: True for RAE.
       batched: compute modalities of equal shape by one `vmap` (see `PerModality`); None for all but CPU.
+      trained: the modalities of stage I, where they are more (see `LatentSpace`).
     """
 
     name: str
@@ -106,11 +110,14 @@ class Sbm:
     seed: int = 0
     regularised: bool = False
     batched: bool | None = None
+    trained: tuple[Modality, ...] = ()
 
     @property
     def latent_space(self) -> LatentSpace:
         """Stage I: what every modality is encoded to and decoded from."""
-        return LatentSpace(self.modalities, self.config.autoencoder, self.seed, self.regularised, self.batched)
+        return LatentSpace(
+            self.modalities, self.config.autoencoder, self.seed, self.regularised, self.batched, self.trained
+        )
 
     @property
     def score_model(self) -> ScoreModel:
@@ -134,6 +141,11 @@ class Sbm:
         jax.eval_shape(self.latent_space.autoencoders.init, key)
         jax.eval_shape(lambda key: model.init(key, context), key)
         self._check_conditioning(options)
+        if self.config.score.probability_alone and not model.network.gives_marginals:
+            raise SbmError(
+                f"score network {self.config.score.network.name!r} can not see modalities alone: set "
+                "config.score.probability_alone to 0, or use the transformer."
+            )
         z = jnp.zeros((1, *self.latent_space.valid.shape))
         start = z if options.start == "gaussian" else None
         jax.eval_shape(
@@ -161,15 +173,20 @@ class Sbm:
         """Return stage II, which needs no data but the latent bank."""
         return Stage(
             name=self.score_stage_name,
-            settings={"seed": self.seed, "score": plain(self.config.score)},
+            settings={"seed": self.seed, "score": plain(self.config.score), **self.joint_settings},
             requires=(self.latent_space.bank_stage,),
             init=lambda key, upstream: self.score_model.init(key, self.context(1)),
             loss=self._score_loss,
-            rows=lambda upstream: upstream[self.latent_space.bank_stage]["train"],
-            validation_rows=lambda upstream: upstream[self.latent_space.bank_stage]["validation"],
+            rows=lambda upstream: self.latent_space.bank(upstream, "train"),
+            validation_rows=lambda upstream: self.latent_space.bank(upstream, "validation"),
             validation_loss=functools.partial(self._score_loss, train=False),
             training=self.config.score.training,
         )
+
+    @property
+    def joint_settings(self) -> dict[str, list[str]]:
+        """What the fingerprint of a stage over a part of the trained modalities must say."""
+        return {"joint": [modality.name for modality in self.modalities]} if self.trained else {}
 
     def context(self, batch: int) -> Context:
         """Return the context of a batch in which nothing is observed."""
@@ -185,7 +202,7 @@ class Sbm:
     ) -> tuple[Array, Metrics]:
         config, model = self.config.score, self.score_model
         draw_key, posterior_key, dropout_key, context_key = jax.random.split(key, 4)
-        draws = draw(draw_key, batch["mean"].shape, config.probability_none)
+        draws = draw(draw_key, batch["mean"].shape, config.probability_none, config.probability_alone)
         z = self.training_latents(posterior_key, upstream, batch, draws.observed)
         dropout_key = dropout_key if train and config.network.dropout else None
 
@@ -215,6 +232,10 @@ class Sbm:
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
         """Return the autoencoders' reconstruction, from the posterior means, of float data."""
         return self.latent_space.reconstruct(products, data)
+
+    def encode(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
+        """Return the latents {modality: [B, D_m]} of float data, in the units of generated ones."""
+        return unpack(self.latent_space.encode(products, data), self.modalities)
 
     def generate(
         self,
@@ -255,20 +276,9 @@ class Sbm:
         observed = jnp.asarray(observed).reshape(-1, len(names)) & jnp.array([[name in data for name in names]])
         observed = jnp.broadcast_to(observed, (batch, len(names)))
         space = self.latent_space
-        given = {
-            "strength": self._strength(strength, batch),
-            "observed": observed,
-            "z_observed": self.latent_space.encode(products, data)
-            if data
-            else jnp.zeros((batch, *self.latent_space.valid.shape)),
-            "embedding": self._embed(products, data, observed),
-        }
-        given = jax.tree.map(lambda array: jnp.repeat(array, num_samples, axis=0), given)
-        given["rows"] = jnp.arange(batch * num_samples)
-        result = in_chunks(
-            lambda chunk: self._sample(products, key, chunk, options, num_free), given, chunk_size(options)
+        result = self.sample_latents(
+            products, key, data, observed, options, num_samples, strength=strength, num_free=num_free
         )
-
         generated = space.decode(products, result.z)
         samples = {name: array.reshape(batch, num_samples, *array.shape[1:]) for name, array in generated.items()}
         for i, modality in enumerate(self.modalities):
@@ -283,6 +293,32 @@ class Sbm:
                 "network_evaluations": self.evaluations_per_score * result.network_evaluations,
                 "diverged": result.diverged.sum(),
             },
+        )
+
+    def sample_latents(
+        self,
+        products: Mapping[str, Params],
+        key: Key,
+        data: Data,
+        observed: Array,
+        options: SamplerOptions,
+        num_samples: int = 1,
+        *,
+        strength: Array | float | None = None,
+        num_free: int | None = None,
+    ) -> SampleResult:
+        """Sample the joint latents of all samples of each row, given what is observed: bool [B, M]; see `generate`."""
+        batch, shape = len(observed), self.latent_space.valid.shape
+        given = {
+            "strength": self._strength(strength, batch),
+            "observed": observed,
+            "z_observed": self.latent_space.encode(products, data) if data else jnp.zeros((batch, *shape)),
+            "embedding": self._embed(products, data, observed),
+        }
+        given = jax.tree.map(lambda array: jnp.repeat(array, num_samples, axis=0), given)
+        given["rows"] = jnp.arange(batch * num_samples)
+        return in_chunks(
+            lambda chunk: self._sample(products, key, chunk, options, num_free), given, chunk_size(options)
         )
 
     def _sample(

@@ -135,7 +135,7 @@ class SbmContrastive(Sbm):
         return {name: plain(getattr(self.contrastive, name)) for name in names}
 
     def _bank_rows(self, upstream: Mapping[str, Params], split: str) -> dict[str, Array]:
-        return {**upstream[self.latent_space.bank_stage][split], "embeddings": upstream[self.embedding_stage][split]}
+        return {**self.latent_space.bank(upstream, split), "embeddings": upstream[self.embedding_stage][split]}
 
     def _encoder_stages(self, dataset: Dataset) -> list[Stage]:
         config = self.contrastive

@@ -88,12 +88,18 @@ class SbmEnergy(Sbm):
         recipe = {name: value for name, value in plain(self.energy).items() if name not in ("strength", "pairs")}
         stage = Stage(
             name=self.energy_stage,
-            settings={"seed": self.seed, "energy": recipe, "sde": score["sde"], "posterior": score["posterior"]},
+            settings={
+                "seed": self.seed,
+                "energy": recipe,
+                "sde": score["sde"],
+                "posterior": score["posterior"],
+                **self.joint_settings,
+            },
             requires=(self.latent_space.bank_stage,),
             init=lambda key, upstream: self._init_energy(key),
             loss=self._energy_loss,
-            rows=lambda upstream: upstream[self.latent_space.bank_stage]["train"],
-            validation_rows=lambda upstream: upstream[self.latent_space.bank_stage]["validation"],
+            rows=lambda upstream: self.latent_space.bank(upstream, "train"),
+            validation_rows=lambda upstream: self.latent_space.bank(upstream, "validation"),
             training=self.energy.training,
         )
         return [*super().stages(dataset), stage]

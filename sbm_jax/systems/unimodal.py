@@ -55,6 +55,8 @@ class LatentSpace:
       seed: the run's seed, part of every stage's fingerprint.
       regularised: True for deterministic, regularised autoencoders (RAE), False for VAEs.
       batched: compute modalities of equal shape by one `vmap` (see `PerModality`); None for all but CPU.
+      trained: the modalities that stage I trains, those of the space among them; () for the same. Each autoencoder
+        stands alone, so that spaces of several sizes share one stage I.
     """
 
     modalities: tuple[Modality, ...]
@@ -62,6 +64,12 @@ class LatentSpace:
     seed: int = 0
     regularised: bool = False
     batched: bool | None = None
+    trained: tuple[Modality, ...] = ()
+
+    @property
+    def whole(self) -> "LatentSpace":
+        """The space of everything that stage I trains."""
+        return dataclasses.replace(self, modalities=self.trained, trained=()) if self.trained else self
 
     @property
     def computes_batched(self) -> bool:
@@ -71,7 +79,7 @@ class LatentSpace:
     @property
     def autoencoders(self) -> Autoencoders:
         """The autoencoders of all modalities."""
-        return Autoencoders(self.modalities, self.config.network, self.computes_batched)
+        return Autoencoders(self.trained or self.modalities, self.config.network, self.computes_batched)
 
     @property
     def kind(self) -> str:
@@ -101,8 +109,8 @@ class LatentSpace:
     # MARK: Stages
 
     def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the autoencoder stage and the latent bank."""
-        return [self._make_autoencoder_stage(dataset), self._make_bank_stage(dataset)]
+        """Return the autoencoder stage and the latent bank, of all that are trained."""
+        return [self.whole._make_autoencoder_stage(dataset), self.whole._make_bank_stage(dataset)]
 
     def _make_autoencoder_stage(self, dataset: Dataset) -> Stage:
         config = self.config
@@ -188,9 +196,29 @@ class LatentSpace:
 
     # MARK: Use
 
+    def bank(self, products: Mapping[str, Params], split: str) -> dict[str, Array]:
+        """Return the posterior means and standard deviations [N, M, D] of ``"train"`` or ``"validation"``."""
+        return {name: self._select(array, 1) for name, array in products[self.bank_stage][split].items()}
+
     def statistics(self, products: Mapping[str, Params]) -> LatentStatistics:
         """Return the moments of the latent bank."""
-        return LatentStatistics(**products[self.bank_stage]["statistics"])
+        found = LatentStatistics(**products[self.bank_stage]["statistics"])
+        num_modalities, size = found.mean.shape
+        correlation = found.correlation.reshape(num_modalities, size, num_modalities, size)
+        correlation = self._select(self._select(correlation, 2), 0)
+        entries = self.valid.size
+        return LatentStatistics(
+            self._select(found.mean, 0), self._select(found.std, 0), correlation.reshape(entries, entries)
+        )
+
+    def _select(self, array: Array, axis: int) -> Array:
+        """Return the entries of this space of an array over all trained modalities, at `axis` and the next."""
+        if not self.trained:
+            return array
+        names = [modality.name for modality in self.trained]
+        chosen = np.array([names.index(modality.name) for modality in self.modalities])
+        array = jnp.take(array, chosen, axis=axis)
+        return jax.lax.slice_in_dim(array, 0, self.valid.shape[1], axis=axis + 1)
 
     def encode(self, products: Mapping[str, Params], data: Data) -> Array:
         """Return the packed posterior means [B, M, D] of float data, standardised as the score model sees them."""

@@ -282,8 +282,19 @@ def _check_recipe(stage: Stage, fingerprint: str, directory: Path) -> None:
     )
 
 
+def _has(workdir: Path, name: str, fingerprint: str) -> bool:
+    """Return whether a work directory has a stage of this recipe."""
+    directory = workdir / "stages" / name
+    return (directory / "stage.json").is_file() and _read_recipe(directory)["fingerprint"] == fingerprint
+
+
 def run_stages(
-    stages: list[Stage], workdir: Path, seed: int, only: Iterable[str] | None = None, mesh=None
+    stages: list[Stage],
+    workdir: Path,
+    seed: int,
+    only: Iterable[str] | None = None,
+    mesh=None,
+    shared: Path | None = None,
 ) -> dict[str, Params]:
     """Run stages in order and return their products by name.
 
@@ -295,6 +306,7 @@ def run_stages(
       seed: the run's seed.
       only: names of the stages to run, with those they require already complete; None for all.
       mesh: the devices; None for all.
+      shared: another work directory, whose stages of the same recipe are read instead.
 
     Raises:
       SbmError: on an unknown name in `only`, a stage made with another config, or a missing upstream stage.
@@ -305,8 +317,9 @@ def run_stages(
     for name in sorted(wanted - names):
         raise unknown("stage (--stages)", name, names)
     marks = fingerprints(stages)
+    homes = {name: shared if shared and _has(shared, name, mark) else workdir for name, mark in marks.items()}
     for stage in stages:
-        _check_recipe(stage, marks[stage.name], workdir / "stages" / stage.name)
+        _check_recipe(stage, marks[stage.name], homes[stage.name] / "stages" / stage.name)
         if stage.training:
             make_optimizer(stage.training.optimizer, stage.num_steps)
             parallel.check_batch_size(stage.training.batch_size, mesh, f"stage {stage.name!r}")
@@ -314,16 +327,17 @@ def run_stages(
     for stage in stages:
         if stage.name not in wanted:
             if any(stage.name in other.requires for other in stages if other.name in wanted):
-                products[stage.name] = load_product(stage.name, workdir)
+                products[stage.name] = load_product(stage.name, homes[stage.name])
             continue
-        directory = workdir / "stages" / stage.name
+        home = homes[stage.name]
+        directory = home / "stages" / stage.name
         recipe = {"fingerprint": marks[stage.name], "num_steps": stage.num_steps, "settings": _recipe(stage.settings)}
         write_atomically(directory / "stage.json", json.dumps(recipe, indent=1))
         checkpoints = Checkpoints(directory)
         upstream = {name: products[name] for name in stage.requires}
         try:
             if stage.training:
-                products[stage.name] = train(stage, upstream, checkpoints, workdir / "metrics", seed, mesh)
+                products[stage.name] = train(stage, upstream, checkpoints, home / "metrics", seed, mesh)
             else:
                 products[stage.name] = parallel.replicate(_compute(stage, upstream, checkpoints, seed), mesh)
         finally:

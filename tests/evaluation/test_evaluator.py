@@ -78,7 +78,8 @@ def judge(unobserved, config=CONFIG, **arguments):
 
 def test_perfect_generator():
     metrics, not_available, _ = judge(perfect)
-    assert set(not_available) == {"diversity/given_1"}  # real examples of one class are equal here
+    # Real examples of one class are equal here, and there are no encoders.
+    assert set(not_available) == {"diversity/given_1", "latents/cosine/given_rest"}
     for name in (
         "given_rest",
         "given_rest/b",
@@ -102,6 +103,7 @@ def test_all_metrics_have_their_names():
         *(f"coherence/given_rest/{name}" for name in MODALITIES),
         *(f"coherence/given_{k}" for k in (1, 2)),
         *(f"coherence/fixed_order/given_{k}{last}" for k in (1, 2) for last in ("", "/last")),
+        *(f"coherence/to_first/given_{k}" for k in (1, 2)),
         *(f"coherence/unconditional_{k}" for k in (2, 3, "all")),
         *(f"coherence/unconditional_majority_{k}" for k in (2, 3)),
         "coverage/min",
@@ -145,7 +147,7 @@ def test_padding_is_not_counted():
     """The fake reports every row with something unobserved as diverged: padding has nothing unobserved."""
     metrics = judge(perfect).metrics
     figure_rows = 3 * 3 + 3 * 3 * 3 + 16
-    conditional = 13 * (3 + 2 + 2)
+    conditional = 13 * (3 + 2 + 2 + 2)
     assert metrics["sampling/diverged"].n == 2 * (conditional + 40) + figure_rows
     assert metrics["sampling/diverged"].value == 1
     assert metrics["sampling/network_evaluations"].value == 7

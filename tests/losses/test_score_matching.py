@@ -105,3 +105,20 @@ def test_unknown_weighting_is_named():
     draws = draw(jax.random.key(0), (2, 3, 5), 0.2)
     with pytest.raises(SbmError, match="Did you mean 'unit'"):
         denoising_terms(lambda z, t, c: z, VP(), jnp.zeros((2, 3, 5)), _context(2), draws, "units")
+
+
+def test_rows_alone_are_shown_as_absent_and_carry_their_whole_loss():
+    z = jax.random.normal(jax.random.key(1), SHAPE)
+    draws = draw(jax.random.key(2), SHAPE, 0.2, probability_alone=0.3)
+    alone = np.asarray(draws.alone)
+    assert abs(alone.mean() - 0.3) < 0.03
+    assert not np.asarray(draws.observed)[alone].any()
+    seen = {}
+
+    def noise_fn(z_t, t, context):
+        seen["present"] = np.asarray(context.present)
+        return jnp.zeros_like(z_t)
+
+    _, error = denoising_terms(noise_fn, VP(), z, _context(4096), draws, "noise")
+    np.testing.assert_array_equal(seen["present"], np.broadcast_to(~alone[:, None], (4096, 3)))
+    np.testing.assert_allclose(error[alone], np.mean(np.asarray(draws.noise)[alone] ** 2, axis=(1, 2)), rtol=1e-5)

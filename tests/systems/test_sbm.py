@@ -8,16 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sbm_jax import experiment
 from sbm_jax.errors import SbmError
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
+from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.latents import latent_statistics, pack, unpack, valid_entries
 from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
 from sbm_jax.systems.sbm_contrastive import ContrastiveConfig, SbmContrastive
 from sbm_jax.systems.sbm_energy import EnergyConfig, SbmEnergy
+from sbm_jax.systems.sbm_finetuned import FinetuningConfig, SbmFinetuned
+from sbm_jax.systems.sbm_marginal import SbmMarginal
 from sbm_jax.systems.unimodal import AutoencoderConfig
+from sbm_jax.training.loop import fingerprints
 from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
 
 MODALITIES = (
@@ -29,6 +32,7 @@ CONFIG = SbmConfig(
     AutoencoderConfig(TrainingConfig(2, 4), AutoencoderNetworkConfig((8,))),
     ScoreConfig(TrainingConfig(2, 4), ScoreNetworkConfig("transformer", 32, 1)),
 )
+ALONE = dataclasses.replace(CONFIG, score=dataclasses.replace(CONFIG.score, probability_alone=0.5))
 OPTIONS = SamplerOptions(num_steps=3)
 
 
@@ -52,6 +56,8 @@ SYSTEMS = {
     "sbm_rae": Sbm("sbm_rae", MODALITIES, CONFIG, regularised=True),
     "sbm_vae_c": SbmEnergy("sbm_vae_c", MODALITIES, CONFIG, energy=ENERGY),
     "sbm_rae_t": SbmContrastive("sbm_rae_t", MODALITIES, CONFIG, regularised=True, contrastive=CONTRASTIVE),
+    "sbm_vae_m": SbmMarginal("sbm_vae_m", MODALITIES, ALONE),
+    "sbm_vae_f": SbmFinetuned("sbm_vae_f", MODALITIES, CONFIG, finetuning=FinetuningConfig(TrainingConfig(2, 4))),
 }
 
 
@@ -133,7 +139,7 @@ def test_losses_are_finite_and_reach_every_parameter(system, products):
             dead = sum(norm == 0 for norm in norms)
             # Neither the RAE nor the encoders of embeddings have a use for the head of the log variances: its kernel
             # and bias, in two groups.
-            assert dead == (4 if stage.name in ("autoencoders_rae", "contrastive") else 0)
+            assert dead == (4 if stage.name in ("autoencoders_rae", "contrastive") else 0), stage.name
 
 
 def test_observed_comes_back_unchanged_and_unobserved_input_is_ignored(system, products):
@@ -172,6 +178,59 @@ def test_latents_that_make_no_square_are_refused_by_the_unet():
         system.make_score_stage().init(jax.random.key(0), {})
 
 
+# MARK: A part of the modalities
+
+
+@pytest.mark.parametrize("name", ["sbm_vae", "sbm_vae_c", "sbm_rae_t"])
+def test_a_part_of_the_modalities_shares_stage_one(name):
+    whole = SYSTEMS[name]
+    for modalities in (MODALITIES[1:], MODALITIES[:2][::-1]):
+        part = dataclasses.replace(whole, modalities=modalities, trained=MODALITIES)
+        stages = part.stages(DATASET)
+        ours, theirs = fingerprints(stages), fingerprints(whole.stages(DATASET))
+        space = whole.latent_space
+        assert ours[space.autoencoder_stage] == theirs[space.autoencoder_stage]
+        assert ours[space.bank_stage] == theirs[space.bank_stage]
+        assert ours[part.score_stage_name] != theirs[part.score_stage_name]
+        made, everything = _fresh(part), _float(DATASET.test)
+        data = {modality.name: everything[modality.name] for modality in modalities}
+        observed = np.array([modality.name == "words" for modality in modalities])
+        result = jax.jit(functools.partial(part.generate, options=OPTIONS))(made, jax.random.key(0), data, observed)
+        assert result.data.keys() == set(data)
+        np.testing.assert_array_equal(np.asarray(result.data["words"])[:, 0], everything["words"])
+
+
+def test_a_part_has_its_own_statistics():
+    whole = SYSTEMS["sbm_vae"]
+    made = _fresh(whole)
+    part = dataclasses.replace(whole, modalities=(MODALITIES[2], MODALITIES[1]), trained=MODALITIES).latent_space
+    everything, own = whole.latent_space.statistics(made), part.statistics(made)
+    np.testing.assert_array_equal(own.mean, np.asarray(everything.mean)[[2, 1]])
+    blocks = np.asarray(everything.correlation).reshape(3, 4, 3, 4)
+    np.testing.assert_array_equal(np.asarray(own.correlation).reshape(2, 4, 2, 4)[0, :, 1], blocks[2, :, 1])
+    np.testing.assert_array_equal(
+        part.bank(made, "train")["mean"], whole.latent_space.bank(made, "train")["mean"][:, [2, 1]]
+    )
+    narrow = dataclasses.replace(whole, modalities=(MODALITIES[1],), trained=MODALITIES).latent_space
+    assert narrow.statistics(made).mean.shape == (1, 3)
+
+
+# MARK: Fine-tuning
+
+
+def test_fine_tuning_changes_the_decoders_alone():
+    system = SYSTEMS["sbm_vae_f"]
+    made = dict(_fresh(system))
+    plain = _generate(SYSTEMS["sbm_vae"], made)
+    same = _generate(system, made)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), plain.data, same.data)
+    made[system.decoder_stage] = jax.tree.map(lambda p: p + 0.1, made[system.decoder_stage])
+    tuned = _generate(system, made)
+    jax.tree.map(np.testing.assert_array_equal, plain.latents, tuned.latents)
+    assert not np.allclose(plain.data["mask"], tuned.data["mask"], atol=1e-3)
+    np.testing.assert_array_equal(plain.data["image"], tuned.data["image"])  # observed
+
+
 # MARK: Guidance
 
 
@@ -184,7 +243,7 @@ def _generate(system, products, strength=None, options=OPTIONS, observed=(True, 
     return run(strength)
 
 
-@pytest.fixture(scope="module", params=["sbm_vae_c", "sbm_rae_t"])
+@pytest.fixture(scope="module", params=["sbm_vae_c", "sbm_rae_t", "sbm_vae_m"])
 def guided(request):
     system = SYSTEMS[request.param]
     made = dict(_fresh(system))
@@ -199,7 +258,7 @@ def test_strength_0_is_no_guidance(guided):
     """The energy system without guidance is the plain system; the contrastive one is its conditional score."""
     system, products = guided
     none = _generate(system, products, 0.0).latents
-    if isinstance(system, SbmEnergy):
+    if isinstance(system, (SbmEnergy, SbmMarginal)):
         plain = _generate(SYSTEMS["sbm_vae"], products).latents
     else:
         bound = dataclasses.replace(system, contrastive=dataclasses.replace(CONTRASTIVE, strength=0.0))
@@ -239,7 +298,10 @@ def test_nothing_observed_is_not_guided(guided):
     system, products = guided
     nothing = [False] * 3
     weak, strong = (_generate(system, products, s, observed=nothing).latents for s in (0.0, 3.0))
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), weak, strong)
+    if isinstance(system, SbmMarginal):  # what it favours is agreement, whoever agrees
+        assert not np.allclose(weak["words"], strong["words"], atol=1e-3)
+    else:
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4), weak, strong)
 
 
 @pytest.mark.parametrize("conditioning", ["clean", "particles"])
@@ -272,7 +334,39 @@ def test_a_strength_of_the_wrong_shape_is_refused(guided):
         _generate(system, products, jnp.ones(3))
 
 
-@pytest.mark.parametrize("name", ["sbm_vae_c", "sbm_rae_t"])
+def test_marginal_guidance_is_the_difference_to_scores_of_modalities_alone(monkeypatch):
+    """s + w (s - Σ s_m): the second network call sees every modality alone."""
+    system = SYSTEMS["sbm_vae_m"]
+    made = dict(_fresh(system))
+    rng = np.random.default_rng(0)
+    name = system.score_stage_name
+    made[name] = jax.tree.map(lambda p: p + 0.2 * rng.normal(size=p.shape).astype(np.float32), made[name])
+    observed = jnp.zeros((2, 3), bool).at[0, 0].set(True)
+    context = system.context(2).replace(observed=observed)
+    z, t = jnp.asarray(rng.normal(size=(2, 3, 4)), jnp.float32), jnp.full((2, 3), 0.4)
+    z = jnp.where(context.valid[None], z, 0.0)
+    (transform,) = system._transforms(made, context, z, OPTIONS, jnp.float32(1.5), None)
+    score_fn = system.score_model.bind(made[name], context, z)
+    guided = transform(score_fn, context)(jax.random.key(0), z, t)
+    joint = score_fn(jax.random.key(0), z, t)
+    alone = jnp.zeros_like(joint)
+    for m in range(3):
+        only = context.replace(observed=jnp.zeros_like(observed), present=jnp.arange(3)[None] == jnp.full((2, 1), m))
+        own = system.score_model.bind(made[name], only, z)(jax.random.key(0), z, t)
+        alone = alone.at[:, m].set(own[:, m])
+    expected = jnp.where(context.free, joint + 1.5 * (joint - alone), 0.0)
+    np.testing.assert_allclose(guided, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_marginal_guidance_needs_a_network_that_learned_marginals():
+    with pytest.raises(SbmError, match="probability_alone"):
+        SbmMarginal("sbm_vae_m", MODALITIES, CONFIG)
+    mlp = dataclasses.replace(ALONE, score=dataclasses.replace(ALONE.score, network=ScoreNetworkConfig("mlp", 32, 1)))
+    with pytest.raises(SbmError, match="can not see modalities alone"):
+        SbmMarginal("sbm_vae_m", MODALITIES, mlp).check(OPTIONS)
+
+
+@pytest.mark.parametrize("name", ["sbm_vae_c", "sbm_rae_t", "sbm_vae_m"])
 def test_bounding_the_unobserved_and_cutting_into_chunks_changes_nothing(name):
     system = SYSTEMS[name]
     made = _fresh(system)
@@ -327,7 +421,7 @@ def test_an_observed_mask_of_the_wrong_shape_is_refused(shape):
 
 def test_a_strength_of_any_form_compiles_once(guided):
     system, products = guided
-    generate = experiment.make_generate(system, products, OPTIONS)
+    generate = make_generate(system, products, OPTIONS)
     data, mask = _float(DATASET.test), np.broadcast_to([True, False, False], (5, 3))
     with pytest.MonkeyPatch.context() as patch:
         traces = []

@@ -1,0 +1,91 @@
+"""Distances of what a system generates from real data, in the features of a network."""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from sbm_jax.evaluation.estimates import Estimate
+from sbm_jax.evaluation.features import FEWEST, FeatureConfig, FeatureSpace, average
+from sbm_jax.evaluation.generation import Part, ReconstructFn, as_float
+from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_FIRST, UNCONDITIONAL
+
+
+class Distances:
+    """Distances of samples from real data in the features of a network, taken while samples are in memory."""
+
+    def __init__(
+        self, space: FeatureSpace | None, config: FeatureConfig, data: Mapping[str, np.ndarray], rows: np.ndarray
+    ):
+        """Compare with the first `config.num_examples` of `rows` of the data."""
+        self.space, self.config = space, config
+        self.real = {name: values[rows[: config.num_examples]] for name, values in data.items()}
+        self.modalities = list(data)
+        self.judged = [name for name in config.modalities or data if space and name in space.extract]
+        self.features: dict[tuple[str, str], list[np.ndarray]] = {}
+
+    def _targets(self, group: str) -> tuple[str, list[str]]:
+        """Return how a group's set is called, and the modalities that are judged in it."""
+        if group.startswith(GIVEN_REST):
+            return "given_rest", [group.removeprefix(GIVEN_REST)]
+        if group.startswith(FIXED_ORDER):
+            return f"fixed_order/{group.rpartition('/')[2]}", [self.modalities[-1]]
+        if group.startswith(TO_FIRST):
+            return f"to_first/{group.rpartition('/')[2]}", [self.modalities[0]]
+        return (group, self.modalities) if group == UNCONDITIONAL else ("", [])
+
+    def look(self, part: Part) -> None:
+        """Take the features of one part, of no more samples than are asked for."""
+        label, targets = self._targets(part.group)
+        if self.space is None or label.partition("/")[0] not in self.config.sets:
+            return
+        for name in targets:
+            if name in self.judged:
+                taken = self.features.setdefault((label, name), [])
+                inside = part.inside[: self.config.num_examples - sum(map(len, taken))]
+                if len(inside):
+                    taken.append(self.space.extract[name](np.asarray(part.generated.data[name])[inside, 0]))
+
+    def measured(self, reconstruct_fn: ReconstructFn | None) -> tuple[dict[str, Estimate], dict[str, str]]:
+        """Return all distances, and their means over modalities."""
+        if self.space is None or not self.config.num_examples:
+            return {}, {}
+        if "reconstruction" in self.config.sets and reconstruct_fn is not None:
+            self._reconstruct(reconstruct_fn)
+        metrics, not_available = {}, {}
+        for (label, name), parts in self.features.items():
+            features = np.concatenate(parts)
+            features = features[np.isfinite(features).all(axis=1)]
+            if len(features) < FEWEST:
+                reason = f"{len(features)} finite samples are too few"
+                not_available[f"{self.space.name}/{label}/{name}"] = reason
+                continue
+            for measure, value in self.space.compare(name, features, self.real[name]).items():
+                metrics[f"{measure}/{label}/{name}"] = value
+        return metrics | self._averages(metrics), not_available
+
+    def of_real(self, data: Mapping[str, np.ndarray]) -> dict[str, Estimate]:
+        """Return the distances of as many other real examples {modality: [N, *shape]}, by name with ``real``."""
+        metrics = {}
+        for name in self.judged:
+            order = np.random.default_rng(0).permutation(len(data[name]))
+            features = self.space.real(name, data[name][order[: self.config.num_examples]]).features
+            for measure, value in self.space.compare(name, features, self.real[name]).items():
+                metrics[f"{measure}/real/{name}"] = value
+        return metrics | self._averages(metrics)
+
+    def _reconstruct(self, reconstruct_fn: ReconstructFn) -> None:
+        batch = 250
+        for start in range(0, self.config.num_examples, batch):
+            images = {name: as_float(values[start : start + batch]) for name, values in self.real.items()}
+            decoded = reconstruct_fn(images)
+            for name in self.judged:
+                taken = self.features.setdefault(("reconstruction", name), [])
+                taken.append(self.space.extract[name](np.asarray(decoded[name])))
+
+    def _averages(self, metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
+        groups: dict[str, list[str]] = {}
+        for name in metrics:
+            group, _, modality = name.rpartition("/")
+            if modality in self.judged:
+                groups.setdefault(group, []).append(name)
+        return {group: average(metrics, names) for group, names in groups.items()}

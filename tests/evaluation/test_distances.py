@@ -1,0 +1,147 @@
+"""Distances from real data, on samples whose distance is known, and their cache."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sbm_jax.errors import SbmError
+from sbm_jax.evaluation import EvaluationConfig, evaluate, real_distances
+from sbm_jax.evaluation.features import FeatureConfig, FeatureSpace, in_batches
+from sbm_jax.types import Generated, Split
+
+NAMES = ("a", "b", "c")
+COUNT = 60
+
+
+def split(seed, count=COUNT):
+    rng = np.random.default_rng(seed)
+    return Split({name: rng.integers(0, 256, (count, 3, 3, 1), dtype=np.uint8) for name in NAMES}, np.arange(count) % 3)
+
+
+def space(tmp_path, calls=None):
+    def extract(images):
+        if calls is not None:
+            calls.append(len(images))
+        images = images / 255.0 if images.dtype == np.uint8 else images
+        return np.asarray(images, np.float32).reshape(len(images), -1)[:, :4]
+
+    return FeatureSpace("pixels", {"a": extract, "c": extract}, "v1", tmp_path, {"kernel": "kid"})
+
+
+def generator(shift):
+    """A generator of fresh uniform pixels, shifted in modality c; latents are the pixels of the given data, or 1."""
+
+    def generate(key, data, observed, num_samples):
+        keys = jax.random.split(key, 3)
+        samples, latents = {}, {}
+        for m, (name, one) in enumerate(zip(NAMES, keys, strict=True)):
+            fresh = jax.random.uniform(one, data[name].shape) + (shift if name == "c" else 0.0)
+            given = jnp.asarray(observed)[:, m].reshape(-1, 1, 1, 1)
+            samples[name] = jnp.where(given, data[name], fresh)[:, None]
+            true = data[name].reshape(len(fresh), 1, -1)
+            latents[name] = true * (-1.0 if name == "b" else 2.0)
+        return Generated(samples, latents, {"network_evaluations": jnp.array(1), "diverged": jnp.array(0)})
+
+    return generate
+
+
+def encode(data):
+    return {name: jnp.asarray(values).reshape(len(values), -1) for name, values in data.items()}
+
+
+def judge(shift, tmp_path, features=None, **arguments):
+    features = features or FeatureConfig(COUNT, ("given_rest", "unconditional", "fixed_order", "to_first"))
+    config = EvaluationConfig(COUNT, COUNT, batch_size=25, num_repeats=2, features=features)
+    arguments = {"space": space(tmp_path), "encode_fn": encode, "reconstruct_fn": lambda x: x} | arguments
+    classify = lambda data: {name: jnp.zeros(len(x), int) for name, x in data.items()}  # noqa: E731
+    return evaluate(
+        generator(shift), split(0), NAMES, jax.random.key(0), config, classifier_fn=classify, num_classes=3, **arguments
+    )
+
+
+def test_shifted_samples_are_farther_away(tmp_path):
+    metrics = judge(0.5, tmp_path).metrics
+    for kind in ("given_rest", "unconditional"):
+        near, far = (metrics[f"pixels/frechet/{kind}/{name}"] for name in "ac")
+        assert far.value > near.value + 0.5
+        assert near.n == far.n == COUNT
+        assert metrics[f"pixels/frechet/{kind}"].value == pytest.approx((near.value + far.value) / 2)
+        assert metrics[f"pixels/kid/{kind}/c"].value > metrics[f"pixels/kid/{kind}/a"].value
+        assert metrics[f"pixels/coverage/{kind}/a"].value > metrics[f"pixels/coverage/{kind}/c"].value
+    assert not [name for name in metrics if name.startswith("pixels") and name.endswith("/b")]  # no features of it
+    # The fixed order generates the last modality, the other one the first.
+    assert metrics["pixels/frechet/fixed_order/given_2/c"].value > 1
+    assert metrics["pixels/frechet/to_first/given_1/a"].value < 0.5
+
+
+def test_reconstructions_of_the_real_data_have_no_distance(tmp_path):
+    metrics = judge(0.5, tmp_path, FeatureConfig(COUNT, ("reconstruction",), ("a",))).metrics
+    assert metrics["pixels/frechet/reconstruction/a"].value == pytest.approx(0.0, abs=1e-5)
+    assert metrics["pixels/precision/reconstruction/a"].value == 1
+    assert "pixels/frechet/given_rest/a" not in metrics
+
+
+def test_real_training_data_are_the_floor(tmp_path):
+    config = EvaluationConfig(COUNT, COUNT, features=FeatureConfig(COUNT))
+    metrics = real_distances(space(tmp_path), config, split(1), split(0), jax.random.key(0))
+    assert 0 < metrics["pixels/frechet/real/a"].value < 0.2
+    assert metrics["pixels/frechet/real"].n == 2 * COUNT
+    assert real_distances(None, config, split(1), split(0), jax.random.key(0)) == {}
+
+
+def test_cosines_compare_with_encoded_latents(tmp_path):
+    metrics = judge(0.0, tmp_path).metrics
+    assert metrics["latents/cosine/given_rest/a"].value == pytest.approx(1.0, abs=1e-5)
+    assert metrics["latents/cosine/given_rest/b"].value == pytest.approx(-1.0, abs=1e-5)
+    assert metrics["latents/cosine/given_rest"].value == pytest.approx(1 / 3, abs=1e-5)
+    assert metrics["latents/cosine/given_rest"].n == 2 * 3 * COUNT
+
+
+def test_without_encoders_or_features_nothing_is_compared(tmp_path):
+    metrics, not_available, _ = judge(0.0, tmp_path, space=None, encode_fn=None)
+    assert not [name for name in metrics if name.startswith(("pixels", "latents"))]
+    assert "encoders" in not_available["latents/cosine/given_rest"]
+
+
+def test_features_of_real_data_are_kept(tmp_path):
+    images = split(0).data["a"]
+    first, again = [], []
+    kept = space(tmp_path, first).real("a", images).features
+    np.testing.assert_array_equal(space(tmp_path, again).real("a", images).features, kept)
+    assert first == [COUNT]
+    assert again == []
+    space(tmp_path, again).real("a", images[:50])  # others
+    dataclasses.replace(space(tmp_path, again), fingerprint="v2").real("a", images)  # of another network
+    assert again == [50, COUNT]
+    damaged = next(
+        path for path in tmp_path.iterdir() if path.stat().st_size == max(p.stat().st_size for p in tmp_path.iterdir())
+    )
+    damaged.write_bytes(b"damaged")
+    third = []
+    for name in ("v1", "v2"):
+        dataclasses.replace(space(tmp_path, third), fingerprint=name).real("a", images)
+    assert third == [COUNT]
+
+
+def test_batches_are_padded():
+    sizes = []
+
+    def extract(batch):
+        sizes.append(len(batch))
+        return batch.sum(axis=(1, 2, 3))[:, None]
+
+    images = split(0).data["a"]
+    np.testing.assert_array_equal(in_batches(extract, 16)(images), extract(images))
+    assert sizes[:-1] == [16] * 4
+
+
+def test_bad_settings_are_named():
+    with pytest.raises(SbmError, match="0, or 40 up"):
+        FeatureConfig(10)
+    with pytest.raises(SbmError, match="'given_rest'"):
+        FeatureConfig(100, ("given_rst",))
+    with pytest.raises(SbmError, match="no more than 50"):
+        EvaluationConfig(num_examples=50, features=FeatureConfig(60))

