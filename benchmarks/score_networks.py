@@ -16,12 +16,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import absl.logging
-import jax
-import jax.numpy as jnp
 from absl import app, flags
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.flops import flops_per_step
 from sbm_jax import experiment, report
 from sbm_jax.errors import SbmError
 from sbm_jax.networks.score import ScoreNetworkConfig
@@ -68,21 +67,6 @@ TRIALS = {
     ),
 }
 SHOWN = ("sampling/network_evaluations", "coherence/given_rest", "coherence/given_1", "coherence/unconditional_all")
-
-
-def flops_per_step(config) -> float:
-    """Return the floating-point operations of one optimiser step: three times those of the network on a batch.
-
-    As XLA counts them before it optimises, with convolutions as such, in whatever form they are computed.
-    """
-    system = experiment.SYSTEMS["sbm_vae"](config)
-    model, context = system.score_model, system.context(config.score.training.batch_size)
-    if config.score.network.name == "unet":
-        model = dataclasses.replace(model, network=model.network.clone(conv_mode="conv"))
-    params = jax.eval_shape(model.init, jax.random.key(0), context)
-    z = jnp.zeros((*context.observed.shape, context.valid.shape[1]))
-    lowered = jax.jit(model.noise).lower(params, z, jnp.zeros(context.observed.shape), context)
-    return 3 * lowered.cost_analysis()["flops"]
 
 
 def _applied(trial: Trial, config, num_steps: int):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.score_networks import flops_per_step
+from benchmarks.flops import flops_per_step
 from sbm_jax.config import plain
 from sbm_jax.experiment import SYSTEMS, apply_changes, parse_config
 

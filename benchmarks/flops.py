@@ -1,0 +1,24 @@
+"""What a training step of a score network costs."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+
+from sbm_jax import experiment
+from sbm_jax.experiment import ExperimentConfig
+
+
+def flops_per_step(config: ExperimentConfig) -> float:
+    """Return the floating-point operations of one optimiser step: three times those of the network on a batch.
+
+    As XLA counts them before it optimises, with convolutions as such, in whatever form they are computed.
+    """
+    system = experiment.SYSTEMS["sbm_vae"](config)
+    model, context = system.score_model, system.context(config.score.training.batch_size)
+    if config.score.network.name == "unet":
+        model = dataclasses.replace(model, network=model.network.clone(conv_mode="conv"))
+    params = jax.eval_shape(model.init, jax.random.key(0), context)
+    z = jnp.zeros((*context.observed.shape, context.valid.shape[1]))
+    lowered = jax.jit(model.noise).lower(params, z, jnp.zeros(context.observed.shape), context)
+    return 3 * lowered.cost_analysis()["flops"]
