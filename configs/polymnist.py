@@ -51,7 +51,7 @@ def get_config(variants: str = "") -> ConfigDict:
     chosen = [variant for variant in variants.split(",") if variant]
     # In this order, whatever the order on the command line.
     known = {name: _few(number) for number, name in enumerate(NUMBERS, start=2)}
-    known |= {"cpu": _cpu, "paper": _paper, "studies": _studies, "best": _best, "smoke": _smoke}
+    known |= {"cpu": _cpu, "smoke": _smoke, "paper": _paper, "studies": _studies, "best": _best}
     for variant in chosen:
         if variant not in known:
             raise ValueError(f"unknown variant {variant!r} of configs/polymnist.py; known: {', '.join(known)}.")
@@ -211,6 +211,7 @@ def _base() -> ConfigDict:
             "sets": ("given_rest", "random", "fixed_order", "to_first", "unconditional", "diversity"),
             "features": {
                 "num_examples": 10_000,
+                "num_real": 0,
                 "sets": ("given_rest", "unconditional", "fixed_order", "to_first", "reconstruction"),
                 "modalities": (),
                 "weights": "",
@@ -231,7 +232,7 @@ def _few(number: int):
 NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
-PAPER_STEPS = {(192, 4, 5): 0.2, (512, 8, 10): 1.3}
+PAPER_STEPS = {(192, 4, 5): 0.2, (512, 8, 10): 1.3, (64, 2, 5): 0.02, (64, 2, 10): 0.02}
 """Steps of the paper's network (64 channels, 128 from six modalities on) for one of a transformer, by the width and the
 depth of that and the number of modalities: what costs the same floating-point operations."""
 
@@ -319,7 +320,8 @@ def _studies(config: ConfigDict) -> None:
         both = {"energy.strength": strength, "marginal.strength": strength, **scaled}
         add("guidance", strength, {**both, "evaluation.sets": ("random", "unconditional", "diversity")})
     for beta in (0.1, 0.5, 1.0):  # Table 6
-        own = {"autoencoder.beta": beta, "joint": tuple(names[:2]), "systems": ("sbm_vae",)}
+        own = {"score.sde.beta_min": 1.0, "score.network.width": 64} if paper else {}
+        own = {**own, "autoencoder.beta": beta, "joint": tuple(names[:2]), "systems": ("sbm_vae",)}
         add("beta", beta, {**own, "evaluation.sets": ("given_rest",)})
     for probability in (0.1, 0.3, 0.5):  # Figures 21 and 22
         own = {"finetuning.probability_drop": probability, "systems": ("sbm_vae_f",)}
@@ -344,7 +346,7 @@ def _cpu(config: ConfigDict) -> None:
     config.classifier.training.update(num_steps=5000, batch_size=128, steps_per_dispatch=1, validate_every=500)
     config.finetuning.training.update(num_steps=500, batch_size=64, steps_per_dispatch=1)
     config.evaluation.update(num_examples=1000, num_unconditional=1000, batch_size=250)
-    config.evaluation.features.update(num_examples=1000, modalities=(config.modalities[-1]["name"],))
+    config.evaluation.features.update(num_examples=1000, num_real=1000, modalities=(config.modalities[-1]["name"],))
     config.evaluation.features.sets = ("given_rest", "unconditional")
 
 

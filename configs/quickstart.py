@@ -132,6 +132,7 @@ def get_config(variants: str = "") -> ConfigDict:
             "sets": ("given_rest", "random", "fixed_order", "unconditional", "diversity"),
             "features": {
                 "num_examples": 0,
+                "num_real": 0,
                 "sets": ("given_rest", "unconditional"),
                 "modalities": (),
                 "weights": "",

@@ -16,7 +16,7 @@ from sbm_jax.config import build, plain
 from sbm_jax.data import DataConfig
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, check_size
-from sbm_jax.judges import Judges, feature_space, weights_path
+from sbm_jax.judges import Judges, feature_space, read_weights, weights_path
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import write_atomically
 from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
@@ -40,7 +40,8 @@ class Variation:
     Attributes:
       study: what is varied, such as ``"beta"``; variations of one study are shown in one table.
       value: its value, as it is shown.
-      changes: the new values by dotted path, such as ``{"autoencoder.beta": 0.5}``; not of the data.
+      changes: the new values by dotted path, such as ``{"autoencoder.beta": 0.5}``; not of what all variations share:
+        the data and the judges.
     """
 
     study: str
@@ -48,9 +49,10 @@ class Variation:
     changes: dict[str, Any]
 
     def __post_init__(self):
+        where = f"variation {self.study} = {self.value}"
+        kept = ("data", "modalities", "classifier", "variations", "evaluation.features.weights", "seed", "published")
         for path in self.changes:
-            where = f"variation {self.study} = {self.value}"
-            require(not path.startswith(("data", "modalities", "variations")), where, path, "no change of the data")
+            require(not path.startswith(kept), where, path, f"nothing of {', '.join(kept)}, which variations share")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -212,13 +214,16 @@ def run(config: ExperimentConfig, workdir: Path, stages: Iterable[str] | None = 
       SbmError: on anything that the user can mend.
     """
     start = time.monotonic()
+    places = [f"{variation.study}_{variation.value}" for variation in config.variations]
+    require(len({*places}) == len(places), "config.variations", places, "each study and value once")
     varied = [apply_changes(config, variation.changes) for variation in config.variations]
     for one in (config, *varied):
         check(one)
     prepare(workdir)
     dataset = data.load(config.data, workdir / "data")
     data.check(dataset, config.modalities)
-    check_size(config.evaluation, dataset.test)
+    for one in (config, *varied):
+        check_size(one.evaluation, dataset.test)
     main = _train(config, dataset, workdir, None, stages)
     write_atomically(workdir / "config.json", json.dumps(plain(config), indent=1))
     if stages is not None:
@@ -264,8 +269,14 @@ def check(config: ExperimentConfig) -> None:
     """Raise `SbmError` for what can not work, before anything is trained."""
     for name in config.systems:
         SYSTEMS[name](config).check(config.sampler)
-    weights_path(config.evaluation.features.weights)
     report.paper_of(config.published)
+    features = config.evaluation.features
+    if features.num_examples and (path := weights_path(features.weights)):
+        read_weights(path)
+    names = [modality.name for modality in config.modalities]
+    for name in features.modalities:
+        if name not in names:
+            raise unknown("modality in config.evaluation.features.modalities:", name, names)
 
 
 def _train(

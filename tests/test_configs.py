@@ -24,6 +24,9 @@ CONFIGS = [
     "polymnist.py:best,studies",
     "polymnist.py:paper,studies",
     "polymnist.py:three",
+    "polymnist.py:paper,smoke",
+    "polymnist.py:five,best,smoke",
+    "polymnist.py:best,smoke,studies",
 ]
 
 
@@ -49,8 +52,9 @@ def test_configs_are_valid_and_complete(name):
     assert not missing
     assert set(parsed.systems) <= set(SYSTEMS)
     assert parsed.data.polymnist.num_modalities == len(parsed.modalities)
-    for variation in parsed.variations:
-        apply_changes(parsed, variation.changes)
+    for one in (parsed, *(apply_changes(parsed, variation.changes) for variation in parsed.variations)):
+        for system in one.systems:
+            SYSTEMS[system](one)
 
 
 def test_paper_variant_has_the_papers_numbers():

@@ -9,7 +9,7 @@ from sbm_jax.errors import SbmError
 from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
 from sbm_jax.types import Modality, TrainingConfig
 
-MODALITIES = (Modality("image", (8, 8, 3), 4), Modality("level", (4,), 4, "mlp"))
+MODALITIES = (Modality("image", (8, 8, 3), 4, bounds=(0.0, 1.0)), Modality("level", (4,), 4, "mlp"))
 CLASSIFIERS = Classifiers(MODALITIES, 3, ClassifierConfig(TrainingConfig(1, 4), widths=(4,), hidden=8))
 
 
@@ -50,7 +50,7 @@ def test_vectors_have_no_inception_features(products, tmp_path):
     weights.write_bytes(b"not read")
     space, missing = judges.feature_space(str(weights), MODALITIES[1:], CLASSIFIERS, products, tmp_path)
     assert space.name == "classifier_features"
-    assert missing == {"inception/fid": "no modality is an image"}
+    assert missing == {"inception/fid": "no modality is images with bounds (0, 1)"}
 
 
 def test_installed_weights_are_found(monkeypatch, tmp_path):

@@ -16,11 +16,14 @@ class Distances:
     def __init__(
         self, space: FeatureSpace | None, config: FeatureConfig, data: Mapping[str, np.ndarray], rows: np.ndarray
     ):
-        """Compare with the first `config.num_examples` of `rows` of the data."""
+        """Compare with the first `config.num_real` of the data in the order of `rows`, all rows of the split."""
         self.space, self.config = space, config
-        self.real = {name: values[rows[: config.num_examples]] for name, values in data.items()}
+        chosen = rows[: config.num_real or None]
+        self.real = {name: values[chosen] for name, values in data.items()}
         self.modalities = list(data)
-        self.judged = [name for name in config.modalities or data if space and name in space.extract]
+        known = [name for name in data if space and name in space.extract]
+        self.judged = [name for name in known if not config.modalities or name in config.modalities]
+        self.judges_all = self.judged == known
         self.features: dict[tuple[str, str], list[np.ndarray]] = {}
 
     def _targets(self, group: str) -> tuple[str, list[str]]:
@@ -51,7 +54,12 @@ class Distances:
             return {}, {}
         if "reconstruction" in self.config.sets and reconstruct_fn is not None:
             self._reconstruct(reconstruct_fn)
-        metrics, not_available = {}, {}
+        metrics = {}
+        not_available = {
+            f"{self.space.name}/{kind}": "no samples of it, or of a judged modality in it, were generated"
+            for kind in self.config.sets
+            if not any(label.partition("/")[0] == kind for label, _ in self.features)
+        }
         for (label, name), parts in self.features.items():
             features = np.concatenate(parts)
             features = features[np.isfinite(features).all(axis=1)]
@@ -76,16 +84,18 @@ class Distances:
     def _reconstruct(self, reconstruct_fn: ReconstructFn) -> None:
         batch = 250
         for start in range(0, self.config.num_examples, batch):
-            images = {name: as_float(values[start : start + batch]) for name, values in self.real.items()}
+            end = min(start + batch, self.config.num_examples)
+            images = {name: as_float(values[start:end]) for name, values in self.real.items()}
             decoded = reconstruct_fn(images)
             for name in self.judged:
                 taken = self.features.setdefault(("reconstruction", name), [])
                 taken.append(self.space.extract[name](np.asarray(decoded[name])))
 
     def _averages(self, metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
+        """Return the means over modalities, where all are judged."""
         groups: dict[str, list[str]] = {}
         for name in metrics:
             group, _, modality = name.rpartition("/")
-            if modality in self.judged:
+            if modality in self.judged and (self.judges_all or group.split("/")[2] in ("fixed_order", "to_first")):
                 groups.setdefault(group, []).append(name)
         return {group: average(metrics, names) for group, names in groups.items()}

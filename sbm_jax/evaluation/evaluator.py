@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -116,7 +117,7 @@ def evaluate(
 
     All functions are called with batches of `config.batch_size` rows only, so each compiles once. The spread
     of a metric is over repeats; for the speed and for metrics without randomness (classifier, reconstruction)
-    it is over batches.
+    it is over batches, and for distances in features it is a standard error.
 
     Args:
       generate_fn: `(key, data, observed [B, M], num_samples) -> Generated`, compiled.
@@ -135,7 +136,8 @@ def evaluate(
       SbmError: when the split lacks a modality or has fewer rows than asked for.
     """
     data = _checked_data(split, modalities, config)
-    rows, repeats_key = _rows(key, split, config)
+    order, repeats_key = _rows(key, split)
+    rows = order[: config.num_examples]
     shown = sample_grids.examples(rows, split.labels, config.num_figure_examples)
     reference = diversity.within_class_distances(data, split.labels, rows) if split.labels is not None else {}
     not_available = _missing_sets(config, split, reference, len(modalities), classifier_fn, num_classes)
@@ -149,7 +151,7 @@ def evaluate(
     total = sum(num_batches(size, config.batch_size) for size in sizes)
 
     outcomes, cosines = [], Cosines(encode_fn)
-    distances = Distances(space, config.features, data, rows)
+    distances = Distances(space, config.features, data, order)
     with progress(total) as advance:
         for repeat, groups in enumerate(requests):
             noise = jax.random.fold_in(jax.random.fold_in(repeats_key, repeat), 0)
@@ -165,7 +167,10 @@ def evaluate(
     metrics, figures = _coherence(outcomes, requests, split, modalities, num_classes)
     metrics |= _diversity(outcomes, requests, reference)
     figures |= sample_grids.grids(outcomes[0].data, data, shown)
-    sampling = _sampling([outcome.calls for outcome in outcomes], config.batch_size)
+    sampling = _sampling([outcome.calls for outcome in outcomes])
+    metrics["sampling/samples_per_second"] = _speed(
+        generate_fn, data, jax.random.fold_in(repeats_key, config.num_repeats), config.batch_size
+    )
     for found, missing in (sampling[:2], autoencoders[:2], cosines.measured(), distances.measured(reconstruct_fn)):
         metrics |= found
         not_available |= missing
@@ -174,10 +179,10 @@ def evaluate(
     return Evaluation(metrics, not_available, figures)
 
 
-def _rows(key: Key, split: Split, config: EvaluationConfig) -> tuple[np.ndarray, Key]:
-    """Return the rows that are conditioned on, and a key for everything else."""
+def _rows(key: Key, split: Split) -> tuple[np.ndarray, Key]:
+    """Return all rows in the order in which they are conditioned on, and a key for everything else."""
     rows_key, rest = jax.random.split(key)
-    return np.asarray(jax.random.permutation(rows_key, len(split)))[: config.num_examples], rest
+    return np.asarray(jax.random.permutation(rows_key, len(split))), rest
 
 
 def real_distances(
@@ -188,14 +193,14 @@ def real_distances(
     Args:
       space: the features to compare in; None gives no distances.
       config: see `EvaluationConfig`.
-      train: as many of its rows are compared as there are, up to the number of test rows.
+      train: `config.features.num_examples` of its rows, drawn at random, are compared.
       test: held-out rows.
       key: as given to `evaluate`.
     """
     if space is None:
         return {}
-    rows, _ = _rows(key, test, config)
-    distances = Distances(space, config.features, {name: test.data[name] for name in train.data}, rows)
+    order, _ = _rows(key, test)
+    distances = Distances(space, config.features, {name: test.data[name] for name in train.data}, order)
     return distances.of_real(train.data)
 
 
@@ -364,8 +369,24 @@ def _unconditional_outcomes(predicted: np.ndarray, num_classes: int | None) -> d
     return outcomes
 
 
-def _sampling(repeats: Sequence[Sequence[Call]], batch_size: int) -> Evaluation:
-    """Return the cost of sampling, and how often it failed."""
+NUM_TIMED = 3
+
+
+def _speed(generate_fn: GenerateFn, data: Mapping[str, np.ndarray], key: Key, batch_size: int) -> Estimate:
+    """Return how many joint samples are generated per second with nothing given, after a call that may compile."""
+    batch = {name: as_float(np.resize(values, (batch_size, *values.shape[1:]))) for name, values in data.items()}
+    nothing = np.zeros((batch_size, len(data)), bool)
+    jax.block_until_ready(generate_fn(key, batch, nothing, 1))
+    rates = []
+    for index in range(NUM_TIMED):
+        start = time.perf_counter()
+        jax.block_until_ready(generate_fn(jax.random.fold_in(key, index), batch, nothing, 1))
+        rates.append(batch_size / (time.perf_counter() - start))
+    return estimate([[rate] for rate in rates])._replace(n=NUM_TIMED * batch_size)
+
+
+def _sampling(repeats: Sequence[Sequence[Call]]) -> Evaluation:
+    """Return the network evaluations of a sample, and how often sampling failed."""
     metrics, not_available = {}, {}
     if all("network_evaluations" in call.info for calls in repeats for call in calls):
         groups = [
@@ -379,16 +400,6 @@ def _sampling(repeats: Sequence[Sequence[Call]], batch_size: int) -> Evaluation:
         metrics["sampling/diverged"] = estimate(groups)
     else:
         not_available["sampling/diverged"] = "the system does not report it"
-    timed = [call.seconds for calls in repeats for call in calls][1:]  # the first call compiles
-    if timed:
-        # Padding costs what samples cost, so each call counts as a whole batch.
-        rates = batch_size / np.array(timed)
-        value = batch_size * len(timed) / sum(timed)
-        metrics["sampling/samples_per_second"] = estimate([[rate] for rate in rates])._replace(
-            value=value, n=batch_size * len(timed)
-        )
-    else:
-        not_available["sampling/samples_per_second"] = "there was one batch only, whose time includes compilation"
     return Evaluation(metrics, not_available, {})
 
 

@@ -18,7 +18,7 @@ from sbm_jax.storage import write_atomically
 FeatureFn = Callable[[np.ndarray], np.ndarray]  # [B, *shape] -> [B, D]
 
 SETS = ("given_rest", "unconditional", "fixed_order", "to_first", "reconstruction")
-"""What can be compared with real data; the fourth and the fifth for one modality each."""
+"""What can be compared with real data: ``fixed_order`` the last, ``to_first`` the first modality only."""
 
 FEWEST = 40
 """The smallest number of examples of which every distance can be taken."""
@@ -29,7 +29,8 @@ class FeatureConfig:
     """What is compared with real data.
 
     Attributes:
-      num_examples: samples per distance, and as many real examples; 0 for no distances.
+      num_examples: samples per distance; 0 for no distances.
+      num_real: real examples that they are compared with; 0 for all that are held out.
       sets: families of observed sets, of `SETS`.
       modalities: those to judge; all where there is none.
       weights: a file with the weights of the FID Inception-v3 (see `networks.inception`); "" looks for the installed
@@ -37,6 +38,7 @@ class FeatureConfig:
     """
 
     num_examples: int = 1000
+    num_real: int = 0
     sets: tuple[str, ...] = ("given_rest", "unconditional")
     modalities: tuple[str, ...] = ()
     weights: str = ""
@@ -44,6 +46,8 @@ class FeatureConfig:
     def __post_init__(self):
         where = "evaluation.features.num_examples"
         require(self.num_examples == 0 or self.num_examples >= FEWEST, where, self.num_examples, f"0, or {FEWEST} up")
+        where = "evaluation.features.num_real"
+        require(self.num_real == 0 or self.num_real >= FEWEST, where, self.num_real, f"0 (all), or {FEWEST} up")
         for name in self.sets:
             if name not in SETS:
                 raise unknown("set of samples in evaluation.features.sets:", name, SETS)

@@ -1,4 +1,7 @@
-"""The Fréchet distance of two sets of features, as Gaussians, with its error and without the bias of small samples."""
+"""The Fréchet distance of two sets of features, as Gaussians, with its error and without the bias of small samples.
+
+Letters: N samples, D features; μ, Σ their moments, μ_r, Σ_r those of the reference.
+"""
 
 import functools
 from typing import NamedTuple
@@ -6,9 +9,6 @@ from typing import NamedTuple
 import numpy as np
 
 from sbm_jax.evaluation.estimates import Estimate
-
-NUM_GROUPS = 10  # of the jackknife
-NUM_SIZES = 8  # of the extrapolation
 
 
 class Moments(NamedTuple):
@@ -51,7 +51,7 @@ def _moments_of_batch(features: np.ndarray) -> Moments:
 
 
 class Gaussian(NamedTuple):
-    """What is needed of the reference: its mean [D], the trace of its covariance, and the root of that, [D, D]."""
+    """What is needed of the reference: μ_r [D], tr Σ_r, and Σ_r^½ [D, D]."""
 
     mean: np.ndarray
     trace: float
@@ -66,60 +66,70 @@ def gaussian(reference: Moments) -> Gaussian:
 
 
 def distance(features: np.ndarray, reference: Gaussian) -> float:
-    """Return ‖μ - μ_r‖² + tr(Σ + Σ_r - 2 (Σ_r^½ Σ Σ_r^½)^½), μ and Σ being the moments of the features [N, D].
+    """Return ‖μ - μ_r‖² + tr(Σ + Σ_r - 2 (Σ_r^½ Σ Σ_r^½)^½) of features [N, D].
 
     Reference: M. Heusel et al., 2017, Eq. 6. https://arxiv.org/abs/1706.08500
     """
-    return _distance(features.astype(np.float64), features.astype(np.float64) @ reference.root, reference)
+    return _distance_and_error(features.astype(np.float64), reference)[0]
 
 
-def _distance(features: np.ndarray, rotated: np.ndarray, reference: Gaussian) -> float:
-    """Return the distance of features X [N, D], given X Σ_r^½.
+def _distance_and_error(features: np.ndarray, reference: Gaussian) -> tuple[float, float]:
+    """Return the distance and its standard error.
 
-    The root's trace is a sum of singular values of the centred X Σ_r^½, which the smaller Gram matrix has.
+    With Y = (X - μ) Σ_r^½ the root's trace is a sum of singular values of Y / √(N - 1), which the smaller Gram matrix
+    has. To first order the distance is a mean over samples of
+
+        2 (μ - μ_r)ᵀ(x - μ) + ‖x - μ‖² - y ((YᵀY)^½)⁺ yᵀ √(N - 1),
+
+    the derivative of the distance in the direction of each sample: its spread gives the error.
     """
     count = len(features)
     mean = features.mean(axis=0)
-    variance = np.sum((features - mean) ** 2) / (count - 1)
-    rotated = rotated - rotated.mean(axis=0)
-    gram = rotated @ rotated.T if count < rotated.shape[1] else rotated.T @ rotated
-    shared = np.sqrt(np.linalg.eigvalsh(gram / (count - 1)).clip(min=0.0)).sum()
-    return float(np.sum((mean - reference.mean) ** 2) + variance + reference.trace - 2 * shared)
+    centred = features - mean
+    rotated = centred @ reference.root / np.sqrt(count - 1)
+    values, influence = _root(rotated)
+    squares = np.sum(centred**2, axis=1)
+    shift = mean - reference.mean
+    value = np.sum(shift**2) + squares.sum() / (count - 1) + reference.trace - 2 * values.sum()
+    terms = 2 * centred @ shift + squares - influence * (count - 1)
+    return float(value), float(np.std(terms, ddof=1) / np.sqrt(count))
 
 
-def measure(features: np.ndarray, reference: Gaussian, seed: int = 0) -> dict[str, Estimate]:
-    """Return the distance, and its extrapolation to samples without end.
+def _root(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the singular values of rows [N, D], and y (YᵀY)^(-½)⁺ yᵀ of each: [N]."""
+    wide = len(rows) < rows.shape[1]
+    squares, vectors = np.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
+    values = np.sqrt(squares.clip(min=0.0))
+    # What is 0 but for rounding has no direction.
+    kept = values > 1e-7 * values.max(initial=0.0)
+    if wide:  # y (YᵀY)^(-½)⁺ yᵀ = Σ u² s for the left vectors u
+        return values, (vectors[:, kept] ** 2) @ values[kept]
+    return values, ((rows @ vectors[:, kept]) ** 2) @ (1.0 / values[kept])
 
-    The distance of N samples is too large by about a constant over N. A line through the distances of random subsets of
-    N/4 to N, against one over their size, ends at the extrapolation. The spread of the distance is the standard error
-    that a jackknife over `NUM_GROUPS` groups gives, that of the extrapolation the standard error of the line's end: a
-    95 % interval is 1.96 of them to each side.
+
+def measure(features: np.ndarray, reference: Gaussian) -> dict[str, Estimate]:
+    """Return the distance and, where there are more samples than features, its extrapolation to samples without end.
+
+    The distance of N samples is too large by about a constant over N, so that twice the distance of all less the mean
+    of those of both halves is free of it; the sampling error is to first order the same. With N below D the bias has
+    another form, and nothing is extrapolated. That of a small reference stays in any case. A 95 % interval is 1.96
+    standard errors to each side.
 
     Args:
-      features: [N, D], N at least `NUM_SIZES` times 4.
+      features: [N, D], in random order.
       reference: see `gaussian`.
-      seed: of the subsets.
 
     Returns:
-      ``frechet`` and ``frechet_infinity``.
+      ``frechet`` and, for N > D, ``frechet_infinity``.
 
-    Reference: M. J. Chong and D. Forsyth, "Effectively Unbiased FID", 2020. https://arxiv.org/abs/1911.07023
+    Reference: M. J. Chong and D. Forsyth, "Effectively Unbiased FID", 2020, who fit a line to more sizes.
+      https://arxiv.org/abs/1911.07023
     """
     features = features.astype(np.float64)
-    rotated = features @ reference.root
-    count, draws = len(features), np.random.default_rng(seed)
-
-    def of(rows: np.ndarray) -> float:
-        return _distance(features[rows], rotated[rows], reference)
-
-    value = of(np.arange(count))
-    sizes = np.linspace(count // 4, count, NUM_SIZES).astype(int)
-    distances = [of(draws.permutation(count)[:size]) for size in sizes[:-1]]
-    line, covariance = np.polyfit(1.0 / sizes, [*distances, value], 1, cov=True)
-    groups = np.array_split(draws.permutation(count), NUM_GROUPS)
-    left_out = [of(np.delete(np.arange(count), group)) for group in groups]
-    error = np.sqrt((NUM_GROUPS - 1) * np.var(left_out))
-    return {
-        "frechet": Estimate(value, float(error), count),
-        "frechet_infinity": Estimate(float(line[1]), float(np.sqrt(covariance[1, 1])), count),
-    }
+    count = len(features)
+    value, error = _distance_and_error(features, reference)
+    measured = {"frechet": Estimate(value, error, count)}
+    if count // 2 > features.shape[1]:
+        halves = [_distance_and_error(half, reference)[0] for half in np.array_split(features, 2)]
+        measured["frechet_infinity"] = Estimate(2 * value - float(np.mean(halves)), error, count)
+    return measured

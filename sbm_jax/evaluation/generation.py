@@ -1,6 +1,5 @@
 """Run many generation requests, each with its own observed set, through one compiled batch shape."""
 
-import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import NamedTuple, Protocol
@@ -42,12 +41,10 @@ class Call(NamedTuple):
     """One compiled call.
 
     Attributes:
-      seconds: wall time until its results were ready.
       num_rows: rows asked for, without padding.
       info: the scalars that the system reports.
     """
 
-    seconds: float
     num_rows: int
     info: dict[str, float]
 
@@ -148,10 +145,9 @@ def run(
         given = observed[indices]
         given[count:] = True  # nothing is sampled in padding, so nothing can diverge there
         batch = {name: as_float(values[rows[indices]]) for name, values in data.items()}
-        start = time.perf_counter()
         generated = jax.block_until_ready(generate_fn(jax.random.fold_in(key, index), batch, given, 1))
         info = {name: float(np.sum(value)) for name, value in generated.info.items()}
-        calls.append(Call(time.perf_counter() - start, count, info))
+        calls.append(Call(count, info))
         sample = {name: generated.data[name][:, 0] for name in modalities}
         if classifier_fn is not None:
             predicted.append(classify(classifier_fn, sample, modalities)[:count])

@@ -13,7 +13,7 @@ class Cosines:
     def __init__(self, encode_fn: EncodeFn | None):
         """Compare with the latents that `encode_fn` returns."""
         self.encode_fn = encode_fn
-        self.values: dict[str, list[np.ndarray]] = {}
+        self.values: dict[str, list[np.ndarray]] = {}  # of each compiled call
 
     def look(self, part: Part) -> None:
         """Take the cosines of one part."""

@@ -197,8 +197,8 @@ def _fold(weight: np.ndarray, shift: np.ndarray, mean: np.ndarray, variance: np.
 def as_inception_input(images: Array) -> Array:
     """Return float images [B, H, W, 1 or 3] in [0, 1] as the network wants them: [B, 299, 299, 3] in 0..255.
 
-    They are rounded to whole values, as if saved as 8-bit files, and resized bilinearly with the centres of pixels at
-    half-integers and without antialiasing, as in pytorch-fid.
+    They are rounded to whole values, as if saved as 8-bit files, and resized as in pytorch-fid: bilinearly, with the
+    centres of pixels at half-integers and without antialiasing. The network then scales them as TensorFlow's does.
     """
     whole = jnp.round(jnp.clip(images, 0.0, 1.0) * 255.0)
     whole = jnp.broadcast_to(whole, (*whole.shape[:3], 3))

@@ -26,6 +26,9 @@ class Exhibit(NamedTuple):
       columns: headings of the cells.
       rows: (heading, cells) of each line.
       chart: a figure, or None.
+      note: how ours differs from the paper's in what it means.
+      metric: what it shows mainly; where that was not measured, the reason is looked up by its name.
+      study: whose variations it needs, or "".
       missing: what is lacking of it, and why; "" for nothing.
     """
 
@@ -34,6 +37,9 @@ class Exhibit(NamedTuple):
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, tuple[Cell, ...]], ...] = ()
     chart: charts.Chart | None = None
+    note: str = ""
+    metric: str = ""
+    study: str = ""
     missing: str = ""
 
 
@@ -83,6 +89,8 @@ def exhibits(results: Mapping[str, Any]) -> list[Exhibit]:
         _steps(by_study.get("steps")),
         _beta(paper, by_study.get("beta")),
         _cosine(paper, systems),
+        _coverage(systems),
+        _classifier(paper, systems),
         *_finetuning(by_study.get("fine-tuning")),
     ]
     return [_with_reason(exhibit, results) for exhibit in found]
@@ -108,9 +116,8 @@ def differences(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def _conditional(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
-    names = {**paper.conditional, **systems}
     rows = []
-    for name in names:
+    for name in {**paper.conditional, **systems}:
         ours, published = systems.get(name, {}), paper.conditional.get(name)
         cells = (
             Cell(ours.get("coherence/given_rest"), published and published.coherence),
@@ -118,8 +125,13 @@ def _conditional(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibi
             Cell(ours.get("sampling/network_evaluations")),
         )
         rows.append((published.name if published else name, cells))
-    columns = ("coherence", "FID", "network evaluations")
-    return Exhibit("Table 5", "Each modality given the rest, mean over modalities", columns, tuple(rows))
+    return Exhibit(
+        "Table 5",
+        "Each modality given the rest, mean over modalities",
+        ("coherence", "FID", "network evaluations"),
+        tuple(rows),
+        metric="coherence/given_rest",
+    )
 
 
 def _unconditional(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
@@ -127,35 +139,43 @@ def _unconditional(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhi
     for name, metrics in systems.items():
         number = summary.num_modalities(metrics) or 0
         cells = tuple(
-            Cell(metrics.get(f"coherence/unconditional_{k}"), published if name.startswith("sbm_vae") else None)
+            Cell(metrics.get(f"coherence/unconditional_{k}"), published if name == "sbm_vae" else None)
             for k, published in zip((number, number - 1), paper.all_agree, strict=True)
         )
         rows.append((name, cells))
-    columns = ("all modalities agree (paper: ten)", "all but one agree (paper: nine)")
-    chart = charts.agreement_curve(systems)
-    return Exhibit("Figure 5", "Unconditional coherence", columns, tuple(rows), chart)
+    return Exhibit(
+        "Figure 5",
+        "Unconditional coherence",
+        ("all modalities agree (paper: ten)", "all but one agree (paper: nine)"),
+        tuple(rows),
+        charts.agreement_curve(systems),
+        "The paper guides nothing here; marginal guidance does.",
+        metric="coherence/unconditional_k",
+    )
 
 
 def _against_trained(systems: Mapping[str, summary.Metrics], study: Study | None) -> Iterator[Exhibit]:
     """Yield what depends on how many modalities are modelled: Figures 6, 7 and 27."""
-    points = [(float(value), metrics) for value, metrics in (study.points if study else ())]
+    points = [(float(value), metrics) for value, metrics in (study.points if study else ()) if value.isdecimal()]
     number = max((summary.num_modalities(metrics) or 0 for metrics in systems.values()), default=0)
     if points and number:
         points.append((float(number), dict(systems)))
+    unconditional, rest = "inception/fid/unconditional", "given_rest/m0"
     what = (
-        ("Figure 6", "Unconditional FID against trained modalities", "inception/fid/unconditional", "FID", None),
-        ("Figure 7a", "FID of the first modality given the rest", "inception/fid/given_rest/m0", "FID", None),
-        ("Figure 7b", "Coherence of the first modality given the rest", "coherence/given_rest/m0", "coherence", None),
+        ("Figure 6", "Unconditional FID against trained modalities", unconditional, "FID", None),
+        ("Figure 7a", "FID of the first modality given the rest", f"inception/fid/{rest}", "FID", None),
+        ("Figure 7b", "Coherence of the first modality given the rest", f"coherence/{rest}", "coherence", None),
         (
             "Figure 27",
-            "Seconds to generate a batch of 256",
+            "Seconds to generate 256 joint samples",
             "sampling/samples_per_second",
             "seconds",
             lambda rate: 256 / rate,
         ),
     )
     for label, title, metric, unit, convert in what:
-        yield Exhibit(label, title, chart=_lines(points, metric, "modalities", unit, convert))
+        chart = _lines(points, metric, "modalities", unit, convert)
+        yield Exhibit(label, title, chart=chart, metric=metric, study="modalities")
 
 
 def _against_observed(systems: Mapping[str, summary.Metrics]) -> Iterator[Exhibit]:
@@ -167,18 +187,21 @@ def _against_observed(systems: Mapping[str, summary.Metrics]) -> Iterator[Exhibi
         ("Figure 13", "Coherence of the first modality", "coherence/to_first/given_{}", "coherence"),
     )
     for label, title, pattern, unit in what:
-        yield Exhibit(label, f"{title} against observed ones", chart=_by_observed(systems, pattern, unit))
+        chart = _by_observed(systems, pattern, unit)
+        yield Exhibit(label, f"{title} against observed ones", chart=chart, metric=pattern.format("k"))
 
 
 def _per_modality(systems: Mapping[str, summary.Metrics]) -> Iterator[Exhibit]:
     what = (
-        ("Figure 14", "Coherence of each modality given the rest", "coherence/given_rest/"),
-        ("Figure 15", "FID of each modality given the rest", "inception/fid/given_rest/"),
+        ("Figure 14", "Coherence of each modality given the rest", "coherence/given_rest"),
+        ("Figure 15", "FID of each modality given the rest", "inception/fid/given_rest"),
     )
-    for label, title, prefix in what:
+    for label, title, metric in what:
+        prefix = f"{metric}/"
         names = list(dict.fromkeys(m for metrics in systems.values() for m in metrics if m.startswith(prefix)))
-        rows = tuple((name, tuple(Cell(metrics.get(metric)) for metric in names)) for name, metrics in systems.items())
-        yield Exhibit(label, title, tuple(name.removeprefix(prefix) for name in names), rows if names else ())
+        rows = tuple((name, tuple(Cell(metrics.get(m)) for m in names)) for name, metrics in systems.items())
+        columns = tuple(name.removeprefix(prefix) for name in names)
+        yield Exhibit(label, title, columns, rows if names else (), metric=metric)
 
 
 def _steps(study: Study | None) -> Exhibit:
@@ -188,7 +211,8 @@ def _steps(study: Study | None) -> Exhibit:
         for name, metrics in by_system.items()
     }
     chart = _by_observed(systems, "coherence/fixed_order/given_{}/last", "coherence")
-    return Exhibit("Figure 11", "Guidance and steps: coherence of the last modality against observed ones", chart=chart)
+    title = "Guidance and steps: coherence of the last modality against observed ones"
+    return Exhibit("Figure 11", title, chart=chart, study="steps")
 
 
 def _beta(paper: Paper, study: Study | None) -> Exhibit:
@@ -198,7 +222,8 @@ def _beta(paper: Paper, study: Study | None) -> Exhibit:
         for name, metrics in by_system.items():
             ours = metrics.get("coherence/given_rest"), metrics.get("inception/fid/given_rest")
             rows.append((f"{name}, beta {value}", (Cell(ours[0], coherence), Cell(ours[1], fid))))
-    return Exhibit("Table 6", "Weight of the KL divergence, two modalities", ("coherence", "FID"), tuple(rows))
+    title = "Weight of the KL divergence, two modalities"
+    return Exhibit("Table 6", title, ("coherence", "FID"), tuple(rows), study="beta")
 
 
 def _cosine(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
@@ -211,8 +236,31 @@ def _cosine(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
         )
         if any(cell.ours for cell in cells):
             rows.append((f"m{i}", cells))
-    title = "Cosine similarity of generated with encoded latents, given the rest"
-    return Exhibit("Table 7", title, tuple(chosen), tuple(rows))
+    return Exhibit(
+        "Table 7",
+        "Cosine similarity of generated with encoded latents, given the rest",
+        tuple(chosen),
+        tuple(rows),
+        note="Ours is of standardised latents.",
+        metric="latents/cosine/given_rest",
+    )
+
+
+def _coverage(systems: Mapping[str, summary.Metrics]) -> Exhibit:
+    classes = max((summary.num_classes(metrics) or 0 for metrics in systems.values()), default=0)
+    rows = tuple(
+        (name, tuple(Cell(metrics.get(f"coverage/digit_{digit}")) for digit in range(classes)))
+        for name, metrics in systems.items()
+    )
+    title = "Mode coverage: share of each digit in unconditional samples"
+    columns = tuple(map(str, range(classes)))
+    return Exhibit("Figure 20", title, columns, rows if classes else (), metric="coverage")
+
+
+def _classifier(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
+    found = next((m["classifier/accuracy"] for m in systems.values() if "classifier/accuracy" in m), None)
+    rows = (("real test images", (Cell(found, paper.classifier),)),)
+    return Exhibit("A.2", "The classifier that judges", ("accuracy",), rows, metric="classifier/accuracy")
 
 
 def _finetuning(study: Study | None) -> Iterator[Exhibit]:
@@ -221,13 +269,14 @@ def _finetuning(study: Study | None) -> Iterator[Exhibit]:
         for value, by_system in (study.points if study else ())
         for metrics in by_system.values()
     }
-    pattern = "inception/fid/fixed_order/given_{}"
-    yield Exhibit(
-        "Figure 21", "Fine-tuned decoders: FID of the last modality", chart=_by_observed(systems, pattern, "FID")
+    what = (
+        ("Figure 21", "FID", "inception/fid/fixed_order/given_{}"),
+        ("Figure 22", "coherence", "coherence/fixed_order/given_{}/last"),
     )
-    pattern = "coherence/fixed_order/given_{}/last"
-    chart = _by_observed(systems, pattern, "coherence")
-    yield Exhibit("Figure 22", "Fine-tuned decoders: coherence of the last modality", chart=chart)
+    for label, unit, pattern in what:
+        title = f"Fine-tuned decoders: {unit} of the last modality"
+        note = "The paper fine-tunes another score model (NCSN), with beta 0.5."
+        yield Exhibit(label, title, chart=_by_observed(systems, pattern, unit), note=note, study="fine-tuning")
 
 
 # MARK: Parts
@@ -262,12 +311,28 @@ def _by_observed(systems: Mapping[str, summary.Metrics], pattern: str, ylabel: s
 
 
 def _with_reason(exhibit: Exhibit, results: Mapping[str, Any]) -> Exhibit:
-    """Return the exhibit with what is lacking of it."""
-    cells = [cell for _, row in exhibit.rows for cell in row]
-    if exhibit.chart or any(cell.ours for cell in cells):
+    """Return the exhibit with what is lacking of it, and why."""
+    filled = [any(row[i].ours for _, row in exhibit.rows) for i in range(len(exhibit.columns))]
+    if exhibit.chart or (filled and all(filled)):
         return exhibit
-    to_come = {variation["study"] for variation in results.get("to_come", ())}
-    return exhibit._replace(rows=(), missing="still to come in this run" if to_come else "not part of this run")
+    if any(filled):
+        lacking = [column for column, there in zip(exhibit.columns, filled, strict=True) if not there]
+        return exhibit._replace(missing=f"{', '.join(lacking)}: {_reason('inception/fid', results)}")
+    if exhibit.study and exhibit.study in {variation["study"] for variation in results.get("to_come", ())}:
+        return exhibit._replace(rows=(), missing="still to come in this run")
+    if exhibit.study and not any(study.name == exhibit.study for study in studies(results)):
+        return exhibit._replace(rows=(), missing=f"the study {exhibit.study!r} is not part of this run")
+    return exhibit._replace(rows=(), missing=_reason(exhibit.metric, results))
+
+
+def _reason(metric: str, results: Mapping[str, Any]) -> str:
+    """Return why a metric, or the features that it is measured in, are not available."""
+    for system in results["systems"].values():
+        reasons = system.get("not_available", {})
+        for name, reason in reasons.items():
+            if metric.startswith(name.removesuffix("_k")) or (metric.startswith("inception") and "fid" in name):
+                return reason
+    return "not measured in this run"
 
 
 def tables_of_studies(

@@ -84,6 +84,7 @@ SBM = Paper(
         "evaluation.num_examples": 10_000,
         "evaluation.num_unconditional": 10_000,
         "evaluation.features.num_examples": 10_000,
+        "evaluation.features.modalities": [],
     },
 )
 

@@ -101,8 +101,9 @@ SECTIONS = (
     (
         "Distance from real data: Inception-v3",
         ("inception/",),
-        "FID of as many samples as are given in brackets, with a jackknife's standard error (1.96 of it to each side: "
-        "a 95 % interval); its extrapolation to samples without end; KID; precision, recall, density and coverage.",
+        "FID of as many samples as are given in brackets, with its standard error (1.96 of it to each side is a 95 % "
+        "interval); its extrapolation to samples without end; KID, with its spread over subsets; precision, recall, "
+        "density and coverage.",
     ),
     (
         "Distance from real data: features of the digit classifier",

@@ -41,7 +41,7 @@ class SbmFinetuned(Sbm):
 
     Attributes:
       finetuning: see `FinetuningConfig`.
-      sampler: how missing latents are sampled in fine-tuning.
+      sampler: how missing latents are sampled in fine-tuning, on which the decoders depend.
     """
 
     finetuning: FinetuningConfig | None = None
@@ -64,12 +64,14 @@ class SbmFinetuned(Sbm):
     def stages(self, dataset: Dataset) -> list[Stage]:
         """Return the stages of the plain system, and the fine-tuning."""
         space = self.latent_space
+        # How the work is cut up has no effect on what is sampled.
+        sampler = {name: v for name, v in plain(self.sampler).items() if name not in ("chunk_size", "unroll")}
         stage = Stage(
             name=self.decoder_stage,
             settings={
                 "seed": self.seed,
                 "finetuning": plain(self.finetuning),
-                "sampler": plain(self.sampler),
+                "sampler": sampler,
                 "data": dataset.settings,
                 **self.joint_settings,
             },

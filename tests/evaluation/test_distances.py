@@ -53,7 +53,7 @@ def encode(data):
 
 
 def judge(shift, tmp_path, features=None, **arguments):
-    features = features or FeatureConfig(COUNT, ("given_rest", "unconditional", "fixed_order", "to_first"))
+    features = features or FeatureConfig(COUNT, 0, ("given_rest", "unconditional", "fixed_order", "to_first"))
     config = EvaluationConfig(COUNT, COUNT, batch_size=25, num_repeats=2, features=features)
     arguments = {"space": space(tmp_path), "encode_fn": encode, "reconstruct_fn": lambda x: x} | arguments
     classify = lambda data: {name: jnp.zeros(len(x), int) for name, x in data.items()}  # noqa: E731
@@ -78,7 +78,7 @@ def test_shifted_samples_are_farther_away(tmp_path):
 
 
 def test_reconstructions_of_the_real_data_have_no_distance(tmp_path):
-    metrics = judge(0.5, tmp_path, FeatureConfig(COUNT, ("reconstruction",), ("a",))).metrics
+    metrics = judge(0.5, tmp_path, FeatureConfig(COUNT, 0, ("reconstruction",), ("a",))).metrics
     assert metrics["pixels/frechet/reconstruction/a"].value == pytest.approx(0.0, abs=1e-5)
     assert metrics["pixels/precision/reconstruction/a"].value == 1
     assert "pixels/frechet/given_rest/a" not in metrics
@@ -142,6 +142,6 @@ def test_bad_settings_are_named():
     with pytest.raises(SbmError, match="0, or 40 up"):
         FeatureConfig(10)
     with pytest.raises(SbmError, match="'given_rest'"):
-        FeatureConfig(100, ("given_rst",))
+        FeatureConfig(100, 0, ("given_rst",))
     with pytest.raises(SbmError, match="no more than 50"):
         EvaluationConfig(num_examples=50, features=FeatureConfig(60))

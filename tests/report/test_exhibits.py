@@ -72,8 +72,25 @@ def test_figures_are_drawn_and_missing_ones_are_listed():
         assert found[label].chart is not None, label
         assert not found[label].missing
     for label in ("Figure 11", "Figure 12", "Figure 21", "Figure 22"):
-        assert found[label].missing == "not part of this run", label
-    assert by_label(to_come=[{"study": "steps"}])["Figure 11"].missing == "still to come in this run"
+        assert found[label].missing, label
+    assert found["Figure 12"].missing == "not measured in this run"
+    assert found["Figure 11"].missing == "the study 'steps' is not part of this run"
+    waiting = by_label(to_come=[{"study": "steps"}])
+    assert waiting["Figure 11"].missing == "still to come in this run"
+    assert waiting["Figure 21"].missing == "the study 'fine-tuning' is not part of this run"
+    assert not found["Table 5"].missing
+
+
+def test_what_lacks_a_part_says_so():
+    systems = results()["systems"]
+    for system in systems.values():
+        system["metrics"] = {name: m for name, m in system["metrics"].items() if not name.startswith("inception")}
+        system["not_available"] = {"inception/fid": "no weights"}
+    found = by_label(systems=systems)
+    assert found["Table 5"].rows
+    assert found["Table 5"].missing == "FID: no weights"
+    assert found["Figure 8"].missing == "no weights"
+    assert found["Figure 20"].missing
 
 
 def test_differences_from_the_paper_are_named():
@@ -87,7 +104,9 @@ def test_the_page_shows_them():
     page = html.render(results(to_come=[{"study": "steps", "value": "5"}]), {}, {})
     text = " ".join(re.sub("<[^>]*>", " ", page).split())
     assert "Table 5" in text
-    assert "paper 0.989" in text
+    assert "paper 0.989 ± 0.001" in text
+    assert "paper 139.47" in text
+    assert "NCSN" not in text  # that figure is missing
     assert "Missing here" in text
     assert "steps = 5" in text
 
