@@ -174,8 +174,9 @@ def test_an_interrupted_run_lists_what_is_to_come(finished, monkeypatch):
     ],
 )
 def test_bad_variations_are_named_before_training(tmp_path, changes, message):
+    data, variations = write_data(tmp_path / "data"), [{"study": "a", "value": "b", "changes": changes}]
     with pytest.raises(SbmError, match=message):
-        experiment.run(tiny(variations=[{"study": "a", "value": "b", "changes": changes}]), tmp_path / "work")
+        experiment.run(tiny(data=data, variations=variations), tmp_path / "work")
     assert not (tmp_path / "work" / "stages").exists()
 
 

@@ -9,14 +9,16 @@ from rich.table import Table
 
 from sbm_jax.report import summary
 
+METRIC_WIDTH, SYSTEM_WIDTH = 50, 26
+"""Characters of the column of names, with that of chance, and of a system's."""
 
-def results_table(results: Mapping[str, Any]) -> Table:
-    """Return the main metrics of every system, as value ± standard deviation (number of samples).
+
+def results_table(systems: Mapping[str, Any]) -> Table:
+    """Return the main metrics of systems, as value ± standard deviation (number of samples).
 
     Args:
-      results: the content of ``results.json``.
+      systems: ``"systems"`` of ``results.json``.
     """
-    systems = results["systems"]
     table = Table(title="Results: value ± standard deviation (samples)", title_justify="left")
     table.add_column("metric", no_wrap=True)
     for name in systems:
@@ -41,7 +43,10 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
       console: where to print; standard output when None.
     """
     console = console or Console()
-    console.print(results_table(results))
+    names = list(results["systems"])
+    at_once = max(1, (console.width - METRIC_WIDTH) // SYSTEM_WIDTH)
+    for start in range(0, len(names), at_once):
+        console.print(results_table({name: results["systems"][name] for name in names[start : start + at_once]}))
     for name, system in results["systems"].items():
         for metric, reason in system.get("not_available", {}).items():
             console.print(escape(f"{name}: {metric} was not measured: {reason}."), style="dim", highlight=False)

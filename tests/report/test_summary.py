@@ -70,3 +70,14 @@ def test_terminal_table():
     assert "0.250" in line
     assert "[bold]mopoe: coverage was not measured: no classifier." in printed
     assert "coherence/given_1" not in printed
+
+
+def test_many_systems_are_shown_in_tables_that_fit():
+    metrics = {"coherence/given_rest": estimate(0.5)}
+    systems = {f"system_{i}": {"metrics": metrics} for i in range(7)}
+    console = Console(width=120, record=True, file=io.StringIO())
+    terminal.print_table({"systems": systems}, console)
+    text = console.export_text()
+    assert all(name in text for name in systems)
+    assert text.count("0.500 ± 0.010") == 7
+    assert "…" not in text
