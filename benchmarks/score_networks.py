@@ -70,9 +70,10 @@ SHOWN = ("sampling/network_evaluations", "coherence/given_rest", "coherence/give
 
 
 def _applied(trial: Trial, config, num_steps: int):
-    """Return the experiment of a trial."""
+    """Return the experiment of a trial, without rows of modalities alone, which not every network can learn from."""
     training = dataclasses.replace(config.score.training, num_steps=num_steps)
-    score = dataclasses.replace(config.score, network=trial.network, training=training, **trial.score)
+    changes = {"network": trial.network, "training": training, "probability_alone": 0.0, **trial.score}
+    score = dataclasses.replace(config.score, **changes)
     return dataclasses.replace(config, score=score, sampler=dataclasses.replace(config.sampler, **trial.sampler))
 
 

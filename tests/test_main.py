@@ -160,6 +160,12 @@ def test_an_interrupted_run_lists_what_is_to_come(finished, monkeypatch):
     assert "Still to come" in (workdir / "report" / "index.html").read_text()
 
 
+@pytest.mark.parametrize("study", ["../outside", "a/b", ""])
+def test_variations_stay_in_the_work_directory(study):
+    with pytest.raises(SbmError, match="letters, digits"):
+        tiny(variations=[{"study": study, "value": "/b", "changes": {}}])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

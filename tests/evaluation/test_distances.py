@@ -52,11 +52,14 @@ def encode(data):
     return {name: jnp.asarray(values).reshape(len(values), -1) for name, values in data.items()}
 
 
+def classify(data):
+    return {name: jnp.zeros(len(x), int) for name, x in data.items()}
+
+
 def judge(shift, tmp_path, features=None, **arguments):
     features = features or FeatureConfig(COUNT, 0, ("given_rest", "unconditional", "fixed_order", "to_first"))
     config = EvaluationConfig(COUNT, COUNT, batch_size=25, num_repeats=2, features=features)
     arguments = {"space": space(tmp_path), "encode_fn": encode, "reconstruct_fn": lambda x: x} | arguments
-    classify = lambda data: {name: jnp.zeros(len(x), int) for name, x in data.items()}  # noqa: E731
     return evaluate(
         generator(shift), split(0), NAMES, jax.random.key(0), config, classifier_fn=classify, num_classes=3, **arguments
     )
