@@ -11,7 +11,7 @@ The paper's settings (A.2, Table 4; where its code differs, the code's in bracke
 | setting         | paper                                       | here                                                |
 |-----------------|---------------------------------------------|-----------------------------------------------------|
 | autoencoders    | residual conv 64-128-256, BatchNorm         | the same with GroupNorm, which has no hidden state  |
-| latents         | 64, Gaussian likelihood (squared error)     | the same                                            |
+| latents         | 64, Gaussian likelihood (squared error)     | the same, 16 of them aligned; `paper`: none         |
 | VAE             | beta 0.1 (script: 0.5)                      | beta 0.1                                            |
 | RAE             | weight 1e-5, noise variance 0.01 (std 0.01) | weight 1e-5, noise std 0.01                         |
 | stage I         | Adam 1e-3, batch 256, 200 epochs, plateaus  | 200 epochs, cosine decay; RAE too (paper: 100)      |
@@ -122,6 +122,8 @@ def _base() -> ConfigDict:
             "beta": 0.1,
             "rae_beta": 1e-5,
             "rae_noise": 0.01,
+            "alignment": 150.0,
+            "aligned_size": 16,
             "network": {"widths": (64, 128, 256), "dtype": "bfloat16"},
             "training": _training(200 * NUM_TRAIN // BATCH, 1e-3, every=2000, ema_decay=0.999),
         }
@@ -287,6 +289,7 @@ def _on_cpu(config: ConfigDict) -> bool:
 
 def _paper(config: ConfigDict) -> None:
     config.systems = tuple(name for name in config.systems if not name.endswith("_m"))
+    config.autoencoder.alignment = 0.0
     config.update_from_flattened_dict(_paper_changes(config, same_compute=_on_cpu(config)))
 
 
@@ -334,8 +337,9 @@ def _cpu(config: ConfigDict) -> None:
     config.systems = ("sbm_vae_m", "sbm_vae")
     config.autoencoder.network = ConfigDict({"widths": (64,), "dtype": "float32"})
     config.autoencoder.training.optimizer.update(learning_rate=4e-3, clip_norm=500.0)
-    config.autoencoder.training.update(num_steps=4000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
+    config.autoencoder.training.update(num_steps=5000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
     config.score.network.dtype = "float32"
+    config.marginal.strength = 3.0
     if config.score.network.name == "transformer":
         config.score.network.update(width=192, depth=4)
         config.score.training.optimizer.learning_rate = 1.5e-3

@@ -67,7 +67,8 @@ class ExperimentConfig:
       seed: the seed of every random draw.
       systems: the rows of the results table, keys of `SYSTEMS`.
       modalities: the parts of a data point.
-      joint: the names of those that are modelled together; all where there is none. Stage I trains every modality.
+      joint: the names of those that are modelled together; all where there is none. Stage I trains every modality,
+        unless its latents are aligned.
       data: where the data come from.
       autoencoder: stage I.
       score: stage II.
@@ -129,13 +130,14 @@ def _sbm(name: str) -> Callable[[ExperimentConfig], System]:
     def make(config: ExperimentConfig) -> System:
         parts = SbmConfig(config.autoencoder, config.score)
         modalities = config.joint_modalities
+        shared = len(modalities) < len(config.modalities) and not config.autoencoder.alignment
         common = {
             "name": name,
             "modalities": modalities,
             "config": parts,
             "seed": config.seed,
             "regularised": kind == "rae",
-            "trained": config.modalities if len(modalities) < len(config.modalities) else (),
+            "trained": config.modalities if shared else (),
         }
         if suffix == ["c"]:
             return SbmEnergy(**common, energy=config.energy)

@@ -133,6 +133,13 @@ def test_variations_change_what_they_name_and_share_the_rest(varied):
     assert "Still to come" not in page
 
 
+def test_aligned_latents_of_a_part_know_of_that_part_only(finished):
+    config = dataclasses.replace(finished[0], joint=("image", "level"))
+    assert experiment.SYSTEMS["sbm_vae"](config).trained == config.modalities
+    aligned = dataclasses.replace(config.autoencoder, alignment=1.0, aligned_size=2)
+    assert experiment.SYSTEMS["sbm_vae"](dataclasses.replace(config, autoencoder=aligned)).trained == ()
+
+
 def test_finished_evaluations_are_read(varied, monkeypatch):
     config, workdir, results = varied
     monkeypatch.setattr("sbm_jax.judges.evaluate", None)

@@ -16,7 +16,7 @@ def inverse_temperature(log_scale: Array) -> Array:
     return jnp.exp(jnp.minimum(log_scale, MAX_LOG_SCALE))
 
 
-def info_nce_terms(embeddings: Array, log_scale: Array) -> tuple[Array, Array]:
+def info_nce_terms(embeddings: Array, log_scale: Array, targets: Array | None = None) -> tuple[Array, Array]:
     """Return the loss of each row and how often its counterpart was found, [B] each.
 
     For every ordered pair of modalities (i, j), row b of i must find row b of j among all rows of the batch:
@@ -25,14 +25,16 @@ def info_nce_terms(embeddings: Array, log_scale: Array) -> tuple[Array, Array]:
     Args:
       embeddings: unit vectors [B, M, E].
       log_scale: log τ, the logarithm of the inverse temperature, a scalar.
+      targets: unit vectors [B, M, E], e_j where those that are sought are others; None for `embeddings`.
 
     Reference: A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021,
       section 2.3. https://arxiv.org/abs/2103.00020
     """
     chex.assert_rank(embeddings, 3)
+    targets = embeddings if targets is None else targets
     batch, num_modalities, _ = embeddings.shape
     first, second = np.nonzero(~np.eye(num_modalities, dtype=bool))
-    similarity = jnp.einsum("bpe,cpe->pbc", embeddings[:, first], embeddings[:, second], precision="highest")
+    similarity = jnp.einsum("bpe,cpe->pbc", embeddings[:, first], targets[:, second], precision="highest")
     labels = jnp.broadcast_to(jnp.arange(batch)[None], (len(first), batch))
     logits = inverse_temperature(log_scale) * similarity
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)

@@ -335,5 +335,9 @@ class Autoencoders:
 
     def decode_mean(self, params: Params, latents: Mapping[str, Array]) -> dict[str, Array]:
         """Return {name: expected data [B, *shape]} for the modalities in `latents`."""
+        return self.expected(self.decode(params, latents))
+
+    def expected(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return {name: expected data [B, *shape]}, given the decoders' raw outputs."""
         likelihood = {modality.name: LIKELIHOODS[modality.likelihood] for modality in self.modalities}
-        return {name: likelihood[name].mean(out) for name, out in self.decode(params, latents).items()}
+        return {name: likelihood[name].mean(out) for name, out in outputs.items()}

@@ -1,6 +1,10 @@
-"""Stage I: one autoencoder per modality, trained independently, and the bank of all training latents.
+"""Stage I: one autoencoder per modality, and the bank of all training latents.
 
-Shared by all systems that put a model over the latents of independent autoencoders.
+Shared by all systems that put a model over the latents of unimodal autoencoders. These are trained independently, as
+in the paper, or with some entries of their latents aligned (ours): contrastive losses ask that rows which belong
+together be alike in these entries, and that reconstructions show what makes them so. Squared errors alone say little of
+what modalities share where it is a small part of the picture, such as a thin digit on a photograph: decoders leave it
+out, and what the score model is to learn is hard to find in the latents.
 """
 
 import dataclasses
@@ -12,7 +16,9 @@ import numpy as np
 
 from sbm_jax.config import plain
 from sbm_jax.data.pipeline import as_float
+from sbm_jax.errors import SbmError, require
 from sbm_jax.losses.autoencoding import AutoencodingTerms, elbo_terms, rae_terms
+from sbm_jax.losses.info_nce import info_nce_terms
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, Autoencoders
 from sbm_jax.systems.latents import (
     LatentStatistics,
@@ -36,6 +42,8 @@ class AutoencoderConfig:
       beta: weight of the KL divergence (VAE).
       rae_beta: weight of ‖z‖² (RAE, Eq. 10).
       rae_noise: standard deviation of the noise added to z before decoding (RAE).
+      alignment: weight of the contrastive losses between modalities; 0 for autoencoders that are trained independently.
+      aligned_size: how many entries of every latent, the first ones, they see.
     """
 
     training: TrainingConfig
@@ -43,6 +51,20 @@ class AutoencoderConfig:
     beta: float = 0.1
     rae_beta: float = 1e-5
     rae_noise: float = 0.01
+    alignment: float = 0.0
+    aligned_size: int = 16
+
+    def __post_init__(self):
+        require(self.alignment >= 0, "autoencoder.alignment", self.alignment, "0 or more")
+        if self.alignment:
+            require(self.aligned_size >= 2, "autoencoder.aligned_size", self.aligned_size, "2 or more")
+            require(
+                self.training.batch_size >= 2, "autoencoder.training.batch_size", self.training.batch_size, "2 or more"
+            )
+
+
+ALIGNMENT_INVERSE_TEMPERATURE = 10.0
+"""τ of `info_nce_terms`, which is fixed, for a learned one would be the only parameter that is no autoencoder's."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +78,8 @@ class LatentSpace:
       regularised: True for deterministic, regularised autoencoders (RAE), False for VAEs.
       batched: compute modalities of equal shape by one `vmap` (see `PerModality`); None for all but CPU.
       trained: the modalities that stage I trains, those of the space among them; () for the same. Each autoencoder
-        stands alone, so that spaces of several sizes share one stage I.
+        stands alone, so that spaces of several sizes share one stage I. Aligned ones do not: they would know of
+        modalities that are outside the space.
     """
 
     modalities: tuple[Modality, ...]
@@ -65,6 +88,17 @@ class LatentSpace:
     regularised: bool = False
     batched: bool | None = None
     trained: tuple[Modality, ...] = ()
+
+    def __post_init__(self):
+        if not self.config.alignment:
+            return
+        if len(self.modalities) < 2:
+            raise SbmError("autoencoder.alignment needs two modalities or more; set it to 0 for one alone.")
+        smallest = min(modality.latent_size for modality in self.modalities)
+        if self.config.aligned_size > smallest:
+            raise SbmError(
+                f"autoencoder.aligned_size is {self.config.aligned_size}, but a latent has {smallest} entries only."
+            )
 
     @property
     def whole(self) -> "LatentSpace":
@@ -139,23 +173,39 @@ class LatentSpace:
     ) -> tuple[Array, Metrics]:
         del upstream
         data = as_float(batch)
-        terms = self.autoencoding_terms(params, key, data)
+        posteriors, latents, outputs = self._autoencode(params, key, data)
+        terms = self._terms(data, posteriors, outputs)
         weight = self.config.rae_beta if self.regularised else self.config.beta
         reconstruction = sum(term.reconstruction.mean() for term in terms.values())
         regulariser = sum(term.regulariser.mean() for term in terms.values())
-        loss = reconstruction + weight * regulariser
-        return loss, {"reconstruction": reconstruction, "regulariser": regulariser}
+        loss, metrics = reconstruction + weight * regulariser, {}
+        if self.config.alignment:
+            alignment, recognition = self._alignment(params, latents, outputs)
+            loss = loss + self.config.alignment * (alignment + recognition)
+            metrics = {"alignment": alignment, "recognition": recognition}
+        return loss, {"reconstruction": reconstruction, "regulariser": regulariser, **metrics}
 
     def autoencoding_terms(self, params: Params, key: Key, data: Data) -> dict[str, AutoencodingTerms]:
         """Return the per-row terms of stage I's objective for each modality of `data` (float, [B, *shape])."""
+        posteriors, _, outputs = self._autoencode(params, key, data)
+        return self._terms(data, posteriors, outputs)
+
+    def _autoencode(
+        self, params: Params, key: Key, data: Data
+    ) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array], dict[str, Array]]:
+        """Return the posteriors, the latents that are drawn from them, and the decoders' raw outputs."""
         posteriors = self.autoencoders.encode(params, data)
         keys = dict(zip(posteriors, jax.random.split(key, len(posteriors)), strict=True))
         noise_std = self.config.rae_noise
-        latents = {}
-        for name, (mean, log_variance) in posteriors.items():
-            std = noise_std if self.regularised else jnp.exp(0.5 * log_variance)
-            latents[name] = sample_posterior(keys[name], mean, std)
-        outputs = self.autoencoders.decode(params, latents)
+        latents = {
+            name: sample_posterior(keys[name], mean, noise_std if self.regularised else jnp.exp(0.5 * log_variance))
+            for name, (mean, log_variance) in posteriors.items()
+        }
+        return posteriors, latents, self.autoencoders.decode(params, latents)
+
+    def _terms(
+        self, data: Data, posteriors: Mapping[str, tuple[Array, Array]], outputs: Mapping[str, Array]
+    ) -> dict[str, AutoencodingTerms]:
         terms = {}
         for modality in self.modalities:
             name = modality.name
@@ -164,6 +214,31 @@ class LatentSpace:
             else:
                 terms[name] = elbo_terms(modality, data[name], outputs[name], *posteriors[name])
         return terms
+
+    def _alignment(
+        self, params: Params, latents: Mapping[str, Array], outputs: Mapping[str, Array]
+    ) -> tuple[Array, Array]:
+        """Return the contrastive losses of latents and of reconstructions, scalars.
+
+        The first asks the encoders for what modalities share, the second asks the decoders to show it: encoded again,
+        by encoders that do not learn from it, a reconstruction must find the latents of the other modalities.
+        """
+        aligned, log_scale = self._aligned(latents), jnp.log(ALIGNMENT_INVERSE_TEMPERATURE)
+        shown = self.autoencoders.expected(outputs)
+        for modality in self.modalities:
+            if modality.bounds:  # nothing is shown beyond them
+                shown[modality.name] = jnp.clip(shown[modality.name], *modality.bounds)
+        seen = self.autoencoders.encode(jax.lax.stop_gradient(params), shown)
+        seen = self._aligned({name: mean for name, (mean, _) in seen.items()})
+        alignment, _ = info_nce_terms(aligned, log_scale)
+        recognition, _ = info_nce_terms(seen, log_scale, jax.lax.stop_gradient(aligned))
+        return alignment.mean(), recognition.mean()
+
+    def _aligned(self, latents: Mapping[str, Array]) -> Array:
+        """Return the aligned entries of all modalities as unit vectors [B, M, E]."""
+        size = self.config.aligned_size
+        aligned = jnp.stack([latents[modality.name][:, :size] for modality in self.modalities], axis=1)
+        return aligned / jnp.linalg.norm(aligned, axis=-1, keepdims=True)
 
     def _make_bank_stage(self, dataset: Dataset) -> Stage:
         return Stage(

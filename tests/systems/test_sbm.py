@@ -19,7 +19,7 @@ from sbm_jax.systems.sbm_contrastive import ContrastiveConfig, SbmContrastive
 from sbm_jax.systems.sbm_energy import EnergyConfig, SbmEnergy
 from sbm_jax.systems.sbm_finetuned import FinetuningConfig, SbmFinetuned
 from sbm_jax.systems.sbm_marginal import SbmMarginal
-from sbm_jax.systems.unimodal import AutoencoderConfig
+from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
 from sbm_jax.training.loop import fingerprints
 from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
 
@@ -213,6 +213,65 @@ def test_a_part_has_its_own_statistics():
     )
     narrow = dataclasses.replace(whole, modalities=(MODALITIES[1],), trained=MODALITIES).latent_space
     assert narrow.statistics(made).mean.shape == (1, 3)
+
+
+# MARK: Alignment
+
+
+def _aligned(**changes):
+    return dataclasses.replace(CONFIG.autoencoder, **{"alignment": 5.0, "aligned_size": 2, **changes})
+
+
+def test_alignment_asks_rows_to_find_each_other():
+    space = LatentSpace(MODALITIES, _aligned())
+    params, rng = space.autoencoders.init(jax.random.key(0)), np.random.default_rng(0)
+    outputs = {m.name: jnp.asarray(rng.normal(size=(6, *m.shape)), jnp.float32) for m in MODALITIES}
+    together = np.stack([np.cos(np.arange(6)), np.sin(np.arange(6))], axis=1)
+    own = {m.name: rng.normal(size=(6, m.latent_size - 2)) for m in MODALITIES}
+    latents = {name: jnp.asarray(np.concatenate([together, rest], axis=1), jnp.float32) for name, rest in own.items()}
+    loss, _ = space._alignment(params, latents, outputs)
+    other = {**latents, "words": latents["words"].at[:, 2:].set(7.0), "mask": 3 * latents["mask"]}
+    same, _ = space._alignment(params, other, outputs)
+    np.testing.assert_allclose(same, loss, rtol=1e-5)  # neither length nor what is not aligned
+    astray, _ = space._alignment(params, {**latents, "mask": latents["mask"][::-1]}, outputs)
+    assert astray > loss + 1
+
+
+@pytest.mark.parametrize("regularised", [False, True])
+def test_both_losses_are_added_with_their_weight(regularised):
+    plain, aligned = (LatentSpace(MODALITIES, c, regularised=regularised) for c in (CONFIG.autoencoder, _aligned()))
+    params, batch = plain.autoencoders.init(jax.random.key(0)), DATASET.train.data
+    without, _ = plain._autoencoder_loss(params, {}, jax.random.key(1), batch)
+    value, metrics = aligned._autoencoder_loss(params, {}, jax.random.key(1), batch)
+    assert metrics["alignment"] > 0
+    assert metrics["recognition"] > 0
+    np.testing.assert_allclose(value - without, 5.0 * (metrics["alignment"] + metrics["recognition"]), rtol=1e-4)
+
+
+def test_recognition_teaches_decoders_and_alignment_encoders():
+    space = LatentSpace(MODALITIES, _aligned())
+    params, data = space.autoencoders.init(jax.random.key(0)), _float(DATASET.train)
+
+    def loss(params, which):
+        _, latents, outputs = space._autoencode(params, jax.random.key(1), data)
+        return space._alignment(params, jax.lax.stop_gradient(latents) if which else latents, outputs)[which]
+
+    def size(part, which):
+        gradient = jax.grad(loss)(params, which)
+        return sum(float(jnp.abs(g).sum()) for group in gradient.values() for g in jax.tree.leaves(group[part]))
+
+    assert size("decoder", 0) == 0
+    assert size("encoder", 0) > 0
+    assert size("decoder", 1) > 0
+
+
+def test_aligned_entries_must_be_there():
+    with pytest.raises(SbmError, match="has 3 entries only"):
+        LatentSpace(MODALITIES, _aligned(aligned_size=4))
+    with pytest.raises(SbmError, match="two modalities or more"):
+        LatentSpace(MODALITIES[:1], _aligned())
+    with pytest.raises(SbmError, match="2 or more"):
+        _aligned(aligned_size=1)
 
 
 # MARK: Fine-tuning
