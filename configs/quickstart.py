@@ -31,6 +31,8 @@ def get_config(variants: str = "") -> ConfigDict:
             "beta": 0.5,
             "rae_beta": 1e-5,
             "rae_noise": 0.01,
+            "alignment": 0.0,
+            "aligned_size": 16,
             "network": {"widths": (64,), "dtype": "float32"},
             "training": _training(num_steps=900, batch_size=64, learning_rate=4e-3, ema_decay=0.99),
         }

@@ -1,4 +1,4 @@
-"""Decoder likelihoods and Gaussian divergences. Densities include their constants.
+"""Likelihoods, posteriors, products of experts and divergences. Densities include their constants.
 
 Every likelihood is a `Likelihood` record of pure functions of the decoder's raw output.
 """
@@ -61,3 +61,67 @@ def sum_over_entries(values: Array) -> Array:
 def standard_normal_kl(mean: Array, log_variance: Array) -> Array:
     """Return KL(N(μ, σ²) ‖ N(0, I)) = ½ Σ (μ² + σ² - 1 - log σ²), summed over the last axis."""
     return 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance, axis=-1)
+
+
+def gaussian_kl(mean: Array, log_variance: Array, other_mean: Array, other_log_variance: Array) -> Array:
+    """Return KL(N(μ, σ²) ‖ N(μ', σ'²)) of diagonal Gaussians, summed over the last axis."""
+    difference = log_variance - other_log_variance
+    distance = jnp.square(mean - other_mean) * jnp.exp(-other_log_variance)
+    return 0.5 * jnp.sum(jnp.exp(difference) + distance - 1.0 - difference, axis=-1)
+
+
+def product_of_experts(
+    mean: Array, log_variance: Array, members: Array, eps: float = 0.0, prior: Array | bool = False
+) -> tuple[Array, Array]:
+    """Return mean and log variance [..., D] of the normalised product of Gaussian experts.
+
+    T = Σ_m T_m, μ = Σ_m T_m μ_m / T, σ² = 1 / T, with precisions T_m = 1 / (σ_m² + eps).
+
+    Args:
+      mean: of the experts [..., M, D].
+      log_variance: of the experts [..., M, D].
+      members: bool [..., M], the experts of each product. A product of none is N(0, I).
+      eps: added to each variance.
+      prior: bool [...], whether N(0, I) is one more expert.
+    """
+    precision = members.astype(mean.dtype)[..., None, :] @ (1.0 / (jnp.exp(log_variance) + eps))
+    weighted = members.astype(mean.dtype)[..., None, :] @ (mean / (jnp.exp(log_variance) + eps))
+    extra = jnp.where(jnp.asarray(prior) | ~members.any(axis=-1), 1.0 / (1.0 + eps), 0.0).astype(mean.dtype)
+    total = precision[..., 0, :] + extra[..., None]
+    return weighted[..., 0, :] / total, -jnp.log(total)
+
+
+class Posterior(NamedTuple):
+    """A family of posteriors and priors of the mixtures of experts.
+
+    Attributes:
+      scale: `raw -> scale`, of an encoder's second output.
+      sample: `(mean, scale, noise) -> z`.
+      log_prob: `(z, mean, scale) -> [...]`, the log density of each entry.
+      noise: the distribution of the noise, ``"normal"``, or ``"uniform"`` in (-1, 1).
+    """
+
+    scale: Callable[[Array], Array]
+    sample: Callable[[Array, Array, Array], Array]
+    log_prob: Callable[[Array, Array, Array], Array]
+    noise: str
+
+
+def _softmax_scale(raw: Array) -> Array:
+    """Return scales whose mean over the entries is 1."""
+    return raw.shape[-1] * jax.nn.softmax(raw, axis=-1) + 1e-6
+
+
+def _laplace_sample(mean: Array, scale: Array, noise: Array) -> Array:
+    return mean - scale * jnp.sign(noise) * jnp.log1p(-jnp.abs(noise))
+
+
+def _normal_sample(mean: Array, scale: Array, noise: Array) -> Array:
+    return mean + scale * noise
+
+
+POSTERIORS = {
+    "laplace_with_softmax": Posterior(_softmax_scale, _laplace_sample, _laplace, "uniform"),
+    "normal": Posterior(lambda raw: jnp.exp(0.5 * raw), _normal_sample, _gaussian, "normal"),
+    "normal_with_softplus": Posterior(lambda raw: jax.nn.softplus(raw) + 1e-6, _normal_sample, _gaussian, "normal"),
+}

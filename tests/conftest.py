@@ -14,6 +14,7 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 def pytest_addoption(parser):
     parser.addoption("--inception", default="", help="weights of the FID Inception-v3; default: the installed package")
     parser.addoption("--inception-golden", default="", help="features recorded with them, an .npz file")
+    parser.addoption("--golden", default="", help="a directory of recorded baseline objectives")
 
 
 @pytest.fixture

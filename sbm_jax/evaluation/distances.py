@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from sbm_jax.evaluation.estimates import Estimate
-from sbm_jax.evaluation.features import FEWEST, FeatureConfig, FeatureSpace, average
+from sbm_jax.evaluation.features import FEWEST, SETS, FeatureConfig, FeatureSpace, average
 from sbm_jax.evaluation.generation import Part, ReconstructFn, as_float
 from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_FIRST, UNCONDITIONAL
 
@@ -23,7 +23,6 @@ class Distances:
         self.modalities = list(data)
         known = [name for name in data if space and name in space.extract]
         self.judged = [name for name in known if not config.modalities or name in config.modalities]
-        self.judges_all = self.judged == known
         self.features: dict[tuple[str, str], list[np.ndarray]] = {}
 
     def _targets(self, group: str) -> tuple[str, list[str]]:
@@ -50,14 +49,19 @@ class Distances:
 
     def measured(self, reconstruct_fn: ReconstructFn | None) -> tuple[dict[str, Estimate], dict[str, str]]:
         """Return all distances, and their means over modalities."""
-        if self.space is None or not self.config.num_examples:
+        if self.space is None:
             return {}, {}
+        fid = f"{self.space.name}/{self.space.measures.get('frechet', 'frechet')}"
+        if not self.config.num_examples:
+            return {}, {fid: "not asked for: evaluation.features.num_examples is 0"}
         if "reconstruction" in self.config.sets and reconstruct_fn is not None:
             self._reconstruct(reconstruct_fn)
         metrics = {}
         not_available = {
-            f"{self.space.name}/{kind}": "no samples of it, or of a judged modality in it, were generated"
-            for kind in self.config.sets
+            f"{fid}/{kind}": "no samples of it, or of a judged modality in it, were generated"
+            if kind in self.config.sets
+            else f"{kind!r} is not in evaluation.features.sets"
+            for kind in SETS
             if not any(label.partition("/")[0] == kind for label, _ in self.features)
         }
         for (label, name), parts in self.features.items():
@@ -69,6 +73,8 @@ class Distances:
                 continue
             for measure, value in self.space.compare(name, features, self.real[name]).items():
                 metrics[f"{measure}/{label}/{name}"] = value
+        if not any(name.startswith(f"{fid}_infinity/") for name in metrics):
+            not_available[f"{fid}_infinity"] = "wants more than two samples for each feature"
         return metrics | self._averages(metrics), not_available
 
     def of_real(self, data: Mapping[str, np.ndarray]) -> dict[str, Estimate]:
@@ -83,8 +89,9 @@ class Distances:
 
     def _reconstruct(self, reconstruct_fn: ReconstructFn) -> None:
         batch = 250
-        for start in range(0, self.config.num_examples, batch):
-            end = min(start + batch, self.config.num_examples)
+        number = min(self.config.num_examples, *map(len, self.real.values()))
+        for start in range(0, number, batch):
+            end = min(start + batch, number)
             images = {name: as_float(values[start:end]) for name, values in self.real.items()}
             decoded = reconstruct_fn(images)
             for name in self.judged:
@@ -92,10 +99,10 @@ class Distances:
                 taken.append(self.space.extract[name](np.asarray(decoded[name])))
 
     def _averages(self, metrics: Mapping[str, Estimate]) -> dict[str, Estimate]:
-        """Return the means over modalities, where all are judged."""
+        """Return the means over the modalities that are judged."""
         groups: dict[str, list[str]] = {}
         for name in metrics:
             group, _, modality = name.rpartition("/")
-            if modality in self.judged and (self.judges_all or group.split("/")[2] in ("fixed_order", "to_first")):
+            if modality in self.judged:
                 groups.setdefault(group, []).append(name)
         return {group: average(metrics, names) for group, names in groups.items()}

@@ -108,19 +108,19 @@ def _root(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(features: np.ndarray, reference: Gaussian) -> dict[str, Estimate]:
-    """Return the distance and, where there are more samples than features, its extrapolation to samples without end.
+    """Return the distance and, for more than two samples for each feature, its extrapolation to samples without end.
 
     The distance of N samples is too large by about a constant over N, so that twice the distance of all less the mean
-    of those of both halves is free of it; the sampling error is to first order the same. With N below D the bias has
-    another form, and nothing is extrapolated. That of a small reference stays in any case. A 95 % interval is 1.96
-    standard errors to each side.
+    of those of both halves is free of it; the sampling error is to first order the same. Where a half has N below D the
+    bias has another form, and nothing is extrapolated. That of a small reference stays in any case. A 95 % interval is
+    1.96 standard errors to each side.
 
     Args:
       features: [N, D], in random order.
       reference: see `gaussian`.
 
     Returns:
-      ``frechet`` and, for N > D, ``frechet_infinity``.
+      ``frechet`` and, for N > 2 D, ``frechet_infinity``.
 
     Reference: M. J. Chong and D. Forsyth, "Effectively Unbiased FID", 2020, who fit a line to more sizes.
       https://arxiv.org/abs/1911.07023

@@ -81,7 +81,7 @@ def exhibits(results: Mapping[str, Any]) -> list[Exhibit]:
     systems = {name: system["metrics"] for name, system in results["systems"].items()}
     by_study = {study.name: study for study in studies(results)}
     found = [
-        _conditional(paper, systems),
+        _conditional(paper, systems, _at(results.get("config", {}), "evaluation.features.modalities") or ()),
         _unconditional(paper, systems),
         *_against_trained(systems, by_study.get("modalities")),
         *_against_observed(systems),
@@ -91,7 +91,7 @@ def exhibits(results: Mapping[str, Any]) -> list[Exhibit]:
         _cosine(paper, systems),
         _coverage(systems),
         _classifier(paper, systems),
-        *_finetuning(by_study.get("fine-tuning")),
+        *_finetuning(systems, by_study.get("fine-tuning")),
     ]
     return [_with_reason(exhibit, results) for exhibit in found]
 
@@ -102,21 +102,34 @@ def differences(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     if paper is None:
         return []
     rows = []
-    for path, published in paper.settings.items():
-        value: Any = results.get("config", {})
-        for part in path.split("."):
-            value = value.get(part) if isinstance(value, Mapping) else None
-        if value != published:
-            rows.append((path, json.dumps(value), published if isinstance(published, str) else json.dumps(published)))
-    rows.append(("size of images for FID", "28x28", "32x32, with a black border"))
-    return rows
+    for path, choice in paper.settings.items():
+        value = _at(results.get("config", {}), path)
+        if value is not None and value not in choice.values:
+            rows.append((path, json.dumps(value), choice.text))
+    return [*rows, *paper.further]
+
+
+def _at(config: Any, path: str) -> Any:
+    """Return the value at a dotted path, None where there is none."""
+    for part in path.split("."):
+        if isinstance(config, Mapping):
+            config = config.get(part)
+        elif isinstance(config, Sequence) and part.isdecimal() and int(part) < len(config):
+            config = config[int(part)]
+        else:
+            return None
+    return config
 
 
 # MARK: Exhibits
 
+PAPER_COLUMN = "paper"
+"""The heading of a column that has the paper's numbers alone."""
 
-def _conditional(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
+
+def _conditional(paper: Paper, systems: Mapping[str, summary.Metrics], judged: Sequence[str]) -> Exhibit:
     rows = []
+    absent = [row.name for name, row in paper.conditional.items() if name not in systems]
     for name in {**paper.conditional, **systems}:
         ours, published = systems.get(name, {}), paper.conditional.get(name)
         cells = (
@@ -130,7 +143,9 @@ def _conditional(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibi
         "Each modality given the rest, mean over modalities",
         ("coherence", "FID", "network evaluations"),
         tuple(rows),
+        note=f"Ours is the FID of {', '.join(judged)} only." if judged else "",
         metric="coherence/given_rest",
+        missing=f"not part of this run: {', '.join(absent)}" if absent else "",
     )
 
 
@@ -175,7 +190,8 @@ def _against_trained(systems: Mapping[str, summary.Metrics], study: Study | None
     )
     for label, title, metric, unit, convert in what:
         chart = _lines(points, metric, "modalities", unit, convert)
-        yield Exhibit(label, title, chart=chart, metric=metric, study="modalities")
+        note = "The paper times conditional samples." if label == "Figure 27" else ""
+        yield Exhibit(label, title, chart=chart, metric=metric, study="modalities", note=note)
 
 
 def _against_observed(systems: Mapping[str, summary.Metrics]) -> Iterator[Exhibit]:
@@ -209,6 +225,7 @@ def _steps(study: Study | None) -> Exhibit:
         f"{name}, {value} steps": metrics
         for value, by_system in (study.points if study else ())
         for name, metrics in by_system.items()
+        if name.startswith("sbm_vae")  # as in the paper; those of all systems could not be told apart
     }
     chart = _by_observed(systems, "coherence/fixed_order/given_{}/last", "coherence")
     title = "Guidance and steps: coherence of the last modality against observed ones"
@@ -227,21 +244,23 @@ def _beta(paper: Paper, study: Study | None) -> Exhibit:
 
 
 def _cosine(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
-    chosen = {name: metrics for name, metrics in systems.items() if "latents/cosine/given_rest" in metrics}
+    metric = "latents/cosine/given_rest"
+    chosen = {name: metrics for name, metrics in systems.items() if metric in metrics}
     rows = []
     for i, published in enumerate(paper.cosine):
-        cells = tuple(
-            Cell(metrics.get(f"latents/cosine/given_rest/m{i}"), Published(published) if name == "sbm_vae_c" else None)
-            for name, metrics in chosen.items()
-        )
+        cells = tuple(Cell(metrics.get(f"{metric}/m{i}")) for metrics in chosen.values())
         if any(cell.ours for cell in cells):
-            rows.append((f"m{i}", cells))
+            rows.append((f"m{i}", (*cells, Cell(None, Published(published)))))
+    mean = Published(round(sum(paper.cosine) / len(paper.cosine), 3))
+    if chosen:
+        rows.append(("mean", (*(Cell(metrics[metric]) for metrics in chosen.values()), Cell(None, mean))))
     return Exhibit(
         "Table 7",
         "Cosine similarity of generated with encoded latents, given the rest",
-        tuple(chosen),
+        (*chosen, PAPER_COLUMN),
         tuple(rows),
-        note="Ours is of standardised latents.",
+        note="Ours is of standardised latents, of which alignment makes some alike; the paper's is of SBM-VAE-C. Its "
+        "backgrounds are others, so that only the mean compares.",
         metric="latents/cosine/given_rest",
     )
 
@@ -263,20 +282,22 @@ def _classifier(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit
     return Exhibit("A.2", "The classifier that judges", ("accuracy",), rows, metric="classifier/accuracy")
 
 
-def _finetuning(study: Study | None) -> Iterator[Exhibit]:
-    systems = {
+def _finetuning(systems: Mapping[str, summary.Metrics], study: Study | None) -> Iterator[Exhibit]:
+    tuned = {
         f"p = {value}": metrics
         for value, by_system in (study.points if study else ())
         for metrics in by_system.values()
     }
+    if tuned and "sbm_vae" in systems:
+        tuned["not fine-tuned"] = systems["sbm_vae"]
     what = (
         ("Figure 21", "FID", "inception/fid/fixed_order/given_{}"),
         ("Figure 22", "coherence", "coherence/fixed_order/given_{}/last"),
     )
     for label, unit, pattern in what:
         title = f"Fine-tuned decoders: {unit} of the last modality"
-        note = "The paper fine-tunes another score model (NCSN), with beta 0.5."
-        yield Exhibit(label, title, chart=_by_observed(systems, pattern, unit), note=note, study="fine-tuning")
+        note = "The paper fine-tunes for 50 epochs, with another score model (NCSN) and beta 0.5."
+        yield Exhibit(label, title, chart=_by_observed(tuned, pattern, unit), note=note, study="fine-tuning")
 
 
 # MARK: Parts
@@ -312,12 +333,16 @@ def _by_observed(systems: Mapping[str, summary.Metrics], pattern: str, ylabel: s
 
 def _with_reason(exhibit: Exhibit, results: Mapping[str, Any]) -> Exhibit:
     """Return the exhibit with what is lacking of it, and why."""
-    filled = [any(row[i].ours for _, row in exhibit.rows) for i in range(len(exhibit.columns))]
+    filled = [
+        column == PAPER_COLUMN or any(row[i].ours for _, row in exhibit.rows)
+        for i, column in enumerate(exhibit.columns)
+    ]
     if exhibit.chart or (filled and all(filled)):
         return exhibit
     if any(filled):
         lacking = [column for column, there in zip(exhibit.columns, filled, strict=True) if not there]
-        return exhibit._replace(missing=f"{', '.join(lacking)}: {_reason('inception/fid', results)}")
+        reason = f"{', '.join(lacking)}: {_reason('inception/fid', results)}"
+        return exhibit._replace(missing="; ".join(filter(None, (reason, exhibit.missing))))
     if exhibit.study and exhibit.study in {variation["study"] for variation in results.get("to_come", ())}:
         return exhibit._replace(rows=(), missing="still to come in this run")
     if exhibit.study and not any(study.name == exhibit.study for study in studies(results)):
@@ -338,14 +363,25 @@ def _reason(metric: str, results: Mapping[str, Any]) -> str:
 def tables_of_studies(
     results: Mapping[str, Any], metrics: Iterable[str] = summary.STUDY_METRICS
 ) -> list[tuple[str, list[str], list[tuple[str, list[Mapping[str, Any] | None]]]]]:
-    """Return (study, columns, lines) of every study: the main metrics of each system for each value."""
+    """Return (study, columns, lines) of every study: the main metrics of each system, without and with each change."""
     tables = []
+    main = ("this run", {name: system["metrics"] for name, system in results["systems"].items()})
     for study in studies(results):
-        columns = [name for name in metrics if any(name in m for _, systems in study.points for m in systems.values())]
+        points = [main, *study.points]
+        columns = [name for name in metrics if any(name in m for _, systems in points for m in systems.values())]
         lines = [
             (f"{value}: {system}", [found.get(name) for name in columns])
-            for value, systems in study.points
+            for value, systems in points
             for system, found in systems.items()
         ]
         tables.append((study.name, columns, lines))
     return tables
+
+
+def changes_of_studies(results: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
+    """Return (value, what it changes) of the variations of every study."""
+    found: dict[str, list[tuple[str, str]]] = {}
+    for variation in results.get("variations", ()):
+        text = ", ".join(f"{path} = {json.dumps(value)}" for path, value in variation["changes"].items())
+        found.setdefault(variation["study"], []).append((variation["value"], text))
+    return found

@@ -142,12 +142,11 @@ def _curves(
         axes = figure.subplots()
         style(axes, theme, xlabel, ylabel)
         for index, (name, metrics) in enumerate(systems.items()):
-            color, marker = theme.series[index % len(theme.series)], MARKERS[index % len(MARKERS)]
+            own = _look(theme, index)
             for pattern, line, meaning in kinds:
                 x, y, spread = _series(metrics, pattern, sizes)
                 title = meaning if len(systems) == 1 else name if line == "-" else ""
-                look = {"color": color, "linestyle": line, "marker": marker, "ms": 5, "capsize": 3}
-                axes.errorbar(x, y, spread, label=plain_text(title) or None, **look)
+                axes.errorbar(x, y, spread, label=plain_text(title) or None, linestyle=line, **own)
             x, _, _ = _series(metrics, kinds[0][0], sizes)
             chances = [summary.chance(kinds[0][0].format(size), metrics) for size in x]
             if index == 0 and None not in chances:
@@ -160,6 +159,13 @@ def _curves(
     return draw(paint, 5.2, 3.5)
 
 
+def _look(theme: Theme, index: int) -> dict[str, Any]:
+    """Return how a series is drawn: colours and markers repeat, with open markers the second time."""
+    color, marker = theme.series[index % len(theme.series)], MARKERS[index % len(MARKERS)]
+    filled = (index // len(theme.series)) % 2 == 0
+    return {"color": color, "marker": marker, "ms": 5, "capsize": 3, "mfc": color if filled else "none"}
+
+
 def lines(series: Mapping[str, Sequence[tuple[float, float, float]]], xlabel: str, ylabel: str) -> Chart | None:
     """Return a chart of (x, y, spread) of each series, or None when there is none."""
     if not series:
@@ -169,10 +175,8 @@ def lines(series: Mapping[str, Sequence[tuple[float, float, float]]], xlabel: st
         axes = figure.subplots()
         style(axes, theme, xlabel, ylabel)
         for index, (name, points) in enumerate(series.items()):
-            color, marker = theme.series[index % len(theme.series)], MARKERS[index % len(MARKERS)]
             x, y, spread = zip(*points, strict=True)
-            look = {"color": color, "marker": marker, "ms": 5, "capsize": 3}
-            axes.errorbar(x, y, spread, label=plain_text(name), **look)
+            axes.errorbar(x, y, spread, label=plain_text(name), **_look(theme, index))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         legend(axes, theme)
 

@@ -119,11 +119,12 @@ def render(
         exhibits=exhibits.exhibits(results),
         differences=exhibits.differences(results),
         studies=exhibits.tables_of_studies(results),
+        changes=exhibits.changes_of_studies(results),
         to_come=results.get("to_come") or [],
         real=[(summary.label(name), name, value) for name, value in sorted(real.items())],
         headlines=list(headlines(metrics)),
         sections=list(sections(metrics)),
-        missing={name: grouped_reasons(system.get("not_available", {})) for name, system in systems.items()},
+        missing={name: grouped_reasons(reasons) for name, reasons in not_available(results).items()},
         curves={
             "conditional": charts.conditional_curve(metrics),
             "agreement": charts.agreement_curve(metrics),
@@ -166,6 +167,15 @@ def sections(systems: Mapping[str, summary.Metrics]) -> Iterator[tuple[str, str,
             rows.append(Row(summary.label(name), name, cells, chance))
         if rows:
             yield title, meaning, rows
+
+
+def not_available(results: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
+    """Return the reasons of each system, those of variations among them, by how it is called."""
+    found = {name: system.get("not_available", {}) for name, system in results["systems"].items()}
+    for variation in results.get("variations", ()):
+        for name, system in variation["systems"].items():
+            found[f"{variation['study']} = {variation['value']}: {name}"] = system.get("not_available", {})
+    return found
 
 
 def grouped_reasons(not_available: Mapping[str, str]) -> dict[str, list[str]]:

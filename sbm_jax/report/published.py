@@ -1,5 +1,6 @@
 """Published numbers, to be set beside ours. Curves of figures are not printed as numbers anywhere, and not guessed."""
 
+import json
 from typing import Any, NamedTuple
 
 
@@ -18,6 +19,22 @@ class ConditionalRow(NamedTuple):
     fid: Published
 
 
+class Choice(NamedTuple):
+    """A choice of a paper.
+
+    Attributes:
+      text: how it is shown.
+      values: the values of our field that mean the same.
+    """
+
+    text: str
+    values: tuple = ()
+
+
+def _same(value: Any) -> Choice:
+    return Choice(json.dumps(value), (value,))
+
+
 class Paper(NamedTuple):
     """The numbers of a paper.
 
@@ -28,7 +45,8 @@ class Paper(NamedTuple):
       beta: Table 6, coherence and FID by the weight of the KL divergence; two modalities.
       cosine: Table 7, by modality.
       classifier: accuracy of its classifier on test data (A.2).
-      settings: its choices, by the field of our config, as they are shown.
+      settings: its choices, by the field of our config; a number in a path is an index.
+      further: (what, ours, the paper's) of what no field of the config says.
     """
 
     title: str
@@ -37,7 +55,8 @@ class Paper(NamedTuple):
     beta: dict[str, tuple[Published, Published]]
     cosine: tuple[float, ...]
     classifier: Published
-    settings: dict[str, Any]
+    settings: dict[str, Choice]
+    further: tuple[tuple[str, str, str], ...]
 
 
 def _row(name: str, coherence: float, coherence_std: float, fid: float, fid_std: float) -> ConditionalRow:
@@ -68,24 +87,43 @@ SBM = Paper(
     cosine=(0.157, 0.164, 0.165, 0.180, 0.187, 0.229, 0.078, 0.107, 0.183, 0.192),
     classifier=Published(0.987),
     settings={
-        "data.polymnist.num_modalities": 10,
-        "data.polymnist.backgrounds": "ten photographs of its own",
-        "autoencoder.beta": 0.1,
-        "autoencoder.network.widths": [64, 128, 256],
-        "autoencoder.training.num_steps": "200 epochs",
-        "score.network.name": "unet",
-        "score.network.width": "128; 64 below six modalities",
-        "score.probability_none": 1.0,
-        "score.sde.beta_max": 5.0,
-        "score.training.num_steps": "500 epochs",
-        "sampler.solver": "predictor_corrector",
-        "sampler.num_steps": 100,
-        "sampler.conditioning": "clean",
-        "evaluation.num_examples": 10_000,
-        "evaluation.num_unconditional": 10_000,
-        "evaluation.features.num_examples": 10_000,
-        "evaluation.features.modalities": [],
+        "data.polymnist.num_modalities": _same(10),
+        "data.polymnist.backgrounds": Choice("ten photographs of its own"),
+        "modalities.0.kind": _same("residual_conv"),
+        "modalities.0.latent_size": _same(64),
+        "autoencoder.beta": _same(0.1),
+        "autoencoder.alignment": _same(0.0),
+        "autoencoder.network.widths": _same([64, 128, 256]),
+        "autoencoder.training.num_steps": Choice("200 epochs (RAE: 100)", (39_062,)),
+        "autoencoder.training.optimizer.schedule": Choice("lower on plateaus"),
+        "autoencoder.training.optimizer.ema_decay": _same(0.0),
+        "score.network.name": _same("unet"),
+        "score.network.width": Choice("128; 64 below six modalities", (64, 128)),
+        "score.prediction": _same("score"),
+        "score.weighting": _same("noise"),
+        "score.probability_none": _same(1.0),
+        "score.sde.beta_min": Choice("0.1; 1 below ten modalities", (0.1, 1.0)),
+        "score.sde.beta_max": _same(5.0),
+        "score.training.num_steps": Choice("500 epochs", (97_656,)),
+        "energy.pairs": _same("random"),
+        "energy.probability_clean": _same(0.0),
+        "energy.strength": Choice("1000 on the gradient of a batch mean: 3.9 for a sample", (3.9,)),
+        "contrastive.strength": Choice("the embedding only", (0.0,)),
+        "sampler.solver": _same("predictor_corrector"),
+        "sampler.num_steps": _same(100),
+        "sampler.conditioning": _same("clean"),
+        "evaluation.num_examples": _same(10_000),
+        "evaluation.num_unconditional": _same(10_000),
+        "evaluation.features.num_examples": _same(10_000),
+        "evaluation.features.num_real": Choice("10000", (0, 10_000)),
+        "evaluation.features.modalities": Choice("all", ([],)),
     },
+    further=(
+        ("normalisation in autoencoders", "GroupNorm", "BatchNorm"),
+        ("latents that the score model sees", "standardised", "as they are"),
+        ("size of images for FID", "28x28", "32x32, with a black border"),
+        ("± of a coherence", "over samplings with other seeds", "over runs"),
+    ),
 )
 
 PAPERS = {"sbm": SBM}

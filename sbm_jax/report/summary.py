@@ -135,6 +135,7 @@ LABELS = (
     (r"diversity/given_1", "one given"),
     (r"latents/cosine/given_rest", "every modality given the rest, mean"),
     (r"latents/cosine/given_rest/(.+)", "{} given the rest"),
+    (r"(?:inception|classifier_features)/(.+)", "{}"),
     (r"coverage/min", "rarest digit"),
     (r"coverage/digit_(\d+)", "digit {}"),
     (r"classifier/accuracy", "real data, all modalities"),

@@ -220,8 +220,8 @@ class LatentSpace:
     ) -> tuple[Array, Array]:
         """Return the contrastive losses of latents and of reconstructions, scalars.
 
-        The first asks the encoders for what modalities share, the second asks the decoders to show it: encoded again,
-        by encoders that do not learn from it, a reconstruction must find the latents of the other modalities.
+        The first asks the encoders for what modalities share, the second asks that it be shown: encoded again, with
+        weights that are held fixed there, a reconstruction must find the latents of the other modalities.
         """
         aligned, log_scale = self._aligned(latents), jnp.log(ALIGNMENT_INVERSE_TEMPERATURE)
         shown = self.autoencoders.expected(outputs)

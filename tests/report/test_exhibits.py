@@ -4,8 +4,11 @@ import re
 
 import pytest
 
+from sbm_jax.config import plain
 from sbm_jax.errors import SbmError
+from sbm_jax.experiment import parse_config
 from sbm_jax.report import exhibits, html
+from tests.test_configs import load_config
 
 TEN = range(10)
 
@@ -41,7 +44,12 @@ def results(**changes):
         "systems": {"sbm_vae": {"metrics": metrics()}, "sbm_vae_c": {"metrics": metrics()}},
         "config": {"autoencoder": {"beta": 0.4}, "sampler": {"num_steps": 100}},
         "variations": [
-            {"study": "beta", "value": "0.5", "changes": {}, "systems": {"sbm_vae": {"metrics": metrics()}}},
+            {
+                "study": "beta",
+                "value": "0.5",
+                "changes": {"autoencoder.beta": 0.5},
+                "systems": {"sbm_vae": {"metrics": metrics(), "not_available": {"inception/fid": "too few"}}},
+            },
             {"study": "modalities", "value": "4", "changes": {}, "systems": {"sbm_vae": {"metrics": metrics()}}},
         ],
         **changes,
@@ -63,7 +71,10 @@ def test_ours_stand_beside_the_published_numbers():
     assert [(cell.ours["value"], cell.paper.value) for cell in cells] == [(1 - 9 / 40, 0.71), (1 - 8 / 40, 0.925)]
     ((_, beta),) = by_label()["Table 6"].rows
     assert [cell.paper.value for cell in beta] == [0.780, 102.85]
-    assert len(by_label()["Table 7"].rows) == 10
+    cosines = dict(by_label()["Table 7"].rows)
+    assert len(cosines) == 11
+    assert cosines["mean"][-1].paper.value == 0.164
+    assert cosines["mean"][0].ours["value"] == 0.2
 
 
 def test_figures_are_drawn_and_missing_ones_are_listed():
@@ -78,7 +89,8 @@ def test_figures_are_drawn_and_missing_ones_are_listed():
     waiting = by_label(to_come=[{"study": "steps"}])
     assert waiting["Figure 11"].missing == "still to come in this run"
     assert waiting["Figure 21"].missing == "the study 'fine-tuning' is not part of this run"
-    assert not found["Table 5"].missing
+    assert found["Table 5"].missing.startswith("not part of this run: MVAE,")
+    assert "SBM-VAE," not in found["Table 5"].missing
 
 
 def test_what_lacks_a_part_says_so():
@@ -88,7 +100,7 @@ def test_what_lacks_a_part_says_so():
         system["not_available"] = {"inception/fid": "no weights"}
     found = by_label(systems=systems)
     assert found["Table 5"].rows
-    assert found["Table 5"].missing == "FID: no weights"
+    assert found["Table 5"].missing.startswith("FID: no weights; not part of this run: ")
     assert found["Figure 8"].missing == "no weights"
     assert found["Figure 20"].missing
 
@@ -100,6 +112,29 @@ def test_differences_from_the_paper_are_named():
     assert "size of images for FID" in rows
 
 
+def test_a_run_with_the_papers_choices_differs_only_in_what_can_not_be_the_same():
+    config = plain(parse_config(load_config("polymnist.py:paper")))
+    rows = {field for field, _, _ in exhibits.differences(results(config=config))}
+    assert {field for field in rows if "." in field} == {
+        "data.polymnist.backgrounds",
+        "autoencoder.training.optimizer.schedule",
+        "autoencoder.training.optimizer.ema_decay",
+    }
+
+
+def test_studies_stand_beside_the_main_run():
+    ((study, columns, lines), _) = exhibits.tables_of_studies(results())
+    assert study == "beta"
+    assert [name for name, _ in lines] == ["this run: sbm_vae", "this run: sbm_vae_c", "0.5: sbm_vae"]
+    assert dict(zip(columns, lines[0][1], strict=True))["coherence/given_rest"]["value"] == 0.951
+
+
+def test_which_modalities_are_judged_is_said():
+    config = {"evaluation": {"features": {"modalities": ["m4"]}}}
+    assert by_label(config=config)["Table 5"].note == "Ours is the FID of m4 only."
+    assert not by_label()["Table 5"].note
+
+
 def test_the_page_shows_them():
     page = html.render(results(to_come=[{"study": "steps", "value": "5"}]), {}, {})
     text = " ".join(re.sub("<[^>]*>", " ", page).split())
@@ -109,6 +144,9 @@ def test_the_page_shows_them():
     assert "NCSN" not in text  # that figure is missing
     assert "Missing here" in text
     assert "steps = 5" in text
+    assert "0.5: autoencoder.beta = 0.5" in text
+    assert "beta = 0.5: sbm_vae" in text
+    assert "too few" in text
 
 
 def test_without_a_paper_there_is_nothing():
