@@ -100,7 +100,7 @@ def mvae_terms(
     log_variance: Array,
     decoding: Decoding,
     noise: Array,
-    subsets: np.ndarray,
+    subsets: Array | np.ndarray,
     beta: Array | float,
     present: Array | None = None,
     unimodal_prior: bool = True,
@@ -127,7 +127,7 @@ def mvae_terms(
     total = BoundTerms(jnp.zeros(len(mean), mean.dtype), jnp.zeros(len(mean), mean.dtype))
     for subset, eps in zip(subsets, noise, strict=True):
         members = present & subset[None]
-        prior = bool(unimodal_prior or subset.sum() > 1)
+        prior = unimodal_prior | (subset.sum() > 1)
         joint_mean, joint_log_variance = product_of_experts(mean, log_variance, members, prior=prior)
         z = joint_mean + jnp.exp(0.5 * joint_log_variance) * eps
         kept = members.any(axis=1)
@@ -192,6 +192,7 @@ def mopoe_terms(
     row_subset: Array,
     beta: Array | float,
     present: Array | None = None,
+    subsets: np.ndarray | None = None,
     chunk: int = 64,
 ) -> BoundTerms:
     """Return the terms of MoPoE: a latent from one subset's product for each row, divergences of all 2^M - 1.
@@ -200,21 +201,24 @@ def mopoe_terms(
     prior is an expert of the full set only. Precisions of all subsets are one product with the matrix of members, in
     chunks that are computed again for the gradient: 1,023 subsets of ten modalities do not lie in memory.
 
+    With the subsets of one modality alone it is the mixture of Gaussian experts of the SBM paper's MMVAE.
+
     Args:
       mean: of the experts [B, M, D].
       log_variance: of the experts [B, M, D].
       decoding: see `Decoding`.
       noise: standard normal [B, D].
-      row_subset: int [B], the row of `all_subsets` that each row is decoded from.
+      row_subset: int [B], the row of `subsets` that each row is decoded from.
       beta: weight of the divergences.
       present: bool [B, M]; None where nothing is missing.
+      subsets: bool [S, M]; None for `all_subsets`.
       chunk: subsets at a time.
 
     Reference: T. Sutter, I. Daunhawer and J. Vogt, "Generalized Multimodal ELBO", 2021.
       https://arxiv.org/abs/2105.02470
     """
     batch, num_modalities, _ = mean.shape
-    subsets = all_subsets(num_modalities)
+    subsets = all_subsets(num_modalities) if subsets is None else subsets
     missing = present is not None
     present = jnp.ones((batch, num_modalities), bool) if present is None else present
     full = jnp.asarray(subsets.all(axis=1))
@@ -223,16 +227,16 @@ def mopoe_terms(
     z = row_mean + jnp.exp(0.5 * row_log_variance) * noise
     likelihood = _sum_present(decoding.log_likelihood(z), present)
     # A probability in float32 whatever the rest is in, as in MultiVae, with which float64 losses then agree to 1e-9.
-    number = jnp.float32(2.0) ** present.sum(axis=1) - 1.0
+    number = subsets_at_hand(subsets, present).sum(axis=1).astype(jnp.float32)
     weight = (1.0 / jnp.maximum(number, 1.0)).astype(mean.dtype) if missing else 1.0 / len(subsets)
     divergence = weight * _subset_kl(mean, log_variance, subsets, present, chunk)
     return BoundTerms(-likelihood, beta * divergence)
 
 
-def subsets_at_hand(num_modalities: int, present: Array) -> Array:
-    """Return bool [B, 2^M - 1]: the subsets all of whose modalities a row has."""
-    subsets = jnp.asarray(all_subsets(num_modalities))
-    return ~(subsets[None] & ~present[:, None]).any(axis=-1)
+def subsets_at_hand(subsets: np.ndarray, present: Array) -> Array:
+    """Return bool [B, S]: the subsets, bool [S, M], all of whose modalities a row has, bool [B, M]."""
+    lacking = (~present).astype(jnp.float32) @ jnp.asarray(subsets, jnp.float32).T
+    return lacking == 0
 
 
 def _subset_kl(mean: Array, log_variance: Array, subsets: np.ndarray, present: Array, chunk: int) -> Array:
