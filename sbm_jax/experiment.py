@@ -21,6 +21,7 @@ from sbm_jax.judges import Judges, feature_space, read_weights, weights_path
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import write_atomically
 from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
+from sbm_jax.systems.joint_posterior import JointPosterior, JointPosteriorConfig
 from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
 from sbm_jax.systems.sbm_contrastive import ContrastiveConfig, SbmContrastive
 from sbm_jax.systems.sbm_energy import EnergyConfig, SbmEnergy
@@ -76,6 +77,7 @@ class ExperimentConfig:
       contrastive: the encoders of the ``_t`` systems; None without them.
       marginal: the guidance of the ``_m`` systems.
       finetuning: of the decoders of the ``_f`` systems; None without them.
+      joint_posterior: the multimodal variational autoencoders; None without them.
       classifier: the judge of coherence; None for data without labels.
       sampler: see `sampling.SamplerOptions`.
       evaluation: see `evaluation.EvaluationConfig`.
@@ -96,6 +98,7 @@ class ExperimentConfig:
     contrastive: ContrastiveConfig | None = None
     marginal: MarginalConfig = MarginalConfig()
     finetuning: FinetuningConfig | None = None
+    joint_posterior: JointPosteriorConfig | None = None
     classifier: ClassifierConfig | None = None
     seed: int = 0
     variations: tuple[Variation, ...] = ()
@@ -152,10 +155,21 @@ def _sbm(name: str) -> Callable[[ExperimentConfig], System]:
     return make
 
 
+def _joint_posterior(name: str) -> Callable[[ExperimentConfig], System]:
+    """Return what makes a variational autoencoder with one latent for all modalities."""
+
+    def make(config: ExperimentConfig) -> System:
+        if config.joint_posterior is None:
+            raise SbmError(f"system {name!r} needs config.joint_posterior, the config of its autoencoders.")
+        return JointPosterior(name, config.joint_modalities, config.joint_posterior, config.seed)
+
+    return make
+
+
 SYSTEMS: dict[str, Callable[[ExperimentConfig], System]] = {
     name: _sbm(name)
     for name in (f"sbm_{kind}{guidance}" for guidance in ("", "_c", "_t", "_m", "_f") for kind in ("vae", "rae"))
-}
+} | {name: _joint_posterior(name) for name in ("mvae", "mmvae", "mopoe", "mvtcae")}
 
 
 def parse_config(values: Mapping[str, Any]) -> ExperimentConfig:

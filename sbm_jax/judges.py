@@ -96,7 +96,8 @@ class Judges:
         config: EvaluationConfig,
         strength: float | None,
     ) -> Evaluation:
-        reconstruct, encode = jax.jit(system.reconstruct), jax.jit(system.encode)
+        reconstruct = jax.jit(system.reconstruct)
+        encode = jax.jit(system.encode) if hasattr(system, "encode") else None
         return evaluate(
             functools.partial(make_generate(system, products, sampler), strength=strength),
             self.dataset.test,
@@ -106,7 +107,7 @@ class Judges:
             classifier_fn=self.classifiers and self.classifiers.predict_fn(self.classifier_params),
             num_classes=self.dataset.num_classes,
             reconstruct_fn=lambda batch: reconstruct(products, batch),
-            encode_fn=lambda batch: encode(products, batch),
+            encode_fn=encode and (lambda batch: encode(products, batch)),
             space=self.space,
             progress=lambda total: progress_bar(f"evaluate {system.name}", total, "batches"),
         )

@@ -3,7 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sbm_jax.distributions import LIKELIHOODS, standard_normal_kl
+from sbm_jax.distributions import LIKELIHOODS, POSTERIORS, gaussian_kl, product_of_experts, standard_normal_kl
 
 
 @pytest.mark.parametrize("name", ["gaussian", "laplace"])
@@ -40,3 +40,63 @@ def test_kl_matches_monte_carlo():
         for d in range(2)
     ]
     np.testing.assert_allclose(standard_normal_kl(mean, log_variance)[0], sum(r.mean() for r in ratio), rtol=1e-2)
+
+
+def test_kl_to_a_standard_normal_is_the_case_of_the_general_one():
+    mean, log_variance, other = jax.random.normal(jax.random.key(0), (3, 4, 5))
+    np.testing.assert_allclose(
+        gaussian_kl(mean, log_variance, jnp.zeros((4, 5)), jnp.zeros((4, 5))),
+        standard_normal_kl(mean, log_variance),
+        rtol=1e-5,
+    )
+    np.testing.assert_allclose(gaussian_kl(mean, other, mean, other), np.zeros(4), atol=1e-6)
+    variance, prior = np.exp(np.asarray(log_variance, np.float64)), np.exp(np.asarray(other, np.float64))
+    expected = 0.5 * (np.log(prior / variance) + (variance + np.asarray(mean) ** 2) / prior - 1).sum(axis=1)
+    np.testing.assert_allclose(gaussian_kl(mean, log_variance, jnp.zeros((4, 5)), other), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prior", [False, True])
+def test_a_product_of_experts_is_the_normalised_product_of_their_densities(prior):
+    mean, log_variance = np.array([0.4, -1.0, 7.0]), np.array([0.2, -0.5, 0.0])
+    z = np.linspace(-8, 8, 20_001)
+    density = np.exp(-0.5 * z**2) if prior else np.ones_like(z)
+    for m in range(2):  # the third is no member
+        density = density * np.exp(-0.5 * (z - mean[m]) ** 2 / np.exp(log_variance[m]))
+    density /= np.trapezoid(density, z)
+    expected = np.trapezoid(z * density, z)
+    spread = np.trapezoid((z - expected) ** 2 * density, z)
+    found, found_log = product_of_experts(
+        jnp.array(mean)[:, None], jnp.array(log_variance)[:, None], jnp.array([True, True, False]), prior=prior
+    )
+    np.testing.assert_allclose(found, [expected], rtol=1e-5)
+    np.testing.assert_allclose(np.exp(found_log), [spread], rtol=1e-5)
+
+
+def test_a_product_of_no_expert_is_the_prior():
+    mean, log_variance = product_of_experts(jnp.ones((3, 2)), jnp.ones((3, 2)), jnp.zeros(3, bool))
+    np.testing.assert_allclose(mean, np.zeros(2), atol=1e-7)
+    np.testing.assert_allclose(log_variance, np.zeros(2), atol=1e-7)
+
+
+@pytest.mark.parametrize("name", POSTERIORS)
+def test_posteriors_draw_from_their_densities(name):
+    family = POSTERIORS[name]
+    raw = jnp.array([0.3, -0.8])
+    scale, mean = family.scale(raw), jnp.array([1.0, -2.0])
+    shape = (200_000, 2)
+    if family.noise == "uniform":
+        noise = jax.random.uniform(jax.random.key(0), shape, minval=-1.0 + 1e-6, maxval=1.0)
+    else:
+        noise = jax.random.normal(jax.random.key(0), shape)
+    z = np.asarray(family.sample(mean[None], scale[None], noise))
+    grid = np.linspace(-30, 30, 60_001)[:, None]
+    density = np.exp(family.log_prob(jnp.asarray(grid), mean[None], scale[None]))
+    np.testing.assert_allclose(np.trapezoid(density, grid, axis=0), np.ones(2), rtol=1e-3)
+    for moment in (1, 2):
+        expected = np.trapezoid(grid**moment * density, grid, axis=0)
+        np.testing.assert_allclose((z**moment).mean(axis=0), expected, rtol=0.03)
+
+
+def test_softmax_scales_have_mean_one():
+    scale = POSTERIORS["laplace_with_softmax"].scale(jax.random.normal(jax.random.key(0), (3, 8)))
+    np.testing.assert_allclose(scale.mean(axis=-1), np.ones(3), rtol=1e-4)

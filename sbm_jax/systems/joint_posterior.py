@@ -102,16 +102,16 @@ class JointPosteriorConfig:
             raise unknown("variant (config.joint_posterior.variant)", self.variant, VARIANTS)
         if self.likelihood not in ("", "gaussian", "laplace"):
             raise unknown("likelihood (config.joint_posterior)", self.likelihood, ("gaussian", "laplace"))
+        known = [field.name for field in dataclasses.fields(Settings)]
         for method, changes in self.settings.items():
-            self.of(method)
+            if method not in VARIANTS[self.variant]:
+                raise unknown("method (config.joint_posterior.settings)", method, VARIANTS[self.variant])
             for name in changes:
-                if name not in {field.name for field in dataclasses.fields(Settings)}:
-                    raise unknown(f"setting of {method}", name, [f.name for f in dataclasses.fields(Settings)])
+                if name not in known:
+                    raise unknown(f"setting of {method}:", name, known)
 
     def of(self, method: str) -> Settings:
         """Return the settings of a method."""
-        if method not in VARIANTS[self.variant]:
-            raise unknown("method (config.joint_posterior.settings)", method, VARIANTS[self.variant])
         return dataclasses.replace(VARIANTS[self.variant][method], **self.settings.get(method, {}))
 
 

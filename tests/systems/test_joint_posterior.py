@@ -1,0 +1,161 @@
+"""MVAE, MMVAE, MoPoE and MVTCAE on tiny data: every variant trains, and conditions on what it is given."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sbm_jax.errors import SbmError
+from sbm_jax.losses.multimodal import BoundTerms
+from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
+from sbm_jax.sampling import SamplerOptions
+from sbm_jax.systems.joint_posterior import VARIANTS, JointPosterior, JointPosteriorConfig, _random_subsets
+from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
+
+MODALITIES = (
+    Modality("image", (4, 4, 1), 3, "mlp"),
+    Modality("words", (6,), 3, "mlp", "categorical"),
+    Modality("level", (2,), 3, "mlp", "laplace"),
+)
+CASES = [(method, variant) for variant, methods in VARIANTS.items() for method in methods]
+
+
+def _split(num_rows, seed):
+    rng = np.random.default_rng(seed)
+    data = {
+        "image": rng.integers(0, 256, (num_rows, 4, 4, 1), dtype=np.uint8),
+        "words": np.eye(6, dtype=np.float32)[rng.integers(0, 6, num_rows)],
+        "level": rng.normal(size=(num_rows, 2)).astype(np.float32),
+    }
+    return Split(data, None)
+
+
+DATASET = Dataset(_split(10, 0), _split(4, 1), _split(5, 2), None, {})
+
+
+def _float(split):
+    return {
+        name: jnp.asarray(v / (255.0 if v.dtype == np.uint8 else 1.0), jnp.float32) for name, v in split.data.items()
+    }
+
+
+@functools.cache
+def _system(method, variant):
+    settings = {"mmvae": {"num_samples": 3}} if variant == "original" else {}
+    config = JointPosteriorConfig(
+        TrainingConfig(2, 4), AutoencoderNetworkConfig((16,)), latent_size=4, variant=variant, settings=settings
+    )
+    return JointPosterior(method, MODALITIES, config)
+
+
+@functools.cache
+def _params(method, variant):
+    return _system(method, variant)._init(jax.random.key(0))
+
+
+@pytest.fixture(params=CASES, ids="-".join)
+def case(request):
+    return _system(*request.param), _params(*request.param)
+
+
+def _loss(system, params, data, present=None, key=0):
+    terms = system.terms(params, jax.random.key(key), data, present)
+    return terms.loss if isinstance(terms, BoundTerms) else terms
+
+
+def test_the_loss_falls(case):
+    system, params = case
+    data = _float(DATASET.train)
+
+    @jax.jit
+    def step(params):
+        value, gradient = jax.value_and_grad(lambda p: _loss(system, p, data).mean())(params)
+        return value, jax.tree.map(lambda p, g: p - 1e-3 * g, params, gradient)
+
+    first, params = step(params)
+    for _ in range(20):
+        last, params = step(params)
+    assert np.isfinite(last)
+    assert last < first
+
+
+def test_what_is_missing_does_not_matter(case):
+    """Neither the loss of a row, nor any gradient, depends on the data of modalities that it lacks."""
+    system, params = case
+    data = _float(DATASET.train)
+    present = jnp.array([[True, True, True], [True, False, True], [False, True, False]] * 3 + [[True, True, False]])
+    other = {**data, "words": jnp.where(present[:, 1:2], data["words"], 0.25)}
+    run = jax.jit(jax.value_and_grad(lambda p, d: _loss(system, p, d, present).mean()))
+    first, second = run(params, data), run(params, other)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), first, second)
+
+
+def test_given_all_is_the_case_without_a_mask(case):
+    system, params = case
+    data = _float(DATASET.train)
+    np.testing.assert_allclose(
+        _loss(system, params, data, jnp.ones((10, 3), bool)), _loss(system, params, data), rtol=1e-5
+    )
+
+
+def test_observed_comes_back_and_hidden_does_not_matter(case):
+    system, params = case
+    data, products = _float(DATASET.test), {system.name: params}
+    observed = np.array([[True, False, True], [False, True, False], [False] * 3, [True] * 3, [True, True, False]])
+    generate = jax.jit(lambda data: system.generate(products, jax.random.key(1), data, observed, SamplerOptions(), 2))
+    first = generate(data)
+    hidden = {
+        m.name: jnp.where(observed[:, i].reshape(5, *[1] * len(m.shape)), data[m.name], 0.5)
+        for i, m in enumerate(MODALITIES)
+    }
+    second = generate(hidden)
+    for i, modality in enumerate(MODALITIES):
+        samples = np.asarray(first.data[modality.name])
+        assert samples.shape == (5, 2, *modality.shape)
+        given = np.repeat(np.asarray(data[modality.name])[:, None], 2, axis=1)
+        np.testing.assert_array_equal(samples[observed[:, i]], given[observed[:, i]])
+        np.testing.assert_allclose(samples, second.data[modality.name], rtol=1e-5, atol=1e-6)
+    assert not np.allclose(first.data["image"][1, 0], first.data["image"][1, 1])
+    assert int(first.info["diverged"]) == 0
+
+
+def test_nothing_given_needs_no_data(case):
+    system, params = case
+    result = system.generate({system.name: params}, jax.random.key(0), {}, jnp.zeros((2, 3), bool), SamplerOptions())
+    np.testing.assert_allclose(result.data["words"].sum(axis=-1), 1.0, rtol=1e-5)
+
+
+def test_a_mixture_takes_one_of_its_experts_for_each_sample():
+    """With sharp experts at 0, 10 and 20, samples given the first two lie near 0 or 10, and are as many."""
+    system = _system("mmvae", "sbm_paper")
+    mean = jnp.broadcast_to(jnp.array([0.0, 10.0, 20.0])[None, :, None], (1, 3, 4))
+    fixed = lambda params, data: (mean, jnp.full_like(mean, -12.0))  # noqa: E731
+    system = dataclasses.replace(system)
+    object.__setattr__(system, "_experts", fixed)
+    data = {name: values[:1] for name, values in _float(DATASET.test).items()}
+    z = system._sample(_params("mmvae", "sbm_paper"), jax.random.key(0), data, jnp.array([[True, True, False]]), 2000)
+    nearest = np.round(np.asarray(z)[0] / 10)
+    assert set(np.unique(nearest)) == {0.0, 1.0}
+    assert nearest[:, 0].mean() == pytest.approx(0.5, abs=0.05)
+
+
+def test_random_subsets_have_sizes_from_two_to_all_but_one():
+    sizes = np.asarray(_random_subsets(jax.random.key(0), 3000, 5)).sum(axis=1)
+    assert set(np.unique(sizes)) == {2, 3, 4}
+    assert np.bincount(sizes)[2:].min() > 900
+    assert _random_subsets(jax.random.key(0), 3, 2).shape == (0, 2)
+
+
+def test_what_does_not_exist_is_refused():
+    with pytest.raises(SbmError, match="variant"):
+        JointPosteriorConfig(TrainingConfig(2, 4), variant="sbm")
+    with pytest.raises(SbmError, match="Did you mean 'beta'"):
+        JointPosteriorConfig(TrainingConfig(2, 4), settings={"mvae": {"bta": 1.0}})
+    with pytest.raises(SbmError, match="unknown method"):
+        JointPosteriorConfig(TrainingConfig(2, 4), settings={"mvea": {}})
+    system = _system("mvae", "original")
+    with pytest.raises(SbmError, match="no guidance"):
+        system.generate({}, jax.random.key(0), {}, jnp.zeros((2, 3), bool), SamplerOptions(), strength=1.0)
