@@ -174,6 +174,17 @@ def _base() -> ConfigDict:
     config.finetuning = ConfigDict(
         {"probability_drop": 0.5, "training": _training(10 * NUM_TRAIN // BATCH, 1e-4, every=1000)}
     )
+    config.joint_posterior = ConfigDict(
+        {
+            "latent_size": 512,
+            "variant": "original",
+            "likelihood": "laplace",
+            "scale": 0.75,
+            "settings": {},
+            "network": {"widths": (64, 128, 256), "dtype": "bfloat16"},
+            "training": _training(300 * NUM_TRAIN // BATCH, 1e-3, every=2000),
+        }
+    )
     config.joint = ()
     config.variations = ()
     config.published = "sbm"
@@ -292,6 +303,7 @@ def _on_cpu(config: ConfigDict) -> bool:
 def _paper(config: ConfigDict) -> None:
     config.systems = tuple(name for name in config.systems if not name.endswith("_m"))
     config.autoencoder.alignment = 0.0
+    config.joint_posterior.update(variant="sbm_paper", likelihood="", latent_size=64 * len(config.modalities))
     config.update_from_flattened_dict(_paper_changes(config, same_compute=_on_cpu(config)))
 
 
@@ -348,13 +360,15 @@ def _cpu(config: ConfigDict) -> None:
         config.score.training.optimizer.learning_rate = 1.5e-3
     config.score.training.update(num_steps=8000, batch_size=128, steps_per_dispatch=50, checkpoint_every=1000)
     config.energy.training.update(num_steps=10_000)
+    config.joint_posterior.network = ConfigDict({"widths": (64,), "dtype": "float32"})
+    config.joint_posterior.training.update(num_steps=4000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
     config.contrastive.network = ConfigDict({"widths": (64, 64), "dtype": "float32"})
     config.contrastive.training.update(num_steps=2000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
     config.classifier.training.update(num_steps=5000, batch_size=128, steps_per_dispatch=1, validate_every=500)
     config.finetuning.training.update(num_steps=500, batch_size=64, steps_per_dispatch=1)
     config.evaluation.update(num_examples=1000, num_unconditional=1000, batch_size=250)
     config.evaluation.features.update(num_examples=1000, num_real=1000, modalities=(config.modalities[-1]["name"],))
-    config.evaluation.features.sets = ("given_rest", "unconditional")
+    config.evaluation.features.sets = ("given_rest",)  # Inception takes a minute for 400 images
 
 
 def _smoke(config: ConfigDict) -> None:
@@ -369,7 +383,8 @@ def _smoke(config: ConfigDict) -> None:
         config.score.network.update(width=64, depth=2)
     config.energy.training.update(num_steps=100, steps_per_dispatch=25, checkpoint_every=50, validate_every=50)
     config.contrastive.training.update(num_steps=30, checkpoint_every=30, validate_every=30)
-    for stage in (config.energy, config.contrastive):
+    config.joint_posterior.training.update(num_steps=30, checkpoint_every=30, validate_every=30)
+    for stage in (config.energy, config.contrastive, config.joint_posterior):
         stage.training.optimizer.warmup_steps = 10
     config.classifier.training.update(num_steps=100, validate_every=50)
     config.finetuning.training.update(num_steps=20, checkpoint_every=20, validate_every=20)

@@ -95,6 +95,17 @@ def get_config(variants: str = "") -> ConfigDict:
     config.finetuning = ConfigDict(
         {"probability_drop": 0.5, "training": _training(num_steps=300, batch_size=64, learning_rate=5e-4)}
     )
+    config.joint_posterior = ConfigDict(
+        {
+            "latent_size": 64,
+            "variant": "sbm_paper",
+            "likelihood": "",
+            "scale": 0.75,
+            "settings": {},
+            "network": {"widths": (64,), "dtype": "float32"},
+            "training": _training(num_steps=900, batch_size=64, learning_rate=4e-3, ema_decay=0.99, clip_norm=500.0),
+        }
+    )
     config.joint = ()
     config.variations = ()
     config.published = ""
@@ -208,7 +219,8 @@ def _training(
 
 
 def _all(config: ConfigDict) -> None:
-    config.systems = tuple(f"sbm_{kind}{suffix}" for kind in ("vae", "rae") for suffix in ("", "_c", "_t", "_m"))
+    scored = tuple(f"sbm_{kind}{suffix}" for kind in ("vae", "rae") for suffix in ("", "_c", "_t", "_m"))
+    config.systems = (*scored, "mvae", "mmvae", "mopoe", "mvtcae")
 
 
 def _square(config: ConfigDict) -> None:
@@ -220,6 +232,7 @@ def _smoke(config: ConfigDict) -> None:
     config.autoencoder.training.update(num_steps=60, checkpoint_every=30, validate_every=30)
     config.score.training.update(num_steps=200, checkpoint_every=100, validate_every=100)
     config.classifier.training.update(num_steps=60, checkpoint_every=30, validate_every=30)
+    config.joint_posterior.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.energy.training.update(num_steps=100, checkpoint_every=50, validate_every=50)
     config.contrastive.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.finetuning.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
