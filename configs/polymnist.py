@@ -354,7 +354,6 @@ def _cpu(config: ConfigDict) -> None:
     config.autoencoder.training.optimizer.update(learning_rate=4e-3, clip_norm=500.0)
     config.autoencoder.training.update(num_steps=5000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
     config.score.network.dtype = "float32"
-    config.marginal.strength = 3.0
     if config.score.network.name == "transformer":
         config.score.network.update(width=192, depth=4)
         config.score.training.optimizer.learning_rate = 1.5e-3
