@@ -21,7 +21,7 @@ from sbm_jax.judges import Judges, feature_space, read_weights, weights_path
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import write_atomically
 from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
-from sbm_jax.systems.joint_posterior import JointPosterior, JointPosteriorConfig
+from sbm_jax.systems.joint_posterior import VARIANTS, JointPosterior, JointPosteriorConfig
 from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
 from sbm_jax.systems.sbm_contrastive import ContrastiveConfig, SbmContrastive
 from sbm_jax.systems.sbm_energy import EnergyConfig, SbmEnergy
@@ -169,7 +169,7 @@ def _joint_posterior(name: str) -> Callable[[ExperimentConfig], System]:
 SYSTEMS: dict[str, Callable[[ExperimentConfig], System]] = {
     name: _sbm(name)
     for name in (f"sbm_{kind}{guidance}" for guidance in ("", "_c", "_t", "_m", "_f") for kind in ("vae", "rae"))
-} | {name: _joint_posterior(name) for name in ("mvae", "mmvae", "mopoe", "mvtcae")}
+} | {name: _joint_posterior(name) for name in VARIANTS["original"]}
 
 
 def parse_config(values: Mapping[str, Any]) -> ExperimentConfig:

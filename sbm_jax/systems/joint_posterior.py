@@ -1,11 +1,12 @@
-"""MVAE, MMVAE, MoPoE and MVTCAE: variational autoencoders with one latent for all modalities.
+"""MVAE, MMVAE, MoPoE, MVTCAE and MMVAE+: variational autoencoders with one latent for all modalities.
 
 They share encoders, decoders and data with the other systems, and differ in how experts are joined to a posterior and
 in the bound (`losses.multimodal`). Each is there as its own paper has it (``"original"``), and as the tables of the SBM
-paper were made (``"sbm_paper"``): Gaussian posteriors, plain bounds, and another way to condition.
+paper were made (``"sbm_paper"``): Gaussian posteriors, plain bounds, and another way to condition. MMVAE+ has private
+latents besides.
 
-References: M. Wu and N. Goodman, 2018; Y. Shi et al., 2019; T. Sutter et al., 2021; H. Hwang et al., 2021; see
-`losses.multimodal`.
+References: M. Wu and N. Goodman, 2018; Y. Shi et al., 2019; T. Sutter et al., 2021; H. Hwang et al., 2021; E. Palumbo
+et al., 2023; see `losses.multimodal`.
 """
 
 import dataclasses
@@ -36,6 +37,9 @@ from sbm_jax.types import (
     TrainingConfig,
 )
 
+ESTIMATORS = ("elbo", "iwae", "dreg")
+PRIVATE_PRIORS = ("joint", "own")
+
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
@@ -48,6 +52,10 @@ class Settings:
       estimator: ``"elbo"``, ``"iwae"`` or ``"dreg"``.
       num_samples: K, importance samples.
       num_subsets: random subsets of two modalities or more in each step of MVAE.
+      latent_size: D; 0 for that of the config.
+      private_size: of MMVAE+'s latent of each modality.
+      private_prior: where MMVAE+ draws the private latent of what is not observed: ``"joint"``, the prior of the bound,
+        as its authors do, or ``"own"``, the trained one that other modalities are reconstructed with.
     """
 
     beta: float = 1.0
@@ -56,6 +64,17 @@ class Settings:
     estimator: str = "elbo"
     num_samples: int = 1
     num_subsets: int = 0
+    latent_size: int = 0
+    private_size: int = 0
+    private_prior: str = "joint"
+
+    def __post_init__(self):
+        for name, known in (("posterior", POSTERIORS), ("estimator", ESTIMATORS), ("private_prior", PRIVATE_PRIORS)):
+            if getattr(self, name) not in known:
+                raise unknown(f"{name} (config.joint_posterior.settings)", getattr(self, name), known)
+        for name, least in (("beta", 0), ("num_samples", 1), ("num_subsets", 0), ("latent_size", 0)):
+            value = getattr(self, name)
+            require(value >= least, f"joint_posterior.settings: {name}", value, f"{least} or more")
 
 
 VARIANTS: dict[str, dict[str, Settings]] = {
@@ -64,12 +83,18 @@ VARIANTS: dict[str, dict[str, Settings]] = {
         "mmvae": Settings(posterior="laplace_with_softmax", estimator="dreg", num_samples=30),
         "mopoe": Settings(beta=2.5),
         "mvtcae": Settings(beta=2.5, alpha=5 / 6),
+        "mmvae_plus": Settings(
+            beta=2.5, posterior="laplace_with_softmax", estimator="iwae", latent_size=32, private_size=32
+        ),
     },
     "sbm_paper": {
         "mvae": Settings(num_subsets=1),
         "mmvae": Settings(beta=2.5),
         "mopoe": Settings(beta=2.5),
         "mvtcae": Settings(beta=0.1, alpha=0.9),
+        "mmvae_plus": Settings(
+            beta=5.0, posterior="laplace_with_softmax", estimator="iwae", latent_size=32, private_size=32
+        ),
     },
 }
 
@@ -81,7 +106,7 @@ class JointPosteriorConfig:
     Attributes:
       training: see `types.TrainingConfig`.
       network: sizes of the encoders and decoders.
-      latent_size: D, of the one latent.
+      latent_size: D, of the one latent, where a method has no size of its own.
       variant: a key of `VARIANTS`.
       likelihood: of modalities whose data are Gaussian or Laplace; "" for that of each.
       scale: of this likelihood.
@@ -120,7 +145,7 @@ class JointPosterior:
     """A variational autoencoder with one latent for all modalities.
 
     Attributes:
-      name: the method: ``mvae``, ``mmvae``, ``mopoe`` or ``mvtcae``.
+      name: the method, a key of `VARIANTS`.
       modalities: M modalities, in the order of every mask.
       config: see `JointPosteriorConfig`.
       seed: the run's seed, part of the stage's fingerprint.
@@ -141,13 +166,18 @@ class JointPosterior:
         return self.config.of(self.name)
 
     @property
+    def sizes(self) -> tuple[int, int]:
+        """The sizes of the joint latent and of the private one of each modality."""
+        return self.settings.latent_size or self.config.latent_size, self.settings.private_size
+
+    @property
     def decoded_modalities(self) -> tuple[Modality, ...]:
-        """The modalities with the size of the joint latent, and the likelihood of the config."""
+        """The modalities with the size of what they are decoded from, and the likelihood of the config."""
         changes = {"likelihood": self.config.likelihood, "scale": self.config.scale} if self.config.likelihood else {}
         return tuple(
             dataclasses.replace(
                 modality,
-                latent_size=self.config.latent_size,
+                latent_size=sum(self.sizes),
                 **(changes if modality.likelihood in ("gaussian", "laplace") else {}),
             )
             for modality in self.modalities
@@ -193,7 +223,9 @@ class JointPosterior:
         return {modality.name: split.data[modality.name] for modality in self.modalities}
 
     def _init(self, key: Key) -> Params:
-        return {"autoencoders": self.autoencoders.init(key), "prior": jnp.zeros(self.config.latent_size)}
+        size, private_size = self.sizes
+        params = {"autoencoders": self.autoencoders.init(key), "prior": jnp.zeros(size)}
+        return params | ({"private_priors": jnp.zeros((len(self.modalities), private_size))} if private_size else {})
 
     def _loss(self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Data) -> tuple[Array, Metrics]:
         del upstream
@@ -217,7 +249,7 @@ class JointPosterior:
         settings, experts = self.settings, self._experts(params, data)
         decoding = self._decoding(params, data)
         noise_key, subset_key = jax.random.split(key)
-        batch, num_modalities, size = experts[0].shape
+        batch, num_modalities, size = len(experts[0]), len(self.modalities), self.sizes[0]
         if self.name == "mvae":
             subsets = jnp.concatenate(
                 [
@@ -241,8 +273,18 @@ class JointPosterior:
             noise = jax.random.normal(noise_key, (batch, size))
             return multimodal.mopoe_terms(*experts, decoding, noise, chosen, settings.beta, present, subsets)
         family = multimodal.Family(settings.posterior, settings.estimator)
-        noise = self._noise(noise_key, (num_modalities, settings.num_samples, batch, size))
-        return multimodal.mmvae_terms(*experts, decoding, noise, params["prior"], family, present)
+        if self.name == "mmvae":
+            noise = self._noise(noise_key, (num_modalities, settings.num_samples, batch, size))
+            return multimodal.mmvae_terms(*experts, decoding, noise, params["prior"], family, present)
+        noise = [
+            self._noise(jax.random.fold_in(noise_key, i), (settings.num_samples, batch, entries))
+            for i, entries in enumerate([size, *[self.sizes[1]] * num_modalities] * num_modalities)
+        ]
+        (mean, own_mean), (raw, own_raw) = (jnp.split(array, [size], axis=-1) for array in experts)
+        priors = params["private_priors"]
+        return multimodal.mmvae_plus_terms(
+            mean, raw, own_mean, own_raw, decoding, noise, priors, settings.beta, family, present
+        )
 
     def _subsets(self) -> np.ndarray:
         """Return the subsets whose products are mixed, bool [S, M]."""
@@ -256,10 +298,10 @@ class JointPosterior:
         return jax.random.normal(key, shape)
 
     def _experts(self, params: Params, data: Data) -> tuple[Array, Array]:
-        """Return means and log variances [B, M, D]; those of modalities that are not in `data` are N(0, I)."""
+        """Return means and raw scales [B, M, D], private ones after the joint; 0 for what is not in `data`."""
         encoded = self.autoencoders.encode(params["autoencoders"], data)
         batch = len(next(iter(data.values())))
-        nothing = (jnp.zeros((batch, self.config.latent_size)),) * 2
+        nothing = (jnp.zeros((batch, sum(self.sizes))),) * 2
         found = [encoded.get(modality.name, nothing) for modality in self.modalities]
         return jnp.stack([mean for mean, _ in found], axis=1), jnp.stack([raw for _, raw in found], axis=1)
 
@@ -298,30 +340,54 @@ class JointPosterior:
         observed = jnp.asarray(observed).reshape(-1, len(names)) & jnp.array([[name in data for name in names]])
         observed = jnp.broadcast_to(observed, (batch, len(names)))
         params = products[self.name]
-        z = self._sample(params, key, data, observed, num_samples)
+        latents = self._sample(params, key, data, observed, num_samples)
         decoded = self.autoencoders.decode_mean(
-            params["autoencoders"], {name: z.reshape(-1, z.shape[-1]) for name in names}
+            params["autoencoders"], {name: z.reshape(-1, z.shape[-1]) for name, z in latents.items()}
         )
         samples = {name: array.reshape(batch, num_samples, *array.shape[1:]) for name, array in decoded.items()}
         for i, name in enumerate(names):
             if name in data:
                 mask = observed[:, i].reshape((batch,) + (1,) * (samples[name].ndim - 1))
                 samples[name] = jnp.where(mask, data[name][:, None], samples[name])
-        diverged = ~jnp.isfinite(z).all(axis=-1)
-        return Generated(samples, None, {"network_evaluations": jnp.zeros(()), "diverged": diverged.sum()})
+        finite = jnp.stack([jnp.isfinite(z).all(axis=-1) for z in latents.values()]).all(axis=0)
+        return Generated(samples, None, {"network_evaluations": jnp.zeros(()), "diverged": (~finite).sum()})
 
-    def _sample(self, params: Params, key: Key, data: Data, observed: Array, num_samples: int) -> Array:
-        """Return latents [B, S, D] given what is observed, bool [B, M]; from the prior where nothing is."""
+    def _sample(self, params: Params, key: Key, data: Data, observed: Array, num_samples: int) -> dict[str, Array]:
+        """Return what is decoded, {name: [B, S, D]}, given what is observed, bool [B, M]; nothing: from the prior."""
+        joint_key, private_key = jax.random.split(key)
+        z, experts = self._sample_joint(params, joint_key, data, observed, num_samples)
+        size, private_size = self.sizes
+        if not private_size:
+            return {modality.name: z for modality in self.modalities}
+        posterior, own = POSTERIORS[self.settings.posterior], self.settings.private_prior == "own"
+        latents, shape = {}, (*z.shape[:-1], private_size)
+        for i, modality in enumerate(self.modalities):
+            # One private latent for all modalities where it comes from the joint prior.
+            noise = self._noise(jax.random.fold_in(private_key, i if own else 0), shape)
+            raw = params["private_priors"][i] if own else jnp.zeros(private_size)
+            private = posterior.sample(jnp.zeros(shape), jnp.broadcast_to(posterior.scale(raw), shape), noise)
+            if experts is not None:
+                mean, raw = (array[:, None, i, size:] for array in experts)
+                given = posterior.sample(mean, posterior.scale(raw), noise)
+                private = jnp.where(observed[:, i, None, None], given, private)
+            latents[modality.name] = jnp.concatenate([z, private], axis=-1)
+        return latents
+
+    def _sample_joint(
+        self, params: Params, key: Key, data: Data, observed: Array, num_samples: int
+    ) -> tuple[Array, tuple[Array, Array] | None]:
+        """Return joint latents [B, S, D], and the experts of what is in `data`."""
         batch, num_modalities = observed.shape
-        shape, posterior = (batch, num_samples, self.config.latent_size), POSTERIORS[self.settings.posterior]
+        shape, posterior = (batch, num_samples, self.sizes[0]), POSTERIORS[self.settings.posterior]
         choose_key, noise_key = jax.random.split(key)
         noise = self._noise(noise_key, shape)
         prior = posterior.sample(jnp.zeros(shape), jnp.broadcast_to(posterior.scale(params["prior"]), shape), noise)
         if not data:
-            return prior
-        mean, raw = self._experts(params, data)
+            return prior, None
+        experts = self._experts(params, data)
+        mean, raw = (array[..., : self.sizes[0]] for array in experts)
         members = jnp.broadcast_to(observed[:, None], (batch, num_samples, num_modalities))
-        if self.name == "mmvae" or (self.name == "mopoe" and self.config.variant == "sbm_paper"):
+        if self.name in ("mmvae", "mmvae_plus") or (self.name == "mopoe" and self.config.variant == "sbm_paper"):
             # A mixture: of the experts that are observed, or of the products of their subsets.
             subsets = self._subsets()
             at_hand = multimodal.subsets_at_hand(subsets, observed)
@@ -337,7 +403,7 @@ class JointPosterior:
                 mean[:, None], raw[:, None], members, eps=self._eps, prior=self._prior_is_expert(members)
             )
             z = location + jnp.exp(0.5 * log_variance) * noise
-        return jnp.where(observed.any(axis=1)[:, None, None], z, prior)
+        return jnp.where(observed.any(axis=1)[:, None, None], z, prior), experts
 
     @property
     def _eps(self) -> float:
@@ -353,7 +419,7 @@ class JointPosterior:
         """Return what is decoded from the posterior means given all of float data; a mixture's from the own expert."""
         params = products[self.name]
         mean, raw = self._experts(params, data)
-        if self.name == "mmvae":
+        if self.name in ("mmvae", "mmvae_plus"):
             latents = {modality.name: mean[:, i] for i, modality in enumerate(self.modalities)}
         else:
             members = jnp.ones(mean.shape[:2], bool)
