@@ -174,6 +174,17 @@ def _base() -> ConfigDict:
     config.finetuning = ConfigDict(
         {"probability_drop": 0.5, "training": _training(10 * NUM_TRAIN // BATCH, 1e-4, every=1000)}
     )
+    config.eb_mvae = ConfigDict(
+        {
+            "width": 1024,
+            "depth": 3,
+            "kind": "field",
+            "trace": "hutchinson",
+            "num_steps": 40,
+            "step_size": 0.3,
+            "training": _training(300 * NUM_TRAIN // BATCH, 1e-3, every=5000, ema_decay=0.999),
+        }
+    )
     config.joint_posterior = ConfigDict(
         {
             "latent_size": 512,
@@ -383,7 +394,8 @@ def _smoke(config: ConfigDict) -> None:
     config.energy.training.update(num_steps=100, steps_per_dispatch=25, checkpoint_every=50, validate_every=50)
     config.contrastive.training.update(num_steps=30, checkpoint_every=30, validate_every=30)
     config.joint_posterior.training.update(num_steps=30, checkpoint_every=30, validate_every=30)
-    for stage in (config.energy, config.contrastive, config.joint_posterior):
+    config.eb_mvae.training.update(num_steps=100, steps_per_dispatch=25, checkpoint_every=50, validate_every=50)
+    for stage in (config.energy, config.contrastive, config.joint_posterior, config.eb_mvae):
         stage.training.optimizer.warmup_steps = 10
     config.classifier.training.update(num_steps=100, validate_every=50)
     config.finetuning.training.update(num_steps=20, checkpoint_every=20, validate_every=20)

@@ -95,6 +95,19 @@ def get_config(variants: str = "") -> ConfigDict:
     config.finetuning = ConfigDict(
         {"probability_drop": 0.5, "training": _training(num_steps=300, batch_size=64, learning_rate=5e-4)}
     )
+    config.eb_mvae = ConfigDict(
+        {
+            "width": 256,
+            "depth": 3,
+            "kind": "field",
+            "trace": "hutchinson",
+            "num_steps": 40,
+            "step_size": 0.3,
+            "training": _training(
+                num_steps=6000, batch_size=256, learning_rate=1e-3, ema_decay=0.999, steps_per_dispatch=50
+            ),
+        }
+    )
     config.joint_posterior = ConfigDict(
         {
             "latent_size": 64,
@@ -220,7 +233,7 @@ def _training(
 
 def _all(config: ConfigDict) -> None:
     scored = tuple(f"sbm_{kind}{suffix}" for kind in ("vae", "rae") for suffix in ("", "_c", "_t", "_m"))
-    config.systems = (*scored, "mvae", "mmvae", "mopoe", "mvtcae")
+    config.systems = (*scored, "eb_mvae", "mvae", "mmvae", "mopoe", "mvtcae", "mmvae_plus")
 
 
 def _square(config: ConfigDict) -> None:
@@ -233,6 +246,7 @@ def _smoke(config: ConfigDict) -> None:
     config.score.training.update(num_steps=200, checkpoint_every=100, validate_every=100)
     config.classifier.training.update(num_steps=60, checkpoint_every=30, validate_every=30)
     config.joint_posterior.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
+    config.eb_mvae.training.update(num_steps=100, checkpoint_every=50, validate_every=50)
     config.energy.training.update(num_steps=100, checkpoint_every=50, validate_every=50)
     config.contrastive.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.finetuning.training.update(num_steps=20, checkpoint_every=20, validate_every=20)

@@ -21,6 +21,7 @@ from sbm_jax.judges import Judges, feature_space, read_weights, weights_path
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import write_atomically
 from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
+from sbm_jax.systems.eb_mvae import EbMvae, EbMvaeConfig
 from sbm_jax.systems.joint_posterior import VARIANTS, JointPosterior, JointPosteriorConfig
 from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
 from sbm_jax.systems.sbm_contrastive import ContrastiveConfig, SbmContrastive
@@ -77,6 +78,7 @@ class ExperimentConfig:
       contrastive: the encoders of the ``_t`` systems; None without them.
       marginal: the guidance of the ``_m`` systems.
       finetuning: of the decoders of the ``_f`` systems; None without them.
+      eb_mvae: the energy of the joint latents of that system; None without it.
       joint_posterior: the multimodal variational autoencoders; None without them.
       classifier: the judge of coherence; None for data without labels.
       sampler: see `sampling.SamplerOptions`.
@@ -98,6 +100,7 @@ class ExperimentConfig:
     contrastive: ContrastiveConfig | None = None
     marginal: MarginalConfig = MarginalConfig()
     finetuning: FinetuningConfig | None = None
+    eb_mvae: EbMvaeConfig | None = None
     joint_posterior: JointPosteriorConfig | None = None
     classifier: ClassifierConfig | None = None
     seed: int = 0
@@ -124,7 +127,7 @@ class ExperimentConfig:
 
 
 def _sbm(name: str) -> Callable[[ExperimentConfig], System]:
-    """Return what makes `sbm_{vae, rae}`, plain or with a suffix.
+    """Return what makes `sbm_{vae, rae}`, plain or with a suffix, or `eb_mvae`, over the same latents.
 
     Energy (`_c`), contrastive (`_t`) and marginal (`_m`) guidance, and fine-tuned decoders (`_f`).
     """
@@ -142,6 +145,8 @@ def _sbm(name: str) -> Callable[[ExperimentConfig], System]:
             "regularised": kind == "rae",
             "trained": config.modalities if shared else (),
         }
+        if name == "eb_mvae":
+            return EbMvae(**common, energy=config.eb_mvae)
         if suffix == ["c"]:
             return SbmEnergy(**common, energy=config.energy)
         if suffix == ["t"]:
@@ -166,10 +171,14 @@ def _joint_posterior(name: str) -> Callable[[ExperimentConfig], System]:
     return make
 
 
-SYSTEMS: dict[str, Callable[[ExperimentConfig], System]] = {
-    name: _sbm(name)
-    for name in (f"sbm_{kind}{guidance}" for guidance in ("", "_c", "_t", "_m", "_f") for kind in ("vae", "rae"))
-} | {name: _joint_posterior(name) for name in VARIANTS["original"]}
+SYSTEMS: dict[str, Callable[[ExperimentConfig], System]] = (
+    {
+        name: _sbm(name)
+        for name in (f"sbm_{kind}{guidance}" for guidance in ("", "_c", "_t", "_m", "_f") for kind in ("vae", "rae"))
+    }
+    | {"eb_mvae": _sbm("eb_mvae")}
+    | {name: _joint_posterior(name) for name in VARIANTS["original"]}
+)
 
 
 def parse_config(values: Mapping[str, Any]) -> ExperimentConfig:

@@ -114,6 +114,8 @@ class Judges:
 
     def real_distances(self, config: EvaluationConfig) -> dict[str, Estimate]:
         """Return the distances of real training from real test data: what a perfect generator would get."""
+        if self.space and config.features.num_examples:
+            print(f"taking {self.space.name} features of real data, where they are not kept from before", flush=True)
         return real_distances(self.space, config, self.dataset.train, self.dataset.test, self.key)
 
 

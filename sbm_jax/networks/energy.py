@@ -1,4 +1,4 @@
-"""The energy of a pair of latents of two modalities, low where they belong together."""
+"""Energies of latents, low where they belong together: of a pair of modalities, and of all."""
 
 import flax.linen as nn
 import jax
@@ -50,3 +50,27 @@ class PairEnergy(nn.Module):
         for _ in range(self.depth):
             hidden = jax.nn.softplus(dense(self.width)(jnp.concatenate([hidden, *times], axis=-1)))
         return dense(1)(hidden)[:, :, 0]
+
+
+class JointPerceptron(nn.Module):
+    """A perceptron over the latents of all modalities, for an energy (one output) or a vector field.
+
+    Attributes:
+      width: units of a layer.
+      depth: hidden layers.
+      outputs: size of the output.
+
+    Reference: "Energy-Based Multimodal VAEs", 2022, section 3.
+    """
+
+    width: int
+    depth: int
+    outputs: int
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        """Map latents [B, M, D] to [B, outputs]."""
+        hidden = z.reshape(len(z), -1)
+        for _ in range(self.depth):
+            hidden = jax.nn.silu(dense(self.width)(hidden))
+        return dense(self.outputs)(hidden)

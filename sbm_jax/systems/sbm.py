@@ -21,7 +21,7 @@ from sbm_jax.networks.score import ScoreModel, ScoreNetworkConfig, make_score_mo
 from sbm_jax.sampling import CONDITIONINGS, SampleResult, SamplerOptions, bind_context, sample
 from sbm_jax.sampling.chunks import in_chunks
 from sbm_jax.sampling.starts import gaussian_conditional
-from sbm_jax.sde import SDEConfig, make_sde
+from sbm_jax.sde import SDE, SDEConfig, make_sde
 from sbm_jax.systems.latents import sample_posterior, unpack
 from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
 from sbm_jax.types import (
@@ -124,6 +124,11 @@ class Sbm:
         """The score model over the joint latents."""
         score = self.config.score
         return make_score_model(score.network, make_sde(score.sde), score.prediction)
+
+    @property
+    def sde(self) -> SDE:
+        """The process by which latents are diffused."""
+        return self.score_model.sde
 
     @property
     def score_stage_name(self) -> str:
@@ -341,7 +346,7 @@ class Sbm:
             )
         score_fn = self._bind(products, context, z_observed, options, num_free)
         transforms = self._transforms(products, context, z_observed, options, given["strength"], num_free)
-        return sample(score_fn, self.score_model.sde, sample_key, z_observed, context, options, transforms, start)
+        return sample(score_fn, self.sde, sample_key, z_observed, context, options, transforms, start)
 
     def _bind(
         self,

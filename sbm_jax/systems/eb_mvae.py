@@ -1,0 +1,191 @@
+"""EB-MVAE: an energy or a vector field over the joint latents of unimodal VAEs, sampled by Langevin dynamics.
+
+The forerunner of SBM-VAE: no diffusion, the score of the latents themselves, from a perceptron over all modalities. Its
+sampler is the one of all systems with a process that stands still.
+
+Reference: "Energy-Based Multimodal VAEs", NeurIPS workshop on score-based methods, 2022.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.config import plain
+from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.losses.implicit_score_matching import TRACES, implicit_score_terms
+from sbm_jax.networks.energy import JointPerceptron
+from sbm_jax.sampling import SamplerOptions
+from sbm_jax.sde import SDE
+from sbm_jax.systems.sbm import Sbm
+from sbm_jax.types import Array, Context, Data, Generated, Key, Metrics, Params, ScoreFn, Stage, TrainingConfig
+
+KINDS = ("field", "energy")
+
+
+@dataclasses.dataclass(frozen=True)
+class EbMvaeConfig:
+    """The model of the joint latents, and its sampler.
+
+    Attributes:
+      training: see `types.TrainingConfig`.
+      width: units of a layer.
+      depth: hidden layers.
+      kind: ``"field"``, a network whose output is the score (the paper), or ``"energy"``, whose gradient is.
+      trace: one of `losses.implicit_score_matching.TRACES`.
+      num_steps: of Langevin dynamics.
+      step_size: λ of Eq. 3, in standard deviations of the latents.
+    """
+
+    training: TrainingConfig
+    width: int = 512
+    depth: int = 3
+    kind: str = "field"
+    trace: str = "hutchinson"
+    num_steps: int = 40
+    step_size: float = 0.3
+
+    def __post_init__(self):
+        for name in ("width", "depth", "num_steps"):
+            require(getattr(self, name) >= 1, f"eb_mvae.{name}", getattr(self, name), "at least 1")
+        require(self.step_size > 0, "eb_mvae.step_size", self.step_size, "a positive number")
+        for name, known in (("kind", KINDS), ("trace", TRACES)):
+            if getattr(self, name) not in known:
+                raise unknown(f"{name} (config.eb_mvae.{name})", getattr(self, name), known)
+
+
+@dataclasses.dataclass(frozen=True)
+class Stationary:
+    """A process that stands still: its law is N(0, I) at the start, and that of the score at all times."""
+
+    def marginal(self, t: Array) -> tuple[Array, Array]:
+        """Return (α, 1) with α next to nothing, so that sampling starts from N(0, I)."""
+        return jnp.full_like(t, 1e-6), jnp.ones_like(t)
+
+    def drift(self, t: Array) -> Array:
+        """Return 0."""
+        return jnp.zeros_like(t)
+
+    def diffusion_squared(self, t: Array) -> Array:
+        """Return 0."""
+        return jnp.zeros_like(t)
+
+    def time_of_log_snr(self, log_snr: Array) -> Array:
+        """Raise `SbmError`: all times are alike."""
+        del log_snr
+        raise SbmError("a process that stands still has no time of a signal-to-noise ratio; use the grid 'uniform'.")
+
+
+@dataclasses.dataclass(frozen=True)
+class EbMvae(Sbm):
+    """An energy-based multimodal VAE.
+
+    Attributes:
+      energy: see `EbMvaeConfig`.
+    """
+
+    energy: EbMvaeConfig | None = None
+
+    def __post_init__(self):
+        if self.energy is None:
+            raise SbmError(f"system {self.name!r} needs config.eb_mvae, the config of its energy.")
+
+    @property
+    def score_stage_name(self) -> str:
+        """The name of the stage that trains the energy."""
+        return f"joint_energy_{self.latent_space.kind}"
+
+    @property
+    def sde(self) -> SDE:
+        """The process, which stands still."""
+        return Stationary()
+
+    @property
+    def network(self) -> JointPerceptron:
+        """The vector field or the energy."""
+        outputs = 1 if self.energy.kind == "energy" else self.latent_space.valid.size
+        return JointPerceptron(self.energy.width, self.energy.depth, outputs)
+
+    def langevin(self, options: SamplerOptions) -> SamplerOptions:
+        """Return the system's own sampler, with the work cut up as in the given options."""
+        return SamplerOptions(
+            solver="langevin",
+            num_steps=self.energy.num_steps,
+            grid="uniform",
+            conditioning="clean",
+            snr=self.energy.step_size / 2**0.5,  # z + η s + √(2η) ε with η = λ² / 2
+            unroll=options.unroll,
+            chunk_size=options.chunk_size,
+            divergence_bound=options.divergence_bound,
+        )
+
+    def check(self, options: SamplerOptions) -> None:
+        """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
+        del options
+        jax.eval_shape(self.latent_space.autoencoders.init, jax.random.key(0))
+
+    def make_score_stage(self) -> Stage:
+        """Return the stage that trains the energy, which needs no data but the latent bank."""
+        settings = plain(self.energy)
+        for name in ("num_steps", "step_size"):  # of the sampler
+            del settings[name]
+        return Stage(
+            name=self.score_stage_name,
+            settings={"seed": self.seed, "energy": settings, **self.joint_settings},
+            requires=(self.latent_space.bank_stage,),
+            init=lambda key, upstream: self.network.init(key, jnp.zeros((1, *self.latent_space.valid.shape)))["params"],
+            loss=self._energy_loss,
+            rows=lambda upstream: self.latent_space.bank(upstream, "train"),
+            validation_rows=lambda upstream: self.latent_space.bank(upstream, "validation"),
+            training=self.energy.training,
+        )
+
+    def _energy_loss(
+        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Array]
+    ) -> tuple[Array, Metrics]:
+        posterior_key, trace_key = jax.random.split(key)
+        nothing = jnp.zeros(batch["mean"].shape[:2], bool)
+        z = self.training_latents(posterior_key, upstream, batch, nothing)
+        valid = self.latent_space.valid
+        z = jnp.where(jnp.asarray(valid)[None], z, 0.0)
+        terms = implicit_score_terms(lambda z: self._score(params, z), trace_key, z, valid, self.energy.trace)
+        return terms.mean(), {}
+
+    def _score(self, params: Params, z: Array) -> Array:
+        def output(z: Array) -> Array:
+            return self.network.apply({"params": params}, z)
+
+        score = -jax.grad(lambda z: output(z).sum())(z) if self.energy.kind == "energy" else output(z).reshape(z.shape)
+        return jnp.where(jnp.asarray(self.latent_space.valid)[None], score, 0.0)
+
+    def generate(
+        self,
+        products: Mapping[str, Params],
+        key: Key,
+        data: Data,
+        observed: Array,
+        options: SamplerOptions,
+        num_samples: int = 1,
+        *,
+        strength: Array | float | None = None,
+        num_free: int | None = None,
+    ) -> Generated:
+        """Generate what is not observed (Eqs. 2 and 3), whatever the solver of the options; see `Sbm.generate`."""
+        options = self.langevin(options)
+        return super().generate(
+            products, key, data, observed, options, num_samples, strength=strength, num_free=num_free
+        )
+
+    def _bind(
+        self,
+        products: Mapping[str, Params],
+        context: Context,
+        z_observed: Array,
+        options: SamplerOptions,
+        num_free: int | None,
+    ) -> ScoreFn:
+        """Return the score of the latents, the same at all times."""
+        del z_observed, options, num_free
+        params = products[self.score_stage_name]
+        return lambda key, z, t: jnp.where(context.free, self._score(params, z), 0.0)
