@@ -189,8 +189,6 @@ def _base() -> ConfigDict:
         {
             "latent_size": 512,
             "variant": "original",
-            "likelihood": "laplace",
-            "scale": 0.75,
             "settings": {},
             "network": {"widths": (64, 128, 256), "dtype": "bfloat16"},
             "training": _training(300 * NUM_TRAIN // BATCH, 1e-3, every=2000),
@@ -314,7 +312,8 @@ def _on_cpu(config: ConfigDict) -> bool:
 def _paper(config: ConfigDict) -> None:
     config.systems = tuple(name for name in config.systems if not name.endswith("_m"))
     config.autoencoder.alignment = 0.0
-    config.joint_posterior.update(variant="sbm_paper", likelihood="", latent_size=64 * len(config.modalities))
+    config.autoencoder.training.optimizer.ema_decay = 0.0
+    config.joint_posterior.update(variant="sbm_paper", latent_size=64 * len(config.modalities))
     config.update_from_flattened_dict(_paper_changes(config, same_compute=_on_cpu(config)))
 
 
@@ -332,7 +331,8 @@ def _studies(config: ConfigDict) -> None:
     """The paper's further tables and figures."""
     names = [modality["name"] for modality in config.modalities]
     paper = config.score.network.name == "unet"
-    few = {"evaluation.num_repeats": 1, "systems": tuple(n for n in config.systems if n[-2:] in ("ae", "_c", "_m"))}
+    guided = tuple(n for n in config.systems if n.startswith("sbm_") and n[-2:] in ("ae", "_c", "_m"))
+    few = {"evaluation.num_repeats": 1, "systems": guided}
     chosen = []
 
     def add(study: str, value, changes: dict) -> None:

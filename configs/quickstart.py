@@ -112,8 +112,6 @@ def get_config(variants: str = "") -> ConfigDict:
         {
             "latent_size": 64,
             "variant": "sbm_paper",
-            "likelihood": "",
-            "scale": 0.75,
             "settings": {},
             "network": {"widths": (64,), "dtype": "float32"},
             "training": _training(num_steps=900, batch_size=64, learning_rate=4e-3, ema_decay=0.99, clip_norm=500.0),

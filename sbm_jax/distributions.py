@@ -3,6 +3,7 @@
 Every likelihood is a `Likelihood` record of pure functions of the decoder's raw output.
 """
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -84,8 +85,9 @@ def product_of_experts(
       eps: added to each variance.
       prior: bool [...], whether N(0, I) is one more expert.
     """
-    precision = members.astype(mean.dtype)[..., None, :] @ (1.0 / (jnp.exp(log_variance) + eps))
-    weighted = members.astype(mean.dtype)[..., None, :] @ (mean / (jnp.exp(log_variance) + eps))
+    add = functools.partial(jnp.matmul, members.astype(mean.dtype)[..., None, :], precision="highest")
+    own = 1.0 / (jnp.exp(log_variance) + eps)
+    precision, weighted = add(own), add(own * mean)
     extra = jnp.where(jnp.asarray(prior) | ~members.any(axis=-1), 1.0 / (1.0 + eps), 0.0).astype(mean.dtype)
     total = precision[..., 0, :] + extra[..., None]
     return weighted[..., 0, :] / total, -jnp.log(total)

@@ -69,11 +69,12 @@ class Distances:
             features = features[np.isfinite(features).all(axis=1)]
             if len(features) < FEWEST:
                 reason = f"{len(features)} finite samples are too few"
-                not_available[f"{self.space.name}/{label}/{name}"] = reason
+                not_available[f"{fid}/{label}/{name}"] = reason
                 continue
             for measure, value in self.space.compare(name, features, self.real[name]).items():
                 metrics[f"{measure}/{label}/{name}"] = value
-        if not any(name.startswith(f"{fid}_infinity/") for name in metrics):
+        measured = [name for name in metrics if name.startswith(f"{fid}/")]
+        if measured and not any(name.startswith(f"{fid}_infinity/") for name in metrics):
             not_available[f"{fid}_infinity"] = "wants more than two samples for each feature"
         return metrics | self._averages(metrics), not_available
 

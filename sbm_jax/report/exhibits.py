@@ -81,7 +81,7 @@ def exhibits(results: Mapping[str, Any]) -> list[Exhibit]:
     systems = {name: system["metrics"] for name, system in results["systems"].items()}
     by_study = {study.name: study for study in studies(results)}
     found = [
-        _conditional(paper, systems, _at(results.get("config", {}), "evaluation.features.modalities") or ()),
+        _conditional(paper, systems, judged_modalities(results)),
         _unconditional(paper, systems),
         *_against_trained(systems, by_study.get("modalities")),
         *_against_observed(systems),
@@ -109,6 +109,11 @@ def differences(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     return [*rows, *paper.further]
 
 
+def judged_modalities(results: Mapping[str, Any]) -> Sequence[str]:
+    """Return the modalities whose distances from real data were taken; () for all."""
+    return _at(results.get("config", {}), "evaluation.features.modalities") or ()
+
+
 def _at(config: Any, path: str) -> Any:
     """Return the value at a dotted path, None where there is none."""
     for part in path.split("."):
@@ -129,6 +134,7 @@ PAPER_COLUMN = "paper"
 
 def _conditional(paper: Paper, systems: Mapping[str, summary.Metrics], judged: Sequence[str]) -> Exhibit:
     rows = []
+    measured = any("inception/fid/given_rest" in metrics for metrics in systems.values())
     absent = [row.name for name, row in paper.conditional.items() if name not in systems]
     for name in {**paper.conditional, **systems}:
         ours, published = systems.get(name, {}), paper.conditional.get(name)
@@ -143,7 +149,7 @@ def _conditional(paper: Paper, systems: Mapping[str, summary.Metrics], judged: S
         "Each modality given the rest, mean over modalities",
         ("coherence", "FID", "network evaluations"),
         tuple(rows),
-        note=f"Ours is the FID of {', '.join(judged)} only." if judged else "",
+        note=f"Ours is the FID of {', '.join(judged)} only." if judged and measured else "",
         metric="coherence/given_rest",
         missing=f"not part of this run: {', '.join(absent)}" if absent else "",
     )
@@ -259,8 +265,8 @@ def _cosine(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
         "Cosine similarity of generated with encoded latents, given the rest",
         (*chosen, PAPER_COLUMN),
         tuple(rows),
-        note="Ours is of standardised latents, of which alignment makes some alike; the paper's is of SBM-VAE-C. Its "
-        "backgrounds are others, so that only the mean compares.",
+        note="Ours is of standardised latents (a part of which is alike in all modalities where they are aligned); the "
+        "paper's is of SBM-VAE-C. Its backgrounds are others, so that only the mean compares.",
         metric="latents/cosine/given_rest",
     )
 
@@ -351,13 +357,13 @@ def _with_reason(exhibit: Exhibit, results: Mapping[str, Any]) -> Exhibit:
 
 
 def _reason(metric: str, results: Mapping[str, Any]) -> str:
-    """Return why a metric, or the features that it is measured in, are not available."""
+    """Return why a metric, or a family that it belongs to, is not available."""
+    reasons: dict[str, str] = {}
     for system in results["systems"].values():
-        reasons = system.get("not_available", {})
-        for name, reason in reasons.items():
-            if metric.startswith(name.removesuffix("_k")) or (metric.startswith("inception") and "fid" in name):
-                return reason
-    return "not measured in this run"
+        reasons |= system.get("not_available", {})
+    named = [name for name in reasons if f"{metric}/".startswith(f"{name.removesuffix('_k')}/") or name == metric]
+    named += [name for name in reasons if name.endswith("_k") and metric.startswith(name.removesuffix("_k"))]
+    return reasons[max(named, key=len)] if named else "not measured in this run"
 
 
 def tables_of_studies(

@@ -120,6 +120,7 @@ def render(
         differences=exhibits.differences(results),
         studies=exhibits.tables_of_studies(results),
         changes=exhibits.changes_of_studies(results),
+        judged=exhibits.judged_modalities(results),
         to_come=results.get("to_come") or [],
         real=[(summary.label(name), name, value) for name, value in sorted(real.items())],
         headlines=list(headlines(metrics)),

@@ -1,9 +1,9 @@
 """MVAE, MMVAE, MoPoE, MVTCAE and MMVAE+: variational autoencoders with one latent for all modalities.
 
 They share encoders, decoders and data with the other systems, and differ in how experts are joined to a posterior and
-in the bound (`losses.multimodal`). Each is there as its own paper has it (``"original"``), and as the tables of the SBM
-paper were made (``"sbm_paper"``): Gaussian posteriors, plain bounds, and another way to condition. MMVAE+ has private
-latents besides.
+in the bound (`losses.multimodal`). Each is there with the objective of its own paper (``"original"``), and as the
+tables of the SBM paper were made (``"sbm_paper"``): Gaussian posteriors and plain bounds but for MMVAE+, which has
+private latents besides, and another way to condition MoPoE.
 
 References: M. Wu and N. Goodman, 2018; Y. Shi et al., 2019; T. Sutter et al., 2021; H. Hwang et al., 2021; E. Palumbo
 et al., 2023; see `losses.multimodal`.
@@ -46,6 +46,8 @@ class Settings:
     """What a method has of its own.
 
     Attributes:
+      likelihood: of modalities whose data are Gaussian or Laplace; "" for that of each.
+      scale: of this likelihood.
       beta: weight of the divergences.
       alpha: of MVTCAE's conditional bounds.
       posterior: of the mixtures of experts, a key of `distributions.POSTERIORS`.
@@ -58,6 +60,8 @@ class Settings:
         as its authors do, or ``"own"``, the trained one that other modalities are reconstructed with.
     """
 
+    likelihood: str = ""
+    scale: float = 0.75
     beta: float = 1.0
     alpha: float = 0.0
     posterior: str = "normal"
@@ -69,6 +73,8 @@ class Settings:
     private_prior: str = "joint"
 
     def __post_init__(self):
+        if self.likelihood not in ("", "gaussian", "laplace"):
+            raise unknown("likelihood (config.joint_posterior.settings)", self.likelihood, ("gaussian", "laplace"))
         for name, known in (("posterior", POSTERIORS), ("estimator", ESTIMATORS), ("private_prior", PRIVATE_PRIORS)):
             if getattr(self, name) not in known:
                 raise unknown(f"{name} (config.joint_posterior.settings)", getattr(self, name), known)
@@ -77,26 +83,36 @@ class Settings:
             require(value >= least, f"joint_posterior.settings: {name}", value, f"{least} or more")
 
 
+_MIXTURE = Settings(likelihood="laplace", posterior="laplace_with_softmax", estimator="iwae")
+_PRIVATE = dataclasses.replace(_MIXTURE, latent_size=32, private_size=32)
+
 VARIANTS: dict[str, dict[str, Settings]] = {
     "original": {
-        "mvae": Settings(num_subsets=1),
-        "mmvae": Settings(posterior="laplace_with_softmax", estimator="dreg", num_samples=30),
-        "mopoe": Settings(beta=2.5),
-        "mvtcae": Settings(beta=2.5, alpha=5 / 6),
-        "mmvae_plus": Settings(
-            beta=2.5, posterior="laplace_with_softmax", estimator="iwae", latent_size=32, private_size=32
-        ),
+        "mvae": Settings(likelihood="laplace", num_subsets=1),
+        "mmvae": _MIXTURE,
+        "mopoe": Settings(likelihood="laplace", beta=2.5),
+        "mvtcae": Settings(likelihood="laplace", beta=2.5, alpha=5 / 6),
+        "mmvae_plus": dataclasses.replace(_PRIVATE, beta=2.5),
     },
     "sbm_paper": {
         "mvae": Settings(num_subsets=1),
         "mmvae": Settings(beta=2.5),
         "mopoe": Settings(beta=2.5),
         "mvtcae": Settings(beta=0.1, alpha=0.9),
-        "mmvae_plus": Settings(
-            beta=5.0, posterior="laplace_with_softmax", estimator="iwae", latent_size=32, private_size=32
-        ),
+        "mmvae_plus": dataclasses.replace(_PRIVATE, beta=5.0),
     },
 }
+"""The settings of each method. The original MMVAE has K = 10 to 30 and ``"dreg"``, which `settings` can ask for: every
+decoder then decodes M K latents for each row. Annealing of divergences and amsgrad are left out."""
+
+USED = {
+    "mvae": ("beta", "num_subsets"),
+    "mmvae": ("beta", "posterior", "estimator", "num_samples"),
+    "mopoe": ("beta",),
+    "mvtcae": ("alpha", "beta"),
+    "mmvae_plus": ("beta", "posterior", "estimator", "num_samples", "private_size", "private_prior"),
+}
+"""The settings that each method has, besides ``likelihood``, ``scale`` and ``latent_size``."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -108,8 +124,6 @@ class JointPosteriorConfig:
       network: sizes of the encoders and decoders.
       latent_size: D, of the one latent, where a method has no size of its own.
       variant: a key of `VARIANTS`.
-      likelihood: of modalities whose data are Gaussian or Laplace; "" for that of each.
-      scale: of this likelihood.
       settings: {method: {field of `Settings`: value}}, where they differ from those of the variant.
     """
 
@@ -117,27 +131,30 @@ class JointPosteriorConfig:
     network: AutoencoderNetworkConfig = AutoencoderNetworkConfig()
     latent_size: int = 64
     variant: str = "original"
-    likelihood: str = ""
-    scale: float = 0.75
     settings: dict = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         require(self.latent_size >= 1, "joint_posterior.latent_size", self.latent_size, "at least 1")
         if self.variant not in VARIANTS:
             raise unknown("variant (config.joint_posterior.variant)", self.variant, VARIANTS)
-        if self.likelihood not in ("", "gaussian", "laplace"):
-            raise unknown("likelihood (config.joint_posterior)", self.likelihood, ("gaussian", "laplace"))
-        known = [field.name for field in dataclasses.fields(Settings)]
         for method, changes in self.settings.items():
             if method not in VARIANTS[self.variant]:
                 raise unknown("method (config.joint_posterior.settings)", method, VARIANTS[self.variant])
+            known = (*USED[method], "likelihood", "scale", "latent_size")
             for name in changes:
                 if name not in known:
                     raise unknown(f"setting of {method}:", name, known)
+            self.of(method)
 
     def of(self, method: str) -> Settings:
         """Return the settings of a method."""
-        return dataclasses.replace(VARIANTS[self.variant][method], **self.settings.get(method, {}))
+        found = dataclasses.replace(VARIANTS[self.variant][method], **self.settings.get(method, {}))
+        if found.estimator == "elbo" and (found.posterior != "normal" or found.private_size):
+            raise SbmError(
+                f"joint_posterior.settings of {method!r}: the estimator 'elbo' wants Gaussian posteriors and no "
+                "private latents; use 'iwae' or 'dreg'."
+            )
+        return found
 
 
 @dataclasses.dataclass(frozen=True)
@@ -158,8 +175,6 @@ class JointPosterior:
     seed: int = 0
     batched: bool | None = None
 
-    evaluations_per_score = 0
-
     @property
     def settings(self) -> Settings:
         """What the method has of its own."""
@@ -173,7 +188,8 @@ class JointPosterior:
     @property
     def decoded_modalities(self) -> tuple[Modality, ...]:
         """The modalities with the size of what they are decoded from, and the likelihood of the config."""
-        changes = {"likelihood": self.config.likelihood, "scale": self.config.scale} if self.config.likelihood else {}
+        own = self.settings
+        changes = {"likelihood": own.likelihood, "scale": own.scale} if own.likelihood else {}
         return tuple(
             dataclasses.replace(
                 modality,
@@ -385,7 +401,8 @@ class JointPosterior:
         if not data:
             return prior, None
         experts = self._experts(params, data)
-        mean, raw = (array[..., : self.sizes[0]] for array in experts)
+        # Unobserved data may be anything, and count for nothing.
+        mean, raw = (jnp.where(observed[..., None], array, 0.0)[..., : self.sizes[0]] for array in experts)
         members = jnp.broadcast_to(observed[:, None], (batch, num_samples, num_modalities))
         if self.name in ("mmvae", "mmvae_plus") or (self.name == "mopoe" and self.config.variant == "sbm_paper"):
             # A mixture: of the experts that are observed, or of the products of their subsets.
@@ -394,9 +411,9 @@ class JointPosterior:
             logits = jnp.where(at_hand | ~at_hand.any(axis=1, keepdims=True), 0.0, -jnp.inf)
             chosen = jax.random.categorical(choose_key, logits[:, None], shape=(batch, num_samples))
             members = members & jnp.asarray(subsets)[chosen]
-        if self.settings.posterior != "normal":
-            weights = members.astype(mean.dtype)
-            location, scale = weights @ mean, weights @ posterior.scale(raw)
+        if self.settings.posterior != "normal":  # one expert for each sample
+            expert = jnp.argmax(members, axis=-1)[..., None]
+            location, scale = (jnp.take_along_axis(array, expert, axis=1) for array in (mean, posterior.scale(raw)))
             z = posterior.sample(location, scale, noise)
         else:
             location, log_variance = product_of_experts(

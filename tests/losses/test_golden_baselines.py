@@ -18,6 +18,8 @@ LIKELIHOODS = {"normal": "gaussian"}
 def pytest_generate_tests(metafunc):
     folder = metafunc.config.getoption("--golden")
     files = sorted(Path(folder).glob("*.npz")) if folder else []
+    if folder and not files:
+        raise pytest.UsageError(f"--golden={folder} holds no .npz files")
     metafunc.parametrize("path", files or [None], ids=lambda path: path.stem if path else "no files")
 
 

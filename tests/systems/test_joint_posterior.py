@@ -1,4 +1,4 @@
-"""MVAE, MMVAE, MoPoE and MVTCAE on tiny data: every variant trains, and conditions on what it is given."""
+"""MVAE, MMVAE, MoPoE, MVTCAE and MMVAE+ on tiny data: every variant trains, and conditions on what it is given."""
 
 import dataclasses
 import functools
@@ -108,7 +108,7 @@ def test_observed_comes_back_and_hidden_does_not_matter(case):
     generate = jax.jit(lambda data: system.generate(products, jax.random.key(1), data, observed, SamplerOptions(), 2))
     first = generate(data)
     hidden = {
-        m.name: jnp.where(observed[:, i].reshape(5, *[1] * len(m.shape)), data[m.name], 0.5)
+        m.name: jnp.where(observed[:, i].reshape(5, *[1] * len(m.shape)), data[m.name], jnp.nan)
         for i, m in enumerate(MODALITIES)
     }
     second = generate(hidden)
@@ -156,6 +156,10 @@ def test_what_does_not_exist_is_refused():
         JointPosteriorConfig(TrainingConfig(2, 4), variant="sbm")
     with pytest.raises(SbmError, match="Did you mean 'beta'"):
         JointPosteriorConfig(TrainingConfig(2, 4), settings={"mvae": {"bta": 1.0}})
+    with pytest.raises(SbmError, match="Known: beta, latent_size"):
+        JointPosteriorConfig(TrainingConfig(2, 4), settings={"mvae": {"posterior": "normal"}})
+    with pytest.raises(SbmError, match="wants Gaussian"):
+        JointPosteriorConfig(TrainingConfig(2, 4), settings={"mmvae": {"estimator": "elbo"}})
     with pytest.raises(SbmError, match="unknown method"):
         JointPosteriorConfig(TrainingConfig(2, 4), settings={"mvea": {}})
     system = _system("mvae", "original")

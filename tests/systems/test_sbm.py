@@ -256,6 +256,13 @@ def test_recognition_teaches_decoders_and_alignment_encoders():
         _, latents, outputs = space._autoencode(params, jax.random.key(1), data)
         return space._alignment(params, jax.lax.stop_gradient(latents) if which else latents, outputs)[which]
 
+    def untaught(params):
+        _, latents, outputs = space._autoencode(made, jax.random.key(1), data)
+        return space._alignment(params, latents, outputs)[1]
+
+    made = params
+    assert all(not g.any() for g in jax.tree.leaves(jax.grad(untaught)(params)))  # not by encoding again
+
     def size(part, which):
         gradient = jax.grad(loss)(params, which)
         return sum(float(jnp.abs(g).sum()) for group in gradient.values() for g in jax.tree.leaves(group[part]))
