@@ -133,8 +133,8 @@ def test_variations_change_what_they_name_and_share_the_rest(varied):
     assert "Still to come" not in page
 
 
-def test_aligned_latents_of_a_part_know_of_that_part_only(finished):
-    config = dataclasses.replace(finished[0], joint=("image", "level"))
+def test_aligned_latents_of_a_part_know_of_that_part_only():
+    config = tiny(joint=("image",))
     assert experiment.SYSTEMS["sbm_vae"](config).trained == config.modalities
     aligned = dataclasses.replace(config.autoencoder, alignment=1.0, aligned_size=2)
     assert experiment.SYSTEMS["sbm_vae"](dataclasses.replace(config, autoencoder=aligned)).trained == ()
