@@ -28,7 +28,7 @@ class Cosines:
     def measured(self) -> tuple[dict[str, Estimate], dict[str, str]]:
         """Return the mean cosine of each modality, and over all."""
         if self.encode_fn is None:
-            return {}, {"latents/cosine/given_rest": "the system has no encoders"}
+            return {}, {"latents/cosine/given_rest": "the system has no latents of each modality"}
         finite = {name: [v[np.isfinite(v)] for v in parts] for name, parts in self.values.items()}
         finite = {name: parts for name, parts in finite.items() if any(map(len, parts))}
         metrics = {f"latents/cosine/given_rest/{name}": estimate(parts) for name, parts in finite.items()}
