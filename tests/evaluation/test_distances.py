@@ -106,7 +106,7 @@ def test_cosines_compare_with_encoded_latents(tmp_path):
 def test_without_encoders_or_features_nothing_is_compared(tmp_path):
     metrics, not_available, _ = judge(0.0, tmp_path, space=None, encode_fn=None)
     assert not [name for name in metrics if name.startswith(("pixels", "latents"))]
-    assert "encoders" in not_available["latents/cosine/given_rest"]
+    assert "latents" in not_available["latents/cosine/given_rest"]
 
 
 def test_features_of_real_data_are_kept(tmp_path):
