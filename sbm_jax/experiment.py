@@ -20,9 +20,12 @@ from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, check_siz
 from sbm_jax.judges import Judges, feature_space, read_weights, weights_path
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import write_atomically
+from sbm_jax.systems.auxiliary_prior import AuxiliaryPrior
 from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
 from sbm_jax.systems.eb_mvae import EbMvae, EbMvaeConfig
-from sbm_jax.systems.joint_posterior import VARIANTS, JointPosterior, JointPosteriorConfig
+from sbm_jax.systems.joint_posterior import JointPosterior
+from sbm_jax.systems.joint_posterior_config import VARIANTS, JointPosteriorConfig
+from sbm_jax.systems.mld import Mld, MldConfig, mld_parts
 from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
 from sbm_jax.systems.sbm_contrastive import ContrastiveConfig, SbmContrastive
 from sbm_jax.systems.sbm_energy import EnergyConfig, SbmEnergy
@@ -79,6 +82,7 @@ class ExperimentConfig:
       marginal: the guidance of the ``_m`` systems.
       finetuning: of the decoders of the ``_f`` systems; None without them.
       eb_mvae: the energy of the joint latents of that system; None without it.
+      mld: the diffusion of that system; None without it.
       joint_posterior: the multimodal variational autoencoders; None without them.
       classifier: the judge of coherence; None for data without labels.
       sampler: see `sampling.SamplerOptions`.
@@ -101,6 +105,7 @@ class ExperimentConfig:
     marginal: MarginalConfig = MarginalConfig()
     finetuning: FinetuningConfig | None = None
     eb_mvae: EbMvaeConfig | None = None
+    mld: MldConfig | None = None
     joint_posterior: JointPosteriorConfig | None = None
     classifier: ClassifierConfig | None = None
     seed: int = 0
@@ -127,11 +132,11 @@ class ExperimentConfig:
 
 
 def _sbm(name: str) -> Callable[[ExperimentConfig], System]:
-    """Return what makes `sbm_{vae, rae}`, plain or with a suffix, or `eb_mvae`, over the same latents.
+    """Return what makes `sbm_{vae, rae}`, plain or with a suffix, or `eb_mvae`, over the same latents, or `mld`.
 
     Energy (`_c`), contrastive (`_t`) and marginal (`_m`) guidance, and fine-tuned decoders (`_f`).
     """
-    _, kind, *suffix = name.split("_")
+    _, kind, *suffix = name.split("_") if "_" in name else ("", "rae")
 
     def make(config: ExperimentConfig) -> System:
         parts = SbmConfig(config.autoencoder, config.score)
@@ -145,6 +150,10 @@ def _sbm(name: str) -> Callable[[ExperimentConfig], System]:
             "regularised": kind == "rae",
             "trained": config.modalities if shared else (),
         }
+        if name == "mld":
+            if config.mld is None:
+                raise SbmError("system 'mld' needs config.mld, the config of its diffusion.")
+            return Mld(**{**common, "config": mld_parts(config.autoencoder, config.mld)}, mld=config.mld)
         if name == "eb_mvae":
             return EbMvae(**common, energy=config.eb_mvae)
         if suffix == ["c"]:
@@ -161,23 +170,27 @@ def _sbm(name: str) -> Callable[[ExperimentConfig], System]:
 
 
 def _joint_posterior(name: str) -> Callable[[ExperimentConfig], System]:
-    """Return what makes a variational autoencoder with one latent for all modalities."""
+    """Return what makes a VAE with one latent for all modalities, or one with a trained prior."""
 
     def make(config: ExperimentConfig) -> System:
         if config.joint_posterior is None:
             raise SbmError(f"system {name!r} needs config.joint_posterior, the config of its autoencoders.")
-        return JointPosterior(name, config.joint_modalities, config.joint_posterior, config.seed)
+        make_system = JointPosterior if name in VARIANTS["original"] else AuxiliaryPrior
+        return make_system(name, config.joint_modalities, config.joint_posterior, config.seed)
 
     return make
 
+
+PRIORS = ("", "_score", "_mixture")
+"""Where joint samples of the multimodal VAEs come from: N(0, I), a score model or a Gaussian mixture."""
 
 SYSTEMS: dict[str, Callable[[ExperimentConfig], System]] = (
     {
         name: _sbm(name)
         for name in (f"sbm_{kind}{guidance}" for guidance in ("", "_c", "_t", "_m", "_f") for kind in ("vae", "rae"))
     }
-    | {"eb_mvae": _sbm("eb_mvae")}
-    | {name: _joint_posterior(name) for name in VARIANTS["original"]}
+    | {name: _sbm(name) for name in ("eb_mvae", "mld")}
+    | {f"{name}{prior}": _joint_posterior(f"{name}{prior}") for prior in PRIORS for name in VARIANTS["original"]}
 )
 
 
@@ -269,6 +282,8 @@ def run(config: ExperimentConfig, workdir: Path, stages: Iterable[str] | None = 
     }
     evaluations = _judge(config, main, judges)
     results["systems"] = _as_results(evaluations)
+    for system in main.systems:
+        results["systems"][system.name]["metrics"] |= _training_seconds(system, main.stages, workdir)
     results["variations"] = []
     figures = {name: evaluation.figures for name, evaluation in evaluations.items()}
     curves = {stage.name: read_metrics(workdir / "metrics" / f"{stage.name}.jsonl") for stage in main.stages}
@@ -385,6 +400,12 @@ def _as_results(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
 
 def _as_metrics(metrics: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: estimate._asdict() for name, estimate in metrics.items()}
+
+
+def _training_seconds(system: System, stages: Iterable[Stage], workdir: Path) -> dict[str, Any]:
+    """Return the seconds of all stages that a system uses, as a metric."""
+    used = _stage_seconds([stage for stage in stages if stage.name in system.stage_names], workdir)
+    return _as_metrics({"training/seconds": Estimate(sum(used.values()), None, len(used))}) if used else {}
 
 
 def _stage_seconds(stages: Iterable[Stage], workdir: Path) -> dict[str, float]:

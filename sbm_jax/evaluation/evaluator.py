@@ -10,7 +10,7 @@ import jax
 import numpy as np
 
 from sbm_jax.errors import SbmError, unknown
-from sbm_jax.evaluation import coherence, diversity, observed_sets, reconstruction, sample_grids
+from sbm_jax.evaluation import coherence, diversity, likelihood, observed_sets, reconstruction, sample_grids
 from sbm_jax.evaluation.distances import Distances
 from sbm_jax.evaluation.estimates import Estimate, estimate
 from sbm_jax.evaluation.features import FeatureConfig, FeatureSpace
@@ -30,6 +30,7 @@ from sbm_jax.evaluation.generation import (
     run,
 )
 from sbm_jax.evaluation.latents import Cosines
+from sbm_jax.evaluation.likelihood import LikelihoodConfig
 from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_FIRST, UNCONDITIONAL
 from sbm_jax.types import Key, Split
 
@@ -56,6 +57,7 @@ class EvaluationConfig:
       num_figure_examples: rows shown in the sample grids.
       sets: the families of observed sets, keys of `SETS`.
       features: what is compared with real data by the features of a network.
+      likelihood: how well bounds of the likelihood are estimated, of systems that have one.
     """
 
     num_examples: int = 1000
@@ -65,6 +67,7 @@ class EvaluationConfig:
     num_figure_examples: int = 4
     sets: tuple[str, ...] = tuple(SETS)
     features: FeatureConfig = FeatureConfig(num_examples=0)
+    likelihood: LikelihoodConfig = LikelihoodConfig()
 
     def __post_init__(self):
         for name in ("num_examples", "num_unconditional", "batch_size", "num_repeats", "num_figure_examples"):
@@ -110,6 +113,8 @@ def evaluate(
     num_classes: int | None = None,
     reconstruct_fn: ReconstructFn | None = None,
     encode_fn: EncodeFn | None = None,
+    weights_fn: likelihood.WeightsFn | None = None,
+    costly_weights: bool = False,
     space: FeatureSpace | None = None,
     progress: ProgressFn = _no_progress,
 ) -> Evaluation:
@@ -129,6 +134,8 @@ def evaluate(
       num_classes: the number of digits; needed with a classifier.
       reconstruct_fn: `{modality: [B, *shape]} -> ` the same, or None where a system has no autoencoder.
       encode_fn: `{modality: [B, *shape]} -> {modality: [B, D_m]}` in the units of generated latents, or None.
+      weights_fn: see `likelihood.bounds`, or None where a system has no likelihood.
+      costly_weights: whether one sample of the weights is all that can be afforded.
       space: the features in which samples are compared with real data, or None.
       progress: `number of batches -> context`, which yields a function that is told of each batch done.
 
@@ -174,6 +181,14 @@ def evaluate(
     for found, missing in (sampling[:2], autoencoders[:2], cosines.measured(), distances.measured(reconstruct_fn)):
         metrics |= found
         not_available |= missing
+    if weights_fn is None or not config.likelihood.num_examples:
+        reason = (
+            "the system has none" if weights_fn is None else "not asked for: evaluation.likelihood.num_examples is 0"
+        )
+        not_available[likelihood.MEASURES[0]] = reason
+    else:
+        bounds_key = jax.random.fold_in(repeats_key, config.num_repeats + 1)
+        metrics |= likelihood.bounds(weights_fn, costly_weights, data, rows, bounds_key, config.likelihood)
     if reconstruct_fn is not None:
         figures |= _reconstruction_grid(data, shown, reconstruct_fn, config.batch_size)
     return Evaluation(metrics, not_available, figures)

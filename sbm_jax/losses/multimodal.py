@@ -61,16 +61,19 @@ class Decoding(NamedTuple):
     def log_likelihood(self, z: Mapping[str, Array] | Array) -> Array:
         """Return r_m log p(x_m | z) as [..., B, M] for latents [..., B, D], the same for all modalities or by name."""
         latents = z if isinstance(z, Mapping) else {modality.name: z for modality in self.modalities}
-        lead = next(iter(latents.values())).shape[:-1]
+        return jnp.stack(list(self.by_modality(latents).values()), axis=-1)
+
+    def by_modality(self, latents: Mapping[str, Array]) -> dict[str, Array]:
+        """Return r_m log p(x_m | z_m) as {name: [..., B]} for latents {name: [..., B, D]}, in the masks' order."""
         outputs = self.decode_fn({name: array.reshape(-1, array.shape[-1]) for name, array in latents.items()})
-        terms = []
+        terms = {}
         for modality, factor in zip(self.modalities, self.rescaling, strict=True):
-            output = outputs[modality.name]
+            lead, output = latents[modality.name].shape[:-1], outputs[modality.name]
             output = output.reshape(-1, lead[-1], *output.shape[1:])
             x = self.data[modality.name]
             density = LIKELIHOODS[modality.likelihood].log_prob(x[None], output, modality.scale)
-            terms.append(factor * density.reshape(*lead, -1).sum(axis=-1))
-        return jnp.stack(terms, axis=-1)
+            terms[modality.name] = factor * density.reshape(*lead, -1).sum(axis=-1)
+        return terms
 
 
 def likelihood_rescaling(modalities: Sequence[Modality]) -> tuple[float, ...]:
@@ -100,7 +103,7 @@ def mvae_terms(
     log_variance: Array,
     decoding: Decoding,
     noise: Array,
-    subsets: Array | np.ndarray,
+    subsets: Sequence[Array | np.ndarray],
     beta: Array | float,
     present: Array | None = None,
     unimodal_prior: bool = True,
@@ -115,7 +118,7 @@ def mvae_terms(
       log_variance: of the experts [B, M, D].
       decoding: see `Decoding`.
       noise: standard normal [S, B, D].
-      subsets: bool [S, M].
+      subsets: S times bool [M]; of those that are NumPy arrays only their own modalities are decoded.
       beta: weight of the divergence.
       present: bool [B, M]; None where nothing is missing.
       unimodal_prior: False leaves the prior out of the products of a single expert (the SBM paper's baselines).
@@ -124,18 +127,41 @@ def mvae_terms(
       https://arxiv.org/abs/1802.05335
     """
     present = jnp.ones(mean.shape[:2], bool) if present is None else present
-    total = BoundTerms(jnp.zeros(len(mean), mean.dtype), jnp.zeros(len(mean), mean.dtype))
+    latents = {modality.name: [] for modality in decoding.modalities}
+    weights, regulariser = [], jnp.zeros(len(mean), mean.dtype)
     for subset, eps in zip(subsets, noise, strict=True):
         members = present & subset[None]
         prior = unimodal_prior | (subset.sum() > 1)
         joint_mean, joint_log_variance = product_of_experts(mean, log_variance, members, prior=prior)
-        z = joint_mean + jnp.exp(0.5 * joint_log_variance) * eps
         kept = members.any(axis=1)
         weight = jnp.where(kept, len(mean) / jnp.maximum(kept.sum(), 1), 0.0)
-        likelihood = _sum_present(decoding.log_likelihood(z), members)
-        divergence = standard_normal_kl(joint_mean, joint_log_variance)
-        total = BoundTerms(total.reconstruction - weight * likelihood, total.regulariser + weight * beta * divergence)
-    return total
+        regulariser = regulariser + weight * beta * standard_normal_kl(joint_mean, joint_log_variance)
+        weights.append(jnp.where(members, weight[:, None], 0.0))
+        z = joint_mean + jnp.exp(0.5 * joint_log_variance) * eps
+        for modality in _may_be_in(subset, decoding.modalities):
+            latents[modality.name].append(z)
+    terms = decoding.by_modality({name: jnp.stack(arrays) for name, arrays in latents.items()})
+    reconstruction = jnp.zeros(len(mean), mean.dtype)
+    for i, modality in enumerate(decoding.modalities):
+        own = [
+            w[:, i]
+            for w, subset in zip(weights, subsets, strict=True)
+            if modality in _may_be_in(subset, decoding.modalities)
+        ]
+        reconstruction = reconstruction - _sum_counted(terms[modality.name], jnp.stack(own))
+    return BoundTerms(reconstruction, regulariser)
+
+
+def _may_be_in(subset: Array | np.ndarray, modalities: Sequence[Modality]) -> list[Modality]:
+    """Return the members of a subset, bool [M]; all modalities where it is not known while tracing."""
+    if not isinstance(subset, np.ndarray):
+        return list(modalities)
+    return [modality for modality, member in zip(modalities, subset, strict=True) if member]
+
+
+def _sum_counted(values: Array, weights: Array) -> Array:
+    """Return Σ_s w_s v_s [B] of [S, B] over what counts: values of weight 0 may be anything."""
+    return jnp.where(weights > 0, weights * values, 0.0).sum(axis=0)
 
 
 def mvtcae_terms(
@@ -184,6 +210,22 @@ EXPERT_EPS = 1e-8
 # MARK: Mixtures of products
 
 
+class PrivateLatents(NamedTuple):
+    """Gaussian latents of single modalities, which their decoders are given besides the joint one.
+
+    Attributes:
+      mean: [B, M, D'].
+      log_variance: [B, M, D'].
+      noise: standard normal [M, B, D'].
+      beta: weight of their divergence, relative to that of the joint latent.
+    """
+
+    mean: Array
+    log_variance: Array
+    noise: Array
+    beta: float
+
+
 def mopoe_terms(
     mean: Array,
     log_variance: Array,
@@ -193,11 +235,13 @@ def mopoe_terms(
     beta: Array | float,
     present: Array | None = None,
     subsets: np.ndarray | None = None,
+    private: PrivateLatents | None = None,
     chunk: int = 64,
 ) -> BoundTerms:
     """Return the terms of MoPoE: a latent from one subset's product for each row, divergences of all 2^M - 1.
 
-    L_b = Σ_m -r_m log p(x_m | z_b) + β mean_S KL(q_S ‖ N(0, I)), z_b ~ q_{S(b)}, over the subsets that a row has. The
+    L_b = Σ_m -r_m log p(x_m | z_b) + β mean_S KL(q_S ‖ N(0, I)), z_b ~ q_{S(b)}, over the subsets that a row has; with
+    private latents w_m, -r_m log p(x_m | z_b, w_m) and β β' Σ_m KL(q_m ‖ N(0, I)) besides. The
     prior is an expert of the full set only. Precisions of all subsets are one product with the matrix of members, in
     chunks that are computed again for the gradient: 1,023 subsets of ten modalities do not lie in memory.
 
@@ -212,6 +256,7 @@ def mopoe_terms(
       beta: weight of the divergences.
       present: bool [B, M]; None where nothing is missing.
       subsets: bool [S, M]; None for `all_subsets`.
+      private: see `PrivateLatents`; None without them.
       chunk: subsets at a time.
 
     Reference: T. Sutter, I. Daunhawer and J. Vogt, "Generalized Multimodal ELBO", 2021.
@@ -225,11 +270,20 @@ def mopoe_terms(
     members = jnp.asarray(subsets)[row_subset]
     row_mean, row_log_variance = product_of_experts(mean, log_variance, members, eps=EXPERT_EPS, prior=full[row_subset])
     z = row_mean + jnp.exp(0.5 * row_log_variance) * noise
-    likelihood = _sum_present(decoding.log_likelihood(z), present)
+    latents = z
+    if private is not None:
+        own = jnp.moveaxis(private.mean, 1, 0) + jnp.exp(0.5 * jnp.moveaxis(private.log_variance, 1, 0)) * private.noise
+        names = [modality.name for modality in decoding.modalities]
+        latents = {name: jnp.concatenate([z, w], axis=-1) for name, w in zip(names, own, strict=True)}
+    likelihood = _sum_present(decoding.log_likelihood(latents), present)
     # A probability in float32 whatever the rest is in, as in MultiVae, with which float64 losses then agree to 1e-9.
-    number = subsets_at_hand(subsets, present).sum(axis=1).astype(jnp.float32)
+    at_hand = subsets_at_hand(subsets, present)
+    number = at_hand.sum(axis=1).astype(jnp.float32)
     weight = (1.0 / jnp.maximum(number, 1.0)).astype(mean.dtype) if missing else 1.0 / len(subsets)
-    divergence = weight * _subset_kl(mean, log_variance, subsets, present, chunk)
+    divergence = weight * _subset_kl(mean, log_variance, subsets, at_hand, chunk)
+    if private is not None:
+        own_divergence = _sum_present(standard_normal_kl(private.mean, private.log_variance), present)
+        divergence = divergence + private.beta * own_divergence
     return BoundTerms(-likelihood, beta * divergence)
 
 
@@ -239,22 +293,70 @@ def subsets_at_hand(subsets: np.ndarray, present: Array) -> Array:
     return lacking == 0
 
 
-def _subset_kl(mean: Array, log_variance: Array, subsets: np.ndarray, present: Array, chunk: int) -> Array:
-    """Return Σ_S KL(q_S ‖ N(0, I)) [B] over the subsets that each row has."""
-    chunk = min(chunk, len(subsets))
-    padding = -len(subsets) % chunk
-    padded = jnp.asarray(np.pad(subsets, ((0, padding), (0, 0)))).reshape(-1, chunk, subsets.shape[1])
+def _subset_kl(mean: Array, log_variance: Array, subsets: np.ndarray, at_hand: Array, chunk: int) -> Array:
+    """Return Σ_S KL(q_S ‖ N(0, I)) [B] over the subsets that each row has, bool [B, S]."""
+    chunks, is_subset = _in_chunks(subsets, chunk)
+    padded = jnp.pad(at_hand, ((0, 0), (0, is_subset.size - len(subsets))))
+    has = jnp.moveaxis(padded.reshape(len(mean), *is_subset.shape), 1, 0)
 
     @jax.checkpoint
-    def part(total: Array, chosen: Array) -> tuple[Array, None]:
+    def part(total: Array, chosen: tuple[Array, Array]) -> tuple[Array, None]:
+        members, has = chosen
         joint_mean, joint_log_variance = product_of_experts(
-            mean[:, None], log_variance[:, None], chosen[None], eps=EXPERT_EPS, prior=chosen.all(axis=-1)[None]
+            mean[:, None], log_variance[:, None], members[None], eps=EXPERT_EPS, prior=members.all(axis=-1)[None]
         )
-        has = ~(chosen[None] & ~present[:, None]).any(axis=-1) & chosen.any(axis=-1)[None]
         return total + jnp.where(has, standard_normal_kl(joint_mean, joint_log_variance), 0.0).sum(axis=1), None
 
-    total, _ = jax.lax.scan(part, jnp.zeros(len(mean), mean.dtype), padded)
+    total, _ = jax.lax.scan(part, jnp.zeros(len(mean), mean.dtype), (chunks, has))
     return total
+
+
+def mixture_of_products_log_prob(
+    z: Array,
+    mean: Array,
+    log_variance: Array,
+    subsets: np.ndarray,
+    eps: float,
+    has_prior: Callable[[Array], Array],
+    chunk: int = 64,
+) -> Array:
+    """Return the log density of latents [B, S, D] under a uniform mixture of products of experts, [B, S].
+
+    Args:
+      z: latents [B, S, D].
+      mean: of the experts [B, M, D].
+      log_variance: of the experts [B, M, D].
+      subsets: bool [P, M], the members of each product.
+      eps: added to each expert's variance.
+      has_prior: `bool [..., M] -> bool [...]`, whether N(0, I) is one more expert of a product.
+      chunk: products at a time.
+    """
+    chunks, is_product = _in_chunks(subsets, chunk)
+
+    def part(total: Array, chosen: tuple[Array, Array]) -> tuple[Array, None]:
+        members, counted = chosen
+        location, log_scale = product_of_experts(
+            mean[:, None], log_variance[:, None], members[None], eps=eps, prior=has_prior(members[None])
+        )
+        distance = jax.lax.map(  # over the products, for [B, S, P, D] does not lie in memory
+            lambda one: (jnp.square(z - one[0][:, None]) * jnp.exp(-one[1])[:, None]).sum(axis=-1),
+            (jnp.moveaxis(location, 1, 0), jnp.moveaxis(log_scale, 1, 0)),
+        )
+        constants = (log_scale + jnp.log(2 * jnp.pi)).sum(axis=-1)
+        terms = -0.5 * (jnp.moveaxis(distance, 0, -1) + constants[:, None])
+        terms = jnp.where(counted, terms, -jnp.inf)
+        return jnp.logaddexp(total, jax.nn.logsumexp(terms, axis=-1)), None
+
+    total, _ = jax.lax.scan(part, jnp.full(z.shape[:2], -jnp.inf), (chunks, is_product))
+    return total - jnp.log(len(subsets))
+
+
+def _in_chunks(subsets: np.ndarray, chunk: int) -> tuple[Array, Array]:
+    """Return subsets, bool [P, M], as [C, chunk, M], and bool [C, chunk], False for the padding of the last chunk."""
+    chunk = min(chunk, len(subsets))
+    padding = -len(subsets) % chunk
+    padded = np.pad(subsets, ((0, padding), (0, 0))).reshape(-1, chunk, subsets.shape[1])
+    return jnp.asarray(padded), jnp.asarray(np.arange(padded.shape[0] * chunk) < len(subsets)).reshape(-1, chunk)
 
 
 # MARK: Mixtures of experts

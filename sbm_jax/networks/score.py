@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.networks.base import ScoreNetwork
 from sbm_jax.networks.mlp import ResidualMLP
+from sbm_jax.networks.mlp_unet import MlpUNet
 from sbm_jax.networks.transformer import TokenTransformer
 from sbm_jax.networks.unet import UNet
 from sbm_jax.sde import SDE
@@ -24,9 +25,10 @@ class ScoreNetworkConfig:
 
     Attributes:
       name: a key of `NETWORKS`.
-      width: units of each layer (mlp; wider than the joint latent), token size (transformer), or base channels (unet).
-      depth: number of residual blocks (mlp, transformer).
-      dropout: rate of the residual branches (mlp, transformer).
+      width: units of each layer (mlp, mlp_unet; wider than the joint latent), token size (transformer), or base
+        channels (unet).
+      depth: number of residual blocks (mlp, transformer), of those on the way down (mlp_unet).
+      dropout: rate of the residual branches (all but unet).
       dtype: type of the matrix products' operands, ``"float32"`` or ``"bfloat16"``.
       paper_unet: unet as the paper has it: raw time in [0, 1] and no mask channels.
     """
@@ -55,6 +57,10 @@ def _mlp(config: ScoreNetworkConfig) -> ScoreNetwork:
     return ResidualMLP(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype))
 
 
+def _mlp_unet(config: ScoreNetworkConfig) -> ScoreNetwork:
+    return MlpUNet(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype))
+
+
 def _unet(config: ScoreNetworkConfig) -> ScoreNetwork:
     return UNet(
         config.width,
@@ -67,6 +73,7 @@ def _unet(config: ScoreNetworkConfig) -> ScoreNetwork:
 NETWORKS: dict[str, Callable[[ScoreNetworkConfig], ScoreNetwork]] = {
     "transformer": _transformer,
     "mlp": _mlp,
+    "mlp_unet": _mlp_unet,
     "unet": _unet,
 }
 

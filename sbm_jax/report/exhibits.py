@@ -91,6 +91,7 @@ def exhibits(results: Mapping[str, Any]) -> list[Exhibit]:
         _cosine(paper, systems),
         _coverage(systems),
         _classifier(paper, systems),
+        *_beta_of_baselines(by_study),
         *_finetuning(systems, by_study.get("fine-tuning")),
     ]
     return [_with_reason(exhibit, results) for exhibit in found]
@@ -247,6 +248,24 @@ def _beta(paper: Paper, study: Study | None) -> Exhibit:
             rows.append((f"{name}, beta {value}", (Cell(ours[0], coherence), Cell(ours[1], fid))))
     title = "Weight of the KL divergence, two modalities"
     return Exhibit("Table 6", title, ("coherence", "FID"), tuple(rows), study="beta")
+
+
+def _beta_of_baselines(by_study: Mapping[str, Study]) -> Iterator[Exhibit]:
+    what = (
+        ("Figure 16", "mmvae_plus", "coherence", "coherence/fixed_order/given_{}/last"),
+        ("Figure 17", "mmvae_plus", "FID", "inception/fid/fixed_order/given_{}"),
+        ("Figure 18", "mvtcae", "coherence", "coherence/fixed_order/given_{}/last"),
+        ("Figure 19", "mvtcae", "FID", "inception/fid/fixed_order/given_{}"),
+    )
+    for label, name, unit, pattern in what:
+        study = by_study.get(f"beta of {name}")
+        points = {f"beta {value}": systems[name] for value, systems in (study.points if study else ())}
+        title = f"{PAPER_NAMES[name]}: {unit} of the last modality, by the weight of the KL divergence"
+        chart = _by_observed(points, pattern, unit)
+        yield Exhibit(label, title, chart=chart, metric=pattern.format("k"), study=f"beta of {name}")
+
+
+PAPER_NAMES = {"mmvae_plus": "MMVAE+", "mvtcae": "MVTCAE"}
 
 
 def _cosine(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:

@@ -67,6 +67,8 @@ MAIN_METRICS = (
     "sampling/network_evaluations",
     "sampling/samples_per_second",
     "sampling/diverged",
+    "likelihood/elbo",
+    "training/seconds",
 )
 
 STUDY_METRICS = (
@@ -110,6 +112,13 @@ SECTIONS = (
         ("classifier_features/",),
         "The same measures where Inception-v3 can not be had. They are not comparable with FID.",
     ),
+    (
+        "Likelihood",
+        ("likelihood/",),
+        "Bounds of the log likelihood of held-out rows, in nats, with standard errors: the mean of log weights, and "
+        "the log mean of K of them. They compare systems whose decoders have the same likelihoods.",
+    ),
+    ("Training", ("training/",), "Seconds of all stages that a system uses, those that it shares with others too."),
     ("Latents", ("latents/",), "Cosine similarity of generated latents with those of the true data."),
     ("Mode coverage", ("coverage/",), "Share of each digit among all images of the unconditional samples."),
     (
@@ -142,6 +151,9 @@ LABELS = (
     (r"classifier/accuracy/(.+)", "real data, {}"),
     (r"classifier/reconstruction/(.+)", "reconstructions, {}"),
     (r"reconstruction/mse/(.+)", "{}"),
+    (r"likelihood/elbo", "evidence lower bound"),
+    (r"likelihood/importance_weighted", "importance-weighted bound"),
+    (r"training/seconds", "seconds of all stages"),
     (r"sampling/network_evaluations", "network evaluations per sample"),
     (r"sampling/samples_per_second", "samples per second"),
     (r"sampling/diverged", "diverged"),

@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sbm_jax.errors import SbmError
 from sbm_jax.sde import SDE
 from sbm_jax.types import Array, Key
 
@@ -39,7 +40,9 @@ class Step:
         step.
       extrapolation: h / (2 h_previous), weight of D - D_previous in a second-order multistep; 0 for a
         first-order step.
-      rewind: bool, whether this step repeats its interval, from a state that is already at t_next.
+      rewind: bool, whether this step begins a block of intervals again, from a state at the end of the block.
+      alpha_rewind: α at the end of the block.
+      sigma_rewind: σ at the end of the block.
       final: bool, whether the mean is to be returned instead of a draw.
     """
 
@@ -56,6 +59,8 @@ class Step:
     data_weight: Array
     extrapolation: Array
     rewind: Array
+    alpha_rewind: Array
+    sigma_rewind: Array
     final: Array
 
 
@@ -64,24 +69,30 @@ class Step:
 _LOWER_ORDER_FINAL_BELOW = 15
 
 
-def make_steps(sde: SDE, times: np.ndarray, repeats: int = 1) -> Step:
+def make_steps(sde: SDE, times: np.ndarray, repeats: int = 1, block: int = 1) -> Step:
     """Precompute the constants of all steps in float64.
 
     Args:
       sde: the process.
       times: decreasing times [N + 1].
-      repeats: how often each interval is taken, one after another (resampling, Langevin).
+      repeats: how often each block is taken, one after another (resampling, Langevin).
+      block: intervals of a block, a divisor of N.
 
     Returns:
       a `Step` of NumPy arrays [N * repeats].
+
+    Raises:
+      SbmError: if the intervals do not make whole blocks.
     """
+    if (len(times) - 1) % block:
+        raise SbmError(f"sampler: resampling_length ({block}) must divide num_steps ({len(times) - 1}).")
     with jax.ensure_compile_time_eval():
         jnp_times = jnp.asarray(times)
         coefficients = (*sde.marginal(jnp_times), sde.drift(jnp_times), sde.diffusion_squared(jnp_times))
     alpha, sigma, drift, diffusion_squared = (np.asarray(value, np.float64) for value in coefficients)
     times = times.astype(np.float64)
-    before = np.repeat(np.arange(len(times) - 1), repeats)
-    after = before + 1
+    before = np.repeat(np.arange(len(times) - 1).reshape(-1, 1, block), repeats, axis=1).ravel()
+    after, block_end = before + 1, (before // block + 1) * block
     position = np.arange(len(before))
     log_snr = np.log(alpha) - np.log(sigma)
     length = log_snr[after] - log_snr[before]
@@ -97,6 +108,8 @@ def make_steps(sde: SDE, times: np.ndarray, repeats: int = 1) -> Step:
         "sigma": sigma[before],
         "alpha_next": alpha[after],
         "sigma_next": sigma[after],
+        "alpha_rewind": alpha[block_end],
+        "sigma_rewind": sigma[block_end],
         "drift": drift[before],
         "diffusion_squared": diffusion_squared[before],
         "data_weight": alpha[after] - sigma[after] * alpha[before] / sigma[before],
@@ -104,7 +117,7 @@ def make_steps(sde: SDE, times: np.ndarray, repeats: int = 1) -> Step:
     }
     return Step(
         index=position.astype(np.int32),
-        rewind=position % repeats > 0,
+        rewind=(before % block == 0) & (position % (repeats * block) > 0),
         final=position == position[-1],
         **{name: value.astype(np.float32) for name, value in values.items()},
     )

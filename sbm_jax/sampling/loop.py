@@ -39,7 +39,8 @@ class SamplerOptions:
         the least that a sample resolves.
       snr: ratio of step to noise in Langevin moves.
       corrector_steps: Langevin moves per step, for the solvers that have them.
-      resampling: how often each interval is taken, with noise added again in between; 1 is once.
+      resampling: how often each block of intervals is taken, with noise added again in between; 1 is once.
+      resampling_length: intervals of a block; a divisor of num_steps.
       num_particles: K, particles of each row with the conditioning ``"particles"``.
       start: ``"prior"``, or ``"gaussian"`` for a draw that treats all latents as jointly Gaussian; at a start_time
         below 1 the latter spares the first steps (`starts.gaussian_conditional`).
@@ -57,6 +58,7 @@ class SamplerOptions:
     snr: float = 0.16
     corrector_steps: int = 1
     resampling: int = 1
+    resampling_length: int = 1
     num_particles: int = 16
     start: str = "prior"
     unroll: int = 0
@@ -73,7 +75,7 @@ class SamplerOptions:
         ):
             if name not in known:
                 raise unknown(kind, name, known)
-        for field in ("num_steps", "corrector_steps", "resampling", "num_particles"):
+        for field in ("num_steps", "corrector_steps", "resampling", "resampling_length", "num_particles"):
             if getattr(self, field) < 1:
                 raise SbmError(f"sampler: {field} must be at least 1, not {getattr(self, field)}.")
         for field in ("unroll", "chunk_size"):
@@ -207,7 +209,8 @@ def _plan(sde: SDE, options: SamplerOptions) -> tuple[Solver, Step]:
         check_stability(sde, times)
     if options.resampling > 1:
         solver = resampled(solver, options.resampling)
-    return solver, make_steps(sde, times, solver.repeats)
+    block = options.resampling_length if options.resampling > 1 else 1
+    return solver, make_steps(sde, times, solver.repeats, block)
 
 
 def integrate(

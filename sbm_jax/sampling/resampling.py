@@ -1,4 +1,4 @@
-"""Resampling of intervals, for the conditionings with a single time.
+"""Resampling of intervals, one by one or in blocks.
 
 Reference: A. Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022,
   algorithm 1.
@@ -16,14 +16,14 @@ from sbm_jax.types import Key
 
 
 def renoise(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
-    """On a rewind, return to t by the forward process: z_t ~ N(a z_s, (σ_t² - a² σ_s²) I), a = α_t / α_s."""
-    shrink = step.alpha / step.alpha_next
-    scale = jnp.sqrt(jnp.maximum(step.sigma**2 - (shrink * step.sigma_next) ** 2, 0.0))
+    """On a rewind from s, return to t by the forward process: z_t ~ N(a z_s, (σ_t² - a² σ_s²) I), a = α_t / α_s."""
+    shrink = step.alpha / step.alpha_rewind
+    scale = jnp.sqrt(jnp.maximum(step.sigma**2 - (shrink * step.sigma_rewind) ** 2, 0.0))
     return state.replace(z=jnp.where(step.rewind, shrink * state.z + scale * dynamics.noise_fn(key), state.z))
 
 
 def resampled(solver: Solver, times: int) -> Solver:
-    """Return a solver that takes each interval `times` times, noising the result again in between.
+    """Return a solver that takes each block of intervals `times` times, noising the result again in between.
 
     Repeating lets the generated entries agree with the held ones; it lessens the bias of single-time
     conditionings and does not remove it.

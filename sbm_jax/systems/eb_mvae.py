@@ -19,7 +19,7 @@ from sbm_jax.networks.energy import JointPerceptron
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sde import SDE
 from sbm_jax.systems.sbm import Sbm
-from sbm_jax.types import Array, Context, Data, Generated, Key, Metrics, Params, ScoreFn, Stage, TrainingConfig
+from sbm_jax.types import Array, Context, Key, Metrics, Params, ScoreFn, Stage, TrainingConfig
 
 KINDS = ("field", "energy")
 
@@ -87,6 +87,8 @@ class EbMvae(Sbm):
 
     energy: EbMvaeConfig | None = None
 
+    has_likelihood = False  # its energy is not normalised
+
     def __post_init__(self):
         if self.energy is None:
             raise SbmError(f"system {self.name!r} needs config.eb_mvae, the config of its energy.")
@@ -107,8 +109,8 @@ class EbMvae(Sbm):
         outputs = 1 if self.energy.kind == "energy" else self.latent_space.valid.size
         return JointPerceptron(self.energy.width, self.energy.depth, outputs)
 
-    def langevin(self, options: SamplerOptions) -> SamplerOptions:
-        """Return the system's own sampler, with the work cut up as in the given options."""
+    def own_options(self, options: SamplerOptions) -> SamplerOptions:
+        """Return Langevin dynamics (Eqs. 2 and 3), with the work cut up as in the given options."""
         return SamplerOptions(
             solver="langevin",
             num_steps=self.energy.num_steps,
@@ -120,10 +122,8 @@ class EbMvae(Sbm):
             divergence_bound=options.divergence_bound,
         )
 
-    def check(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
-        del options
-        jax.eval_shape(self.latent_space.autoencoders.init, jax.random.key(0))
+    def check_score(self, options: SamplerOptions) -> None:
+        """Do nothing: there is no score model, and a perceptron takes any shape."""
 
     def make_score_stage(self) -> Stage:
         """Return the stage that trains the energy, which needs no data but the latent bank."""
@@ -158,24 +158,6 @@ class EbMvae(Sbm):
 
         score = -jax.grad(lambda z: output(z).sum())(z) if self.energy.kind == "energy" else output(z).reshape(z.shape)
         return jnp.where(jnp.asarray(self.latent_space.valid)[None], score, 0.0)
-
-    def generate(
-        self,
-        products: Mapping[str, Params],
-        key: Key,
-        data: Data,
-        observed: Array,
-        options: SamplerOptions,
-        num_samples: int = 1,
-        *,
-        strength: Array | float | None = None,
-        num_free: int | None = None,
-    ) -> Generated:
-        """Generate what is not observed (Eqs. 2 and 3), whatever the solver of the options; see `Sbm.generate`."""
-        options = self.langevin(options)
-        return super().generate(
-            products, key, data, observed, options, num_samples, strength=strength, num_free=num_free
-        )
 
     def _bind(
         self,

@@ -11,6 +11,7 @@ et al., 2023; see `losses.multimodal`.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -18,143 +19,26 @@ import numpy as np
 
 from sbm_jax.config import plain
 from sbm_jax.data.pipeline import as_float
-from sbm_jax.distributions import POSTERIORS, product_of_experts
-from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.distributions import POSTERIORS, Posterior, product_of_experts
+from sbm_jax.errors import SbmError
 from sbm_jax.losses import multimodal
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, Autoencoders
+from sbm_jax.networks.autoencoders import Autoencoders
 from sbm_jax.sampling import SamplerOptions
-from sbm_jax.types import (
-    Array,
-    Data,
-    Dataset,
-    Generated,
-    Key,
-    Metrics,
-    Modality,
-    Params,
-    Split,
-    Stage,
-    TrainingConfig,
-)
-
-ESTIMATORS = ("elbo", "iwae", "dreg")
-PRIVATE_PRIORS = ("joint", "own")
+from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig, Settings
+from sbm_jax.systems.observed import observed_rows, put_back
+from sbm_jax.types import Array, Data, Dataset, Generated, Key, Metrics, Modality, Params, Split, Stage
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
-    """What a method has of its own.
+class Latents(NamedTuple):
+    """S latents of each of B rows.
 
     Attributes:
-      likelihood: of modalities whose data are Gaussian or Laplace; "" for that of each.
-      scale: of this likelihood.
-      beta: weight of the divergences.
-      alpha: of MVTCAE's conditional bounds.
-      posterior: of the mixtures of experts, a key of `distributions.POSTERIORS`.
-      estimator: ``"elbo"``, ``"iwae"`` or ``"dreg"``.
-      num_samples: K, importance samples.
-      num_subsets: random subsets of two modalities or more in each step of MVAE.
-      latent_size: D; 0 for that of the config.
-      private_size: of MMVAE+'s latent of each modality.
-      private_prior: where MMVAE+ draws the private latent of what is not observed: ``"joint"``, the prior of the bound,
-        as its authors do, or ``"own"``, the trained one that other modalities are reconstructed with.
+      joint: of all modalities [B, S, D].
+      private: of each modality [B, S, M, D'], D' = 0 for all methods but MMVAE+.
     """
 
-    likelihood: str = ""
-    scale: float = 0.75
-    beta: float = 1.0
-    alpha: float = 0.0
-    posterior: str = "normal"
-    estimator: str = "elbo"
-    num_samples: int = 1
-    num_subsets: int = 0
-    latent_size: int = 0
-    private_size: int = 0
-    private_prior: str = "joint"
-
-    def __post_init__(self):
-        if self.likelihood not in ("", "gaussian", "laplace"):
-            raise unknown("likelihood (config.joint_posterior.settings)", self.likelihood, ("gaussian", "laplace"))
-        for name, known in (("posterior", POSTERIORS), ("estimator", ESTIMATORS), ("private_prior", PRIVATE_PRIORS)):
-            if getattr(self, name) not in known:
-                raise unknown(f"{name} (config.joint_posterior.settings)", getattr(self, name), known)
-        for name, least in (("beta", 0), ("num_samples", 1), ("num_subsets", 0), ("latent_size", 0)):
-            value = getattr(self, name)
-            require(value >= least, f"joint_posterior.settings: {name}", value, f"{least} or more")
-
-
-_MIXTURE = Settings(likelihood="laplace", posterior="laplace_with_softmax", estimator="iwae")
-_PRIVATE = dataclasses.replace(_MIXTURE, latent_size=32, private_size=32)
-
-VARIANTS: dict[str, dict[str, Settings]] = {
-    "original": {
-        "mvae": Settings(likelihood="laplace", num_subsets=1),
-        "mmvae": _MIXTURE,
-        "mopoe": Settings(likelihood="laplace", beta=2.5),
-        "mvtcae": Settings(likelihood="laplace", beta=2.5, alpha=5 / 6),
-        "mmvae_plus": dataclasses.replace(_PRIVATE, beta=2.5),
-    },
-    "sbm_paper": {
-        "mvae": Settings(num_subsets=1),
-        "mmvae": Settings(beta=2.5),
-        "mopoe": Settings(beta=2.5),
-        "mvtcae": Settings(beta=0.1, alpha=0.9),
-        "mmvae_plus": dataclasses.replace(_PRIVATE, beta=5.0),
-    },
-}
-"""The settings of each method. The original MMVAE has K = 10 to 30 and ``"dreg"``, which `settings` can ask for: every
-decoder then decodes M K latents for each row. Annealing of divergences and amsgrad are left out."""
-
-USED = {
-    "mvae": ("beta", "num_subsets"),
-    "mmvae": ("beta", "posterior", "estimator", "num_samples"),
-    "mopoe": ("beta",),
-    "mvtcae": ("alpha", "beta"),
-    "mmvae_plus": ("beta", "posterior", "estimator", "num_samples", "private_size", "private_prior"),
-}
-"""The settings that each method has, besides ``likelihood``, ``scale`` and ``latent_size``."""
-
-
-@dataclasses.dataclass(frozen=True)
-class JointPosteriorConfig:
-    """The multimodal variational autoencoders.
-
-    Attributes:
-      training: see `types.TrainingConfig`.
-      network: sizes of the encoders and decoders.
-      latent_size: D, of the one latent, where a method has no size of its own.
-      variant: a key of `VARIANTS`.
-      settings: {method: {field of `Settings`: value}}, where they differ from those of the variant.
-    """
-
-    training: TrainingConfig
-    network: AutoencoderNetworkConfig = AutoencoderNetworkConfig()
-    latent_size: int = 64
-    variant: str = "original"
-    settings: dict = dataclasses.field(default_factory=dict)
-
-    def __post_init__(self):
-        require(self.latent_size >= 1, "joint_posterior.latent_size", self.latent_size, "at least 1")
-        if self.variant not in VARIANTS:
-            raise unknown("variant (config.joint_posterior.variant)", self.variant, VARIANTS)
-        for method, changes in self.settings.items():
-            if method not in VARIANTS[self.variant]:
-                raise unknown("method (config.joint_posterior.settings)", method, VARIANTS[self.variant])
-            known = (*USED[method], "likelihood", "scale", "latent_size")
-            for name in changes:
-                if name not in known:
-                    raise unknown(f"setting of {method}:", name, known)
-            self.of(method)
-
-    def of(self, method: str) -> Settings:
-        """Return the settings of a method."""
-        found = dataclasses.replace(VARIANTS[self.variant][method], **self.settings.get(method, {}))
-        if found.estimator == "elbo" and (found.posterior != "normal" or found.private_size):
-            raise SbmError(
-                f"joint_posterior.settings of {method!r}: the estimator 'elbo' wants Gaussian posteriors and no "
-                "private latents; use 'iwae' or 'dreg'."
-            )
-        return found
+    joint: Array
+    private: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +46,7 @@ class JointPosterior:
     """A variational autoencoder with one latent for all modalities.
 
     Attributes:
-      name: the method, a key of `VARIANTS`.
+      name: the row of the results table; here the method, a key of `joint_posterior_config.VARIANTS`.
       modalities: M modalities, in the order of every mask.
       config: see `JointPosteriorConfig`.
       seed: the run's seed, part of the stage's fingerprint.
@@ -176,9 +60,14 @@ class JointPosterior:
     batched: bool | None = None
 
     @property
+    def method(self) -> str:
+        """The method, a key of `joint_posterior_config.VARIANTS`, and the name of the stage that trains it."""
+        return self.name
+
+    @property
     def settings(self) -> Settings:
         """What the method has of its own."""
-        return self.config.of(self.name)
+        return self.config.of(self.method)
 
     @property
     def sizes(self) -> tuple[int, int]:
@@ -208,40 +97,57 @@ class JointPosterior:
     @property
     def stage_names(self) -> tuple[str, ...]:
         """The name of the one stage."""
-        return (self.name,)
+        return (self.method,)
+
+    @property
+    def posterior(self) -> Posterior:
+        """The family of the experts."""
+        return POSTERIORS[self.settings.posterior]
 
     def check(self, options: SamplerOptions) -> None:
         """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
         del options
-        jax.eval_shape(self._init, jax.random.key(0))
+        params = jax.eval_shape(self._init, jax.random.key(0))
+        data = {modality.name: jnp.zeros((1, *modality.shape)) for modality in self.modalities}
+        jax.eval_shape(lambda params: self.terms(params, jax.random.key(0), data), params)
 
     # MARK: Training
 
     def stages(self, dataset: Dataset) -> list[Stage]:
         """Return the stage that trains everything."""
+        own = plain(self.settings)
+        del own["private_prior"]  # of generation only
+        config = self.config
         stage = Stage(
-            name=self.name,
+            name=self.method,
             settings={
                 "seed": self.seed,
                 "data": dataset.settings,
                 "modalities": plain(self.modalities),
-                "joint_posterior": {**plain(self.config), "settings": plain(self.settings)},
+                "network": plain(config.network),
+                "training": plain(config.training),
+                "variant": config.variant,
+                "latent_size": self.sizes[0],
+                "settings": own,
             },
             init=lambda key, upstream: self._init(key),
             loss=self._loss,
-            rows=lambda upstream: self._rows(dataset.train),
-            validation_rows=lambda upstream: self._rows(dataset.validation),
+            rows=lambda upstream: self.rows(dataset.train),
+            validation_rows=lambda upstream: self.rows(dataset.validation),
             training=self.config.training,
         )
         return [stage]
 
-    def _rows(self, split: Split) -> dict[str, np.ndarray]:
+    def rows(self, split: Split) -> dict[str, np.ndarray]:
+        """Return the arrays of this system's modalities."""
         return {modality.name: split.data[modality.name] for modality in self.modalities}
 
     def _init(self, key: Key) -> Params:
         size, private_size = self.sizes
         params = {"autoencoders": self.autoencoders.init(key), "prior": jnp.zeros(size)}
-        return params | ({"private_priors": jnp.zeros((len(self.modalities), private_size))} if private_size else {})
+        if self.is_mixture and private_size:
+            params["private_priors"] = jnp.zeros((len(self.modalities), private_size))
+        return params
 
     def _loss(self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Data) -> tuple[Array, Metrics]:
         del upstream
@@ -266,18 +172,13 @@ class JointPosterior:
         decoding = self._decoding(params, data)
         noise_key, subset_key = jax.random.split(key)
         batch, num_modalities, size = len(experts[0]), len(self.modalities), self.sizes[0]
-        if self.name == "mvae":
-            subsets = jnp.concatenate(
-                [
-                    jnp.ones((1, num_modalities), bool),
-                    jnp.eye(num_modalities, dtype=bool),
-                    _random_subsets(subset_key, settings.num_subsets, num_modalities),
-                ]
-            )
+        if self.method == "mvae":
+            fixed = np.concatenate([np.ones((1, num_modalities), bool), np.eye(num_modalities, dtype=bool)])
+            subsets = [*fixed, *_random_subsets(subset_key, settings.num_subsets, num_modalities)]
             noise = jax.random.normal(noise_key, (len(subsets), batch, size))
             own = self.config.variant == "original"
             return multimodal.mvae_terms(*experts, decoding, noise, subsets, settings.beta, present, own)
-        if self.name == "mvtcae":
+        if self.method == "mvtcae":
             noise = jax.random.normal(noise_key, (batch, size))
             return multimodal.mvtcae_terms(*experts, decoding, noise, settings.alpha, settings.beta, present)
         if settings.estimator == "elbo":
@@ -286,14 +187,20 @@ class JointPosterior:
             if present is not None:
                 at_hand = multimodal.subsets_at_hand(subsets, present)
             chosen = jax.random.categorical(subset_key, jnp.where(at_hand, 0.0, -jnp.inf))
-            noise = jax.random.normal(noise_key, (batch, size))
-            return multimodal.mopoe_terms(*experts, decoding, noise, chosen, settings.beta, present, subsets)
+            joint, own = zip(*(jnp.split(array, [size], axis=-1) for array in experts), strict=True)
+            noise, private = jax.random.normal(noise_key, (batch, size)), None
+            if settings.private_size:
+                own_noise = jax.random.normal(jax.random.fold_in(noise_key, 1), jnp.moveaxis(own[0], 1, 0).shape)
+                private = multimodal.PrivateLatents(*own, own_noise, settings.beta_private)
+            return multimodal.mopoe_terms(
+                *joint, decoding, noise, chosen, settings.beta, present, subsets, private=private
+            )
         family = multimodal.Family(settings.posterior, settings.estimator)
-        if self.name == "mmvae":
-            noise = self._noise(noise_key, (num_modalities, settings.num_samples, batch, size))
+        if self.method == "mmvae":
+            noise = self.noise(noise_key, (num_modalities, settings.num_samples, batch, size))
             return multimodal.mmvae_terms(*experts, decoding, noise, params["prior"], family, present)
         noise = [
-            self._noise(jax.random.fold_in(noise_key, i), (settings.num_samples, batch, entries))
+            self.noise(jax.random.fold_in(noise_key, i), (settings.num_samples, batch, entries))
             for i, entries in enumerate([size, *[self.sizes[1]] * num_modalities] * num_modalities)
         ]
         (mean, own_mean), (raw, own_raw) = (jnp.split(array, [size], axis=-1) for array in experts)
@@ -304,12 +211,13 @@ class JointPosterior:
 
     def _subsets(self) -> np.ndarray:
         """Return the subsets whose products are mixed, bool [S, M]."""
-        if self.name == "mopoe":
+        if self.method == "mopoe":
             return multimodal.all_subsets(len(self.modalities))
         return np.eye(len(self.modalities), dtype=bool)
 
-    def _noise(self, key: Key, shape: tuple[int, ...]) -> Array:
-        if POSTERIORS[self.settings.posterior].noise == "uniform":
+    def noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+        """Return the noise that the experts' `Posterior.sample` takes."""
+        if self.posterior.noise == "uniform":
             return jax.random.uniform(key, shape, minval=-1.0 + 1e-6, maxval=1.0)
         return jax.random.normal(key, shape)
 
@@ -322,9 +230,11 @@ class JointPosterior:
         return jnp.stack([mean for mean, _ in found], axis=1), jnp.stack([raw for _, raw in found], axis=1)
 
     def _decoding(self, params: Params, data: Data) -> multimodal.Decoding:
-        factors = (1.0,) * len(self.modalities)
-        decode = lambda latents: self.autoencoders.decode(params["autoencoders"], latents)  # noqa: E731
-        return multimodal.Decoding(self.decoded_modalities, decode, data, factors)
+        def decode(latents: Mapping[str, Array]) -> dict[str, Array]:
+            return self.autoencoders.decode(params["autoencoders"], latents)
+
+        factors = multimodal.likelihood_rescaling(self.modalities) if self.settings.rescaling else None
+        return multimodal.Decoding(self.decoded_modalities, decode, data, factors or (1.0,) * len(self.modalities))
 
     # MARK: Use
 
@@ -343,106 +253,205 @@ class JointPosterior:
         """Generate what is not observed, from the posterior given what is; see `types.System.generate`.
 
         Raises:
-          SbmError: on data of a modality that the system does not have, or a strength, for nothing is guided.
+          SbmError: on data of an unknown modality, a wrong shape, or a strength, for nothing is guided.
         """
-        del options, num_free
         if strength is not None:
             raise SbmError(f"system {self.name!r} has no guidance; leave out strength, or use a system with guidance.")
-        names = [modality.name for modality in self.modalities]
-        for name in data:
-            if name not in names:
-                raise unknown("modality", name, names)
-        batch = len(next(iter(data.values()))) if data else (len(observed) if jnp.ndim(observed) == 2 else 1)
-        observed = jnp.asarray(observed).reshape(-1, len(names)) & jnp.array([[name in data for name in names]])
-        observed = jnp.broadcast_to(observed, (batch, len(names)))
-        params = products[self.name]
-        latents = self._sample(params, key, data, observed, num_samples)
-        decoded = self.autoencoders.decode_mean(
-            params["autoencoders"], {name: z.reshape(-1, z.shape[-1]) for name, z in latents.items()}
+        observed = observed_rows(data, observed, self.modalities)
+        prior_key, key = jax.random.split(key)
+        params, evaluations, latents = products[self.method], jnp.zeros(()), None
+        if not data or num_free is None or num_free == len(self.modalities):
+            latents, evaluations = self._sample_prior(products, prior_key, len(observed), num_samples, options)
+        if data:
+            given = self._sample_posterior(params, key, self._experts(params, data), observed, num_samples)
+            if latents is not None:
+                any_given = observed.any(axis=1)[:, None, None]
+                given = Latents(
+                    jnp.where(any_given, given.joint, latents.joint),
+                    jnp.where(any_given[..., None], given.private, latents.private),
+                )
+            latents = given
+        inputs = {name: z.reshape(-1, z.shape[-1]) for name, z in self._decoder_inputs(latents).items()}
+        samples = self.autoencoders.decode_mean(params["autoencoders"], inputs)
+        finite = jnp.stack([jnp.isfinite(z).all(axis=-1) for z in inputs.values()]).all(axis=0)
+        return Generated(
+            data=put_back(samples, data, observed, self.modalities),
+            latents=None,
+            info={"network_evaluations": evaluations, "diverged": (~finite).sum()},
         )
-        samples = {name: array.reshape(batch, num_samples, *array.shape[1:]) for name, array in decoded.items()}
-        for i, name in enumerate(names):
-            if name in data:
-                mask = observed[:, i].reshape((batch,) + (1,) * (samples[name].ndim - 1))
-                samples[name] = jnp.where(mask, data[name][:, None], samples[name])
-        finite = jnp.stack([jnp.isfinite(z).all(axis=-1) for z in latents.values()]).all(axis=0)
-        return Generated(samples, None, {"network_evaluations": jnp.zeros(()), "diverged": (~finite).sum()})
 
-    def _sample(self, params: Params, key: Key, data: Data, observed: Array, num_samples: int) -> dict[str, Array]:
-        """Return what is decoded, {name: [B, S, D]}, given what is observed, bool [B, M]; nothing: from the prior."""
+    def _decoder_inputs(self, latents: Latents) -> dict[str, Array]:
+        """Return what each modality is decoded from, {name: [B, S, D + D']}."""
+        private = jnp.moveaxis(latents.private, 2, 0)
+        return {
+            modality.name: jnp.concatenate([latents.joint, own], axis=-1)
+            for modality, own in zip(self.modalities, private, strict=True)
+        }
+
+    def _sample_prior(
+        self, products: Mapping[str, Params], key: Key, batch: int, num_samples: int, options: SamplerOptions
+    ) -> tuple[Latents, Array]:
+        """Return latents that know of no data, and the network evaluations for each."""
+        del options
         joint_key, private_key = jax.random.split(key)
-        z, experts = self._sample_joint(params, joint_key, data, observed, num_samples)
-        size, private_size = self.sizes
-        if not private_size:
-            return {modality.name: z for modality in self.modalities}
-        posterior, own = POSTERIORS[self.settings.posterior], self.settings.private_prior == "own"
-        latents, shape = {}, (*z.shape[:-1], private_size)
-        for i, modality in enumerate(self.modalities):
-            # One private latent for all modalities where it comes from the joint prior.
-            noise = self._noise(jax.random.fold_in(private_key, i if own else 0), shape)
-            raw = params["private_priors"][i] if own else jnp.zeros(private_size)
-            private = posterior.sample(jnp.zeros(shape), jnp.broadcast_to(posterior.scale(raw), shape), noise)
-            if experts is not None:
-                mean, raw = (array[:, None, i, size:] for array in experts)
-                given = posterior.sample(mean, posterior.scale(raw), noise)
-                private = jnp.where(observed[:, i, None, None], given, private)
-            latents[modality.name] = jnp.concatenate([z, private], axis=-1)
-        return latents
+        params, shape = products[self.method], (batch, num_samples, self.sizes[0])
+        joint = self._from_prior(joint_key, params["prior"], shape)
+        return Latents(joint, self._unknown_private(params, private_key, batch, num_samples)), jnp.zeros(())
 
-    def _sample_joint(
-        self, params: Params, key: Key, data: Data, observed: Array, num_samples: int
-    ) -> tuple[Array, tuple[Array, Array] | None]:
-        """Return joint latents [B, S, D], and the experts of what is in `data`."""
-        batch, num_modalities = observed.shape
-        shape, posterior = (batch, num_samples, self.sizes[0]), POSTERIORS[self.settings.posterior]
-        choose_key, noise_key = jax.random.split(key)
-        noise = self._noise(noise_key, shape)
-        prior = posterior.sample(jnp.zeros(shape), jnp.broadcast_to(posterior.scale(params["prior"]), shape), noise)
-        if not data:
-            return prior, None
-        experts = self._experts(params, data)
-        # Unobserved data may be anything, and count for nothing.
-        mean, raw = (jnp.where(observed[..., None], array, 0.0)[..., : self.sizes[0]] for array in experts)
-        members = jnp.broadcast_to(observed[:, None], (batch, num_samples, num_modalities))
-        if self.name in ("mmvae", "mmvae_plus") or (self.name == "mopoe" and self.config.variant == "sbm_paper"):
-            # A mixture: of the experts that are observed, or of the products of their subsets.
+    def _from_prior(self, key: Key, raw: Array, shape: tuple[int, ...]) -> Array:
+        scale = jnp.broadcast_to(self.posterior.scale(raw), shape)
+        return self.posterior.sample(jnp.zeros(shape), scale, self.noise(key, shape))
+
+    def _unknown_private(self, params: Params, key: Key, batch: int, num_samples: int) -> Array:
+        """Return private latents [B, S, M, D'] of what is not observed: one for all modalities, or one of each."""
+        num_modalities, size = len(self.modalities), self.sizes[1]
+        if not size:
+            return jnp.zeros((batch, num_samples, num_modalities, 0))
+        if not self.is_mixture:
+            return jax.random.normal(key, (batch, num_samples, num_modalities, size))
+        if self.settings.private_prior == "own":
+            return self._from_prior(key, params["private_priors"], (batch, num_samples, num_modalities, size))
+        shape = (batch, num_samples, 1, size)
+        return jnp.broadcast_to(
+            self._from_prior(key, jnp.zeros(size), shape), (batch, num_samples, num_modalities, size)
+        )
+
+    def _sample_posterior(
+        self, params: Params, key: Key, experts: tuple[Array, Array], observed: Array, num_samples: int
+    ) -> Latents:
+        """Return latents given what is observed, bool [B, M]; those of rows without anything mean nothing."""
+        mixes = self.is_mixture or (self.method == "mopoe" and self.config.variant == "sbm_paper")
+        choose_key, noise_key, own_key, unknown_key = jax.random.split(key, 4)
+        location, scale = self._joint_posterior(choose_key, experts, observed, num_samples, mixes)
+        joint = self.posterior.sample(location, scale, self.noise(noise_key, location.shape))
+        private = self._unknown_private(params, unknown_key, len(observed), num_samples)
+        if private.shape[-1]:
+            own = self._sample_private(own_key, experts, num_samples)
+            private = jnp.where(observed[:, None, :, None], own, private)
+        return Latents(joint, private)
+
+    def _joint_posterior(
+        self, key: Key, experts: tuple[Array, Array], observed: Array, num_samples: int, mixes: bool
+    ) -> tuple[Array, Array]:
+        """Return location and scale [B, S, D] of joint latents given what is observed, bool [B, M].
+
+        Args:
+          key: chooses the component of a mixture.
+          experts: see `_experts`; those of unobserved data may be anything.
+          observed: bool [B, M].
+          num_samples: S.
+          mixes: take one of the products of `_subsets` for each sample, not that of all that is observed.
+        """
+        mean, raw = self._joint_experts(experts, observed)
+        members = jnp.broadcast_to(observed[:, None], (len(observed), num_samples, len(self.modalities)))
+        if mixes:
             subsets = self._subsets()
             at_hand = multimodal.subsets_at_hand(subsets, observed)
             logits = jnp.where(at_hand | ~at_hand.any(axis=1, keepdims=True), 0.0, -jnp.inf)
-            chosen = jax.random.categorical(choose_key, logits[:, None], shape=(batch, num_samples))
+            chosen = jax.random.categorical(key, logits[:, None], shape=(len(observed), num_samples))
             members = members & jnp.asarray(subsets)[chosen]
-        if self.settings.posterior != "normal":  # one expert for each sample
+        if self.is_mixture:
             expert = jnp.argmax(members, axis=-1)[..., None]
-            location, scale = (jnp.take_along_axis(array, expert, axis=1) for array in (mean, posterior.scale(raw)))
-            z = posterior.sample(location, scale, noise)
-        else:
-            location, log_variance = product_of_experts(
-                mean[:, None], raw[:, None], members, eps=self._eps, prior=self._prior_is_expert(members)
-            )
-            z = location + jnp.exp(0.5 * log_variance) * noise
-        return jnp.where(observed.any(axis=1)[:, None, None], z, prior), experts
+            return tuple(jnp.take_along_axis(array, expert, axis=1) for array in (mean, self.posterior.scale(raw)))
+        prior = self._prior_is_expert(members)
+        location, log_variance = product_of_experts(mean[:, None], raw[:, None], members, self._eps, prior)
+        return location, jnp.exp(0.5 * log_variance)
+
+    def _joint_experts(self, experts: tuple[Array, Array], observed: Array) -> tuple[Array, Array]:
+        """Return means and raw scales [B, M, D] of experts of the joint latent, 0 where nothing is observed."""
+        mean, raw = (jnp.where(observed[..., None], array[..., : self.sizes[0]], 0.0) for array in experts)
+        return mean, raw
+
+    def posterior_parts(self, params: Params, key: Key, data: Data) -> tuple[Array, Array, Array, Array]:
+        """Return the posterior given all of float data, of a mixture one component at random for each row.
+
+        Returns:
+          Location and scale of the joint latent [B, D], and of the private ones [M, B, D'].
+        """
+        experts = self._experts(params, data)
+        everything = jnp.ones(experts[0].shape[:2], bool)
+        location, scale = self._joint_posterior(key, experts, everything, 1, mixes=self.is_mixture)
+        own_mean, own_raw = (jnp.moveaxis(array[..., self.sizes[0] :], 1, 0) for array in experts)
+        return location[:, 0], scale[:, 0], own_mean, self.posterior.scale(own_raw)
+
+    def _sample_private(self, key: Key, experts: tuple[Array, Array], num_samples: int) -> Array:
+        """Return private latents [B, S, M, D'] from their posteriors."""
+        mean, raw = (array[:, None, :, self.sizes[0] :] for array in experts)
+        noise = self.noise(key, (len(mean), num_samples, *mean.shape[2:]))
+        return self.posterior.sample(mean, self.posterior.scale(raw), noise)
+
+    @property
+    def is_mixture(self) -> bool:
+        """Whether the posterior is a mixture of the experts, which may be of any family."""
+        return self.method in ("mmvae", "mmvae_plus")
 
     @property
     def _eps(self) -> float:
-        return 0.0 if self.name == "mvae" else multimodal.EXPERT_EPS
+        return 0.0 if self.method == "mvae" else multimodal.EXPERT_EPS
 
     def _prior_is_expert(self, members: Array) -> Array:
         """Return bool [...] for subsets [..., M]: whether N(0, I) is one more expert of their products."""
-        if self.name == "mvae":
+        if self.method == "mvae":
             return jnp.ones(members.shape[:-1], bool)
-        return members.all(axis=-1) if self.name == "mopoe" else jnp.zeros(members.shape[:-1], bool)
+        return members.all(axis=-1) if self.method == "mopoe" else jnp.zeros(members.shape[:-1], bool)
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
         """Return what is decoded from the posterior means given all of float data; a mixture's from the own expert."""
-        params = products[self.name]
+        params = products[self.method]
         mean, raw = self._experts(params, data)
-        if self.name in ("mmvae", "mmvae_plus"):
+        if self.is_mixture:
             latents = {modality.name: mean[:, i] for i, modality in enumerate(self.modalities)}
         else:
             members = jnp.ones(mean.shape[:2], bool)
             joint, _ = product_of_experts(mean, raw, members, self._eps, self._prior_is_expert(members))
             latents = {modality.name: joint for modality in self.modalities}
         return self.autoencoders.decode_mean(params["autoencoders"], latents)
+
+    has_likelihood = True
+    has_costly_density = False
+    """Whether the log density of a latent takes many evaluations of a network."""
+
+    def log_weights(self, products: Mapping[str, Params], key: Key, data: Data, num_samples: int) -> Array:
+        """Return log p(x, z_s) - log q(z_s | x) [S, B] of samples of the posterior given all of float data, in nats.
+
+        Their mean is the ELBO; their log mean exp is the importance-weighted bound, which rises with S to log p(x).
+        """
+        params = products[self.method]
+        experts = self._experts(params, data)
+        everything = jnp.ones(experts[0].shape[:2], bool)
+        choose_key, noise_key, own_key, prior_key = jax.random.split(key, 4)
+        mixes = self.is_mixture or self.method == "mopoe"
+        location, scale = self._joint_posterior(choose_key, experts, everything, num_samples, mixes)
+        joint = self.posterior.sample(location, scale, self.noise(noise_key, location.shape))
+        latents = Latents(joint, self._sample_private(own_key, experts, num_samples))
+        inputs = {name: jnp.moveaxis(z, 1, 0) for name, z in self._decoder_inputs(latents).items()}
+        unscaled = self._decoding(params, data)._replace(rescaling=(1.0,) * len(self.modalities))
+        likelihood = unscaled.log_likelihood(inputs).sum(axis=-1)
+        log_p, log_q = self._log_prior(products, prior_key, latents), self._log_posterior(experts, latents)
+        return likelihood + (log_p - log_q).T
+
+    def _log_prior(self, products: Mapping[str, Params], key: Key, latents: Latents) -> Array:
+        """Return the log density of latents under the prior that they are generated from [B, S]."""
+        del key
+        raw, own_raw = products[self.method]["prior"], jnp.zeros(self.sizes[1])
+        joint_scale, own_scale = self.posterior.scale(raw)[None, None], self.posterior.scale(own_raw)[None, None, None]
+        joint = self.posterior.log_prob(latents.joint, 0.0, joint_scale).sum(axis=-1)
+        return joint + self.posterior.log_prob(latents.private, 0.0, own_scale).sum(axis=(-2, -1))
+
+    def _log_posterior(self, experts: tuple[Array, Array], latents: Latents) -> Array:
+        """Return the log density of latents under the posterior given all modalities [B, S]."""
+        everything, z = jnp.ones(experts[0].shape[:2], bool), latents.joint
+        mean, raw = self._joint_experts(experts, everything)
+        if self.is_mixture:
+            scale = self.posterior.scale(raw)
+            terms = self.posterior.log_prob(z[:, :, None], mean[:, None], scale[:, None]).sum(axis=-1)
+            joint = jax.nn.logsumexp(terms, axis=-1) - jnp.log(terms.shape[-1])
+        else:
+            subsets = self._subsets() if self.method == "mopoe" else np.ones((1, len(self.modalities)), bool)
+            joint = multimodal.mixture_of_products_log_prob(z, mean, raw, subsets, self._eps, self._prior_is_expert)
+        own_mean, own_raw = (array[:, None, :, self.sizes[0] :] for array in experts)
+        own_scale = self.posterior.scale(own_raw)
+        return joint + self.posterior.log_prob(latents.private, own_mean, own_scale).sum(axis=(-2, -1))
 
 
 def _random_subsets(key: Key, number: int, num_modalities: int) -> Array:

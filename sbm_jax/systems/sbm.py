@@ -20,9 +20,11 @@ from sbm_jax.losses.score_matching import WEIGHTINGS, Draws, denoising_terms, dr
 from sbm_jax.networks.score import ScoreModel, ScoreNetworkConfig, make_score_model
 from sbm_jax.sampling import CONDITIONINGS, SampleResult, SamplerOptions, bind_context, sample
 from sbm_jax.sampling.chunks import in_chunks
+from sbm_jax.sampling.density import log_density
 from sbm_jax.sampling.starts import gaussian_conditional
 from sbm_jax.sde import SDE, SDEConfig, make_sde
 from sbm_jax.systems.latents import sample_posterior, unpack
+from sbm_jax.systems.observed import observed_rows, put_back
 from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
 from sbm_jax.types import (
     Array,
@@ -142,8 +144,16 @@ class Sbm:
 
     def check(self, options: SamplerOptions) -> None:
         """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
+        jax.eval_shape(self.latent_space.autoencoders.init, jax.random.key(0))
+        self.check_score(self.own_options(options))
+
+    def own_options(self, options: SamplerOptions) -> SamplerOptions:
+        """Return how this system samples, given how the experiment does: just so."""
+        return options
+
+    def check_score(self, options: SamplerOptions) -> None:
+        """Raise `SbmError` for a score model that can not work, or can not be sampled with these options."""
         model, context, key = self.score_model, self.context(1), jax.random.key(0)
-        jax.eval_shape(self.latent_space.autoencoders.init, key)
         jax.eval_shape(lambda key: model.init(key, context), key)
         self._check_conditioning(options)
         if self.config.score.probability_alone and not model.network.gives_marginals:
@@ -261,39 +271,25 @@ class Sbm:
           key: a typed key.
           data: {modality: float [B, *shape]}; what is unobserved is ignored and may be left out.
           observed: bool [B, M] or [M], True = given; what is not in `data` counts as not given.
-          options: see `sampling.SamplerOptions`.
+          options: of the experiment, see `sampling.SamplerOptions`; some systems have their own (`own_options`).
           num_samples: S, samples per row.
           strength: of the guidance, a number or one for each row [B]; None for that of the config.
           num_free: the largest number of unobserved modalities in a row, where it is known before tracing.
 
         Raises:
-          SbmError: on data of a modality that the system does not have, or a strength where there is no guidance.
+          SbmError: on data of an unknown modality, a wrong shape, or a strength where there is no guidance.
         """
-        names = [modality.name for modality in self.modalities]
-        for name in data:
-            if name not in names:
-                raise unknown("modality", name, names)
+        options = self.own_options(options)
         self._check_conditioning(options)
-        shape = jnp.shape(observed)
-        batch = len(next(iter(data.values()))) if data else (shape[0] if len(shape) == 2 else 1)
-        if shape not in ((len(names),), (batch, len(names))):
-            raise SbmError(f"observed must be bool [{batch}, {len(names)}] or [{len(names)}], not {list(shape)}.")
-        observed = jnp.asarray(observed).reshape(-1, len(names)) & jnp.array([[name in data for name in names]])
-        observed = jnp.broadcast_to(observed, (batch, len(names)))
-        space = self.latent_space
+        observed = observed_rows(data, observed, self.modalities)
         result = self.sample_latents(
             products, key, data, observed, options, num_samples, strength=strength, num_free=num_free
         )
-        generated = space.decode(products, result.z)
-        samples = {name: array.reshape(batch, num_samples, *array.shape[1:]) for name, array in generated.items()}
-        for i, modality in enumerate(self.modalities):
-            if modality.name in data:
-                mask = observed[:, i].reshape((batch,) + (1,) * (samples[modality.name].ndim - 1))
-                samples[modality.name] = jnp.where(mask, data[modality.name][:, None], samples[modality.name])
+        samples = self.latent_space.decode(products, result.z)
         latents = unpack(result.z, self.modalities)
         return Generated(
-            data=samples,
-            latents={name: array.reshape(batch, num_samples, -1) for name, array in latents.items()},
+            data=put_back(samples, data, observed, self.modalities),
+            latents={name: array.reshape(len(observed), num_samples, -1) for name, array in latents.items()},
             info={
                 "network_evaluations": self.evaluations_per_score * result.network_evaluations,
                 "diverged": result.diverged.sum(),
@@ -361,6 +357,44 @@ class Sbm:
         z_observed = jnp.repeat(z_observed, len(bound.observed) // len(z_observed), axis=0)
         num_free = num_free if CONDITIONINGS[options.conditioning].own_times else None
         return self.score_model.bind(products[self.score_stage_name], bound, z_observed, num_free)
+
+    # MARK: Likelihood
+
+    def log_density(self, products: Mapping[str, Params], key: Key, z: Array) -> Array:
+        """Return the log density [B] of standardised joint latents [B, M, D] under the score model, in nats."""
+        context = self.context(len(z))
+        score_fn = self.score_model.bind(products[self.score_stage_name], context, z)
+        return log_density(score_fn, self.sde, key, z, context)
+
+    def log_weights(self, products: Mapping[str, Params], key: Key, data: Data, num_samples: int) -> Array:
+        """Return log p(x, z_s) - log q(z_s | x) [S, B] of posterior samples given all of float data, in nats.
+
+        The prior is the score model. Their mean is the ELBO; their log mean exp the importance-weighted bound.
+
+        Raises:
+          SbmError: for deterministic autoencoders, which have no likelihood.
+        """
+        if self.regularised:
+            raise SbmError(f"system {self.name!r} has deterministic encoders, and so no bound of a likelihood.")
+        posterior_key, prior_key = jax.random.split(key)
+        space, valid = self.latent_space, jnp.asarray(self.latent_space.valid)
+        mean, std = space.posterior(products, data)
+        noise = jax.random.normal(posterior_key, (num_samples, *mean.shape))
+        z, std = mean + std * noise, jnp.where(valid, std, 1.0)
+        log_q = jnp.where(valid, -0.5 * (jnp.square(noise) + jnp.log(2 * jnp.pi)) - jnp.log(std), 0.0)
+        statistics = space.statistics(products)
+        flat = jnp.where(valid, (z - statistics.mean) / statistics.std, 0.0).reshape(-1, *valid.shape)
+        log_p = self.log_density(products, prior_key, flat) - jnp.log(statistics.std).sum()
+        likelihood = space.log_likelihood(products, data, z).sum(axis=-1)
+        return likelihood + log_p.reshape(num_samples, -1) - log_q.sum(axis=(-2, -1))
+
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether `log_weights` has a meaning: not for deterministic encoders, nor where guidance changes the law."""
+        return not self.regularised
+
+    has_costly_density = True
+    """Whether the log density of a latent takes many evaluations of a network."""
 
     # MARK: Guidance: none here
 

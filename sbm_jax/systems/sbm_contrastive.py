@@ -85,6 +85,8 @@ class SbmContrastive(Sbm):
 
     contrastive: ContrastiveConfig | None = None
 
+    has_likelihood = False  # guidance changes the law
+
     def __post_init__(self):
         if self.contrastive is None:
             raise SbmError(f"system {self.name!r} needs config.contrastive, the config of the encoders.")

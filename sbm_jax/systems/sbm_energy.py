@@ -66,6 +66,8 @@ class SbmEnergy(Sbm):
 
     energy: EnergyConfig | None = None
 
+    has_likelihood = False  # guidance changes the law
+
     def __post_init__(self):
         if self.energy is None:
             raise SbmError(f"system {self.name!r} needs config.energy, the energy model's config.")

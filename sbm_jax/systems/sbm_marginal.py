@@ -49,6 +49,8 @@ class SbmMarginal(Sbm):
 
     evaluations_per_score = 2
 
+    has_likelihood = False  # guidance changes the law
+
     def __post_init__(self):
         if not self.config.score.probability_alone:
             raise SbmError(

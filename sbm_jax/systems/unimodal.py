@@ -19,6 +19,7 @@ from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError, require
 from sbm_jax.losses.autoencoding import AutoencodingTerms, elbo_terms, rae_terms
 from sbm_jax.losses.info_nce import info_nce_terms
+from sbm_jax.losses.multimodal import Decoding
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, Autoencoders
 from sbm_jax.systems.latents import (
     LatentStatistics,
@@ -117,8 +118,10 @@ class LatentSpace:
 
     @property
     def kind(self) -> str:
-        """The kind of autoencoder, ``"vae"`` or ``"rae"``."""
-        return "rae" if self.regularised else "vae"
+        """The kind of autoencoder: ``"vae"``, ``"rae"``, or ``"ae"`` where nothing regularises a deterministic one."""
+        if not self.regularised:
+            return "vae"
+        return "rae" if self.config.rae_beta or self.config.rae_noise else "ae"
 
     @property
     def autoencoder_stage(self) -> str:
@@ -310,3 +313,16 @@ class LatentSpace:
         params = products[self.autoencoder_stage]
         means = {name: mean for name, (mean, _) in self.autoencoders.encode(params, data).items()}
         return self.autoencoders.decode_mean(params, means)
+
+    def posterior(self, products: Mapping[str, Params], data: Data) -> tuple[Array, Array]:
+        """Return packed posterior means and standard deviations [B, M, D] of float data, not standardised."""
+        return self._posterior(products[self.autoencoder_stage], data)
+
+    def log_likelihood(self, products: Mapping[str, Params], data: Data, z: Array) -> Array:
+        """Return log p(x_m | z_m) [S, B, M] of float data given packed latents [S, B, M, D], in nats."""
+        params = products[self.autoencoder_stage]
+        latents = {m.name: z[..., i, : m.latent_size] for i, m in enumerate(self.modalities)}
+        decoding = Decoding(
+            self.modalities, lambda latents: self.autoencoders.decode(params, latents), data, (1.0,) * len(latents)
+        )
+        return decoding.log_likelihood(latents)

@@ -78,8 +78,8 @@ def judge(unobserved, config=CONFIG, **arguments):
 
 def test_perfect_generator():
     metrics, not_available, _ = judge(perfect)
-    # Real examples of one class are equal here, and there are no encoders.
-    assert set(not_available) == {"diversity/given_1", "latents/cosine/given_rest"}
+    # Real examples of one class are equal here, and there are neither encoders nor likelihoods.
+    assert set(not_available) == {"diversity/given_1", "latents/cosine/given_rest", "likelihood/elbo"}
     for name in (
         "given_rest",
         "given_rest/b",

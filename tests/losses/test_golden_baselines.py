@@ -73,10 +73,14 @@ def _terms(meta, case, names, encoded, decoding, noise, present):
     experts = encoded["mu"], encoded["lv"]
     if meta["objective"] == "mvae":
         subsets = np.array([[name in subset for name in names] for subset in meta["subsets"]])
-        return multimodal.mvae_terms(*experts, decoding, jnp.stack(noise), subsets, meta["beta"], present).loss
+        return multimodal.mvae_terms(*experts, decoding, jnp.stack(noise), subsets, _annealed(meta), present).loss
     if meta["objective"] == "mopoe":
-        rows = jnp.asarray(case["row_subset"])
-        return multimodal.mopoe_terms(*experts, decoding, noise[0], rows, meta["beta"], present).loss
+        rows, private = jnp.asarray(case["row_subset"]), None
+        if "smu" in encoded:
+            own = encoded["smu"], encoded["slv"], jnp.stack(noise[1:]), meta["beta_private"]
+            private = multimodal.PrivateLatents(*own)
+        terms = multimodal.mopoe_terms(*experts, decoding, noise[0], rows, meta["beta"], present, private=private)
+        return terms.loss
     if meta["objective"] == "mvtcae":
         return multimodal.mvtcae_terms(*experts, decoding, noise[0], meta["alpha"], meta["beta"], present).loss
     family = multimodal.Family(meta["posterior"], ESTIMATORS[meta["estimator"]])
@@ -86,3 +90,10 @@ def _terms(meta, case, names, encoded, decoding, noise, present):
     own = encoded["smu"], encoded["slv"]
     priors = zeros((len(names), own[0].shape[-1]))
     return multimodal.mmvae_plus_terms(*experts, *own, decoding, noise, priors, meta["beta"], family, present)
+
+
+def _annealed(meta):
+    """Return MVAE's weight of the divergence, which rises during the epochs of warm-up; epochs count from 1."""
+    if not meta.get("warmup") or meta["epoch"] >= meta["warmup"]:
+        return meta["beta"]
+    return meta["beta"] * (meta["epoch"] - 1 + meta["batch_ratio"]) / meta["warmup"]

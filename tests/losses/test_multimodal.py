@@ -109,7 +109,10 @@ def test_more_importance_samples_are_nearer():
 def test_the_product_of_exact_experts_is_exact():
     """One latent entry: the posterior is the product of the prior and a Gaussian for each modality."""
     weights = jnp.asarray(WEIGHTS[:, :1])
-    decode = lambda latents: {name: z @ weights[NAMES.index(name)] for name, z in latents.items()}  # noqa: E731
+
+    def decode(latents):
+        return {name: z @ weights[NAMES.index(name)] for name, z in latents.items()}
+
     precision = (WEIGHTS[:, 0] ** 2).sum(axis=-1) / SCALE**2
     mean = np.einsum("ms,bms->bm", WEIGHTS[:, 0], X) / SCALE**2 / precision[None]
     log_variance = np.broadcast_to(-np.log(precision)[None], mean.shape)
@@ -137,7 +140,10 @@ def test_subsets_are_ordered_by_size_then_lexicographically():
 def test_chunks_of_subsets_change_nothing():
     noise = jax.random.normal(jax.random.key(0), (BATCH, LATENT))
     rows = jnp.arange(BATCH)
-    run = lambda chunk: multimodal.mopoe_terms(*_experts(), DECODING, noise, rows, 1.0, chunk=chunk).loss  # noqa: E731
+
+    def run(chunk):
+        return multimodal.mopoe_terms(*_experts(), DECODING, noise, rows, 1.0, chunk=chunk).loss
+
     np.testing.assert_allclose(run(3), run(64), rtol=1e-5)
 
 
@@ -153,10 +159,49 @@ def test_the_doubly_reparametrised_gradient_has_the_right_mean():
             return multimodal.mmvae_terms(mean, log_variance, decoding, noise, jnp.zeros(LATENT), family).mean()
 
         keys = jax.random.split(jax.random.key(1), number)
-        draw = lambda key: jax.grad(loss)(mean, jax.random.normal(key, (1, 8, BATCH, LATENT)))  # noqa: E731
+
+        def draw(key):
+            return jax.grad(loss)(mean, jax.random.normal(key, (1, 8, BATCH, LATENT)))
+
         return np.asarray(jax.jit(lambda keys: jax.lax.map(draw, keys, batch_size=100))(keys))
 
     plain, double = gradients("iwae"), gradients("dreg")
     error = np.sqrt((plain.var(axis=0) + double.var(axis=0)) / len(plain))
     np.testing.assert_array_less(np.abs(plain.mean(axis=0) - double.mean(axis=0)), 5 * error)
     assert double.var(axis=0).mean() < 0.7 * plain.var(axis=0).mean()
+
+
+def test_mixture_of_products_is_the_restated_one():
+    """log 1/7 Σ_S N(z; μ_S, σ_S²), with the prior as one more expert of the whole set."""
+    mean, log_variance = (np.asarray(array, np.float64) for array in _experts())
+    z, subsets = np.random.default_rng(2).normal(size=(BATCH, 5, LATENT)), multimodal.all_subsets(3)
+    terms = []
+    for members in subsets:
+        precision = np.exp(-log_variance)[:, members]
+        total = precision.sum(axis=1) + members.all()
+        location = (precision * mean[:, members]).sum(axis=1) / total
+        square = (z - location[:, None]) ** 2 * total[:, None]
+        terms.append(-0.5 * (square - np.log(total)[:, None] + np.log(2 * np.pi)).sum(axis=-1))
+    expected = np.logaddexp.reduce(terms, axis=0) - np.log(7)
+    found = multimodal.mixture_of_products_log_prob(
+        jnp.asarray(z, jnp.float32), *_experts(), subsets, 0.0, lambda members: members.all(axis=-1), chunk=3
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_private_latents_of_mopoe_are_decoded_and_weighed():
+    """With decoders that are blind to them they only cost their divergence."""
+
+    def blind(latents):
+        return _decode({name: z[:, :LATENT] for name, z in latents.items()})
+
+    rng = np.random.default_rng(3)
+    own_mean, own_log_variance = (jnp.asarray(rng.normal(size=(BATCH, 3, 2)), jnp.float32) for _ in range(2))
+    noise, rows = jax.random.normal(jax.random.key(0), (BATCH, LATENT)), jnp.arange(BATCH)
+    private = multimodal.PrivateLatents(own_mean, own_log_variance, jnp.zeros((3, BATCH, 2)), 0.5)
+    decoding = DECODING._replace(decode_fn=blind)
+    both = multimodal.mopoe_terms(*_experts(), decoding, noise, rows, 2.0, private=private)
+    joint = multimodal.mopoe_terms(*_experts(), DECODING, noise, rows, 2.0)
+    np.testing.assert_allclose(both.reconstruction, joint.reconstruction, rtol=1e-5)
+    divergence = 0.5 * (own_mean**2 + jnp.exp(own_log_variance) - 1 - own_log_variance).sum(axis=(1, 2))
+    np.testing.assert_allclose(both.regulariser - joint.regulariser, 2.0 * 0.5 * divergence, rtol=1e-4)

@@ -70,3 +70,16 @@ def test_repeated_steps_rewind_and_do_not_extrapolate_within_an_interval():
     assert list(steps.rewind) == [False, True] * 3
     assert list(np.asarray(steps.extrapolation) > 0) == [False, False, True, False, True, False]
     np.testing.assert_array_equal(steps.t[::2], steps.t[1::2])
+
+
+def test_blocks_are_taken_again_from_their_end():
+    times = GRIDS["uniform"](VP(), 4, 1.0, 1e-3)
+    steps = make_steps(VP(), times, repeats=2, block=2)
+    np.testing.assert_allclose(steps.t, times[[0, 1, 0, 1, 2, 3, 2, 3]])
+    assert list(steps.rewind) == [False, False, True, False] * 2
+    alpha, sigma = VP().marginal(jnp.asarray(times))
+    np.testing.assert_allclose(steps.alpha_rewind[[2, 6]], alpha[jnp.array([2, 4])], rtol=1e-6)
+    np.testing.assert_allclose(steps.sigma_rewind[[2, 6]], sigma[jnp.array([2, 4])], rtol=1e-6)
+    assert steps.extrapolation[2] == steps.extrapolation[6] == 0
+    with pytest.raises(SbmError, match="must divide num_steps"):
+        make_steps(VP(), times, repeats=2, block=3)

@@ -1,6 +1,5 @@
 """MVAE, MMVAE, MoPoE, MVTCAE and MMVAE+ on tiny data: every variant trains, and conditions on what it is given."""
 
-import dataclasses
 import functools
 
 import jax
@@ -12,7 +11,8 @@ from sbm_jax.errors import SbmError
 from sbm_jax.losses.multimodal import BoundTerms
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
 from sbm_jax.sampling import SamplerOptions
-from sbm_jax.systems.joint_posterior import VARIANTS, JointPosterior, JointPosteriorConfig, _random_subsets
+from sbm_jax.systems.joint_posterior import JointPosterior, _random_subsets
+from sbm_jax.systems.joint_posterior_config import VARIANTS, JointPosteriorConfig
 from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
 
 MODALITIES = (
@@ -128,18 +128,90 @@ def test_nothing_given_needs_no_data(case):
     np.testing.assert_allclose(result.data["words"].sum(axis=-1), 1.0, rtol=1e-5)
 
 
+@pytest.mark.parametrize("method", ["mvae", "mopoe", "mvtcae"])
+def test_conditioning_is_the_product_of_what_is_observed(method):
+    """Known experts: precisions add up, with that of the prior for MVAE, and for MoPoE given all."""
+    system, rng = _system(method, "original"), np.random.default_rng(0)
+    mean, raw = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3, 4))
+    observed = np.array([[True, False, True], [True, True, True]])
+    experts = tuple(jnp.asarray(array, jnp.float32) for array in (mean, raw))
+    location, scale = system._joint_posterior(jax.random.key(0), experts, jnp.asarray(observed), 1, mixes=False)
+    prior = {"mvae": [1, 1], "mopoe": [0, 1], "mvtcae": [0, 0]}[method]
+    precision = np.exp(-raw) * observed[..., None]
+    total = precision.sum(axis=1) + np.array(prior)[:, None]
+    np.testing.assert_allclose(location[:, 0], (precision * mean).sum(axis=1) / total, rtol=1e-4)
+    np.testing.assert_allclose(scale[:, 0], total**-0.5, rtol=1e-4)
+
+
+def test_mopoe_as_in_the_sbm_paper_mixes_the_products_of_all_subsets():
+    """Sharp experts at 0 and 12: samples lie at 0, 12 and, for the product of both, 6, a third each."""
+    system = _system("mopoe", "sbm_paper")
+    mean = jnp.broadcast_to(jnp.array([0.0, 12.0, 50.0])[None, :, None], (1, 3, 4))
+    experts, observed = (mean, jnp.full_like(mean, -12.0)), jnp.array([[True, True, False]])
+    latents = system._sample_posterior(_params("mopoe", "sbm_paper"), jax.random.key(0), experts, observed, 3000)
+    values, counts = np.unique(np.round(np.asarray(latents.joint)[0, :, 0]), return_counts=True)
+    np.testing.assert_array_equal(values, [0.0, 6.0, 12.0])
+    np.testing.assert_allclose(counts / 3000, 1 / 3, atol=0.04)
+
+
+@pytest.mark.parametrize(("method", "own"), [("mvtcae", {"alpha": 0.0, "beta": 1.0}), ("mmvae", {"num_samples": 1})])
+def test_the_mean_of_log_weights_is_the_bound_that_is_trained(method, own):
+    """With a weight of 1 of the divergence; MMVAE+ trains another bound, with other private latents."""
+    data, number = _float(DATASET.test), 600
+    config = JointPosteriorConfig(
+        TrainingConfig(2, 4), AutoencoderNetworkConfig((16,)), latent_size=4, settings={method: own}
+    )
+    system = JointPosterior(method, MODALITIES, config)
+    params = system._init(jax.random.key(0))
+    weights = np.asarray(system.log_weights({method: params}, jax.random.key(1), data, number))
+    run = jax.jit(jax.vmap(lambda key: _loss(system, params, data, key=key)))
+    losses = np.asarray(run(jnp.arange(100)))
+    error = np.sqrt(weights.var(axis=0) / number + losses.var(axis=0) / 100)
+    np.testing.assert_array_less(np.abs(weights.mean(axis=0) + losses.mean(axis=0)), 5 * error + 1e-3)
+
+
+@pytest.mark.parametrize("method", ["mvae", "mmvae", "mopoe", "mvtcae", "mmvae_plus"])
+def test_importance_weighted_bounds_are_exact_where_nothing_is_coded(method, monkeypatch):
+    """Decoders that ignore the latent: whatever it is drawn from, weights must average to the likelihood."""
+    system = _system(method, "original")
+    params, data = jax.tree.map(jnp.zeros_like, _params(method, "original")), _float(DATASET.test)
+    wide = jnp.zeros((5, 3, sum(system.sizes))), jnp.full((5, 3, sum(system.sizes)), np.log(4.0))
+    monkeypatch.setattr(JointPosterior, "_experts", lambda *arguments: wide)
+    weights = system.log_weights({method: params}, jax.random.key(1), data, 4000)
+    bound = jax.nn.logsumexp(weights, axis=0) - jnp.log(4000.0)
+    expected = system._decoding(params, data).log_likelihood(jnp.zeros((5, sum(system.sizes)))).sum(axis=-1)
+    np.testing.assert_allclose(bound, expected, atol=0.1)
+
+
+def test_mopoe_may_have_private_latents():
+    settings = {"mopoe": {"private_size": 2, "beta_private": 0.5}}
+    config = JointPosteriorConfig(
+        TrainingConfig(2, 4), AutoencoderNetworkConfig((16,)), latent_size=4, settings=settings
+    )
+    system = JointPosterior("mopoe", MODALITIES, config)
+    params, data = system._init(jax.random.key(0)), _float(DATASET.test)
+    assert np.isfinite(_loss(system, params, data)).all()
+    assert np.isfinite(system.log_weights({"mopoe": params}, jax.random.key(1), data, 3)).all()
+    latents, _ = system._sample_prior({"mopoe": params}, jax.random.key(0), 2, 3, SamplerOptions())
+    assert latents.private.shape == (2, 3, 3, 2)
+    assert not np.allclose(latents.private[:, :, 0], latents.private[:, :, 1])
+
+
+def test_likelihoods_may_weigh_the_same():
+    config = JointPosteriorConfig(
+        TrainingConfig(2, 4), AutoencoderNetworkConfig((16,)), settings={"mvae": {"rescaling": True}}
+    )
+    decoding = JointPosterior("mvae", MODALITIES, config)._decoding({}, {})
+    assert decoding.rescaling == (1.0, 16 / 6, 8.0)
+
+
 def test_a_mixture_takes_one_of_its_experts_for_each_sample():
     """With sharp experts at 0, 10 and 20, samples given the first two lie near 0 or 10, and are as many."""
     system = _system("mmvae", "sbm_paper")
     mean = jnp.broadcast_to(jnp.array([0.0, 10.0, 20.0])[None, :, None], (1, 3, 4))
-    fixed = lambda params, data: (mean, jnp.full_like(mean, -12.0))  # noqa: E731
-    system = dataclasses.replace(system)
-    object.__setattr__(system, "_experts", fixed)
-    data = {name: values[:1] for name, values in _float(DATASET.test).items()}
-    z, _ = system._sample_joint(
-        _params("mmvae", "sbm_paper"), jax.random.key(0), data, jnp.array([[True, True, False]]), 2000
-    )
-    nearest = np.round(np.asarray(z)[0] / 10)
+    experts, observed = (mean, jnp.full_like(mean, -12.0)), jnp.array([[True, True, False]])
+    latents = system._sample_posterior(_params("mmvae", "sbm_paper"), jax.random.key(0), experts, observed, 2000)
+    nearest = np.round(np.asarray(latents.joint)[0] / 10)
     assert set(np.unique(nearest)) == {0.0, 1.0}
     assert nearest[:, 0].mean() == pytest.approx(0.5, abs=0.05)
 

@@ -1,0 +1,78 @@
+"""Bounds of the log likelihood, from importance weights."""
+
+import dataclasses
+from collections.abc import Callable, Mapping
+
+import jax
+import numpy as np
+
+from sbm_jax.errors import require
+from sbm_jax.evaluation.estimates import Estimate
+from sbm_jax.evaluation.generation import as_float
+from sbm_jax.types import Array, Key
+
+WeightsFn = Callable[[Key, Mapping[str, Array], int], Array]
+
+MEASURES = ("likelihood/elbo", "likelihood/importance_weighted")
+
+
+@dataclasses.dataclass(frozen=True)
+class LikelihoodConfig:
+    """How well bounds are estimated.
+
+    Attributes:
+      num_examples: held-out rows; 0 measures none.
+      num_samples: K, posterior samples of each row for the importance-weighted bound.
+      batch_size: rows per compiled call.
+      samples_per_call: posterior samples per compiled call, a divisor of num_samples.
+    """
+
+    num_examples: int = 0
+    num_samples: int = 64
+    batch_size: int = 50
+    samples_per_call: int = 8
+
+    def __post_init__(self):
+        require(self.num_examples >= 0, "evaluation.likelihood.num_examples", self.num_examples, "0 (none) or more")
+        for name in ("num_samples", "batch_size", "samples_per_call"):
+            require(getattr(self, name) >= 1, f"evaluation.likelihood.{name}", getattr(self, name), "at least 1")
+        divides = self.num_samples % self.samples_per_call == 0
+        require(divides, "evaluation.likelihood.samples_per_call", self.samples_per_call, "a divisor of num_samples")
+
+
+def bounds(
+    weights_fn: WeightsFn,
+    costly: bool,
+    data: Mapping[str, np.ndarray],
+    rows: np.ndarray,
+    key: Key,
+    config: LikelihoodConfig,
+) -> dict[str, Estimate]:
+    """Return the ELBO and the importance-weighted bound of log p(x), in nats per row, with their standard errors.
+
+    Args:
+      weights_fn: `(key, float data, S) -> log p(x, z_s) - log q(z_s | x) [S, B]`, compiled for each S.
+      costly: take one sample of each row only, which gives no importance-weighted bound.
+      data: {modality: [N, *shape]}.
+      rows: int [n], what is measured.
+      key: a typed key.
+      config: see `LikelihoodConfig`.
+    """
+    rows = rows[: config.num_examples]
+    size, per_call = min(config.batch_size, len(rows)), 1 if costly else config.samples_per_call
+    total = 1 if costly else config.num_samples
+    weights = []
+    for start in range(0, len(rows), size):
+        first = min(start, len(rows) - size)  # the last batch starts early, to have the size that is compiled
+        batch = {name: as_float(array[rows[first : first + size]]) for name, array in data.items()}
+        batch_key = jax.random.fold_in(key, start)
+        calls = [weights_fn(jax.random.fold_in(batch_key, i), batch, per_call) for i in range(total // per_call)]
+        weights.append(np.concatenate([np.asarray(call, np.float64) for call in calls])[:, start - first :])
+    weights = np.concatenate(weights, axis=1)
+    found = {MEASURES[0]: _estimate(weights.mean(axis=0))}
+    return found if costly else found | {MEASURES[1]: _estimate(np.logaddexp.reduce(weights, axis=0) - np.log(total))}
+
+
+def _estimate(values: np.ndarray) -> Estimate:
+    error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
+    return Estimate(float(values.mean()), error, len(values))

@@ -1,0 +1,230 @@
+"""A prior for the latent of a trained multimodal VAE: joint samples that know of no data come from it.
+
+What is decoded in training are posterior samples, which N(0, I) does not match. The latents of all training rows are
+kept in a bank, and a score model (``_score``, the unconditional sampler of Diff-MVAE) or a Gaussian mixture
+(``_mixture``) is trained on them. Conditional generation stays as it was.
+
+Reference: D. Wesego and P. Rooshenas, "Multimodal ELBO with Diffusion Decoders", 2024, section 3.3 and Table 4 of the
+supplement. https://arxiv.org/abs/2408.16883
+"""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+from sklearn.mixture import GaussianMixture as MixtureFit
+
+from sbm_jax.distributions import POSTERIORS
+from sbm_jax.errors import SbmError
+from sbm_jax.mixtures import GaussianMixture
+from sbm_jax.sampling import SamplerOptions
+from sbm_jax.systems.joint_posterior import JointPosterior, Latents
+from sbm_jax.systems.latents import LatentStatistics, encode_rows, latent_statistics, pack, unpack, valid_entries
+from sbm_jax.systems.sbm import Sbm, SbmConfig
+from sbm_jax.types import Array, Dataset, Key, Modality, Params, Stage
+
+
+@dataclasses.dataclass(frozen=True)
+class PosteriorBank:
+    """Posteriors of all training rows, as the latent space of a score model.
+
+    Its modalities are the parts of what is decoded: the joint latent, and the private ones of MMVAE+.
+
+    Attributes:
+      system: the trained autoencoder.
+    """
+
+    system: JointPosterior
+
+    @property
+    def parts(self) -> tuple[Modality, ...]:
+        """The joint latent and the private ones, as modalities of the score model."""
+        size, own_size = self.system.sizes
+        own = [(f"private_{modality.name}", own_size) for modality in self.system.modalities if own_size]
+        return tuple(Modality(name, (size,), size, "mlp") for name, size in [("joint", size), *own])
+
+    @property
+    def valid(self) -> np.ndarray:
+        """Bool [parts, D], False on the padding of shorter latents."""
+        return valid_entries(self.parts)
+
+    @property
+    def bank_stage(self) -> str:
+        """The name of the stage that encodes all training data."""
+        return f"latents_{self.system.method}"
+
+    def make_stage(self, dataset: Dataset) -> Stage:
+        """Return the stage that encodes all training data."""
+
+        def init(key: Key, upstream: Mapping[str, Params]) -> Params:
+            params, chunk = upstream[self.system.method], self.system.config.training.batch_size
+            splits = {"train": dataset.train, "validation": dataset.validation}
+            bank = {
+                name: encode_rows(lambda data: self._encode(params, key, data), self.system.rows(split), chunk)
+                for name, split in splits.items()
+            }
+            spread = bank["train"]["scale"] * POSTERIORS[self.system.settings.posterior].std
+            statistics = latent_statistics(bank["train"]["mean"], spread, jnp.asarray(self.valid))
+            return bank | {"statistics": dataclasses.asdict(statistics)}
+
+        return Stage(name=self.bank_stage, settings={}, requires=(self.system.method,), init=init)
+
+    def _encode(self, params: Params, key: Key, data: Mapping[str, Array]) -> dict[str, Array]:
+        """Return location and scale [B, parts, D] of each row's posterior; one component, at random, of a mixture."""
+        location, scale, own_location, own_scale = self.system.posterior_parts(params, key, data)
+
+        def packed(joint: Array, own: Array) -> Array:
+            return pack(dict(zip([part.name for part in self.parts], [joint, *own], strict=False)), self.parts)
+
+        return {"mean": packed(location, own_location), "scale": packed(scale, own_scale)}
+
+    def bank(self, products: Mapping[str, Params], split: str) -> Params:
+        """Return locations and scales [N, parts, D] of ``"train"`` or ``"validation"``."""
+        return products[self.bank_stage][split]
+
+    def statistics(self, products: Mapping[str, Params]) -> LatentStatistics:
+        """Return the moments of the bank."""
+        return LatentStatistics(**products[self.bank_stage]["statistics"])
+
+    def draw(self, key: Key, rows: Mapping[str, Array], statistics: LatentStatistics) -> Array:
+        """Return standardised latents [B, parts, D] drawn from the posteriors of some rows."""
+        noise = self.system.noise(key, rows["mean"].shape)
+        z = self.system.posterior.sample(rows["mean"], rows["scale"], noise)
+        return jnp.where(jnp.asarray(self.valid)[None], statistics.standardise(z), 0.0)
+
+    def pack(self, latents: Latents, statistics: LatentStatistics) -> Array:
+        """Return standardised latents [B * S, parts, D]."""
+        own = jnp.moveaxis(latents.private, 2, 0) if latents.private.shape[-1] else ()
+        flat = [array.reshape(-1, array.shape[-1]) for array in (latents.joint, *own)]
+        z = pack(dict(zip([part.name for part in self.parts], flat, strict=False)), self.parts)
+        return jnp.where(jnp.asarray(self.valid)[None], statistics.standardise(z), 0.0)
+
+    def unpack(self, z: Array, statistics: LatentStatistics, batch: int) -> Latents:
+        """Undo `pack`, for the samples of a batch of rows."""
+        parts = [
+            array.reshape(batch, -1, array.shape[-1]) for array in unpack(statistics.restore(z), self.parts).values()
+        ]
+        own = parts[1:] or [jnp.zeros((*parts[0].shape[:2], 0))] * len(self.system.modalities)
+        return Latents(parts[0], jnp.stack(own, axis=2))
+
+
+@dataclasses.dataclass(frozen=True)
+class _BankScore(Sbm):
+    """The score model of a bank of posteriors."""
+
+    space: PosteriorBank | None = None
+
+    @property
+    def latent_space(self) -> PosteriorBank:
+        return self.space
+
+    @property
+    def score_stage_name(self) -> str:
+        return f"prior_{self.name}"
+
+    def training_latents(
+        self, key: Key, upstream: Mapping[str, Params], batch: Mapping[str, Array], observed: Array
+    ) -> Array:
+        del observed
+        return self.space.draw(key, batch, self.space.statistics(upstream))
+
+
+@dataclasses.dataclass(frozen=True)
+class AuxiliaryPrior(JointPosterior):
+    """A multimodal VAE with a trained prior; its name is that of the method with the suffix ``_score`` or ``_mixture``.
+
+    The method's own stage is shared with the row without a suffix.
+    """
+
+    @property
+    def method(self) -> str:
+        """The method, a key of `joint_posterior_config.VARIANTS`."""
+        return self.name.removesuffix(f"_{self.kind}")
+
+    @property
+    def kind(self) -> str:
+        """What the prior is, ``"score"`` or ``"mixture"``."""
+        return self.name.rpartition("_")[2]
+
+    @property
+    def bank(self) -> PosteriorBank:
+        """The posteriors that the prior is trained on."""
+        return PosteriorBank(self)
+
+    @property
+    def score(self) -> Sbm:
+        """The score model, as a system over the parts of what is decoded."""
+        if self.config.score_prior is None:
+            raise SbmError(f"system {self.name!r} needs config.joint_posterior.score_prior, the config of its prior.")
+        # One time for all parts: there is nothing to condition on.
+        config = dataclasses.replace(self.config.score_prior, probability_none=1.0, probability_alone=0.0)
+        return _BankScore(self.name, self.bank.parts, SbmConfig(None, config), self.seed, space=self.bank)
+
+    @property
+    def prior_stage(self) -> str:
+        """The name of the stage that trains the prior."""
+        return f"prior_{self.name}"
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The names of the stages whose products `generate` uses."""
+        return self.method, self.bank.bank_stage, self.prior_stage
+
+    @property
+    def has_costly_density(self) -> bool:
+        """Whether the log density of a latent takes many evaluations of a network."""
+        return self.kind == "score"
+
+    def check(self, options: SamplerOptions) -> None:
+        """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
+        super().check(options)
+        if self.kind == "score":
+            self.score.check_score(self._options(options))
+
+    def stages(self, dataset: Dataset) -> list[Stage]:
+        """Return the stage of the method, the bank and the prior."""
+        prior = self.score.make_score_stage() if self.kind == "score" else self._make_mixture_stage()
+        return [*super().stages(dataset), self.bank.make_stage(dataset), prior]
+
+    def _make_mixture_stage(self) -> Stage:
+        components = self.config.mixture_components
+
+        def init(key: Key, upstream: Mapping[str, Params]) -> Params:
+            rows, statistics = self.bank.bank(upstream, "train"), self.bank.statistics(upstream)
+            z = np.asarray(self.bank.draw(key, rows, statistics), np.float64)[:, self.bank.valid]
+            fit = MixtureFit(components, random_state=self.seed, reg_covar=1e-4).fit(z)
+            return {"weights": fit.weights_, "means": fit.means_, "covariances": fit.covariances_}
+
+        settings = {"seed": self.seed, "components": components}
+        return Stage(name=self.prior_stage, settings=settings, requires=(self.bank.bank_stage,), init=init)
+
+    def _mixture(self, products: Mapping[str, Params]) -> GaussianMixture:
+        fitted = products[self.prior_stage]
+        return GaussianMixture(fitted["weights"], fitted["means"][:, None], fitted["covariances"])
+
+    def _options(self, options: SamplerOptions) -> SamplerOptions:
+        return dataclasses.replace(options, conditioning="clean", start="prior", start_time=1.0, resampling=1)
+
+    def _sample_prior(
+        self, products: Mapping[str, Params], key: Key, batch: int, num_samples: int, options: SamplerOptions
+    ) -> tuple[Latents, Array]:
+        """Return latents that know of no data, and the network evaluations for each."""
+        valid, statistics = self.bank.valid, self.bank.statistics(products)
+        if self.kind == "mixture":
+            entries, _ = self._mixture(products).sample(key, batch * num_samples)
+            z = jnp.zeros((batch * num_samples, *valid.shape)).at[:, valid].set(entries[:, 0])
+            return self.bank.unpack(z, statistics, batch), jnp.zeros(())
+        nothing = jnp.zeros((batch, len(valid)), bool)
+        result = self.score.sample_latents(products, key, {}, nothing, self._options(options), num_samples)
+        return self.bank.unpack(result.z, statistics, batch), result.network_evaluations
+
+    def _log_prior(self, products: Mapping[str, Params], key: Key, latents: Latents) -> Array:
+        """Return the log density of latents under the prior that they are generated from [B, S]."""
+        valid, statistics = self.bank.valid, self.bank.statistics(products)
+        z = self.bank.pack(latents, statistics)
+        if self.kind == "mixture":
+            density = self._mixture(products).log_density(z[:, valid][:, None])
+        else:
+            density = self.score.log_density(products, key, z)
+        return (density - jnp.log(statistics.std)[valid].sum()).reshape(latents.joint.shape[:2])

@@ -1,0 +1,43 @@
+"""What every system does with observed data: tell which rows have what, and put it back."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+
+from sbm_jax.errors import SbmError, unknown
+from sbm_jax.types import Array, Data, Modality
+
+
+def observed_rows(data: Data, observed: Array, modalities: Sequence[Modality]) -> Array:
+    """Return what is observed in each row, bool [B, M]; what is not in the data is not.
+
+    Args:
+      data: {modality: [B, *shape]}, of any of the modalities.
+      observed: bool [B, M], or [M] for all rows.
+      modalities: M modalities.
+
+    Raises:
+      SbmError: on data of an unknown modality, or another shape of `observed`.
+    """
+    names = [modality.name for modality in modalities]
+    for name in data:
+        if name not in names:
+            raise unknown("modality", name, names)
+    shape = jnp.shape(observed)
+    batch = len(next(iter(data.values()))) if data else (shape[0] if len(shape) == 2 else 1)
+    if shape not in ((len(names),), (batch, len(names))):
+        raise SbmError(f"observed must be bool [{batch}, {len(names)}] or [{len(names)}], not {list(shape)}.")
+    at_hand = jnp.array([[name in data for name in names]])
+    return jnp.broadcast_to(jnp.asarray(observed).reshape(-1, len(names)) & at_hand, (batch, len(names)))
+
+
+def put_back(samples: Data, data: Data, observed: Array, modalities: Sequence[Modality]) -> dict[str, Array]:
+    """Return samples {modality: [B * S, *shape]} as [B, S, *shape], with the data [B, *shape] where observed [B, M]."""
+    batch, result = len(observed), {}
+    for modality, mask in zip(modalities, observed.T, strict=True):
+        drawn = samples[modality.name].reshape(batch, -1, *modality.shape)
+        if modality.name in data:
+            mask = mask.reshape((batch,) + (1,) * (drawn.ndim - 1))
+            drawn = jnp.where(mask, data[modality.name][:, None], drawn)
+        result[modality.name] = drawn
+    return result
