@@ -208,6 +208,7 @@ def _base() -> ConfigDict:
     )
     config.mld = ConfigDict(
         {
+            "prediction": "velocity",
             "probability_observed": 0.5,
             "sampler": "shared",
             "network": {**config.score.network.to_dict(), "name": "mlp_unet", "width": 1536, "depth": 2},

@@ -111,6 +111,7 @@ def get_config(variants: str = "") -> ConfigDict:
     )
     config.mld = ConfigDict(
         {
+            "prediction": "velocity",
             "probability_observed": 0.5,
             "sampler": "shared",
             "network": {**config.score.network.to_dict(), "name": "mlp_unet", "width": 512, "depth": 2},
