@@ -120,6 +120,7 @@ def _base() -> ConfigDict:
                 "max_test": config_dict.placeholder(int),
             },
             "arrays": {"directory": "", "validation_fraction": 0.1, "seed": 0},
+            "missing": 0.0,
         }
     )
     config.modalities = _modalities(10, "residual_conv", 64)

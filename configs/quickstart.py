@@ -199,6 +199,7 @@ def _data() -> ConfigDict:
                 "max_test": config_dict.placeholder(int),
             },
             "arrays": {"directory": "", "validation_fraction": 0.1, "seed": 0},
+            "missing": 0.0,
         }
     )
 

@@ -4,7 +4,7 @@ Shape letters: B rows, M modalities, D the largest latent size, S samples per ro
 """
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import flax.struct
@@ -207,19 +207,33 @@ class Stage:
 # MARK: Data
 
 
-class Split(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Split:
     """Rows of a data set.
 
     Attributes:
       data: {modality: [N, *shape]}; uint8 images stand for values in [0, 1].
       labels: int32 [N] or None.
+      present: {modality: bool [N]}, False where a row lacks a modality, whose data may then be anything finite; None
+        where nothing is missing.
     """
 
     data: dict[str, np.ndarray]
     labels: np.ndarray | None
+    present: dict[str, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.data.values())))
+
+    def rows(self, names: Sequence[str]) -> dict[str, Any]:
+        """Return what a training stage reads: ``data`` {modality: [N, *shape]}, and ``present``, bool [N, M].
+
+        The latter is there only where something is missing.
+        """
+        rows = {"data": {name: self.data[name] for name in names}}
+        if self.present is not None:
+            rows["present"] = np.stack([self.present[name] for name in names], axis=1)
+        return rows
 
 
 class Dataset(NamedTuple):

@@ -11,7 +11,7 @@ from sbm_jax import types
 from sbm_jax.data.arrays import ArraysConfig, load_arrays
 from sbm_jax.data.polymnist import PolyMnistConfig, load_polymnist
 from sbm_jax.distributions import LIKELIHOODS
-from sbm_jax.errors import SbmError, unknown
+from sbm_jax.errors import SbmError, require, unknown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,11 +22,17 @@ class DataConfig:
       name: which one, a key of `LOADERS`; only the options of that one matter.
       polymnist: see `PolyMnistConfig`.
       arrays: see `ArraysConfig`.
+      missing: the share of modalities that training and validation rows lack, besides those that the data lack: which
+        ones is random, and every row keeps one.
     """
 
     name: str = "polymnist"
     polymnist: PolyMnistConfig = dataclasses.field(default_factory=PolyMnistConfig)
     arrays: ArraysConfig = dataclasses.field(default_factory=ArraysConfig)
+    missing: float = 0.0
+
+    def __post_init__(self):
+        require(0 <= self.missing < 1, "data.missing", self.missing, "0 (nothing) to less than 1")
 
 
 LOADERS: dict[str, Callable[[Any, pathlib.Path], types.Dataset]] = {
@@ -48,7 +54,27 @@ def load(config: DataConfig, cache_dir: pathlib.Path) -> types.Dataset:
     if config.name not in LOADERS:
         raise unknown("data set", config.name, LOADERS)
     dataset = LOADERS[config.name](getattr(config, config.name), cache_dir)
-    return dataset._replace(settings={"name": config.name, **dataset.settings})
+    dataset = dataset._replace(settings={"name": config.name, **dataset.settings})
+    if not config.missing:
+        return dataset
+    hidden = {name: hide(getattr(dataset, name), config.missing, i) for i, name in enumerate(("train", "validation"))}
+    return dataset._replace(**hidden, settings=dataset.settings | {"missing": config.missing})
+
+
+def hide(split: types.Split, share: float, seed: int) -> types.Split:
+    """Return the rows without a random share of their modalities; each keeps one of those that it has.
+
+    Args:
+      split: the rows.
+      share: the probability that a modality is missing.
+      seed: of the choice.
+    """
+    rng, names = np.random.default_rng(seed), list(split.data)
+    shape = (len(split), len(names))
+    had = np.ones(shape, bool) if split.present is None else np.stack([split.present[n] for n in names], axis=1)
+    kept = np.argmax(np.where(had, rng.random(shape), -1.0), axis=1)
+    present = had & ((rng.random(shape) >= share) | (np.arange(len(names)) == kept[:, None]))
+    return dataclasses.replace(split, present=dict(zip(names, present.T, strict=True)))
 
 
 def check(dataset: types.Dataset, modalities: Sequence[types.Modality]) -> None:

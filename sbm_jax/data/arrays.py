@@ -13,6 +13,7 @@ from sbm_jax.data import files
 from sbm_jax.errors import SbmError
 
 _LABEL = "label"
+_PRESENT = ".present"
 _LAYOUT = "train.npz, test.npz and optionally validation.npz, with one array [N, ...] for each modality"
 
 
@@ -23,7 +24,8 @@ class ArraysConfig:
     Attributes:
       directory: of `train.npz`, `test.npz` and optionally `validation.npz`. Each has an array [N, ...] for
         every modality, under its name, and optionally integer labels [N] under `label`. uint8 stands for
-        values in [0, 1].
+        values in [0, 1]. Rows for training may lack modalities: `<modality>.present` is bool [N], False where the
+        row has none, and its array has anything finite there, such as zeros.
       validation_fraction: the share of the training rows that becomes validation where there is no
         `validation.npz`.
       seed: of that choice of rows.
@@ -53,6 +55,10 @@ def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path) -> types.Dataset:
     if not paths["validation"].exists():
         del paths["validation"]
     splits = {name: _read(path) for name, path in paths.items()}
+    if splits["test"].present is not None:
+        raise SbmError(
+            f"{paths['test']} lacks modalities of some rows; what is evaluated must have all. Leave them out."
+        )
     for name, split in splits.items():
         _require_alike(paths[name], split, splits["train"])
     settings = {"digests": {name: _digest(path) for name, path in paths.items()}}
@@ -74,11 +80,31 @@ def _read(path: pathlib.Path) -> types.Split:
             "Write it again with numpy.savez."
         ) from error
     labels = arrays.pop(_LABEL, None)
+    masks = {name.removesuffix(_PRESENT): arrays.pop(name) for name in list(arrays) if name.endswith(_PRESENT)}
     if not arrays:
         raise SbmError(f"{path} has no modality; expected {_LAYOUT}. Write it again.")
     num_rows = len(next(iter(arrays.values()))) if next(iter(arrays.values())).ndim else 0
     data = {name: _checked(array, f"{path}: {name}", num_rows) for name, array in arrays.items()}
-    return types.Split(data, None if labels is None else _checked_labels(labels, f"{path}: {_LABEL}", num_rows))
+    labels = None if labels is None else _checked_labels(labels, f"{path}: {_LABEL}", num_rows)
+    return types.Split(data, labels, _checked_masks(masks, data, str(path), num_rows) if masks else None)
+
+
+def _checked_masks(
+    masks: dict[str, np.ndarray], data: dict[str, np.ndarray], where: str, num_rows: int
+) -> dict[str, np.ndarray]:
+    """Return {modality: bool [N]} of all modalities, present where nothing is said."""
+    for name, mask in masks.items():
+        if name not in data:
+            raise SbmError(f"{where} has {name}{_PRESENT}, but no modality {name!r}. Add its array, or leave this out.")
+        if mask.dtype != np.bool_ or mask.shape != (num_rows,):
+            raise SbmError(
+                f"{where}: {name}{_PRESENT} is {mask.dtype} {list(mask.shape)}; expected bool [{num_rows}]. Mend it."
+            )
+    present = {name: masks.get(name, np.ones(num_rows, bool)) for name in data}
+    empty = np.flatnonzero(~np.any(list(present.values()), axis=0))
+    if len(empty):
+        raise SbmError(f"{where}: row {empty[0]} has no modality at all ({len(empty)} such rows). Leave them out.")
+    return present
 
 
 def _checked(array: np.ndarray, where: str, num_rows: int) -> np.ndarray:
@@ -136,7 +162,8 @@ def _divide(split: types.Split, config: ArraysConfig) -> tuple[types.Split, type
 
 def _take(split: types.Split, rows: np.ndarray) -> types.Split:
     labels = None if split.labels is None else split.labels[rows]
-    return types.Split({name: array[rows] for name, array in split.data.items()}, labels)
+    present = None if split.present is None else {name: mask[rows] for name, mask in split.present.items()}
+    return types.Split({name: array[rows] for name, array in split.data.items()}, labels, present)
 
 
 def _num_classes(splits: Any) -> int | None:

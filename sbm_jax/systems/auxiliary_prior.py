@@ -10,11 +10,13 @@ supplement. https://arxiv.org/abs/2408.16883
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 from sklearn.mixture import GaussianMixture as MixtureFit
 
+from sbm_jax.data.pipeline import as_float
 from sbm_jax.distributions import POSTERIORS
 from sbm_jax.errors import SbmError
 from sbm_jax.mixtures import GaussianMixture
@@ -61,7 +63,7 @@ class PosteriorBank:
             params, chunk = upstream[self.system.method], self.system.config.training.batch_size
             splits = {"train": dataset.train, "validation": dataset.validation}
             bank = {
-                name: encode_rows(lambda data: self._encode(params, key, data), self.system.rows(split), chunk)
+                name: encode_rows(lambda rows: self._encode(params, key, rows), self.system.rows(split), chunk)
                 for name, split in splits.items()
             }
             spread = bank["train"]["scale"] * POSTERIORS[self.system.settings.posterior].std
@@ -70,9 +72,11 @@ class PosteriorBank:
 
         return Stage(name=self.bank_stage, settings={}, requires=(self.system.method,), init=init)
 
-    def _encode(self, params: Params, key: Key, data: Mapping[str, Array]) -> dict[str, Array]:
+    def _encode(self, params: Params, key: Key, rows: Mapping[str, Any]) -> dict[str, Array]:
         """Return location and scale [B, parts, D] of each row's posterior; one component, at random, of a mixture."""
-        location, scale, own_location, own_scale = self.system.posterior_parts(params, key, data)
+        location, scale, own_location, own_scale = self.system.posterior_parts(
+            params, key, as_float(rows["data"]), rows.get("present")
+        )
 
         def packed(joint: Array, own: Array) -> Array:
             return pack(dict(zip([part.name for part in self.parts], [joint, *own], strict=False)), self.parts)

@@ -2,7 +2,7 @@
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -111,22 +111,32 @@ class Classifiers:
         for (group, names), one_key in zip(self.groups.items(), keys, strict=True):
             # One modality, drawn per row: each sees its share, at the cost of one.
             choice_key, dropout_key = jax.random.split(one_key)
-            choice = jax.random.randint(choice_key, labels.shape, 0, len(names))
+            choice, weight = self._choose(choice_key, names, batch)
             stacked = jnp.stack([data[name] for name in names], axis=1)
             x = stacked[jnp.arange(len(labels)), choice]
             logits = self._network(x.shape[1:]).apply(
                 {"params": params[group]}, x, train=train, rngs={"dropout": dropout_key}
             )
             loss, hit = cross_entropy_terms(logits, labels)
-            losses.append(loss.mean())
-            hits.append(hit.mean())
+            losses.append((weight * loss).mean())
+            hits.append((weight * hit).mean())
         return sum(losses), {"accuracy": sum(hits) / len(hits)}
+
+    def _choose(self, key: Key, names: Sequence[str], batch: Mapping[str, Any]) -> tuple[Array, Array | float]:
+        """Return one of the modalities for each row, int [B], and weights of mean 1, 0 for rows that have none."""
+        if "present" not in batch:
+            return jax.random.randint(key, batch["label"].shape, 0, len(names)), 1.0
+        order = [modality.name for modality in self.modalities]
+        present = batch["present"][:, jnp.array([order.index(name) for name in names])]
+        has = present.any(axis=1)
+        choice = jax.random.categorical(key, jnp.where(present | ~has[:, None], 0.0, -jnp.inf))
+        return choice, has / jnp.maximum(has.mean(), 1e-6)
 
     def stage(self, dataset: Dataset) -> Stage:
         """Return the training stage."""
 
         def rows(split: Split):
-            return {"data": {m.name: split.data[m.name] for m in self.modalities}, "label": split.labels}
+            return {**split.rows([modality.name for modality in self.modalities]), "label": split.labels}
 
         return Stage(
             name=self.stage_name,

@@ -11,7 +11,7 @@ et al., 2023; see `losses.multimodal`.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -138,9 +138,9 @@ class JointPosterior:
         )
         return [stage]
 
-    def rows(self, split: Split) -> dict[str, np.ndarray]:
-        """Return the arrays of this system's modalities."""
-        return {modality.name: split.data[modality.name] for modality in self.modalities}
+    def rows(self, split: Split) -> dict[str, Any]:
+        """Return what the stage is trained on; see `types.Split.rows`."""
+        return split.rows([modality.name for modality in self.modalities])
 
     def _init(self, key: Key) -> Params:
         size, private_size = self.sizes
@@ -149,9 +149,11 @@ class JointPosterior:
             params["private_priors"] = jnp.zeros((len(self.modalities), private_size))
         return params
 
-    def _loss(self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Data) -> tuple[Array, Metrics]:
+    def _loss(
+        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any]
+    ) -> tuple[Array, Metrics]:
         del upstream
-        terms = self.terms(params, key, as_float(batch))
+        terms = self.terms(params, key, as_float(batch["data"]), batch.get("present"))
         if isinstance(terms, multimodal.BoundTerms):
             parts = {"reconstruction": terms.reconstruction.mean(), "regulariser": terms.regulariser.mean()}
             return terms.loss.mean(), parts
@@ -362,16 +364,26 @@ class JointPosterior:
         mean, raw = (jnp.where(observed[..., None], array[..., : self.sizes[0]], 0.0) for array in experts)
         return mean, raw
 
-    def posterior_parts(self, params: Params, key: Key, data: Data) -> tuple[Array, Array, Array, Array]:
-        """Return the posterior given all of float data, of a mixture one component at random for each row.
+    def posterior_parts(
+        self, params: Params, key: Key, data: Data, present: Array | None = None
+    ) -> tuple[Array, Array, Array, Array]:
+        """Return the posterior given float data, of a mixture one component at random for each row.
+
+        Args:
+          params: of the stage.
+          key: chooses the component.
+          data: {modality: float [B, *shape]}.
+          present: bool [B, M]; None where nothing is missing. Private latents of what is missing have mean 0
+            and scale 1.
 
         Returns:
           Location and scale of the joint latent [B, D], and of the private ones [M, B, D'].
         """
         experts = self._experts(params, data)
-        everything = jnp.ones(experts[0].shape[:2], bool)
-        location, scale = self._joint_posterior(key, experts, everything, 1, mixes=self.is_mixture)
-        own_mean, own_raw = (jnp.moveaxis(array[..., self.sizes[0] :], 1, 0) for array in experts)
+        present = jnp.ones(experts[0].shape[:2], bool) if present is None else present
+        location, scale = self._joint_posterior(key, experts, present, 1, mixes=self.is_mixture)
+        own = (jnp.where(present[..., None], array[..., self.sizes[0] :], 0.0) for array in experts)
+        own_mean, own_raw = (jnp.moveaxis(array, 1, 0) for array in own)
         return location[:, 0], scale[:, 0], own_mean, self.posterior.scale(own_raw)
 
     def _sample_private(self, key: Key, experts: tuple[Array, Array], num_samples: int) -> Array:

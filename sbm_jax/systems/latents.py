@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sbm_jax.data.pipeline import as_float
-from sbm_jax.types import Array, Data, Key, Modality
+from sbm_jax.types import Array, Key, Modality
 
 
 def valid_entries(modalities: Sequence[Modality]) -> np.ndarray:
@@ -31,21 +30,21 @@ def unpack(z: Array, modalities: Sequence[Modality]) -> dict[str, Array]:
     return {m.name: z[:, i, : m.latent_size] for i, m in enumerate(modalities)}
 
 
-def encode_rows(encode_fn: Callable[[Data], Any], rows: Data, chunk: int) -> Any:
-    """Return the arrays that `encode_fn`, compiled, makes of float data, for all rows of a split.
+def encode_rows(encode_fn: Callable[[Any], Any], rows: Any, chunk: int) -> Any:
+    """Return the arrays that `encode_fn`, compiled, makes of rows, for all of a split.
 
     Args:
-      encode_fn: `{name: float [B, *shape]} -> pytree of arrays [B, ...]`.
-      rows: {name: [N, *shape]}.
+      encode_fn: `pytree of arrays [B, ...] -> pytree of arrays [B, ...]`.
+      rows: pytree of arrays [N, ...].
       chunk: rows at a time.
     """
-    encode = jax.jit(lambda data: encode_fn(as_float(data)))
-    num_rows = len(next(iter(rows.values())))
+    encode = jax.jit(encode_fn)
+    num_rows = len(jax.tree.leaves(rows)[0])
     chunk, parts = min(chunk, num_rows), []
     for start in range(0, num_rows, chunk):
         # The last chunk starts early, to have the size that is compiled; its repeated rows are cut off.
         first = min(start, num_rows - chunk)
-        encoded = encode({name: array[first : first + chunk] for name, array in rows.items()})
+        encoded = encode(jax.tree.map(lambda array, first=first: array[first : first + chunk], rows))
         parts.append(jax.tree.map(lambda array, skip=start - first: array[skip:], encoded))
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
 

@@ -159,7 +159,9 @@ class SbmContrastive(Sbm):
         )
 
         def embed(params: Params, split: Split) -> Array:
-            return encode_rows(lambda data: self._embeddings(params, data), self.latent_space.rows(split), chunk)
+            return encode_rows(
+                lambda data: self._embeddings(params, as_float(data)), self.latent_space.rows(split), chunk
+            )
 
         def bank(params: Params) -> Params:
             return {"train": embed(params, dataset.train), "validation": embed(params, dataset.validation)}

@@ -146,7 +146,17 @@ class LatentSpace:
     # MARK: Stages
 
     def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the autoencoder stage and the latent bank, of all that are trained."""
+        """Return the autoencoder stage and the latent bank, of all that are trained.
+
+        Raises:
+          SbmError: on rows that lack modalities.
+        """
+        if dataset.train.present is not None or dataset.validation.present is not None:
+            raise SbmError(
+                "systems over latents of single modalities (sbm_*, mld, eb_mvae) train on complete rows only: leave "
+                "out rows that lack a modality (data.missing = 0), or choose multimodal VAEs (mvae, mmvae, mopoe, "
+                "mvtcae, mmvae_plus)."
+            )
         return [self.whole._make_autoencoder_stage(dataset), self.whole._make_bank_stage(dataset)]
 
     def _make_autoencoder_stage(self, dataset: Dataset) -> Stage:
@@ -256,7 +266,7 @@ class LatentSpace:
 
         def encode(split: Split) -> dict[str, Array]:
             chunk = self.config.training.batch_size
-            mean, std = encode_rows(lambda data: self._posterior(params, data), self.rows(split), chunk)
+            mean, std = encode_rows(lambda data: self._posterior(params, as_float(data)), self.rows(split), chunk)
             return {"mean": mean, "std": std}
 
         train, validation = encode(dataset.train), encode(dataset.validation)

@@ -129,3 +129,37 @@ def test_options_are_checked(tmp_path):
     write(tmp_path, train=rows(1), test=rows(1))
     with pytest.raises(SbmError, match="too few to split validation off"):
         load(tmp_path)
+
+
+def test_rows_may_lack_modalities(tmp_path):
+    mask = np.arange(20) % 3 > 0
+    write(tmp_path, train=rows(**{"signal.present": mask}), test=rows(6))
+    dataset = load(tmp_path)
+    together = [split.present["signal"] for split in dataset[:2]]
+    assert sum(map(len, together)) == 20
+    assert sum(part.sum() for part in together) == mask.sum()
+    for split in dataset[:2]:  # masks stay with their rows
+        np.testing.assert_array_equal(split.present["signal"], split.data["signal"][:, 0] / 3 % 3 > 0)
+        assert split.present["image"].all()
+    assert dataset.test.present is None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"signal.present": np.ones(20)}, "expected bool"),
+        ({"signal.present": np.ones(19, bool)}, "expected bool"),
+        ({"sound.present": np.ones(20, bool)}, "no modality 'sound'"),
+        ({"signal.present": np.zeros(20, bool), "image.present": np.arange(20) != 7}, "row 7 has no modality"),
+    ],
+)
+def test_bad_masks_are_refused(tmp_path, changes, message):
+    write(tmp_path, train=rows(**changes), test=rows(6))
+    with pytest.raises(SbmError, match=message):
+        load(tmp_path)
+
+
+def test_what_is_evaluated_must_be_complete(tmp_path):
+    write(tmp_path, train=rows(), test=rows(6, **{"signal.present": np.arange(6) > 2}))
+    with pytest.raises(SbmError, match="must have all"):
+        load(tmp_path)

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -56,7 +58,7 @@ def test_bad_data_are_refused(changes, message):
 
 
 def test_labels_must_be_as_many_as_rows():
-    bad = dataset()._replace(test=split(2)._replace(labels=np.zeros(3, np.int32)))
+    bad = dataset()._replace(test=dataclasses.replace(split(2), labels=np.zeros(3, np.int32)))
     with pytest.raises(SbmError, match="'label': 3"):
         data.check(bad, [IMAGE])
 
@@ -66,3 +68,16 @@ def test_unbounded_likelihoods_take_any_range():
     checked = data.check_data("x", rows, Modality("x", (2,), 1, likelihood="gaussian"))
     assert checked.dtype == np.float32
     np.testing.assert_array_equal(checked, rows)
+
+
+def test_hidden_modalities_leave_one():
+    split = Split({name: np.zeros((4000, 2), np.float32) for name in "abc"}, None)
+    present = np.stack(list(data.hide(split, 0.6, 0).present.values()), axis=1)
+    assert present.any(axis=1).all()
+    assert (~present).mean() == pytest.approx(0.6 * 2 / 3, abs=0.02)  # one of three is never hidden
+    again = data.hide(data.hide(split, 0.6, 0), 0.5, 1)
+    assert not (np.stack(list(again.present.values()), axis=1) & ~present).any()
+    rows = again.rows(["c", "a"])
+    np.testing.assert_array_equal(rows["present"][:, 0], again.present["c"])
+    assert list(rows["data"]) == ["c", "a"]
+    assert "present" not in split.rows(["a"])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sbm_jax.data import hide
 from sbm_jax.errors import SbmError
 from sbm_jax.losses.multimodal import BoundTerms
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
@@ -237,3 +238,14 @@ def test_what_does_not_exist_is_refused():
     system = _system("mvae", "original")
     with pytest.raises(SbmError, match="no guidance"):
         system.generate({}, jax.random.key(0), {}, jnp.zeros((2, 3), bool), SamplerOptions(), strength=1.0)
+
+
+def test_a_stage_trains_on_rows_that_lack_modalities():
+    """The loss of the stage is that of the objective with the rows' own masks."""
+    system, params = _system("mopoe", "original"), _params("mopoe", "original")
+    dataset = DATASET._replace(train=hide(DATASET.train, 0.5, 0))
+    (stage,) = system.stages(dataset)
+    rows = jax.tree.map(jnp.asarray, stage.rows({}))
+    loss, _ = stage.loss(params, {}, jax.random.key(0), rows)
+    assert not rows["present"].all()
+    np.testing.assert_allclose(loss, _loss(system, params, _float(DATASET.train), rows["present"]).mean(), rtol=1e-5)

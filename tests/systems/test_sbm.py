@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sbm_jax.data import hide
 from sbm_jax.errors import SbmError
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
@@ -496,3 +497,9 @@ def test_a_strength_of_any_form_compiles_once(guided):
         for strength in (0.5, 1, np.float64(2.0), np.ones(5, np.float32)):
             generate(jax.random.key(0), data, mask, 1, strength)
     assert len(traces) == 1
+
+
+def test_rows_that_lack_modalities_are_refused():
+    dataset = DATASET._replace(train=hide(DATASET.train, 0.5, 0))
+    with pytest.raises(SbmError, match="complete rows only"):
+        SYSTEMS["sbm_vae"].stages(dataset)
