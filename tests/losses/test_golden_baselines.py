@@ -16,6 +16,8 @@ LIKELIHOODS = {"normal": "gaussian"}
 
 
 def pytest_generate_tests(metafunc):
+    if "path" not in metafunc.fixturenames:
+        return
     folder = metafunc.config.getoption("--golden")
     files = sorted(Path(folder).glob("*.npz")) if folder else []
     if folder and not files:
@@ -97,3 +99,143 @@ def _annealed(meta):
     if not meta.get("warmup") or meta["epoch"] >= meta["warmup"]:
         return meta["beta"]
     return meta["beta"] * (meta["epoch"] - 1 + meta["batch_ratio"]) / meta["warmup"]
+
+
+PEER_CASES = {
+    "mvae": {"objective": "mvae", "beta": 2.0},
+    "mvae while warming up": {"objective": "mvae", "beta": 2.0, "warmup": 4, "epoch": 2, "batch_ratio": 0.5},
+    "mvtcae, five modalities": {"objective": "mvtcae", "beta": 2.5, "alpha": 0.3, "num_modalities": 5},
+    "mvtcae, rescaled": {"objective": "mvtcae", "beta": 2.5, "alpha": 0.3, "rescaling": True},
+    "mopoe, five modalities": {"objective": "mopoe", "beta": 2.5, "num_modalities": 5},
+    "mopoe, private latents": {"objective": "mopoe", "beta": 2.5, "beta_private": 0.7},
+    "mmvae, normal": {"objective": "mmvae", "posterior": "normal", "estimator": "iwae_looser", "K": 3},
+    "mmvae, five modalities": {
+        "objective": "mmvae",
+        "posterior": "laplace_with_softmax",
+        "estimator": "dreg_looser",
+        "K": 3,
+        "num_modalities": 5,
+    },
+    "mmvae_plus": {
+        "objective": "mmvae_plus",
+        "posterior": "normal_with_softplus",
+        "estimator": "dreg_looser",
+        "K": 2,
+        "beta": 2.5,
+        "num_modalities": 4,
+    },
+}
+
+
+@pytest.mark.peer
+@pytest.mark.parametrize("name", PEER_CASES)
+def test_loss_and_gradients_are_those_of_multivae(name, monkeypatch):
+    """Cases made anew where the package is installed (MultiVae 1.0.3, PyTorch)."""
+    pytest.importorskip("multivae")
+    meta = {
+        "likelihood": "normal",
+        "scale": 0.8,
+        "rescaling": False,
+        "num_modalities": 3,
+        "loss_reduction": "",
+        "beta": 1,
+    }
+    meta |= PEER_CASES[name]
+    meta |= {"loss_reduction": "sum over the batch"} if "estimator" in meta else {}
+    torch = pytest.importorskip("torch")
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(torch.float64)
+    try:
+        case, encoded, expected, recorded = _record(meta, monkeypatch)
+    finally:
+        torch.set_default_dtype(before)
+    names = [f"m{i}" for i in range(meta["num_modalities"])]
+    encoded = {part: jnp.asarray(array) for part, array in encoded.items()}
+    loss, gradients = jax.value_and_grad(lambda encoded: _loss(meta, case, names, encoded))(encoded)
+    np.testing.assert_allclose(loss, expected, rtol=1e-9)
+    for part, gradient in gradients.items():
+        assert np.abs(gradient - recorded[part]).max() / np.abs(recorded[part]).max() < 1e-7, part
+
+
+def _record(meta, monkeypatch, batch=62, size=4, own_size=3):
+    """Return a case of the recorded form, the encoders' outputs [B, M, ·], MultiVae's loss and its gradients."""
+    import torch
+    from multivae import models
+    from multivae.data.datasets.base import MultimodalBaseDataset
+    from multivae.models.base import BaseDecoder, BaseEncoder, ModelOutput
+
+    rng, names = np.random.default_rng(0), [f"m{i}" for i in range(meta["num_modalities"])]
+    shapes = {name: (2, 3 + i) for i, name in enumerate(names)}
+    private = meta["objective"] == "mmvae_plus" or "beta_private" in meta
+    sizes = {"mu": size, "lv": size} | ({"smu": own_size, "slv": own_size} if private else {})
+    encoded = {part: rng.normal(size=(batch, len(names), n)) * 0.5 for part, n in sizes.items()}
+    case = {f"x_{name}": rng.normal(size=(batch, *shape)) for name, shape in shapes.items()}
+    inputs = size + (own_size if private else 0)
+    for name, shape in shapes.items():
+        case |= {
+            f"dec_W_{name}": rng.normal(size=(inputs, 2 * shape[1])),
+            f"dec_b_{name}": rng.normal(size=2 * shape[1]),
+        }
+    if meta["objective"] == "mopoe":
+        number = 2 ** len(names) - 1
+        case["row_subset"] = np.minimum(np.arange(batch) // (batch // number), number - 1)
+    if meta["objective"] == "mvae":
+        meta["subsets"] = [names, *([name] for name in names)]
+    outputs = {part: torch.from_numpy(array).requires_grad_() for part, array in encoded.items()}
+    fields = {"mu": "embedding", "lv": "log_covariance", "smu": "style_embedding", "slv": "style_log_covariance"}
+
+    class Encoder(BaseEncoder):
+        def __init__(self, index):
+            super().__init__()
+            self.index, self.latent_dim, self.style_dim = index, size, own_size
+
+        def forward(self, x):
+            return ModelOutput(**{fields[part]: array[:, self.index] for part, array in outputs.items()})
+
+    class Decoder(BaseDecoder):
+        def __init__(self, name):
+            super().__init__()
+            self.name, self.latent_dim = name, inputs
+
+        def forward(self, z):
+            output = z @ torch.from_numpy(case[f"dec_W_{self.name}"]) + torch.from_numpy(case[f"dec_b_{self.name}"])
+            return ModelOutput(reconstruction=output.reshape(*z.shape[:-1], *shapes[self.name]))
+
+    noise = []
+
+    def normal(self, sample_shape=()):
+        noise.append(rng.normal(size=(*sample_shape, *self.loc.shape)))
+        return self.loc + self.scale * torch.from_numpy(noise[-1])
+
+    def laplace(self, sample_shape=()):
+        u = rng.uniform(-1 + 1e-9, 1, size=(*sample_shape, *self.loc.shape))
+        noise.append(u)
+        return self.loc - self.scale * torch.from_numpy(np.sign(u) * np.log1p(-np.abs(u)))
+
+    monkeypatch.setattr(torch.distributions.Normal, "rsample", normal)
+    monkeypatch.setattr(torch.distributions.Laplace, "rsample", laplace)
+    options = {
+        "n_modalities": len(names),
+        "latent_dim": size,
+        "input_dims": shapes,
+        "uses_likelihood_rescaling": meta["rescaling"],
+        "decoder_dist_params": {name: {"scale": meta["scale"]} for name in names},
+        "beta": meta["beta"],
+    }
+    options |= {"alpha": meta["alpha"]} if "alpha" in meta else {}
+    options |= {"warmup": meta.get("warmup", 0)} if meta["objective"] == "mvae" else {}
+    if "estimator" in meta:
+        options |= {"K": meta["K"], "loss": meta["estimator"], "prior_and_posterior_dist": meta["posterior"]}
+    if meta["objective"] == "mmvae_plus":
+        options |= {"modalities_specific_dim": own_size}
+    if "beta_private" in meta:
+        options |= {"modalities_specific_dim": dict.fromkeys(names, own_size), "beta_style": meta["beta_private"]}
+    kind = {"mvae": "MVAE", "mvtcae": "MVTCAE", "mopoe": "MoPoE", "mmvae": "MMVAE", "mmvae_plus": "MMVAEPlus"}
+    model, config = (getattr(models, kind[meta["objective"]] + suffix) for suffix in ("", "Config"))
+    encoders, decoders = {n: Encoder(i) for i, n in enumerate(names)}, {n: Decoder(n) for n in names}
+    system = model(config(**options), encoders, decoders).double().train()
+    data = MultimodalBaseDataset({name: torch.from_numpy(case[f"x_{name}"]) for name in names})
+    loss = system(data, epoch=meta.get("epoch", 1), batch_ratio=meta.get("batch_ratio", 0)).loss
+    loss.backward()
+    case |= {f"noise_{i}": array for i, array in enumerate(noise)}
+    return case, encoded, loss.item(), {part: array.grad.numpy() for part, array in outputs.items()}
