@@ -46,7 +46,7 @@ def test_its_stages_are_its_own():
 
 
 def test_it_learns_the_noise():
-    system = _system()
+    system = _system(prediction="noise")
     stage, products = system.stages(DATASET)[-1], _products(system)
     rows = jax.tree.map(lambda array: jnp.tile(array, (40, 1, 1)), stage.rows(products))
     (loss, _), gradient = jax.jit(jax.value_and_grad(stage.loss, has_aux=True))(
