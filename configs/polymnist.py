@@ -32,8 +32,8 @@ Latents are standardised, which the paper does not do. Marginal guidance (-M) is
 | `two` .. `nine` | so many modalities                                                                                 |
 | `best`          | ours, and as a variation the paper's score model, on the same latents and for the same compute     |
 | `paper`         | the paper's network, objective, process, guidance and sampler                                      |
-| `table`         | every row: ours, the multimodal VAEs with and without a trained prior, MLD and EB-MVAE             |
-| `studies`       | Table 6 and Figures 6, 7, 11, 16 to 19, 21, 22 and 27 as variations; the others need none          |
+| `table`         | ours, all multimodal VAEs, trained priors of MoPoE and MVTCAE, MLD and EB-MVAE; `cpu`: fewer ours  |
+| `studies`       | Table 6, Figures 6, 7, 11, 21, 22, 27 and (with `table`) 16 to 19 as variations; others need none  |
 | `cpu`           | small networks and few steps, for `five`, on two cores                                             |
 | `smoke`         | minutes on a CPU: proves the path, learns little                                                   |
 
@@ -377,6 +377,7 @@ def _studies(config: ConfigDict) -> None:
         own = {"score.sde.beta_min": 1.0, "score.network.width": 128 if number >= 6 else 64} if paper else {}
         own = {**own, "joint": tuple(names[:number]), "evaluation.sets": ("given_rest", "unconditional")}
         own = {**own, "systems": (*guided, *joint)}
+        own |= {"joint_posterior.latent_size": 64 * number} if paper else {}
         add("modalities", number, own)
     for steps in (100, 1000) if paper else (5, 10, 20, 50):  # Figure 11
         add("steps", steps, {"sampler.num_steps": steps, "evaluation.sets": ("fixed_order",)})
@@ -451,3 +452,4 @@ def _smoke(config: ConfigDict) -> None:
     config.finetuning.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.evaluation.update(num_examples=50, num_unconditional=50, batch_size=50, num_repeats=2)
     config.evaluation.features.num_examples = 0
+    config.evaluation.likelihood.num_examples = min(10, config.evaluation.likelihood.num_examples)

@@ -385,7 +385,13 @@ def prepare(workdir: Path) -> None:
 
 def _all_stages(systems: Iterable[System], classifiers: Classifiers | None, dataset: Dataset) -> list[Stage]:
     """Return the stages of all systems, those that several share once."""
-    stages = {stage.name: stage for system in systems for stage in system.stages(dataset)}
+    stages: dict[str, Stage] = {}
+    for stage in (stage for system in systems for stage in system.stages(dataset)):
+        if dict(stages.setdefault(stage.name, stage).settings) != dict(stage.settings):
+            raise SbmError(
+                f"two systems have a stage {stage.name!r} with different settings; train each in a work directory of "
+                "its own (config.systems)."
+            )
     if classifiers is not None:
         stages[classifiers.stage_name] = classifiers.stage(dataset)
     return list(stages.values())

@@ -26,7 +26,7 @@ from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import write_atomically
 from sbm_jax.systems.classifier import Classifiers
-from sbm_jax.types import Dataset, Key, Modality, Params, System
+from sbm_jax.types import Dataset, Key, Modality, Params, Split, System
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +120,11 @@ class Judges:
         """Return the distances of real training from real test data: what a perfect generator would get."""
         if self.space and config.features.num_examples:
             print(f"taking {self.space.name} features of real data, where they are not kept from before", flush=True)
-        return real_distances(self.space, config, self.dataset.train, self.dataset.test, self.key)
+        train = self.dataset.train
+        if train.present is not None:  # what a row lacks is not real
+            kept = {name: rows[train.present[name]] for name, rows in train.data.items()}
+            train = Split(kept, None)
+        return real_distances(self.space, config, train, self.dataset.test, self.key)
 
 
 def digest_of(arrays: Any) -> str:

@@ -214,8 +214,8 @@ class Split:
     Attributes:
       data: {modality: [N, *shape]}; uint8 images stand for values in [0, 1].
       labels: int32 [N] or None.
-      present: {modality: bool [N]}, False where a row lacks a modality, whose data may then be anything finite; None
-        where nothing is missing.
+      present: {modality: bool [N]}, False where a row lacks a modality, whose data may then be anything of the
+        modality's range; None where nothing is missing.
     """
 
     data: dict[str, np.ndarray]

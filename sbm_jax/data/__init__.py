@@ -22,8 +22,8 @@ class DataConfig:
       name: which one, a key of `LOADERS`; only the options of that one matter.
       polymnist: see `PolyMnistConfig`.
       arrays: see `ArraysConfig`.
-      missing: the share of modalities that training and validation rows lack, besides those that the data lack: which
-        ones is random, and every row keeps one.
+      missing: the probability that a modality of a training or validation row is hidden, besides those that the data
+        lack; one of each row never is.
     """
 
     name: str = "polymnist"

@@ -25,7 +25,7 @@ class ArraysConfig:
       directory: of `train.npz`, `test.npz` and optionally `validation.npz`. Each has an array [N, ...] for
         every modality, under its name, and optionally integer labels [N] under `label`. uint8 stands for
         values in [0, 1]. Rows for training may lack modalities: `<modality>.present` is bool [N], False where the
-        row has none, and its array has anything finite there, such as zeros.
+        row has none, and its array has anything there that the modality may have, such as zeros.
       validation_fraction: the share of the training rows that becomes validation where there is no
         `validation.npz`.
       seed: of that choice of rows.
@@ -55,7 +55,7 @@ def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path) -> types.Dataset:
     if not paths["validation"].exists():
         del paths["validation"]
     splits = {name: _read(path) for name, path in paths.items()}
-    if splits["test"].present is not None:
+    if splits["test"].present is not None and not all(mask.all() for mask in splits["test"].present.values()):
         raise SbmError(
             f"{paths['test']} lacks modalities of some rows; what is evaluated must have all. Leave them out."
         )

@@ -132,7 +132,7 @@ def mvae_terms(
     weights, regulariser = [], jnp.zeros(len(mean), mean.dtype)
     for subset, eps in zip(subsets, noise, strict=True):
         members = present & subset[None]
-        prior = unimodal_prior | (subset.sum() > 1)
+        prior = unimodal_prior | (members.sum(axis=1) > 1)
         joint_mean, joint_log_variance = product_of_experts(mean, log_variance, members, prior=prior)
         kept = members.any(axis=1)
         weight = jnp.where(kept, len(mean) / jnp.maximum(kept.sum(), 1), 0.0)

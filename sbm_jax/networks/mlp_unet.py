@@ -13,7 +13,7 @@ from sbm_jax.types import Array
 
 def _group_norm(width: int) -> nn.GroupNorm:
     """Return a norm over groups of eight entries or more, 32 of them where there is room."""
-    return nn.GroupNorm(math.gcd(32, max(1, width // 8)))
+    return nn.GroupNorm(math.gcd(32, max(1, width // 8), width))
 
 
 class _Block(nn.Module):
@@ -40,7 +40,7 @@ class MlpUNet(ScoreNetwork):
 
     Attributes:
       width: units of a layer; the authors have 256 to 1536.
-      depth: blocks on the way down, and on the way up; the authors have 2.
+      depth: blocks on the way down, one less than on the way up; the authors have 2.
       dropout: rate.
       dtype: of the operands of matrix products.
 

@@ -12,6 +12,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from sklearn.mixture import GaussianMixture as MixtureFit
@@ -31,7 +32,7 @@ from sbm_jax.types import Array, Dataset, Key, Modality, Params, Stage
 class PosteriorBank:
     """Posteriors of all training rows, as the latent space of a score model.
 
-    Its modalities are the parts of what is decoded: the joint latent, and the private ones of MMVAE+.
+    Its modalities are the parts of what is decoded: the joint latent, and the private ones where there are any.
 
     Attributes:
       system: the trained autoencoder.
@@ -61,11 +62,11 @@ class PosteriorBank:
 
         def init(key: Key, upstream: Mapping[str, Params]) -> Params:
             params, chunk = upstream[self.system.method], self.system.config.training.batch_size
-            splits = {"train": dataset.train, "validation": dataset.validation}
-            bank = {
-                name: encode_rows(lambda rows: self._encode(params, key, rows), self.system.rows(split), chunk)
-                for name, split in splits.items()
-            }
+            bank = {}
+            for i, (name, split) in enumerate({"train": dataset.train, "validation": dataset.validation}.items()):
+                rows = {**self.system.rows(split), "number": np.arange(len(split))}
+                own_key = jax.random.fold_in(key, i)
+                bank[name] = encode_rows(lambda rows, key=own_key: self._encode(params, key, rows), rows, chunk)
             spread = bank["train"]["scale"] * POSTERIORS[self.system.settings.posterior].std
             statistics = latent_statistics(bank["train"]["mean"], spread, jnp.asarray(self.valid))
             return bank | {"statistics": dataclasses.asdict(statistics)}
@@ -74,6 +75,7 @@ class PosteriorBank:
 
     def _encode(self, params: Params, key: Key, rows: Mapping[str, Any]) -> dict[str, Array]:
         """Return location and scale [B, parts, D] of each row's posterior; one component, at random, of a mixture."""
+        key = jax.random.fold_in(key, rows["number"][0])  # another one for each batch
         location, scale, own_location, own_scale = self.system.posterior_parts(
             params, key, as_float(rows["data"]), rows.get("present")
         )
@@ -198,7 +200,8 @@ class AuxiliaryPrior(JointPosterior):
             rows, statistics = self.bank.bank(upstream, "train"), self.bank.statistics(upstream)
             z = np.asarray(self.bank.draw(key, rows, statistics), np.float64)[:, self.bank.valid]
             fit = MixtureFit(components, random_state=self.seed, reg_covar=1e-4).fit(z)
-            return {"weights": fit.weights_, "means": fit.means_, "covariances": fit.covariances_}
+            found = {"weights": fit.weights_, "means": fit.means_, "covariances": fit.covariances_}
+            return {name: jnp.asarray(array, jnp.float32) for name, array in found.items()}
 
         settings = {"seed": self.seed, "components": components}
         return Stage(name=self.prior_stage, settings=settings, requires=(self.bank.bank_stage,), init=init)

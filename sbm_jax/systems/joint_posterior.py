@@ -3,7 +3,8 @@
 They share encoders, decoders and data with the other systems, and differ in how experts are joined to a posterior and
 in the bound (`losses.multimodal`). Each is there with the objective of its own paper (``"original"``), and as the
 tables of the SBM paper were made (``"sbm_paper"``): Gaussian posteriors and plain bounds but for MMVAE+, which has
-private latents besides, and another way to condition MoPoE.
+private latents besides; MoPoE is conditioned by the mixture of all subsets of what is observed, and MVAE's prior is no
+expert beside a single one.
 
 References: M. Wu and N. Goodman, 2018; Y. Shi et al., 2019; T. Sutter et al., 2021; H. Hwang et al., 2021; E. Palumbo
 et al., 2023; see `losses.multimodal`.
@@ -34,7 +35,7 @@ class Latents(NamedTuple):
 
     Attributes:
       joint: of all modalities [B, S, D].
-      private: of each modality [B, S, M, D'], D' = 0 for all methods but MMVAE+.
+      private: of each modality [B, S, M, D'], D' = 0 for a method without any.
     """
 
     joint: Array
@@ -263,7 +264,16 @@ class JointPosterior:
         prior_key, key = jax.random.split(key)
         params, evaluations, latents = products[self.method], jnp.zeros(()), None
         if not data or num_free is None or num_free == len(self.modalities):
-            latents, evaluations = self._sample_prior(products, prior_key, len(observed), num_samples, options)
+
+            def from_prior() -> tuple[Latents, Array]:
+                found, cost = self._sample_prior(products, prior_key, len(observed), num_samples, options)
+                return found, jnp.asarray(cost, jnp.float32)
+
+            def nothing() -> tuple[Latents, Array]:
+                return jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(from_prior))
+
+            # Where all rows have something, a score model is spared.
+            latents, evaluations = jax.lax.cond(observed.any(axis=1).all(), nothing, from_prior)
         if data:
             given = self._sample_posterior(params, key, self._experts(params, data), observed, num_samples)
             if latents is not None:
@@ -374,7 +384,7 @@ class JointPosterior:
           key: chooses the component.
           data: {modality: float [B, *shape]}.
           present: bool [B, M]; None where nothing is missing. Private latents of what is missing have mean 0
-            and scale 1.
+            and the scale of raw zeros.
 
         Returns:
           Location and scale of the joint latent [B, D], and of the private ones [M, B, D'].
@@ -404,19 +414,20 @@ class JointPosterior:
     def _prior_is_expert(self, members: Array) -> Array:
         """Return bool [...] for subsets [..., M]: whether N(0, I) is one more expert of their products."""
         if self.method == "mvae":
-            return jnp.ones(members.shape[:-1], bool)
+            return (members.sum(axis=-1) > 1) | (self.config.variant == "original")
         return members.all(axis=-1) if self.method == "mopoe" else jnp.zeros(members.shape[:-1], bool)
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
         """Return what is decoded from the posterior means given all of float data; a mixture's from the own expert."""
-        params = products[self.method]
+        params, size = products[self.method], self.sizes[0]
         mean, raw = self._experts(params, data)
-        if self.is_mixture:
-            latents = {modality.name: mean[:, i] for i, modality in enumerate(self.modalities)}
-        else:
-            members = jnp.ones(mean.shape[:2], bool)
-            joint, _ = product_of_experts(mean, raw, members, self._eps, self._prior_is_expert(members))
-            latents = {modality.name: joint for modality in self.modalities}
+        members = jnp.ones(mean.shape[:2], bool)
+        prior = self._prior_is_expert(members)
+        product, _ = product_of_experts(mean[..., :size], raw[..., :size], members, self._eps, prior)
+        latents = {}
+        for i, modality in enumerate(self.modalities):
+            joint = mean[:, i, :size] if self.is_mixture else product
+            latents[modality.name] = jnp.concatenate([joint, mean[:, i, size:]], axis=-1)
         return self.autoencoders.decode_mean(params["autoencoders"], latents)
 
     has_likelihood = True
@@ -445,8 +456,13 @@ class JointPosterior:
     def _log_prior(self, products: Mapping[str, Params], key: Key, latents: Latents) -> Array:
         """Return the log density of latents under the prior that they are generated from [B, S]."""
         del key
-        raw, own_raw = products[self.method]["prior"], jnp.zeros(self.sizes[1])
-        joint_scale, own_scale = self.posterior.scale(raw)[None, None], self.posterior.scale(own_raw)[None, None, None]
+        params, own_raw = products[self.method], jnp.zeros((len(self.modalities), self.sizes[1]))
+        if self.settings.private_prior == "own" and self.is_mixture:
+            own_raw = params.get("private_priors", own_raw)
+        joint_scale, own_scale = (
+            self.posterior.scale(params["prior"])[None, None],
+            self.posterior.scale(own_raw)[None, None],
+        )
         joint = self.posterior.log_prob(latents.joint, 0.0, joint_scale).sum(axis=-1)
         return joint + self.posterior.log_prob(latents.private, 0.0, own_scale).sum(axis=(-2, -1))
 
@@ -467,7 +483,7 @@ class JointPosterior:
 
 
 def _random_subsets(key: Key, number: int, num_modalities: int) -> Array:
-    """Return bool [number, M]: of sizes uniform in 2 to M - 1, and uniform for each size; all where M is below 3."""
+    """Return bool [number, M]: of sizes uniform in 2 to M - 1, and uniform for each size; none where M is below 3."""
     size_key, order_key = jax.random.split(key)
     if num_modalities < 3:
         return jnp.ones((0, num_modalities), bool)

@@ -53,13 +53,17 @@ class Settings:
         for name, known in (("posterior", POSTERIORS), ("estimator", ESTIMATORS), ("private_prior", PRIVATE_PRIORS)):
             if getattr(self, name) not in known:
                 raise unknown(f"{name} (config.joint_posterior.settings)", getattr(self, name), known)
-        for name, least in (
-            ("beta", 0),
-            ("num_samples", 1),
-            ("num_subsets", 0),
-            ("latent_size", 0),
-            ("private_size", 0),
-        ):
+        require(self.scale > 0, "joint_posterior.settings: scale", self.scale, "a positive number")
+        require(0 <= self.alpha <= 1, "joint_posterior.settings: alpha", self.alpha, "0 to 1")
+        least_values = {
+            "beta": 0,
+            "beta_private": 0,
+            "num_samples": 1,
+            "num_subsets": 0,
+            "latent_size": 0,
+            "private_size": 0,
+        }
+        for name, least in least_values.items():
             value = getattr(self, name)
             require(value >= least, f"joint_posterior.settings: {name}", value, f"{least} or more")
 
@@ -133,7 +137,10 @@ class JointPosteriorConfig:
             for name in changes:
                 if name not in known:
                     raise unknown(f"setting of {method}:", name, known)
-            self.of(method)
+            unused = _unused(method, self.of(method))
+            for name in changes:
+                if name in unused:
+                    raise SbmError(f"joint_posterior.settings of {method!r}: {name} has no effect {unused[name]}.")
 
     def of(self, method: str) -> Settings:
         """Return the settings of a method."""
@@ -143,4 +150,14 @@ class JointPosteriorConfig:
                 f"joint_posterior.settings of {method!r}: the estimator 'elbo' wants Gaussian posteriors and no "
                 "private latents; use 'iwae' or 'dreg'."
             )
+        if method == "mmvae_plus":
+            require(found.private_size >= 1, "mmvae_plus: private_size", found.private_size, "at least 1")
         return found
+
+
+def _unused(method: str, settings: Settings) -> dict[str, str]:
+    """Return the settings that others make meaningless, and where."""
+    unused = {} if settings.likelihood else {"scale": "without a likelihood, for each modality has its own"}
+    if method == "mmvae" and settings.estimator == "elbo":
+        return unused | {"num_samples": "with the estimator 'elbo'"}
+    return unused | ({"beta": f"with the estimator {settings.estimator!r}"} if method == "mmvae" else {})

@@ -27,7 +27,7 @@ SAMPLERS: dict[str, SamplerOptions | None] = {
     "euler": _EULER,
     "repaint": dataclasses.replace(_EULER, resampling=10, resampling_length=10),
 }
-"""``"shared"`` is the experiment's; ``"repaint"``, the authors' own, goes back ten steps ten times: 2,500 evaluations
+"""``"shared"`` is the experiment's; ``"repaint"``, the authors' own, takes each ten steps ten times: 2,500 evaluations
 here, and 2,410 there, where the first ten steps are taken once."""
 
 
@@ -69,8 +69,8 @@ class Mld(Sbm):
     def own_options(self, options: SamplerOptions) -> SamplerOptions:
         """Return the system's sampler, with the work cut up as in the given options."""
         own = SAMPLERS[self.mld.sampler]
-        if own is None:
-            return options
+        if own is None:  # the network knows what is observed by its time
+            return dataclasses.replace(options, conditioning="per_modality")
         kept = {name: getattr(options, name) for name in ("unroll", "chunk_size", "divergence_bound")}
         return dataclasses.replace(own, **kept)
 

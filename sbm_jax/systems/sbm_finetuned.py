@@ -111,6 +111,10 @@ class SbmFinetuned(Sbm):
         """Return what the fine-tuned decoders make of the posterior means of float data."""
         return super().reconstruct(self._with_decoders(products), data)
 
+    def log_weights(self, products: Mapping[str, Params], key: Key, data: Data, num_samples: int) -> Array:
+        """Return the log weights with the fine-tuned decoders; see `Sbm.log_weights`."""
+        return super().log_weights(self._with_decoders(products), key, data, num_samples)
+
     def generate(self, products: Mapping[str, Params], *arguments, **options) -> Generated:
         """Generate what is not observed, with the fine-tuned decoders; see `Sbm.generate`."""
         return super().generate(self._with_decoders(products), *arguments, **options)

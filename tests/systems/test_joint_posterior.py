@@ -198,6 +198,22 @@ def test_mopoe_may_have_private_latents():
     assert not np.allclose(latents.private[:, :, 0], latents.private[:, :, 1])
 
 
+def test_reconstructions_have_their_own_private_latent(monkeypatch):
+    """The private latent of one modality changes its reconstruction, and no other."""
+    config = JointPosteriorConfig(
+        TrainingConfig(2, 4), AutoencoderNetworkConfig((16,)), 4, settings={"mopoe": {"private_size": 2}}
+    )
+    system, rng = JointPosterior("mopoe", MODALITIES, config), np.random.default_rng(0)
+    params, (mean, raw) = system._init(jax.random.key(0)), jnp.asarray(rng.normal(size=(2, 5, 3, 6)), jnp.float32)
+    found = []
+    for changed in (mean, mean.at[:, 1, 4:].add(1.0)):
+        monkeypatch.setattr(JointPosterior, "_experts", lambda *arguments, changed=changed: (changed, raw))
+        found.append(system.reconstruct({"mopoe": params}, {}))
+    for name in ("image", "level"):
+        np.testing.assert_array_equal(found[0][name], found[1][name])
+    assert not np.allclose(found[0]["words"], found[1]["words"], atol=1e-4)
+
+
 def test_likelihoods_may_weigh_the_same():
     config = JointPosteriorConfig(
         TrainingConfig(2, 4), AutoencoderNetworkConfig((16,)), settings={"mvae": {"rescaling": True}}
@@ -233,6 +249,12 @@ def test_what_does_not_exist_is_refused():
         JointPosteriorConfig(TrainingConfig(2, 4), settings={"mvae": {"posterior": "normal"}})
     with pytest.raises(SbmError, match="wants Gaussian"):
         JointPosteriorConfig(TrainingConfig(2, 4), settings={"mmvae": {"estimator": "elbo"}})
+    with pytest.raises(SbmError, match="beta has no effect with the estimator 'iwae'"):
+        JointPosteriorConfig(TrainingConfig(2, 4), settings={"mmvae": {"beta": 2.0}})
+    with pytest.raises(SbmError, match="private_size"):
+        JointPosteriorConfig(TrainingConfig(2, 4), settings={"mmvae_plus": {"private_size": 0}})
+    with pytest.raises(SbmError, match="scale"):
+        JointPosteriorConfig(TrainingConfig(2, 4), settings={"mvae": {"scale": 0.0}})
     with pytest.raises(SbmError, match="unknown method"):
         JointPosteriorConfig(TrainingConfig(2, 4), settings={"mvea": {}})
     system = _system("mvae", "original")
