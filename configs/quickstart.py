@@ -4,9 +4,9 @@
 
 Digits: the 1,797 real handwritten ones of scikit-learn (1,400 for training, 97 for validation, 300 for test), small
 shifts, rotations and scalings of the training ones. Backgrounds: textures that the code draws. Every coherence is 0.10
-by chance. Variants, joined by commas: `all` (systems of every kind in one table, with less training, in half an hour),
-`square` (latents of 64 entries, which make the 8x8 maps that the paper's score network needs), `smoke` (a minute;
-proves the path, learns little).
+by chance. Variants, joined by commas: `all` (systems of every kind in one table, with less training; meant for half an
+hour, not timed to its end), `square` (latents of 64 entries, which make the 8x8 maps that the paper's score network
+needs), `smoke` (a minute; proves the path, learns little).
 """
 
 from ml_collections import ConfigDict, config_dict
@@ -252,7 +252,7 @@ def _all(config: ConfigDict) -> None:
     scored = tuple(f"sbm_{kind}{suffix}" for kind in ("vae", "rae") for suffix in ("", "_c", "_t", "_m"))
     joint = ("mvae", "mmvae", "mopoe", "mopoe_score", "mopoe_mixture", "mvtcae", "mvtcae_score", "mmvae_plus")
     config.systems = (*scored, "mld", "eb_mvae", *joint)
-    # Less training, and one repeat, so that all of it takes half an hour.
+    # Less training, and one repeat: all of it is meant to take half an hour.
     for stage in (config.autoencoder, config.joint_posterior, config.contrastive):
         stage.training.num_steps = 400
     for stage in (config.score, config.mld, config.eb_mvae, config.joint_posterior.score_prior):
