@@ -17,7 +17,7 @@ def log_density(
     key: Key,
     z: Array,
     context: Context,
-    num_steps: int = 30,
+    num_steps: int = 100,
     end_time: float = 3e-3,
     trace: str = "hutchinson",
 ) -> Array:
@@ -33,7 +33,8 @@ def log_density(
       key: for the probes of Hutchinson's estimator, which is unbiased in the divergence.
       z: latents [B, M, D], observed entries as the score function was bound to them.
       context: see `Context`.
-      num_steps: N, intervals; 2 N evaluations of the score and of its derivative.
+      num_steps: N, intervals; 2 N evaluations of the score and of its derivative. With 30 of them the log density of
+        N(0, I) is wrong by 2 % of its quadratic part, with 100 by 0.2 %.
       end_time: where the flow begins.
       trace: ``"hutchinson"``, one probe for all steps, or ``"exact"``, as many derivatives as there are entries.
 

@@ -380,13 +380,14 @@ class Sbm:
         space, valid = self.latent_space, jnp.asarray(self.latent_space.valid)
         mean, std = space.posterior(products, data)
         noise = jax.random.normal(posterior_key, (num_samples, *mean.shape))
-        z, std = mean + std * noise, jnp.where(valid, std, 1.0)
-        log_q = jnp.where(valid, -0.5 * (jnp.square(noise) + jnp.log(2 * jnp.pi)) - jnp.log(std), 0.0)
+        z, std = mean[None] + std[None] * noise, jnp.where(valid[None], std, 1.0)[None]
+        log_q = -0.5 * (jnp.square(noise) + jnp.log(2 * jnp.pi)) - jnp.log(std)
+        log_q = jnp.where(valid[None, None], log_q, 0.0).sum(axis=(-2, -1))
         statistics = space.statistics(products)
-        flat = jnp.where(valid, (z - statistics.mean) / statistics.std, 0.0).reshape(-1, *valid.shape)
+        flat = jnp.where(valid[None], statistics.standardise(z.reshape(-1, *valid.shape)), 0.0)
         log_p = self.log_density(products, prior_key, flat) - jnp.log(statistics.std).sum()
         likelihood = space.log_likelihood(products, data, z).sum(axis=-1)
-        return likelihood + log_p.reshape(num_samples, -1) - log_q.sum(axis=(-2, -1))
+        return likelihood + log_p.reshape(num_samples, -1) - log_q
 
     @property
     def has_likelihood(self) -> bool:
