@@ -157,6 +157,7 @@ def get_config(variants: str = "") -> ConfigDict:
             "num_repeats": 3,
             "num_figure_examples": 4,
             "sets": ("given_rest", "random", "fixed_order", "unconditional", "diversity"),
+            "targets": (),
             "features": {
                 "num_examples": 0,
                 "num_real": 0,

@@ -16,7 +16,7 @@ from sbm_jax import data, report
 from sbm_jax.config import build, plain
 from sbm_jax.data import DataConfig
 from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, check_size
+from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, check_size, check_targets
 from sbm_jax.judges import Judges, feature_space, read_weights, weights_path
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import write_atomically
@@ -316,6 +316,7 @@ def check(config: ExperimentConfig) -> None:
     features = config.evaluation.features
     if features.num_examples and (path := weights_path(features.weights)):
         read_weights(path)
+    check_targets(config.evaluation, [modality.name for modality in config.joint_modalities])
     names = [modality.name for modality in config.modalities]
     for name in features.modalities:
         if name not in names:

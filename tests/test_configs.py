@@ -31,6 +31,8 @@ CONFIGS = [
     "polymnist.py:paper,smoke",
     "polymnist.py:five,best,smoke",
     "polymnist.py:best,smoke,studies",
+    "polymnist.py:eb_mvae",
+    "polymnist.py:cpu,eb_mvae",
 ]
 
 

@@ -1,6 +1,21 @@
 """Judging any system: arrays in, numbers with their spread and sample count out."""
 
 from sbm_jax.evaluation.estimates import Estimate
-from sbm_jax.evaluation.evaluator import Evaluation, EvaluationConfig, check_size, evaluate, real_distances
+from sbm_jax.evaluation.evaluator import (
+    Evaluation,
+    EvaluationConfig,
+    check_size,
+    check_targets,
+    evaluate,
+    real_distances,
+)
 
-__all__ = ["Estimate", "Evaluation", "EvaluationConfig", "check_size", "evaluate", "real_distances"]
+__all__ = [
+    "Estimate",
+    "Evaluation",
+    "EvaluationConfig",
+    "check_size",
+    "check_targets",
+    "evaluate",
+    "real_distances",
+]

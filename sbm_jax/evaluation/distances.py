@@ -7,7 +7,7 @@ import numpy as np
 from sbm_jax.evaluation.estimates import Estimate
 from sbm_jax.evaluation.features import FEWEST, SETS, FeatureConfig, FeatureSpace, average
 from sbm_jax.evaluation.generation import Part, ReconstructFn, as_float
-from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_FIRST, UNCONDITIONAL
+from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_TARGET, UNCONDITIONAL
 
 
 class Distances:
@@ -31,8 +31,9 @@ class Distances:
             return "given_rest", [group.removeprefix(GIVEN_REST)]
         if group.startswith(FIXED_ORDER):
             return f"fixed_order/{group.rpartition('/')[2]}", [self.modalities[-1]]
-        if group.startswith(TO_FIRST):
-            return f"to_first/{group.rpartition('/')[2]}", [self.modalities[0]]
+        if group.startswith(TO_TARGET):
+            _, _, size, target = group.split("/")
+            return f"to_target/{size}", [target]
         return (group, self.modalities) if group == UNCONDITIONAL else ("", [])
 
     def look(self, part: Part) -> None:

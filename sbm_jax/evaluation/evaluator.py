@@ -31,7 +31,7 @@ from sbm_jax.evaluation.generation import (
 )
 from sbm_jax.evaluation.latents import Cosines
 from sbm_jax.evaluation.likelihood import LikelihoodConfig
-from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_FIRST, UNCONDITIONAL
+from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_TARGET, UNCONDITIONAL
 from sbm_jax.types import Key, Split
 
 # Each family of observed sets, and the metrics that are measured on it.
@@ -39,7 +39,7 @@ SETS = {
     "given_rest": ("coherence/given_rest",),
     "random": ("coherence/given_k",),
     "fixed_order": ("coherence/fixed_order/given_k",),
-    "to_first": ("coherence/to_first/given_k",),
+    "to_target": ("coherence/to_target/given_k",),
     "unconditional": ("coherence/unconditional_k", "coherence/unconditional_majority_k", "coverage"),
     "diversity": (diversity.GIVEN_ONE,),
 }
@@ -56,6 +56,8 @@ class EvaluationConfig:
       num_repeats: how often everything is generated anew, with other noise and other random sets.
       num_figure_examples: rows shown in the sample grids.
       sets: the families of observed sets, keys of `SETS`.
+      targets: the modalities that the family ``"to_target"`` generates, each from one, two, ... others in their order;
+        () for the first modality.
       features: what is compared with real data by the features of a network.
       likelihood: how well bounds of the likelihood are estimated, of systems that have one.
     """
@@ -66,6 +68,7 @@ class EvaluationConfig:
     num_repeats: int = 3
     num_figure_examples: int = 4
     sets: tuple[str, ...] = tuple(SETS)
+    targets: tuple[str, ...] = ()
     features: FeatureConfig = FeatureConfig(num_examples=0)
     likelihood: LikelihoodConfig = LikelihoodConfig()
 
@@ -261,8 +264,20 @@ def _checked_data(split: Split, modalities: Sequence[str], config: EvaluationCon
     for name in modalities:
         if name not in split.data:
             raise unknown("modality", name, split.data)
+    check_targets(config, modalities)
     check_size(config, split)
     return {name: split.data[name] for name in modalities}
+
+
+def check_targets(config: EvaluationConfig, modalities: Sequence[str]) -> None:
+    """Check that the targets are among the modalities, where they matter.
+
+    Raises:
+      SbmError: if one is not.
+    """
+    for name in config.targets if "to_target" in config.sets else ():
+        if name not in modalities:
+            raise unknown("modality in config.evaluation.targets:", name, modalities)
 
 
 def check_size(config: EvaluationConfig, split: Split) -> None:
@@ -332,8 +347,10 @@ def _requests(
             groups[f"coherence/given_{size}"] = Requests(rows, masks)
         if "coherence/fixed_order/given_k" not in not_available:
             groups[f"{FIXED_ORDER}{size}"] = fixed(observed_sets.first(size, num_modalities))
-        if "coherence/to_first/given_k" not in not_available:
-            groups[f"{TO_FIRST}{size}"] = fixed(observed_sets.from_second(size, num_modalities))
+        if "coherence/to_target/given_k" not in not_available:
+            for name in config.targets or modalities[:1]:
+                mask = observed_sets.first_others(size, list(modalities).index(name), num_modalities)
+                groups[f"{TO_TARGET}{size}/{name}"] = fixed(mask)
     if diversity.GIVEN_ONE not in not_available:
         masks = observed_sets.random_of_size(jax.random.fold_in(key, num_modalities), len(rows), 1, num_modalities)
         groups[diversity.GIVEN_ONE] = diversity.requests(rows, masks)
@@ -357,8 +374,8 @@ def _row_outcomes(
         if not group.startswith("coherence/"):
             continue
         labels = split.labels[requests[group].rows]
-        if group.startswith(TO_FIRST):
-            outcomes[group] = digits[:, 0] == labels
+        if group.startswith(TO_TARGET):
+            outcomes[group] = digits[:, list(modalities).index(group.rpartition("/")[2])] == labels
             continue
         outcomes[group] = coherence.conditional(digits, labels, requests[group].observed)
         if group.startswith(FIXED_ORDER):

@@ -17,8 +17,8 @@ from sbm_jax.storage import write_atomically
 
 FeatureFn = Callable[[np.ndarray], np.ndarray]  # [B, *shape] -> [B, D]
 
-SETS = ("given_rest", "unconditional", "fixed_order", "to_first", "reconstruction")
-"""What can be compared with real data: ``fixed_order`` the last, ``to_first`` the first modality only."""
+SETS = ("given_rest", "unconditional", "fixed_order", "to_target", "reconstruction")
+"""What can be compared with real data: of ``fixed_order`` the last modality only, of ``to_target`` the targets."""
 
 FEWEST = 40
 """The smallest number of examples of which every distance can be taken."""

@@ -9,7 +9,7 @@ from sbm_jax.types import Key
 
 # Groups of samples are named by the metrics that they serve.
 FIXED_ORDER = "coherence/fixed_order/given_"
-TO_FIRST = "coherence/to_first/given_"
+TO_TARGET = "coherence/to_target/given_"
 GIVEN_REST = "coherence/given_rest/"
 UNCONDITIONAL = "unconditional"
 
@@ -24,10 +24,10 @@ def first(size: int, num_modalities: int) -> np.ndarray:
     return np.arange(num_modalities) < size
 
 
-def from_second(size: int, num_modalities: int) -> np.ndarray:
-    """Return the mask [M] of `size` modalities from the second on: '1', '12', '123', ..."""
+def first_others(size: int, target: int, num_modalities: int) -> np.ndarray:
+    """Return the mask [M] of the first `size` modalities besides `target`: '0', '01', '013', ... for target 2."""
     indices = np.arange(num_modalities)
-    return (indices > 0) & (indices <= size)
+    return (indices < size + (size > target)) & (indices != target)
 
 
 def random_of_size(key: Key, batch: int, size: int, num_modalities: int) -> np.ndarray:

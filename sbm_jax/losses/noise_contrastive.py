@@ -33,11 +33,17 @@ class PairDraws:
     shift: Array
 
 
-def draw_pairs(key: Key, shape: tuple[int, int, int], probability_clean: float) -> PairDraws:
-    """Draw pairs, times, noise and negatives for a batch of latents [B, M, D]."""
+def draw_pairs(
+    key: Key, shape: tuple[int, int, int], probability_clean: float, present: Array | None = None
+) -> PairDraws:
+    """Draw pairs, times, noise and negatives for a batch of latents [B, M, D].
+
+    Of rows that lack modalities, `present` bool [B, M], pairs are drawn from what they have; see `usable`.
+    """
     pair_key, time_key, clean_key, noise_key, shift_key = jax.random.split(key, 5)
     batch, num_modalities, _ = shape
-    ranks = jnp.argsort(jax.random.uniform(pair_key, (batch, num_modalities)), axis=1)
+    order = jax.random.uniform(pair_key, (batch, num_modalities))
+    ranks = jnp.argsort(order if present is None else jnp.where(present, order, 2.0), axis=1)
     return PairDraws(
         pair=ranks[:, :2],
         time=stratified_times(time_key, batch),
@@ -45,6 +51,15 @@ def draw_pairs(key: Key, shape: tuple[int, int, int], probability_clean: float) 
         noise=jax.random.normal(noise_key, (3, *shape)),
         shift=jax.random.randint(shift_key, (), 1, batch),
     )
+
+
+def usable(draws: PairDraws, present: Array | None) -> Array | None:
+    """Return which rows have their pair, and a negative whose row has it, bool [B]; None where nothing is missing."""
+    if present is None:
+        return None
+    own = jnp.take_along_axis(present, draws.pair, axis=1).all(axis=1)
+    negative = jnp.roll(present, -draws.shift, axis=0)
+    return own & jnp.take_along_axis(negative, draws.pair[:, 1:], axis=1)[:, 0]
 
 
 def noise_contrastive_terms(

@@ -36,7 +36,7 @@ class _Block(nn.Module):
 class MlpUNet(ScoreNetwork):
     """Dense layers down, across and up, with skips, over the concatenated latents.
 
-    The times [B, M], 0 for what is observed, are all that it is told of which modalities are clean.
+    The times [B, M], 0 for what is observed and 1 for what is absent, are all that it is told of both.
 
     Attributes:
       width: units of a layer; the authors have 256 to 1536.
@@ -67,7 +67,7 @@ class MlpUNet(ScoreNetwork):
         """Return the network's output, float32 [B, M, D]; see `ScoreNetwork`."""
         del observed
         if present is not None:
-            z = jnp.where(present[:, :, None], z, 0.0)
+            z, t = jnp.where(present[:, :, None], z, 0.0), jnp.where(present, t, 1.0)
         width = min(512, self.width)
         condition = t if embedding is None else jnp.concatenate([t, embedding], axis=-1)
         times = dense(width, self.dtype)(jax.nn.gelu(dense(width, self.dtype)(condition)))

@@ -4,9 +4,11 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from sbm_jax.errors import unknown
 from sbm_jax.report import figures as charts
-from sbm_jax.report import summary
+from sbm_jax.report import images, summary
 from sbm_jax.report.published import PAPERS, Paper, Published
 
 
@@ -30,6 +32,7 @@ class Exhibit(NamedTuple):
       metric: what it shows mainly; where that was not measured, the reason is looked up by its name.
       study: whose variations it needs, or "".
       missing: what is lacking of it, and why; "" for nothing.
+      panels: pictures, side by side.
     """
 
     label: str
@@ -41,6 +44,7 @@ class Exhibit(NamedTuple):
     metric: str = ""
     study: str = ""
     missing: str = ""
+    panels: tuple[images.Panel, ...] = ()
 
 
 class Study(NamedTuple):
@@ -73,14 +77,29 @@ def studies(results: Mapping[str, Any]) -> list[Study]:
     return list(found.values())
 
 
-def exhibits(results: Mapping[str, Any]) -> list[Exhibit]:
-    """Return the exhibits of the paper that the results name, with our numbers in them."""
+Figures = Mapping[str, Mapping[str, np.ndarray]]  # {system: {name: array}}
+
+
+def exhibits(results: Mapping[str, Any], figures: Figures | None = None) -> list[Exhibit]:
+    """Return the exhibits of the paper that the results name, with our numbers in them.
+
+    Args:
+      results: the content of ``results.json``.
+      figures: {system: {name: array}}, with the sample grids of `evaluation.sample_grids`.
+    """
     paper = paper_of(results.get("published"))
     if paper is None:
         return []
     systems = {name: system["metrics"] for name, system in results["systems"].items()}
+    make = {"sbm": _of_sbm, "eb_mvae": _of_eb_mvae}[results["published"]]
+    return [_with_reason(exhibit, results) for exhibit in make(paper, results, systems, figures or {})]
+
+
+def _of_sbm(
+    paper: Paper, results: Mapping[str, Any], systems: Mapping[str, summary.Metrics], figures: Figures
+) -> list[Exhibit]:
     by_study = {study.name: study for study in studies(results)}
-    found = [
+    return [
         _conditional(paper, systems, judged_modalities(results)),
         _unconditional(paper, systems),
         *_against_trained(systems, by_study.get("modalities")),
@@ -93,8 +112,24 @@ def exhibits(results: Mapping[str, Any]) -> list[Exhibit]:
         _classifier(paper, systems),
         *_beta_of_baselines(by_study),
         *_finetuning(systems, by_study.get("fine-tuning")),
+        *_samples_given_rest({"Figure 23": "m2", "Figure 24": "m0", "Figure 25": "m5"}, figures),
+        _unconditional_samples("Figure 26", figures),
     ]
-    return [_with_reason(exhibit, results) for exhibit in found]
+
+
+def _of_eb_mvae(
+    paper: Paper, results: Mapping[str, Any], systems: Mapping[str, summary.Metrics], figures: Figures
+) -> list[Exhibit]:
+    del paper, results
+    what = (("a", "m4", "fifth"), ("b", "m2", "third"))
+    coherence, fid = "coherence/to_target/given_{}", "inception/fid/to_target/given_{}"
+    found = [_unconditional_samples("Figure 1", figures)]
+    for part, name, nth in what:
+        for pattern, unit in ((f"{coherence}/{name}", "coherence"), (f"{fid}/{name}", "FID")):
+            title = f"{unit} of the {nth} modality against observed ones"
+            chart = _by_observed(systems, pattern, unit)
+            found.append(Exhibit(f"Figure 2{part}", title, chart=chart, metric=pattern.format("k")))
+    return [*found, *_samples_given_rest({"Figure 3": "m2"}, figures)]
 
 
 def differences(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
@@ -206,8 +241,8 @@ def _against_observed(systems: Mapping[str, summary.Metrics]) -> Iterator[Exhibi
     what = (
         ("Figure 8", "FID of the last modality", "inception/fid/fixed_order/given_{}", "FID"),
         ("Figure 9", "Coherence of the last modality", "coherence/fixed_order/given_{}/last", "coherence"),
-        ("Figure 12", "FID of the first modality", "inception/fid/to_first/given_{}", "FID"),
-        ("Figure 13", "Coherence of the first modality", "coherence/to_first/given_{}", "coherence"),
+        ("Figure 12", "FID of the first modality", "inception/fid/to_target/given_{}/m0", "FID"),
+        ("Figure 13", "Coherence of the first modality", "coherence/to_target/given_{}/m0", "coherence"),
     )
     for label, title, pattern, unit in what:
         chart = _by_observed(systems, pattern, unit)
@@ -325,6 +360,39 @@ def _finetuning(systems: Mapping[str, summary.Metrics], study: Study | None) -> 
         yield Exhibit(label, title, chart=_by_observed(tuned, pattern, unit), note=note, study="fine-tuning")
 
 
+def _samples_given_rest(labels: Mapping[str, str], figures: Figures) -> Iterator[Exhibit]:
+    """Yield true images of a modality above what each system generates from the others of the same rows."""
+    for label, name in labels.items():
+        found = {system: grids.get(f"samples/given_rest/data/{name}") for system, grids in figures.items()}
+        found = {system: cells for system, cells in found.items() if cells is not None}
+        lines = {"true": next(iter(found.values()))[:, 0]} if found else {}  # [E, *shape]
+        lines |= {system: cells[:, 1] for system, cells in found.items()}
+        data = {heading: cells[None] for heading, cells in lines.items()}
+        observed = np.zeros((1, len(next(iter(lines.values()), ())), len(lines)), bool)
+        observed[:, :, :1] = True
+        panels = tuple(images.panels(data, observed, transposed=True)) if found else ()
+        title = f"Samples of {name} given the rest, below the true images"
+        yield Exhibit(label, title, panels=panels, metric="samples/given_rest")
+
+
+def _unconditional_samples(label: str, figures: Figures, count: int = 4) -> Exhibit:
+    """Return joint samples of all systems, one line for each."""
+    prefix = "samples/unconditional/data/"
+    found = {
+        system: {name.removeprefix(prefix): cells[0] for name, cells in grids.items() if name.startswith(prefix)}
+        for system, grids in figures.items()
+    }
+    found = {system: cells for system, cells in found.items() if cells}
+    panels: tuple[images.Panel, ...] = ()
+    if found:
+        names = list(next(iter(found.values())))
+        data = {name: np.stack([cells[name][:count] for cells in found.values()], axis=1) for name in names}
+        observed = np.zeros((len(data[names[0]]), len(found), len(names)), bool)
+        panels = tuple(images.panels(data, observed, tuple(found)))
+    title = "Joint samples of each system, generated from nothing"
+    return Exhibit(label, title, panels=panels, metric="samples/unconditional")
+
+
 # MARK: Parts
 
 
@@ -362,7 +430,7 @@ def _with_reason(exhibit: Exhibit, results: Mapping[str, Any]) -> Exhibit:
         column == PAPER_COLUMN or any(row[i].ours for _, row in exhibit.rows)
         for i, column in enumerate(exhibit.columns)
     ]
-    if exhibit.chart or (filled and all(filled)):
+    if exhibit.chart or exhibit.panels or (filled and all(filled)):
         return exhibit
     if any(filled):
         lacking = [column for column, there in zip(exhibit.columns, filled, strict=True) if not there]

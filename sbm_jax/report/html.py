@@ -116,7 +116,7 @@ def render(
     return environment.get_template("template.html").render(
         systems=list(systems),
         paper=exhibits.paper_of(results.get("published")),
-        exhibits=exhibits.exhibits(results),
+        exhibits=exhibits.exhibits(results, figures),
         differences=exhibits.differences(results),
         studies=exhibits.tables_of_studies(results),
         changes=exhibits.changes_of_studies(results),

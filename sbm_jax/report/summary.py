@@ -87,7 +87,7 @@ STUDY_METRICS = (
 SECTIONS = (
     (
         "Conditional coherence",
-        ("coherence/given_", "coherence/fixed_order/", "coherence/to_first/"),
+        ("coherence/given_", "coherence/fixed_order/", "coherence/to_target/"),
         "Share of generated modalities in which the classifier sees the digit of the given ones.",
     ),
     (
@@ -137,7 +137,7 @@ LABELS = (
     (r"coherence/given_rest/(.+)", "{} given the rest"),
     (r"coherence/fixed_order/given_(\d+)", "first {} given"),
     (r"coherence/fixed_order/given_(\d+)/last", "first {} given, last modality only"),
-    (r"coherence/to_first/given_(\d+)", "next {} given, first modality only"),
+    (r"coherence/to_target/given_(\d+)/(.+)", "first {} others given, {} only"),
     (r"coherence/unconditional_all", "all agree"),
     (r"coherence/unconditional_(\d+)", "at least {} agree with the first modality"),
     (r"coherence/unconditional_majority_(\d+)", "at least {} agree with one another"),
@@ -222,7 +222,7 @@ def chance(metric: str, metrics: Metrics) -> float | None:
     if classes is None:
         return None
     if metric.startswith(
-        ("coherence/given_", "coherence/fixed_order/", "coherence/to_first/", "classifier/", "coverage/")
+        ("coherence/given_", "coherence/fixed_order/", "coherence/to_target/", "classifier/", "coverage/")
     ):
         return 1 / classes
     match = re.fullmatch(r"coherence/unconditional_(\d+|all)", metric)

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sbm_jax.config import plain
 from sbm_jax.errors import SbmError, require, unknown
@@ -136,10 +137,27 @@ class EbMvae(Sbm):
             requires=(self.latent_space.bank_stage,),
             init=lambda key, upstream: self.network.init(key, jnp.zeros((1, *self.latent_space.valid.shape)))["params"],
             loss=self._energy_loss,
-            rows=lambda upstream: self.latent_space.bank(upstream, "train"),
-            validation_rows=lambda upstream: self.latent_space.bank(upstream, "validation"),
+            rows=lambda upstream: self._complete(upstream, "train"),
+            validation_rows=lambda upstream: self._complete(upstream, "validation"),
             training=self.energy.training,
         )
+
+    def _complete(self, upstream: Mapping[str, Params], split: str) -> dict[str, Array]:
+        """Return the rows of the bank that lack nothing: the score of a part is not a part of the joint score.
+
+        Raises:
+          SbmError: if there is none.
+        """
+        bank = dict(self.latent_space.bank(upstream, split))
+        if "present" not in bank:
+            return bank
+        complete = np.asarray(bank.pop("present")).all(axis=1)
+        if not complete.any():
+            raise SbmError(
+                f"system {self.name!r} needs complete rows for its energy, but every {split} row lacks a modality; "
+                "add complete ones, or leave the system out."
+            )
+        return {name: array[complete] for name, array in bank.items()}
 
     def _energy_loss(
         self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Array]

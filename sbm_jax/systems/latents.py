@@ -72,11 +72,20 @@ class LatentStatistics:
         return z * self.std[None] + self.mean[None]
 
 
-def latent_statistics(mean: Array, std: Array, valid: Array) -> LatentStatistics:
-    """Return the statistics of samples from N(mean, std²), both [N, M, D], over the rows."""
-    average, noise = jnp.mean(mean, axis=0), jnp.mean(jnp.square(std), axis=0)
-    scale = jnp.maximum(jnp.sqrt(jnp.var(mean, axis=0) + noise), 1e-3)
-    white = jnp.where(valid[None], (mean - average[None]) / scale[None], 0.0).reshape(len(mean), -1)
+def latent_statistics(mean: Array, std: Array, valid: Array, present: Array | None = None) -> LatentStatistics:
+    """Return the statistics of samples from N(mean, std²), both [N, M, D], over the rows.
+
+    Of a modality that not all rows have, `present` bool [N, M], they are over those that do. Correlations of two such
+    modalities are lower than over the rows that have both, by n_ij / sqrt(n_i n_j), and so positive semidefinite.
+    """
+    where = None if present is None else jnp.broadcast_to(present[:, :, None], mean.shape)
+    average, noise = jnp.mean(mean, axis=0, where=where), jnp.mean(jnp.square(std), axis=0, where=where)
+    scale = jnp.maximum(jnp.sqrt(jnp.var(mean, axis=0, where=where) + noise), 1e-3)
+    white = jnp.where(valid[None], (mean - average[None]) / scale[None], 0.0)
+    if present is not None:
+        share = jnp.maximum(present.mean(axis=0), 1 / len(mean))
+        white = jnp.where(where, white, 0.0) / jnp.sqrt(share)[None, :, None]
+    white = white.reshape(len(mean), -1)
     own = jnp.diag(jnp.where(valid, noise / scale**2, 0.0).ravel())
     correlation = jnp.matmul(white.T, white, precision="highest") / len(mean) + own
     return LatentStatistics(jnp.where(valid, average, 0.0), jnp.where(valid, scale, 1.0), correlation)

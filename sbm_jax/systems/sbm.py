@@ -238,9 +238,13 @@ class Sbm:
         return self.latent_space.statistics(upstream).standardise(z)
 
     def _training_context(self, key: Key, batch: Mapping[str, Array], draws: Draws) -> Context:
-        """Return what the score network is told besides the latents; the observed set is that of the draws."""
+        """Return what the score network is told besides the latents; the observed set is that of the draws.
+
+        What a row lacks is absent: a network that is trained on incomplete rows learns the scores of their marginal
+        laws, and from enough different ones the joint score.
+        """
         del key, draws
-        return self.context(len(batch["mean"]))
+        return self.context(len(batch["mean"])).replace(present=batch.get("present"))
 
     # MARK: Use
 

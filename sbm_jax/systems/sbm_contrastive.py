@@ -10,13 +10,15 @@ Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 202
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax.numpy as jnp
 
 from sbm_jax.config import plain
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError, require
-from sbm_jax.losses.info_nce import info_nce_terms, inverse_temperature
+from sbm_jax.losses.info_nce import has_pair, info_nce_terms, inverse_temperature
+from sbm_jax.losses.masked import masked_mean
 from sbm_jax.losses.score_matching import Draws, random_observed, random_present
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, check_modality
 from sbm_jax.networks.contrastive import ContrastiveEncoder
@@ -159,9 +161,9 @@ class SbmContrastive(Sbm):
         )
 
         def embed(params: Params, split: Split) -> Array:
-            return encode_rows(
-                lambda data: self._embeddings(params, as_float(data)), self.latent_space.rows(split), chunk
-            )
+            rows = self.latent_space.rows(split)
+            embeddings = encode_rows(lambda data: self._embeddings(params, as_float(data)), rows["data"], chunk)
+            return jnp.where(rows["present"][:, :, None], embeddings, 0.0) if "present" in rows else embeddings
 
         def bank(params: Params) -> Params:
             return {"train": embed(params, dataset.train), "validation": embed(params, dataset.validation)}
@@ -182,12 +184,15 @@ class SbmContrastive(Sbm):
         return {"encoders": self.encoders.init(key, init_one), "log_scale": log_scale}
 
     def _encoder_loss(
-        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Data, train: bool = True
+        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any], train: bool = True
     ) -> tuple[Array, Metrics]:
         del upstream
-        embeddings = self._embeddings(params, as_float(batch), key if train and self.contrastive.dropout else None)
-        loss, found = info_nce_terms(embeddings, params["log_scale"])
-        return loss.mean(), {"found": found.mean(), "inverse_temperature": inverse_temperature(params["log_scale"])}
+        present, dropout_key = batch.get("present"), key if train and self.contrastive.dropout else None
+        embeddings = self._embeddings(params, as_float(batch["data"]), dropout_key)
+        loss, found = info_nce_terms(embeddings, params["log_scale"], present=present)
+        paired = has_pair(present)
+        metrics = {"found": masked_mean(found, paired), "inverse_temperature": inverse_temperature(params["log_scale"])}
+        return masked_mean(loss, paired), metrics
 
     def _embeddings(self, params: Params, data: Data, dropout_key: Key | None = None) -> Array:
         """Return unit vectors [B, M, E]; 0 for modalities that are not in `data` (float)."""
@@ -223,14 +228,15 @@ class SbmContrastive(Sbm):
         """Return the embedding of the observed, and which modalities are present.
 
         With a single time (`probability_none` = 1) no latent is ever observed: a random set is embedded, as in the
-        paper, and all modalities are present.
+        paper, and all modalities are present that the row has.
         """
-        embedded, present = draws.observed, jnp.ones_like(draws.observed)
+        embedded = draws.observed
+        present = has = batch.get("present", jnp.ones_like(embedded))
         if self.config.score.probability_none == 1:
             embedded = random_observed(key, *embedded.shape, self.contrastive.probability_none)
         else:
-            present = random_present(key, draws.observed, self.contrastive.probability_absent)
-        embedding = self.mean_embedding(batch["embeddings"], embedded)
+            present = present & random_present(key, draws.observed, self.contrastive.probability_absent)
+        embedding = self.mean_embedding(batch["embeddings"], embedded & has)
         return self.context(len(embedding)).replace(present=present, embedding=embedding)
 
     # MARK: Use

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 
 from sbm_jax.config import plain
 from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.losses.noise_contrastive import draw_pairs, noise_contrastive_terms
+from sbm_jax.losses.masked import masked_mean
+from sbm_jax.losses.noise_contrastive import draw_pairs, noise_contrastive_terms, usable
 from sbm_jax.networks.energy import PairEnergy
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sampling.guidance import PAIRS, energy_guidance
@@ -130,7 +131,8 @@ class SbmEnergy(Sbm):
         self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Array]
     ) -> tuple[Array, Metrics]:
         draw_key, posterior_key = jax.random.split(key)
-        draws = draw_pairs(draw_key, batch["mean"].shape, self.energy.probability_clean)
+        present = batch.get("present")
+        draws = draw_pairs(draw_key, batch["mean"].shape, self.energy.probability_clean, present)
         given = jax.nn.one_hot(draws.pair[:, 0], len(self.modalities), dtype=bool) & draws.clean[:, None]
         loss, told_apart = noise_contrastive_terms(
             lambda *arguments: self.pair_energy(params, *arguments),
@@ -141,7 +143,8 @@ class SbmEnergy(Sbm):
             draws,
             self.energy.gaussian_weight,
         )
-        return loss.mean(), {"told_apart": told_apart.mean()}
+        rows = usable(draws, present)
+        return masked_mean(loss, rows), {"told_apart": masked_mean(told_apart, rows)}
 
     def _strength(self, strength: Array | float | None, num_rows: int) -> Array:
         return strength_of_rows(strength, self.energy.strength, num_rows)

@@ -5,6 +5,7 @@ Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 202
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -85,15 +86,16 @@ class SbmFinetuned(Sbm):
         return [*super().stages(dataset), stage]
 
     def _decoder_loss(
-        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Data
+        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any]
     ) -> tuple[Array, Metrics]:
         """Return -log p(x_u | z_u), z_u ~ q(z_u | z_o), of what is dropped, a mean over rows that drop (Eq. 11)."""
-        data, space = as_float(batch), self.latent_space
+        data, space = as_float(batch["data"]), self.latent_space
         drop_key, sample_key = jax.random.split(key)
         num_rows = len(next(iter(data.values())))
         drop = jax.random.bernoulli(drop_key, self.finetuning.probability_drop, (num_rows, len(self.modalities)))
-        drop = drop & ~drop.all(axis=1, keepdims=True)  # from nothing there is nothing to be told of x
-        z = jax.lax.stop_gradient(self.sample_latents(upstream, sample_key, data, ~drop, self.sampler).z)
+        has = batch.get("present", jnp.ones_like(drop))
+        drop = drop & has & (has & ~drop).any(axis=1, keepdims=True)  # from nothing there is nothing to be told of x
+        z = jax.lax.stop_gradient(self.sample_latents(upstream, sample_key, data, has & ~drop, self.sampler).z)
         latents = unpack(space.statistics(upstream).restore(z), self.modalities)
         outputs = space.autoencoders.decode(_merge(upstream[space.autoencoder_stage], params), latents)
         loss = jnp.zeros(num_rows)

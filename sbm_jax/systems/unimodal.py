@@ -9,6 +9,7 @@ out, and what the score model is to learn is hard to find in the latents.
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +19,8 @@ from sbm_jax.config import plain
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError, require
 from sbm_jax.losses.autoencoding import AutoencodingTerms, elbo_terms, rae_terms
-from sbm_jax.losses.info_nce import info_nce_terms
+from sbm_jax.losses.info_nce import has_pair, info_nce_terms
+from sbm_jax.losses.masked import masked_mean
 from sbm_jax.losses.multimodal import Decoding
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, Autoencoders
 from sbm_jax.systems.latents import (
@@ -146,17 +148,7 @@ class LatentSpace:
     # MARK: Stages
 
     def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the autoencoder stage and the latent bank, of all that are trained.
-
-        Raises:
-          SbmError: on rows that lack modalities.
-        """
-        if dataset.train.present is not None or dataset.validation.present is not None:
-            raise SbmError(
-                "systems over latents of single modalities (sbm_*, mld, eb_mvae) train on complete rows only: leave "
-                "out rows that lack a modality (data.missing = 0), or choose multimodal VAEs (mvae, mmvae, mopoe, "
-                "mvtcae, mmvae_plus)."
-            )
+        """Return the autoencoder stage and the latent bank, of all that are trained."""
         return [self.whole._make_autoencoder_stage(dataset), self.whole._make_bank_stage(dataset)]
 
     def _make_autoencoder_stage(self, dataset: Dataset) -> Stage:
@@ -177,23 +169,25 @@ class LatentSpace:
             training=config.training,
         )
 
-    def rows(self, split: Split) -> dict[str, np.ndarray]:
-        """Return the arrays of this system's modalities."""
-        return {modality.name: split.data[modality.name] for modality in self.modalities}
+    def rows(self, split: Split) -> dict[str, Any]:
+        """Return what stage I is trained on; see `types.Split.rows`."""
+        return split.rows([modality.name for modality in self.modalities])
 
     def _autoencoder_loss(
-        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Data
+        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any]
     ) -> tuple[Array, Metrics]:
+        """Return the sum over modalities of the mean objective of the rows that have them."""
         del upstream
-        data = as_float(batch)
+        data, present = as_float(batch["data"]), batch.get("present")
         posteriors, latents, outputs = self._autoencode(params, key, data)
         terms = self._terms(data, posteriors, outputs)
+        has = dict.fromkeys(terms) if present is None else dict(zip(terms, present.T, strict=True))
         weight = self.config.rae_beta if self.regularised else self.config.beta
-        reconstruction = sum(term.reconstruction.mean() for term in terms.values())
-        regulariser = sum(term.regulariser.mean() for term in terms.values())
+        reconstruction = sum(masked_mean(term.reconstruction, has[name]) for name, term in terms.items())
+        regulariser = sum(masked_mean(term.regulariser, has[name]) for name, term in terms.items())
         loss, metrics = reconstruction + weight * regulariser, {}
         if self.config.alignment:
-            alignment, recognition = self._alignment(params, latents, outputs)
+            alignment, recognition = self._alignment(params, latents, outputs, present)
             loss = loss + self.config.alignment * (alignment + recognition)
             metrics = {"alignment": alignment, "recognition": recognition}
         return loss, {"reconstruction": reconstruction, "regulariser": regulariser, **metrics}
@@ -229,7 +223,11 @@ class LatentSpace:
         return terms
 
     def _alignment(
-        self, params: Params, latents: Mapping[str, Array], outputs: Mapping[str, Array]
+        self,
+        params: Params,
+        latents: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        present: Array | None = None,
     ) -> tuple[Array, Array]:
         """Return the contrastive losses of latents and of reconstructions, scalars.
 
@@ -243,9 +241,10 @@ class LatentSpace:
                 shown[modality.name] = jnp.clip(shown[modality.name], *modality.bounds)
         seen = self.autoencoders.encode(jax.lax.stop_gradient(params), shown)
         seen = self._aligned({name: mean for name, (mean, _) in seen.items()})
-        alignment, _ = info_nce_terms(aligned, log_scale)
-        recognition, _ = info_nce_terms(seen, log_scale, jax.lax.stop_gradient(aligned))
-        return alignment.mean(), recognition.mean()
+        alignment, _ = info_nce_terms(aligned, log_scale, present=present)
+        recognition, _ = info_nce_terms(seen, log_scale, jax.lax.stop_gradient(aligned), present)
+        paired = has_pair(present)
+        return masked_mean(alignment, paired), masked_mean(recognition, paired)
 
     def _aligned(self, latents: Mapping[str, Array]) -> Array:
         """Return the aligned entries of all modalities as unit vectors [B, M, E]."""
@@ -262,15 +261,23 @@ class LatentSpace:
         )
 
     def _bank(self, params: Params, dataset: Dataset) -> Params:
-        """Return posterior means and standard deviations [N, M, D] of both splits, and their statistics."""
+        """Return posterior means and standard deviations [N, M, D] of both splits, and their statistics.
+
+        Where rows lack modalities, there is ``present`` besides, bool [N, M], and their entries are 0.
+        """
 
         def encode(split: Split) -> dict[str, Array]:
-            chunk = self.config.training.batch_size
-            mean, std = encode_rows(lambda data: self._posterior(params, as_float(data)), self.rows(split), chunk)
-            return {"mean": mean, "std": std}
+            rows, chunk = self.rows(split), self.config.training.batch_size
+            mean, std = encode_rows(lambda data: self._posterior(params, as_float(data)), rows["data"], chunk)
+            if "present" not in rows:
+                return {"mean": mean, "std": std}
+            has = jnp.asarray(rows["present"])
+            mean, std = (jnp.where(has[:, :, None], array, 0.0) for array in (mean, std))
+            return {"mean": mean, "std": std, "present": has}
 
         train, validation = encode(dataset.train), encode(dataset.validation)
-        statistics = latent_statistics(train["mean"], train["std"], jnp.asarray(self.valid))
+        valid = jnp.asarray(self.valid)
+        statistics = latent_statistics(train["mean"], train["std"], valid, train.get("present"))
         return {"train": train, "validation": validation, "statistics": dataclasses.asdict(statistics)}
 
     def _posterior(self, params: Params, data: Data) -> tuple[Array, Array]:
@@ -285,7 +292,10 @@ class LatentSpace:
     # MARK: Use
 
     def bank(self, products: Mapping[str, Params], split: str) -> dict[str, Array]:
-        """Return the posterior means and standard deviations [N, M, D] of ``"train"`` or ``"validation"``."""
+        """Return the posterior means and standard deviations [N, M, D] of ``"train"`` or ``"validation"``.
+
+        Where rows lack modalities, ``present``, bool [N, M], tells which.
+        """
         return {name: self._select(array, 1) for name, array in products[self.bank_stage][split].items()}
 
     def statistics(self, products: Mapping[str, Params]) -> LatentStatistics:
@@ -300,12 +310,14 @@ class LatentSpace:
         )
 
     def _select(self, array: Array, axis: int) -> Array:
-        """Return the entries of this space of an array over all trained modalities, at `axis` and the next."""
+        """Return this space's part of an array over all trained modalities at `axis`, and their entries at the next."""
         if not self.trained:
             return array
         names = [modality.name for modality in self.trained]
         chosen = np.array([names.index(modality.name) for modality in self.modalities])
         array = jnp.take(array, chosen, axis=axis)
+        if array.ndim == axis + 1:
+            return array
         return jax.lax.slice_in_dim(array, 0, self.valid.shape[1], axis=axis + 1)
 
     def encode(self, products: Mapping[str, Params], data: Data) -> Array:

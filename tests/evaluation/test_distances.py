@@ -57,7 +57,7 @@ def classify(data):
 
 
 def judge(shift, tmp_path, features=None, **arguments):
-    features = features or FeatureConfig(COUNT, 0, ("given_rest", "unconditional", "fixed_order", "to_first"))
+    features = features or FeatureConfig(COUNT, 0, ("given_rest", "unconditional", "fixed_order", "to_target"))
     config = EvaluationConfig(COUNT, COUNT, batch_size=25, num_repeats=2, features=features)
     arguments = {"space": space(tmp_path), "encode_fn": encode, "reconstruct_fn": lambda x: x} | arguments
     return evaluate(
@@ -77,7 +77,7 @@ def test_shifted_samples_are_farther_away(tmp_path):
     assert not [name for name in metrics if name.startswith("pixels") and name.endswith("/b")]  # no features of it
     # The fixed order generates the last modality, the other one the first.
     assert metrics["pixels/frechet/fixed_order/given_2/c"].value > 1
-    assert metrics["pixels/frechet/to_first/given_1/a"].value < 0.5
+    assert metrics["pixels/frechet/to_target/given_1/a"].value < 0.5
 
 
 def test_reconstructions_of_the_real_data_have_no_distance(tmp_path):

@@ -1,6 +1,7 @@
 """A generator whose coherence is known goes through the whole evaluation."""
 
 import contextlib
+import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +104,7 @@ def test_all_metrics_have_their_names():
         *(f"coherence/given_rest/{name}" for name in MODALITIES),
         *(f"coherence/given_{k}" for k in (1, 2)),
         *(f"coherence/fixed_order/given_{k}{last}" for k in (1, 2) for last in ("", "/last")),
-        *(f"coherence/to_first/given_{k}" for k in (1, 2)),
+        *(f"coherence/to_target/given_{k}/{MODALITIES[0]}" for k in (1, 2)),
         *(f"coherence/unconditional_{k}" for k in (2, 3, "all")),
         *(f"coherence/unconditional_majority_{k}" for k in (2, 3)),
         "coverage/min",
@@ -112,6 +113,14 @@ def test_all_metrics_have_their_names():
         "sampling/samples_per_second",
         "sampling/diverged",
     }
+
+
+def test_targets_are_generated_from_one_more_at_a_time():
+    config = dataclasses.replace(CONFIG, sets=("to_target",), targets=MODALITIES[1:])
+    found = {name for name in judge(perfect, config).metrics if name.startswith("coherence/")}
+    assert found == {f"coherence/to_target/given_{k}/{name}" for k in (1, 2) for name in MODALITIES[1:]}
+    with pytest.raises(SbmError, match=r"unknown modality in config\.evaluation\.targets"):
+        judge(perfect, dataclasses.replace(config, targets=("sound",)))
 
 
 def test_constant_generator_is_right_for_its_digit_only():

@@ -8,6 +8,9 @@ from sbm_jax.evaluation import observed_sets
 def test_fixed_masks():
     np.testing.assert_array_equal(observed_sets.given_rest(1, 4), [True, False, True, True])
     np.testing.assert_array_equal(observed_sets.first(2, 4), [True, True, False, False])
+    sets = [observed_sets.first_others(size, 2, 5) for size in range(1, 5)]
+    np.testing.assert_array_equal(sets, [[1, 0, 0, 0, 0], [1, 1, 0, 0, 0], [1, 1, 0, 1, 0], [1, 1, 0, 1, 1]])
+    np.testing.assert_array_equal(observed_sets.first_others(2, 0, 3), [0, 1, 1])
 
 
 def test_all_sets_of_a_size():

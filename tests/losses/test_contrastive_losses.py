@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sbm_jax.losses.info_nce import info_nce_terms
-from sbm_jax.losses.noise_contrastive import draw_pairs, noise_contrastive_terms
+from sbm_jax.losses.info_nce import has_pair, info_nce_terms
+from sbm_jax.losses.noise_contrastive import draw_pairs, noise_contrastive_terms, usable
 from sbm_jax.losses.score_matching import random_observed, random_present
 from sbm_jax.sde import VP
 
@@ -89,6 +89,34 @@ def test_info_nce_agrees_with_numpy():
                 expected += (np.log(np.exp(logits).sum(axis=1)) - np.diag(logits)) / 6
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
     assert found.shape == (4,)
+
+
+def test_info_nce_of_incomplete_rows_is_that_of_what_they_have():
+    embeddings = jax.random.normal(jax.random.key(0), (5, 3, 4))
+    present = np.array([[1, 1, 1], [1, 0, 1], [0, 1, 1], [0, 0, 1], [1, 1, 0]], bool)
+    loss, found = info_nce_terms(embeddings, jnp.log(2.0), present=jnp.asarray(present))
+    e, expected, hits = np.asarray(embeddings, np.float64), np.zeros(5), np.zeros(5)
+    for row in range(5):
+        pairs = [(i, j) for i in range(3) for j in range(3) if i != j and present[row, i] and present[row, j]]
+        for i, j in pairs:
+            logits = {c: 2.0 * e[row, i] @ e[c, j] for c in range(5) if present[c, j]}
+            expected[row] += (np.log(sum(np.exp(v) for v in logits.values())) - logits[row]) / len(pairs)
+            hits[row] += (max(logits, key=logits.get) == row) / len(pairs)
+    np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    np.testing.assert_allclose(found, hits, rtol=1e-5)
+    assert loss[3] == 0
+    np.testing.assert_array_equal(has_pair(present), [True, True, True, False, True])
+
+
+def test_pairs_are_of_what_rows_have():
+    present = jnp.asarray(np.random.default_rng(0).random((400, 3)) < 0.5)
+    draws = draw_pairs(jax.random.key(0), (400, 3, 2), 0.5, present)
+    rows = np.asarray(usable(draws, present))
+    given, free = np.asarray(draws.pair).T
+    has = np.asarray(present)
+    expected = [has[b, given[b]] and has[b, free[b]] and has[(b + int(draws.shift)) % 400, free[b]] for b in range(400)]
+    np.testing.assert_array_equal(rows, expected)
+    assert 0.15 < rows.mean() < 0.35  # half of the rows have a pair, and half of their negatives its second part
 
 
 def test_info_nce_of_equal_embeddings_finds_every_counterpart():

@@ -2,6 +2,7 @@
 
 import re
 
+import numpy as np
 import pytest
 
 from sbm_jax.config import plain
@@ -32,7 +33,7 @@ def metrics():
         found[f"latents/cosine/given_rest/m{m}"] = estimate(0.2)
     for k in range(1, 10):
         found[f"coherence/fixed_order/given_{k}/last"] = estimate(0.8 + k / 100)
-        found[f"coherence/to_first/given_{k}"] = estimate(0.7 + k / 100)
+        found[f"coherence/to_target/given_{k}/m0"] = estimate(0.7 + k / 100)
         found[f"inception/fid/fixed_order/given_{k}"] = estimate(70.0 - k)
         found[f"coherence/unconditional_{k + 1}"] = estimate(1 - k / 40)
     return found
@@ -113,12 +114,57 @@ def test_each_missing_figure_has_its_own_reason():
             "inception/fid/unconditional": "first",
             "inception/fid/fixed_order": "second",
             "inception/fid_infinity": "third",
-            "coherence/to_first/given_k": "fourth",
+            "coherence/to_target/given_k": "fourth",
         }
     found = by_label(systems=systems)
     assert found["Figure 8"].missing == "second"
     assert found["Figure 12"].missing == "not measured in this run"
     assert found["Figure 13"].missing == "fourth"
+
+
+def _figures(num_examples=2):
+    """The sample grids of a system with seven modalities."""
+    names = [f"m{i}" for i in range(7)]
+    pixels = np.random.default_rng(0).random((num_examples, 4, 8, 8, 3))
+    data = {"given_rest": pixels, "unconditional": np.repeat(pixels[:1], 4, axis=1)}
+    grids = {f"samples/{grid}/data/{name}": cells for grid, cells in data.items() for name in names}
+    return grids | {f"samples/{grid}/observed": np.zeros((*cells.shape[:2], 7), bool) for grid, cells in data.items()}
+
+
+def test_samples_of_all_systems_stand_side_by_side():
+    figures = {"sbm_vae": _figures(), "sbm_vae_c": _figures()}
+    found = {exhibit.label: exhibit for exhibit in exhibits.exhibits(results(), figures)}
+    for label in ("Figure 23", "Figure 24", "Figure 25"):
+        (panel,) = found[label].panels
+        assert panel.lines == ("true", "sbm_vae", "sbm_vae_c")
+        assert panel.shape == (3, 2)
+    panels = found["Figure 26"].panels
+    assert len(panels) == 4
+    assert panels[0].lines == ("sbm_vae", "sbm_vae_c")
+    assert panels[0].columns == tuple(f"m{i}" for i in range(7))
+    assert not found["Figure 26"].missing
+    assert by_label()["Figure 26"].missing == "not measured in this run"
+    assert html.render(results(), figures, {}).count("Figure 26: Joint samples") == 1
+
+
+def test_the_experiment_of_eb_mvae_has_its_figures():
+    found = {f"coherence/to_target/given_{k}/{name}": estimate(0.5 + k / 10) for k in (1, 2) for name in ("m2", "m4")}
+    found |= {"inception/fid/to_target/given_1/m4": estimate(90.0)}
+    systems = {"eb_mvae": {"metrics": found}}
+    config = plain(parse_config(load_config("polymnist.py:eb_mvae")))
+    run = results(published="eb_mvae", systems=systems, variations=[], config=config)
+    shown = exhibits.exhibits(run, {"eb_mvae": _figures()})
+    charts = [(exhibit.label, exhibit.title, exhibit.chart is not None) for exhibit in shown if not exhibit.panels]
+    assert charts == [
+        ("Figure 2a", "coherence of the fifth modality against observed ones", True),
+        ("Figure 2a", "FID of the fifth modality against observed ones", True),
+        ("Figure 2b", "coherence of the third modality against observed ones", True),
+        ("Figure 2b", "FID of the third modality against observed ones", False),
+    ]
+    assert [exhibit.label for exhibit in shown if exhibit.panels] == ["Figure 1", "Figure 3"]
+    differing = {field for field, _, _ in exhibits.differences(run) if "." in field}
+    assert differing == {"data.polymnist.backgrounds", "eb_mvae.trace"}
+    assert "Energy-Based Multimodal VAEs" in html.render(run, {}, {})
 
 
 def test_differences_from_the_paper_are_named():

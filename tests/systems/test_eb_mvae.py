@@ -47,6 +47,24 @@ def _products(system):
     return made
 
 
+def test_its_energy_is_trained_on_complete_rows():
+    system, has = _system(), np.arange(10) % 3 > 0
+    train = dataclasses.replace(
+        DATASET.train, present={m.name: has if m.name == "left" else np.ones(10, bool) for m in MODALITIES}
+    )
+    *stages, energy = system.stages(DATASET._replace(train=train))
+    made = {}
+    for stage in stages:
+        made[stage.name] = stage.init(jax.random.key(0), made)
+    bank, rows = system.latent_space.bank(made, "train"), energy.rows(made)
+    np.testing.assert_array_equal(rows["mean"], bank["mean"][has])
+    train = dataclasses.replace(train, present={**train.present, "top": ~has})
+    *stages, energy = system.stages(DATASET._replace(train=train))
+    made[system.latent_space.bank_stage] = stages[-1].init(jax.random.key(0), made)
+    with pytest.raises(SbmError, match="every train row lacks a modality"):
+        energy.rows(made)
+
+
 def _linear(matrix):
     """The score of N(0, -matrix⁻¹) over the valid entries."""
     index = np.flatnonzero(VALID)

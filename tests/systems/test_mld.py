@@ -68,6 +68,22 @@ def test_samplers(sampler, evaluations):
     np.testing.assert_array_equal(result.data["left"][:, 0], data["left"])
 
 
+def test_what_is_absent_is_not_looked_at():
+    network = _system().score_model.network
+    rng = np.random.default_rng(0)
+    z = jnp.asarray(rng.normal(size=(2, 2, 3)), jnp.float32)
+    t, observed, present = jnp.full((2, 2), 0.3), jnp.zeros((2, 2), bool), jnp.array([[True, False], [True, True]])
+    params = network.init(jax.random.key(0), z, t, observed)["params"]
+    params = jax.tree.map(lambda p: p + 0.1 * rng.normal(size=p.shape).astype(np.float32), params)
+
+    def run(z, t):
+        return np.asarray(network.apply({"params": params}, z, t, observed, present))
+
+    out, other = run(z, t), run(z.at[:, 1].add(1.0), t.at[:, 1].set(0.7))
+    np.testing.assert_array_equal(out[0], other[0])
+    assert np.abs(out[1] - other[1]).max() > 1e-3
+
+
 def test_the_network_is_told_the_times():
     network = _system().score_model.network
     z, observed = jnp.ones((2, 2, 3)), jnp.zeros((2, 2), bool)
