@@ -360,6 +360,9 @@ def _paper(config: ConfigDict) -> None:
     config.autoencoder.alignment = 0.0
     config.autoencoder.training.optimizer.ema_decay = 0.0
     config.joint_posterior.update(variant="sbm_paper", latent_size=64 * len(config.modalities))
+    if not _on_cpu(config):  # of its code; MMVAE+ in batches of 256
+        config.joint_posterior.training.update(num_steps=200 * NUM_TRAIN // 512, batch_size=512)
+        config.joint_posterior.training.optimizer.update(schedule="constant", warmup_steps=0)
     config.update_from_flattened_dict(_paper_changes(config, same_compute=_on_cpu(config)))
 
 

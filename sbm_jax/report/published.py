@@ -124,6 +124,8 @@ SBM = Paper(
         "sampler.conditioning": _same("clean"),
         "sampler.snr": _same(0.16),
         "joint_posterior.variant": _same("sbm_paper"),
+        "joint_posterior.training.num_steps": Choice("200 epochs", (19_531,)),
+        "joint_posterior.training.batch_size": Choice("512; MMVAE+ 256", (512,)),
         "evaluation.num_examples": _same(10_000),
         "evaluation.num_unconditional": _same(10_000),
         "evaluation.features.num_examples": _same(10_000),
