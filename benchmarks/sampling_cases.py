@@ -14,12 +14,12 @@ from jax.sharding import PartitionSpec
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.networks.energy import PairEnergy
 from sbm_jax.networks.score import ScoreModel, ScoreNetworkConfig, make_score_model
+from sbm_jax.parallel import data_mesh
 from sbm_jax.sampling import SOLVERS, SamplerOptions, sample
 from sbm_jax.sampling.chunks import in_chunks
 from sbm_jax.sampling.guidance import classifier_free, energy_guidance
 from sbm_jax.sde import VP
 from sbm_jax.systems.sbm import chunk_size
-from sbm_jax.training.parallel import data_mesh
 from sbm_jax.types import Array, Context, Key, Params, ScoreTransform
 
 LATENT_SIZE = 64

@@ -1,5 +1,6 @@
 """The job: data, stages in order, generation, evaluation, report."""
 
+import contextlib
 import dataclasses
 import json
 import re
@@ -12,12 +13,13 @@ from typing import Any, NamedTuple
 
 import jax
 
-from sbm_jax import data, report
+from sbm_jax import data, parallel, report
 from sbm_jax.config import build, plain
 from sbm_jax.data import DataConfig
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, check_size, check_targets
 from sbm_jax.judges import Judges, feature_space, read_weights, weights_path
+from sbm_jax.lock import writing_to
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import write_atomically
 from sbm_jax.systems.auxiliary_prior import AuxiliaryPrior
@@ -237,7 +239,9 @@ def read_config(workdir: Path) -> ExperimentConfig:
 # MARK: The job
 
 
-def run(config: ExperimentConfig, workdir: Path, stages: Iterable[str] | None = None) -> dict[str, Any]:
+def run(
+    config: ExperimentConfig, workdir: Path, stages: Iterable[str] | None = None, *, profile: bool = False
+) -> dict[str, Any]:
     """Train what is not trained yet, evaluate, and write results and report.
 
     What is complete in the work directory is read: stages, and evaluations. Results and report are written after each
@@ -247,6 +251,7 @@ def run(config: ExperimentConfig, workdir: Path, stages: Iterable[str] | None = 
       config: the experiment.
       workdir: where everything is kept; made if it does not exist.
       stages: names of the training stages to run, without evaluation and variations; None runs everything.
+      profile: write traces of some steps of each stage into its ``profile`` folder.
 
     Returns:
       The content of `results.json`, or {} where only stages were asked for.
@@ -260,13 +265,31 @@ def run(config: ExperimentConfig, workdir: Path, stages: Iterable[str] | None = 
     varied = [apply_changes(config, variation.changes) for variation in config.variations]
     for one in (config, *varied):
         check(one)
-    prepare(workdir)
-    dataset = data.load(config.data, workdir / "data")
+    with contextlib.ExitStack() as held:
+        if parallel.is_main():
+            prepare(workdir)
+            held.enter_context(writing_to(workdir))
+        return _run(config, varied, workdir, stages, workdir / "profile" if profile else None, start)
+
+
+def _run(
+    config: ExperimentConfig,
+    varied: list[ExperimentConfig],
+    workdir: Path,
+    stages: Iterable[str] | None,
+    profile_dir: Path | None,
+    start: float,
+) -> dict[str, Any]:
+    with parallel.main_first("data"):  # what it prepares is kept, and found by the others
+        dataset = data.load(config.data, workdir / "data")
+    if not (workdir / "lock").is_file():
+        raise SbmError(f"this process does not see {workdir} as the first one left it. {parallel.SHARED}")
     data.check(dataset, config.modalities)
     for one in (config, *varied):
         check_size(one.evaluation, dataset.test)
-    main = _train(config, dataset, workdir, None, stages)
-    write_atomically(workdir / "config.json", json.dumps(plain(config), indent=1))
+    main = _train(config, dataset, workdir, None, stages, profile_dir)
+    if parallel.is_main():
+        write_atomically(workdir / "config.json", json.dumps(plain(config), indent=1))
     if stages is not None:
         return {}
 
@@ -286,16 +309,18 @@ def run(config: ExperimentConfig, workdir: Path, stages: Iterable[str] | None = 
         results["systems"][system.name]["metrics"] |= _training_seconds(system, main.stages, workdir)
     results["variations"] = []
     figures = {name: evaluation.figures for name, evaluation in evaluations.items()}
-    curves = {stage.name: read_metrics(workdir / "metrics" / f"{stage.name}.jsonl") for stage in main.stages}
+    curves = {stage.name: _read_metrics(stage, workdir) for stage in main.stages}
     for number in range(len(varied) + 1):
         if number:
             results["variations"].append(_vary(config.variations[number - 1], varied[number - 1], workdir, judges))
         results["to_come"] = [dataclasses.asdict(variation) for variation in config.variations[number:]]
         results["seconds"] = {**_stage_seconds(main.stages, workdir), "this run": time.monotonic() - start}
-        report.write_results(workdir / "results.json", results)
-        page = report.write_report(workdir, results, figures, curves)
-    report.print_table(results)
-    print(f"Results: {workdir / 'results.json'}\nReport:  {page}")
+        if parallel.is_main():
+            report.write_results(workdir / "results.json", results)
+            page = report.write_report(workdir, results, figures, curves)
+    if parallel.is_main():
+        report.print_table(results)
+        print(f"Results: {workdir / 'results.json'}\nReport:  {page}")
     return results
 
 
@@ -324,13 +349,19 @@ def check(config: ExperimentConfig) -> None:
 
 
 def _train(
-    config: ExperimentConfig, dataset: Dataset, workdir: Path, shared: Path | None, only: Iterable[str] | None = None
+    config: ExperimentConfig,
+    dataset: Dataset,
+    workdir: Path,
+    shared: Path | None,
+    only: Iterable[str] | None = None,
+    profile_dir: Path | None = None,
 ) -> Trained:
     """Run the stages of all systems."""
     systems = [SYSTEMS[name](config) for name in config.systems]
     classifiers = make_classifiers(config, dataset)
     stages = _all_stages(systems, classifiers, dataset)
-    return Trained(systems, classifiers, stages, run_stages(stages, workdir, config.seed, only, shared=shared))
+    products = run_stages(stages, workdir, config.seed, only, shared=shared, profile_dir=profile_dir)
+    return Trained(systems, classifiers, stages, products)
 
 
 def make_classifiers(config: ExperimentConfig, dataset: Dataset) -> Classifiers | None:
@@ -415,11 +446,16 @@ def _training_seconds(system: System, stages: Iterable[Stage], workdir: Path) ->
     return _as_metrics({"training/seconds": Estimate(sum(used.values()), None, len(used))}) if used else {}
 
 
+def _read_metrics(stage: Stage, workdir: Path) -> list[dict]:
+    """Return what was written while a stage was trained; [] in all processes but the one that writes and reports."""
+    return read_metrics(workdir / "metrics" / f"{stage.name}.jsonl") if parallel.is_main() else []
+
+
 def _stage_seconds(stages: Iterable[Stage], workdir: Path) -> dict[str, float]:
     """Return the seconds that each stage took, over all runs that worked on it."""
     seconds = {}
     for stage in stages:
-        rows = read_metrics(workdir / "metrics" / f"{stage.name}.jsonl")
+        rows = _read_metrics(stage, workdir)
         if rows:
             seconds[stage.name] = sum(row["seconds"] for row in rows if row["split"] == "time")
     return seconds

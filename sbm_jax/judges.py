@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from sbm_jax import __version__
+from sbm_jax import __version__, parallel
 from sbm_jax.config import plain
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError
@@ -73,11 +73,14 @@ class Judges:
             self.cache
             and self.cache / f"{system.name}_{self._fingerprint(used, system, sampler, config, strength)}.npz"
         )
-        found = _read(path) if path else None
-        if found is None:
-            found = self._judge(system, used, sampler, config, strength)
-            if path:
-                _write(path, found)
+
+        def judge() -> Evaluation:
+            return self._judge(system, used, sampler, config, strength)
+
+        if path is None:
+            found = judge()
+        else:
+            found = parallel.kept(lambda: _read(path), judge, lambda made: _write(path, made), path.name)
         return found._replace(not_available={**found.not_available, **self.missing})
 
     def _fingerprint(self, products: Mapping[str, Params], *what: Any) -> str:
@@ -96,8 +99,8 @@ class Judges:
         config: EvaluationConfig,
         strength: float | None,
     ) -> Evaluation:
-        reconstruct = jax.jit(system.reconstruct)
-        encode = jax.jit(system.encode) if hasattr(system, "encode") else None
+        reconstruct = parallel.over_rows(system.reconstruct)
+        encode = parallel.over_rows(system.encode) if hasattr(system, "encode") else None
         has_likelihood = getattr(system, "has_likelihood", False)
         weights = jax.jit(system.log_weights, static_argnums=3) if has_likelihood else None
         return evaluate(
@@ -191,7 +194,7 @@ def inception_space(path: Path, modalities: Sequence[Modality], cache: Path) -> 
     if not images:
         return None
     params = read_weights(path)
-    compiled = jax.jit(lambda params, batch: inception_features(params, as_float({"image": batch})["image"]))
+    compiled = parallel.over_rows(lambda params, batch: inception_features(params, as_float({"image": batch})["image"]))
     extract = in_batches(lambda batch: compiled(params, batch), _batch_size())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     return FeatureSpace("inception", dict.fromkeys(images, extract), digest, cache, MEASURES)

@@ -1,7 +1,9 @@
 """The command line: `python -m sbm_jax.main --config=configs/quickstart.py [--workdir=...] [--stages=...]`."""
 
 import logging
+import os
 import sys
+import traceback
 from pathlib import Path
 
 import absl.logging
@@ -9,13 +11,14 @@ import jax
 from absl import app, flags
 from ml_collections import ConfigDict, config_flags
 
-from sbm_jax import experiment
+from sbm_jax import experiment, parallel, preemption
 from sbm_jax.errors import SbmError
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment: a file of configs/, with variants after a colon.", lock_config=True
 )
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is kept. Default: runs/<name of the config>.")
+_PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of some steps of each stage to <workdir>/profile.")
 _STAGES = flags.DEFINE_list("stages", None, "Only these training stages, and no evaluation.")
 
 
@@ -36,23 +39,53 @@ def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments {argv[1:]}; options start with --.")
     absl.logging.set_verbosity(absl.logging.ERROR)  # of orbax and tensorflow-datasets
-    logging.getLogger("sbm_jax").setLevel(logging.INFO)
     if not isinstance(_CONFIG.value, ConfigDict):
         sys.exit(
             f"error: the config file {flags.FLAGS['config'].config_filename} can not be read; name one of configs/."
         )
     try:
-        config = experiment.parse_config(_CONFIG.value)
-        workdir = Path(_WORKDIR.value or Path("runs") / config.name)
-        jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
-        experiment.run(config, workdir, _STAGES.value)
+        parallel.start()
+        _be_quiet_unless_main()
+        with preemption.listening():
+            config = experiment.parse_config(_CONFIG.value)
+            workdir = Path(_WORKDIR.value or Path("runs") / config.name)
+            jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # a resumed run starts at once
+            experiment.run(config, workdir, _STAGES.value, profile=_PROFILE.value)
     except SbmError as error:
-        sys.exit(f"error: {error}")
+        _end(f"error: {error}", 1)
     except OSError as error:
-        sys.exit(f"error: {error}. What was finished is kept: mend this and run the same command again.")
+        _end(f"error: {error}. What was finished is kept: mend this and run the same command again.", 1)
+    except Exception as error:
+        if jax.process_count() == 1:
+            raise
+        traceback.print_exc()  # the other processes wait for this one: none may end as usual
+        if not isinstance(error, jax.errors.JaxRuntimeError) or "RESOURCE_EXHAUSTED" in str(error):
+            _end(f"error: this process failed ({type(error).__name__}); the others end with it.", 1)
+        _end(f"error: another process of this job is gone, or failed. {AGAIN}", preemption.RESUME)
+    except preemption.Preempted:
+        _end(f"told to end. {AGAIN}", preemption.RESUME)
     except KeyboardInterrupt:
-        print("interrupted: the same command goes on from the last checkpoint.", file=sys.stderr)
-        sys.exit(130)
+        _end(f"interrupted. {AGAIN}", 130)
+
+
+AGAIN = "What was finished is kept, and the same command goes on from there."
+
+
+def _be_quiet_unless_main() -> None:
+    """Let the first process alone tell of progress; all tell of errors."""
+    logging.getLogger("sbm_jax").setLevel(logging.INFO if parallel.is_main() else logging.WARNING)
+    if not parallel.is_main():
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+
+
+def _end(message: str, status: int) -> None:
+    """Say why, and end with a status; without waiting for the other processes of the job, if there are any."""
+    print(message, file=sys.stderr, flush=True)
+    if jax.process_count() > 1:
+        sys.stdout.flush()
+        os._exit(status)
+    sys.exit(status)
 
 
 if __name__ == "__main__":

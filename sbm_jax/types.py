@@ -151,6 +151,8 @@ class TrainingConfig:
       steps_per_dispatch: optimiser steps per compiled call.
       checkpoint_every: steps between checkpoints; 0 for the last step only.
       validate_every: steps between evaluations of the loss on held-out rows; 0 for none.
+      split_parameters: split large parameters, and all that the optimiser keeps of them, over the devices, for networks
+        that one device can not hold; they are gathered where a step needs them.
     """
 
     num_steps: int
@@ -159,6 +161,7 @@ class TrainingConfig:
     steps_per_dispatch: int = 1
     checkpoint_every: int = 0
     validate_every: int = 0
+    split_parameters: bool = False
 
     def __post_init__(self):
         for name in ("num_steps", "batch_size", "steps_per_dispatch"):

@@ -7,13 +7,16 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-BASE = {"types", "errors", "config", "progress", "storage", "sde", "distributions", "mixtures"}
+BASE = {"types", "errors", "config", "progress", "storage", "parallel", "sde", "distributions", "mixtures"}
 MAY_IMPORT = {
     "types": {"errors"},
     "errors": set(),
     "config": {"errors"},
     "progress": set(),
     "storage": {"errors"},
+    "parallel": {"types", "errors"},
+    "preemption": set(),
+    "lock": {"errors"},
     "sde": {"types", "errors"},
     "distributions": {"types", "errors"},
     "mixtures": {"types", "errors", "sde"},
@@ -21,15 +24,15 @@ MAY_IMPORT = {
     "losses": BASE,
     "sampling": BASE,
     "data": BASE - {"sde"},
-    "training": BASE | {"data"},
+    "training": BASE | {"data", "preemption"},
     "evaluation": BASE,
     "report": BASE,
     "systems": BASE | {"networks", "losses", "sampling", "data"},
     "runner": BASE | {"sampling"},
     "judges": BASE | {"data", "evaluation", "networks", "runner", "sampling", "systems"},
-    "experiment": BASE | {"data", "evaluation", "judges", "report", "sampling", "systems", "training"},
+    "experiment": BASE | {"data", "evaluation", "judges", "lock", "report", "sampling", "systems", "training"},
     "trained": BASE | {"data", "experiment", "runner", "sampling", "training"},
-    "main": {"errors", "experiment"},
+    "main": {"errors", "experiment", "parallel", "preemption"},
     "__init__": {"trained"},
 }
 

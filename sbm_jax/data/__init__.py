@@ -97,6 +97,8 @@ def check(dataset: types.Dataset, modalities: Sequence[types.Modality]) -> None:
             if modality.name not in split.data:
                 raise unknown(f"modality in the {name} split:", modality.name, split.data)
             check_data(f"{name}/{modality.name}", split.data[modality.name], modality)
+            if split.present is not None and not split.present[modality.name].any():
+                raise SbmError(f"no row of the {name} split has modality {modality.name!r}; add some, or leave it out.")
         lengths = {key: len(rows) for key, rows in split.data.items()}
         lengths |= {"label": len(split.labels)} if split.labels is not None else {}
         if len(set(lengths.values())) != 1:

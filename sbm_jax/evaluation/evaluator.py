@@ -80,6 +80,11 @@ class EvaluationConfig:
             if name not in SETS:
                 raise unknown("family of observed sets in evaluation.sets:", name, SETS)
         most = min(self.num_examples, self.num_unconditional)
+        if self.likelihood.num_examples > self.num_examples:
+            raise SbmError(
+                f"evaluation.likelihood.num_examples is {self.likelihood.num_examples}, but evaluation.num_examples "
+                f"is {self.num_examples}; it can not be more."
+            )
         if self.features.num_examples > most:
             raise SbmError(
                 f"evaluation.features.num_examples is {self.features.num_examples}, but no more than {most} samples "
@@ -125,7 +130,7 @@ def evaluate(
 
     All functions are called with batches of `config.batch_size` rows only, so each compiles once. The spread
     of a metric is over repeats; for the speed and for metrics without randomness (classifier, reconstruction)
-    it is over batches, and for distances in features it is a standard error.
+    it is over batches, and for distances in features and bounds of the likelihood it is a standard error.
 
     Args:
       generate_fn: `(key, data, observed [B, M], num_samples) -> Generated`, compiled.
@@ -192,6 +197,8 @@ def evaluate(
     else:
         bounds_key = jax.random.fold_in(repeats_key, config.num_repeats + 1)
         metrics |= likelihood.bounds(weights_fn, costly_weights, data, rows, bounds_key, config.likelihood)
+        if costly_weights:
+            not_available[likelihood.MEASURES[1]] = "the density of each sample takes many network evaluations"
     if reconstruct_fn is not None:
         figures |= _reconstruction_grid(data, shown, reconstruct_fn, config.batch_size)
     return Evaluation(metrics, not_available, figures)

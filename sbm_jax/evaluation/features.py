@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from sbm_jax import parallel
 from sbm_jax.errors import require, unknown
 from sbm_jax.evaluation import fidelity, frechet
 from sbm_jax.evaluation.estimates import Estimate
@@ -99,16 +100,19 @@ class FeatureSpace:
 
     def _cached(self, modality: str, images: np.ndarray, digest: str) -> np.ndarray:
         path = self.cache / f"{self.name}_{self.fingerprint}_{digest}.npy"
-        if path.is_file():
+
+        def read() -> np.ndarray | None:
             try:
-                return np.load(path, allow_pickle=False)
+                return np.load(path, allow_pickle=False) if path.is_file() else None
             except (ValueError, EOFError):
-                pass  # damaged: made again
-        features = self.extract[modality](images)
-        buffer = io.BytesIO()
-        np.save(buffer, features, allow_pickle=False)
-        write_atomically(path, buffer.getvalue())
-        return features
+                return None  # damaged: made again
+
+        def write(features: np.ndarray) -> None:
+            buffer = io.BytesIO()
+            np.save(buffer, features, allow_pickle=False)
+            write_atomically(path, buffer.getvalue())
+
+        return parallel.kept(read, lambda: self.extract[modality](images), write, path.name)
 
     def compare(self, modality: str, features: np.ndarray, real: np.ndarray) -> dict[str, Estimate]:
         """Return every distance of features [N, D] from those of real examples [N', *shape], by its name."""

@@ -4,12 +4,13 @@ Encoders give a Gaussian (or Laplace) expert for each modality; the methods diff
 posterior, and in the bound. Every function takes its noise and its choices of subsets as arrays, so that recorded ones
 can be replayed, and decoders as a function from {name: latents [R, ·]} to {name: raw outputs [R, *shape]}.
 
-Experts are stacked: means and log variances [B, M, D]; `present` is bool [B, M], False where a row lacks a modality,
-which then enters no posterior and no likelihood.
+Experts are stacked: means and log variances, or the raw scales of any family (`distributions.POSTERIORS`), [B, M, D];
+`present` is bool [B, M], False where a row lacks a modality, which then enters no posterior and no likelihood.
 """
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -27,6 +28,9 @@ from sbm_jax.distributions import (
     standard_normal_kl,
 )
 from sbm_jax.types import Array, Data, Modality
+
+DECODED_AT_ONCE = 8192
+"""Latents that each decoder is given at a time."""
 
 DecodeFn = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
@@ -65,7 +69,21 @@ class Decoding(NamedTuple):
         return jnp.stack(list(self.by_modality(latents).values()), axis=-1)
 
     def by_modality(self, latents: Mapping[str, Array]) -> dict[str, Array]:
-        """Return r_m log p(x_m | z_m) as {name: [..., B]} for latents {name: [..., B, D]}, in the masks' order."""
+        """Return r_m log p(x_m | z_m) as {name: [..., B]} for latents {name: [..., B, D]}, in the masks' order.
+
+        Many latents of each row are decoded a part at a time, and again for the gradient: M experts with K samples each
+        make M K B of them for every decoder, whose activations no memory holds.
+        """
+        lead, batch = next(iter(latents.values())).shape[:-2], next(iter(latents.values())).shape[-2]
+        at_once = max(1, DECODED_AT_ONCE // batch)
+        alike = all(array.shape[:-2] == lead for array in latents.values())
+        if math.prod(lead) <= at_once or not alike:
+            return self._by_modality(latents)
+        flat = {name: array.reshape(-1, *array.shape[-2:]) for name, array in latents.items()}
+        terms = jax.lax.map(jax.checkpoint(self._by_modality), flat, batch_size=at_once)
+        return {name: array.reshape(*lead, batch) for name, array in terms.items()}
+
+    def _by_modality(self, latents: Mapping[str, Array]) -> dict[str, Array]:
         outputs = self.decode_fn({name: array.reshape(-1, array.shape[-1]) for name, array in latents.items()})
         terms = {}
         for modality, factor in zip(self.modalities, self.rescaling, strict=True):
@@ -387,10 +405,10 @@ class Family(NamedTuple):
 
 def mmvae_terms(
     mean: Array,
-    log_variance: Array,
+    raw: Array,
     decoding: Decoding,
     noise: Array,
-    prior_log_variance: Array,
+    prior_raw: Array,
     family: Family,
     present: Array | None = None,
 ) -> Array:
@@ -400,10 +418,10 @@ def mmvae_terms(
 
     Args:
       mean: of the experts [B, M, D].
-      log_variance: raw scales of the experts [B, M, D].
+      raw: raw scales of the experts [B, M, D].
       decoding: see `Decoding`.
       noise: [M, K, B, D]: standard normal, or uniform in (-1, 1) for Laplace posteriors.
-      prior_log_variance: raw scale of the prior [D]; trained.
+      prior_raw: raw scale of the prior [D]; trained.
       family: see `Family`.
       present: bool [B, M]; None where nothing is missing.
 
@@ -412,11 +430,11 @@ def mmvae_terms(
     """
     posterior = POSTERIORS[family.posterior]
     present = jnp.ones(mean.shape[:2], bool) if present is None else present
-    scale, means = posterior.scale(log_variance), jnp.moveaxis(mean, 1, 0)[:, None]
+    scale, means = posterior.scale(raw), jnp.moveaxis(mean, 1, 0)[:, None]
     z = posterior.sample(means, jnp.moveaxis(scale, 1, 0)[:, None], noise)  # [M, K, B, D]
     z, hook = _estimate(z, family)
     log_q = _mixture_log_prob(family, z, mean, scale, present)
-    prior_scale = jnp.broadcast_to(posterior.scale(prior_log_variance), z.shape)
+    prior_scale = jnp.broadcast_to(posterior.scale(prior_raw), z.shape)
     log_prior = posterior.log_prob(z, jnp.zeros_like(z), prior_scale).sum(axis=-1)
     likelihood = _sum_present(decoding.log_likelihood(z), present)
     return _mixture_bound(likelihood + log_prior - log_q + hook, family, present)
@@ -424,12 +442,12 @@ def mmvae_terms(
 
 def mmvae_plus_terms(
     mean: Array,
-    log_variance: Array,
+    raw: Array,
     private_mean: Array,
-    private_log_variance: Array,
+    private_raw: Array,
     decoding: Decoding,
     noise: Sequence[Array],
-    private_prior_log_variance: Array,
+    private_prior_raw: Array,
     beta: float,
     family: Family,
     present: Array | None = None,
@@ -442,13 +460,13 @@ def mmvae_plus_terms(
 
     Args:
       mean: of the experts for shared latents [B, M, D].
-      log_variance: their raw scales [B, M, D].
+      raw: their raw scales [B, M, D].
       private_mean: of the posteriors of private latents [B, M, D'].
-      private_log_variance: their raw scales [B, M, D'].
+      private_raw: their raw scales [B, M, D'].
       decoding: see `Decoding`; latents are [u, w], of size D + D'.
       noise: for each modality m in turn that of u_m [K, B, D] and of w_m [K, B, D'], then that of the private latents
         of all others in order.
-      private_prior_log_variance: raw scales of the priors of private latents [M, D']; trained.
+      private_prior_raw: raw scales of the priors of private latents [M, D']; trained.
       beta: weight of the divergence.
       family: see `Family`.
       present: bool [B, M]; None where nothing is missing.
@@ -458,8 +476,8 @@ def mmvae_plus_terms(
     """
     posterior, num_modalities = POSTERIORS[family.posterior], mean.shape[1]
     present = jnp.ones(mean.shape[:2], bool) if present is None else present
-    scale, private_scale = posterior.scale(log_variance), posterior.scale(private_log_variance)
-    prior_scale = posterior.scale(private_prior_log_variance)
+    scale, private_scale = posterior.scale(raw), posterior.scale(private_raw)
+    prior_scale = posterior.scale(private_prior_raw)
     draws, decoded = iter(noise), {modality.name: [] for modality in decoding.modalities}
     shared, private, hooks = [], [], []
     for m in range(num_modalities):

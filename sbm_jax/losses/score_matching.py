@@ -33,15 +33,25 @@ class Draws:
     alone: Array | None = None
 
 
-def random_observed(key: Key, batch: int, num_modalities: int, probability_none: float) -> Array:
+def random_observed(
+    key: Key, batch: int, num_modalities: int, probability_none: float, present: Array | None = None
+) -> Array:
     """Draw an observed set for each row: bool [B, M].
 
     With `probability_none` nothing is observed; else the size is uniform in 1..M-1 and the set uniform of that size.
+    Of a row that lacks modalities, `present` bool [B, M], sets are drawn in the same way from those that it has.
     """
     none_key, size_key, rank_key = jax.random.split(key, 3)
-    sizes = jax.random.randint(size_key, (batch, 1), 1, max(num_modalities, 2))
-    none = jax.random.bernoulli(none_key, probability_none, (batch, 1)) | (num_modalities == 1)
-    ranks = jnp.argsort(jnp.argsort(jax.random.uniform(rank_key, (batch, num_modalities)), axis=1), axis=1)
+    none = jax.random.bernoulli(none_key, probability_none, (batch, 1))
+    order = jax.random.uniform(rank_key, (batch, num_modalities))
+    if present is None:
+        sizes = jax.random.randint(size_key, (batch, 1), 1, max(num_modalities, 2))
+        none = none | (num_modalities == 1)
+    else:
+        count = present.sum(axis=1, keepdims=True)
+        sizes = jax.random.randint(size_key, (batch, 1), 1, jnp.maximum(count, 2))
+        order, none = jnp.where(present, order, 2.0), none | (count < 2)
+    ranks = jnp.argsort(jnp.argsort(order, axis=1), axis=1)
     return (ranks < sizes) & ~none
 
 
@@ -67,11 +77,17 @@ def stratified_times(key: Key, batch: int) -> Array:
     return MIN_TIME + (1.0 - MIN_TIME) * strata
 
 
-def draw(key: Key, shape: tuple[int, int, int], probability_none: float, probability_alone: float = 0.0) -> Draws:
-    """Draw the time, the noise and the observed set of each row of a batch [B, M, D]."""
+def draw(
+    key: Key,
+    shape: tuple[int, int, int],
+    probability_none: float,
+    probability_alone: float = 0.0,
+    present: Array | None = None,
+) -> Draws:
+    """Draw the time, the noise and the observed set of each row of a batch [B, M, D]; see `random_observed`."""
     time_key, noise_key, set_key = jax.random.split(key, 3)
     batch, num_modalities, _ = shape
-    observed, alone = random_observed(set_key, batch, num_modalities, probability_none), None
+    observed, alone = random_observed(set_key, batch, num_modalities, probability_none, present), None
     if probability_alone:
         alone = jax.random.bernoulli(jax.random.fold_in(key, 3), probability_alone, (batch,))
         observed = observed & ~alone[:, None]

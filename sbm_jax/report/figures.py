@@ -160,9 +160,10 @@ def _curves(
 
 
 def _look(theme: Theme, index: int) -> dict[str, Any]:
-    """Return how a series is drawn: colours and markers repeat, with open markers the second time."""
-    color, marker = theme.series[index % len(theme.series)], MARKERS[index % len(MARKERS)]
-    filled = (index // len(theme.series)) % 2 == 0
+    """Return how a series is drawn: where colours repeat, markers are others, and open every other time."""
+    round_ = index // len(theme.series)
+    color, marker = theme.series[index % len(theme.series)], MARKERS[(index + round_) % len(MARKERS)]
+    filled = round_ % 2 == 0
     return {"color": color, "marker": marker, "ms": 5, "capsize": 3, "mfc": color if filled else "none"}
 
 

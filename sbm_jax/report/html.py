@@ -124,6 +124,7 @@ def render(
         to_come=results.get("to_come") or [],
         real=[(summary.label(name), name, value) for name, value in sorted(real.items())],
         headlines=list(headlines(metrics)),
+        lead=summary.lead(metrics),
         sections=list(sections(metrics)),
         missing={name: grouped_reasons(reasons) for name, reasons in not_available(results).items()},
         curves={

@@ -137,6 +137,8 @@ SBM = Paper(
         ("latents that the score model sees", "standardised", "as they are"),
         ("size of images for FID", "28x28", "32x32, with a black border"),
         ("± of a coherence", "over samplings with other seeds", "over runs"),
+        ("networks of MMVAE+", "those of all systems", "its authors'"),
+        ("batch of MMVAE+", "joint_posterior.training.batch_size", "256"),
     ),
 )
 
@@ -163,6 +165,9 @@ EB_MVAE = Paper(
         ("weight of the KL divergence", "constant", "on a schedule that is not given"),
         ("latents that the energy sees", "standardised", "as they are"),
         ("given modalities", "by their posterior means", "by posterior samples"),
+        ("step size of the Langevin dynamics", "0.3 standard deviations of the latents", "not given"),
+        ("perceptron", "layers of one width, SiLU", "not given (its code: several widths, Softplus)"),
+        ("pictures", "Figure 1 without training data, Figure 3 with true images in place of the VAE's", ""),
     ),
 )
 

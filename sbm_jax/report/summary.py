@@ -131,6 +131,34 @@ SECTIONS = (
     ("Other", ("",), "Metrics without a section of their own."),
 )
 
+LEAD = "coherence/unconditional_all"
+"""By what latent score models are compared with all other systems."""
+
+
+def lead(systems: Mapping[str, Metrics]) -> str:
+    """Return, in a sentence, whether the best ``sbm_`` system has the highest unconditional coherence; "" for no such.
+
+    The error of the difference is that of as many independent samples.
+    """
+    found = {name: metrics[LEAD] for name, metrics in systems.items() if LEAD in metrics}
+    ours = [name for name in found if name.startswith("sbm_")]
+    others = [name for name in found if name not in ours]
+    if not ours or not others:
+        return ""
+    best, rival = (max(names, key=lambda name: found[name]["value"]) for names in (ours, others))
+    values = [found[name]["value"] for name in (best, rival)]
+    error = math.sqrt(sum(found[n]["value"] * (1 - found[n]["value"]) / found[n]["n"] for n in (best, rival)))
+    verb = "lead" if values[0] > values[1] else "do not lead"
+    text = (
+        f"The sbm_ systems {verb} in unconditional coherence (all agree): {best} {number(values[0])}, {rival} "
+        f"{number(values[1])}, difference {values[0] - values[1]:+.3f} ± {error:.3f} (standard error of the samples)."
+    )
+    rarest = found and systems[rival].get("coverage/min")
+    if rarest and values[1] > values[0]:
+        text += f" The rarest digit is {number(rarest['value'])} of what {rival} generates."
+    return text
+
+
 LABELS = (
     (r"coherence/given_rest", "every modality given the rest, mean"),
     (r"coherence/given_(\d+)", "{} given, random sets"),

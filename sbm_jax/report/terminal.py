@@ -47,6 +47,9 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
     at_once = max(1, (console.width - METRIC_WIDTH) // SYSTEM_WIDTH)
     for start in range(0, len(names), at_once):
         console.print(results_table({name: results["systems"][name] for name in names[start : start + at_once]}))
+    sentence = summary.lead({name: system["metrics"] for name, system in results["systems"].items()})
+    if sentence:
+        console.print(sentence, highlight=False)
     for name, system in results["systems"].items():
         for metric, reason in system.get("not_available", {}).items():
             console.print(escape(f"{name}: {metric} was not measured: {reason}."), style="dim", highlight=False)

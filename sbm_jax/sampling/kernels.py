@@ -214,6 +214,8 @@ def langevin_corrector(snr: float, at_next: bool) -> Kernel:
 def annealed_langevin(snr: float) -> Kernel:
     """Return Langevin dynamics at the level of t_next: z + η ∇log p(z) + √(2η) ε, η = (snr σ)².
 
+    The last step leaves the noise out where the level sinks to that of the data; at one that stands still it does not.
+
     Reference: Y. Song and S. Ermon, "Generative Modeling by Estimating Gradients of the Data Distribution",
     2019, algorithm 1. https://arxiv.org/abs/1907.05600
     """
@@ -222,7 +224,9 @@ def annealed_langevin(snr: float) -> Kernel:
         score_key, noise_key = jax.random.split(key)
         size = (snr * step.sigma_next) ** 2
         mean = state.z + size * dynamics.score_fn(score_key, state.z, step.t_next)
-        return state.replace(z=_draw(mean, jnp.sqrt(2 * size), dynamics.noise_fn(noise_key), step))
+        sinks = step.sigma_next < step.sigma
+        scale = jnp.where(step.final & sinks, 0.0, jnp.sqrt(2 * size))
+        return state.replace(z=mean + scale * dynamics.noise_fn(noise_key))
 
     return kernel
 

@@ -66,9 +66,15 @@ class PosteriorBank:
             for i, (name, split) in enumerate({"train": dataset.train, "validation": dataset.validation}.items()):
                 rows = {**self.system.rows(split), "number": np.arange(len(split))}
                 own_key = jax.random.fold_in(key, i)
-                bank[name] = encode_rows(lambda rows, key=own_key: self._encode(params, key, rows), rows, chunk)
-            spread = bank["train"]["scale"] * POSTERIORS[self.system.settings.posterior].std
-            statistics = latent_statistics(bank["train"]["mean"], spread, jnp.asarray(self.valid))
+                bank[name] = encode_rows(lambda whole, rows: self._encode(*whole, rows), (params, own_key), rows, chunk)
+                if (
+                    "present" in rows and len(self.parts) > 1
+                ):  # nothing is known of the private latent of what is lacking
+                    joint = np.ones((len(split), 1), bool)
+                    bank[name]["present"] = jnp.asarray(np.concatenate([joint, rows["present"]], axis=1))
+            train = bank["train"]
+            spread = train["scale"] * POSTERIORS[self.system.settings.posterior].std
+            statistics = latent_statistics(train["mean"], spread, jnp.asarray(self.valid), train.get("present"))
             return bank | {"statistics": dataclasses.asdict(statistics)}
 
         return Stage(name=self.bank_stage, settings={}, requires=(self.system.method,), init=init)
@@ -86,7 +92,10 @@ class PosteriorBank:
         return {"mean": packed(location, own_location), "scale": packed(scale, own_scale)}
 
     def bank(self, products: Mapping[str, Params], split: str) -> Params:
-        """Return locations and scales [N, parts, D] of ``"train"`` or ``"validation"``."""
+        """Return locations and scales [N, parts, D] of ``"train"`` or ``"validation"``.
+
+        Where rows lack private parts, ``present``, bool [N, parts], tells which.
+        """
         return products[self.bank_stage][split]
 
     def statistics(self, products: Mapping[str, Params]) -> LatentStatistics:
@@ -178,6 +187,11 @@ class AuxiliaryPrior(JointPosterior):
         return self.method, self.bank.bank_stage, self.prior_stage
 
     @property
+    def _bound_subsets(self) -> np.ndarray:
+        """The posterior that the prior is trained on: that of everything, which is no mixture but for mixtures."""
+        return self._subsets() if self.is_mixture else np.ones((1, len(self.modalities)), bool)
+
+    @property
     def has_costly_density(self) -> bool:
         """Whether the log density of a latent takes many evaluations of a network."""
         return self.kind == "score"
@@ -197,7 +211,15 @@ class AuxiliaryPrior(JointPosterior):
         components = self.config.mixture_components
 
         def init(key: Key, upstream: Mapping[str, Params]) -> Params:
-            rows, statistics = self.bank.bank(upstream, "train"), self.bank.statistics(upstream)
+            rows, statistics = dict(self.bank.bank(upstream, "train")), self.bank.statistics(upstream)
+            if "present" in rows:
+                complete = np.asarray(rows.pop("present")).all(axis=1)
+                if complete.sum() < components:
+                    raise SbmError(
+                        f"system {self.name!r} fits its mixture to complete rows, of which there are "
+                        f"{complete.sum()} for {components} components; add some, or choose {self.method}_score."
+                    )
+                rows = {name: array[complete] for name, array in rows.items()}
             z = np.asarray(self.bank.draw(key, rows, statistics), np.float64)[:, self.bank.valid]
             fit = MixtureFit(components, random_state=self.seed, reg_covar=1e-4).fit(z)
             found = {"weights": fit.weights_, "means": fit.means_, "covariances": fit.covariances_}

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sbm_jax import parallel
 from sbm_jax.config import plain
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.losses.classification import cross_entropy_terms
@@ -84,7 +85,7 @@ class Classifiers:
     def predict_fn(self, params: Params) -> Callable[[Data], dict[str, Array]]:
         """Return the compiled `data -> {name: int labels [B]}` for float data {name: [B, *shape]}."""
 
-        @jax.jit
+        @parallel.over_rows
         def predict(params, data):
             return {name: jnp.argmax(logits, axis=-1) for name, logits in self.logits(params, data).items()}
 
@@ -94,7 +95,7 @@ class Classifiers:
         """Return the compiled `images [B, *shape] -> hidden features [B, hidden]` of one modality."""
         group = next(group for group, names in self.groups.items() if name in names)
 
-        @jax.jit
+        @parallel.over_rows
         def features(params, images):
             images = as_float({name: images})[name]
             return self._network(images.shape[1:]).apply({"params": params}, images, features=True)

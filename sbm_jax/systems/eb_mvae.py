@@ -133,7 +133,12 @@ class EbMvae(Sbm):
             del settings[name]
         return Stage(
             name=self.score_stage_name,
-            settings={"seed": self.seed, "energy": settings, **self.joint_settings},
+            settings={
+                "seed": self.seed,
+                "energy": settings,
+                "posterior": self.config.score.posterior,
+                **self.joint_settings,
+            },
             requires=(self.latent_space.bank_stage,),
             init=lambda key, upstream: self.network.init(key, jnp.zeros((1, *self.latent_space.valid.shape)))["params"],
             loss=self._energy_loss,
@@ -146,16 +151,17 @@ class EbMvae(Sbm):
         """Return the rows of the bank that lack nothing: the score of a part is not a part of the joint score.
 
         Raises:
-          SbmError: if there is none.
+          SbmError: if there are fewer than a batch.
         """
         bank = dict(self.latent_space.bank(upstream, split))
         if "present" not in bank:
             return bank
         complete = np.asarray(bank.pop("present")).all(axis=1)
-        if not complete.any():
+        least = self.energy.training.batch_size if split == "train" else 1
+        if complete.sum() < least:
             raise SbmError(
-                f"system {self.name!r} needs complete rows for its energy, but every {split} row lacks a modality; "
-                "add complete ones, or leave the system out."
+                f"system {self.name!r} needs complete rows for its energy, {least} or more in the {split} split, which "
+                f"has {complete.sum()}; add some, or leave the system out."
             )
         return {name: array[complete] for name, array in bank.items()}
 

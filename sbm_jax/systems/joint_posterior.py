@@ -434,6 +434,12 @@ class JointPosterior:
     has_costly_density = False
     """Whether the log density of a latent takes many evaluations of a network."""
 
+    @property
+    def _bound_subsets(self) -> np.ndarray:
+        """The subsets whose products are mixed to the posterior of the bound, bool [S, M]."""
+        mixes = self.is_mixture or self.method == "mopoe"
+        return self._subsets() if mixes else np.ones((1, len(self.modalities)), bool)
+
     def log_weights(self, products: Mapping[str, Params], key: Key, data: Data, num_samples: int) -> Array:
         """Return log p(x, z_s) - log q(z_s | x) [S, B] of samples of the posterior given all of float data, in nats.
 
@@ -443,7 +449,7 @@ class JointPosterior:
         experts = self._experts(params, data)
         everything = jnp.ones(experts[0].shape[:2], bool)
         choose_key, noise_key, own_key, prior_key = jax.random.split(key, 4)
-        mixes = self.is_mixture or self.method == "mopoe"
+        mixes = len(self._bound_subsets) > 1
         location, scale = self._joint_posterior(choose_key, experts, everything, num_samples, mixes)
         joint = self.posterior.sample(location, scale, self.noise(noise_key, location.shape))
         latents = Latents(joint, self._sample_private(own_key, experts, num_samples))
@@ -475,8 +481,9 @@ class JointPosterior:
             terms = self.posterior.log_prob(z[:, :, None], mean[:, None], scale[:, None]).sum(axis=-1)
             joint = jax.nn.logsumexp(terms, axis=-1) - jnp.log(terms.shape[-1])
         else:
-            subsets = self._subsets() if self.method == "mopoe" else np.ones((1, len(self.modalities)), bool)
-            joint = multimodal.mixture_of_products_log_prob(z, mean, raw, subsets, self._eps, self._prior_is_expert)
+            joint = multimodal.mixture_of_products_log_prob(
+                z, mean, raw, self._bound_subsets, self._eps, self._prior_is_expert
+            )
         own_mean, own_raw = (array[:, None, :, self.sizes[0] :] for array in experts)
         own_scale = self.posterior.scale(own_raw)
         return joint + self.posterior.log_prob(latents.private, own_mean, own_scale).sum(axis=(-2, -1))

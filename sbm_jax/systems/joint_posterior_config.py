@@ -9,7 +9,7 @@ from sbm_jax.systems.sbm import ScoreConfig
 from sbm_jax.types import TrainingConfig
 
 ESTIMATORS = ("elbo", "iwae", "dreg")
-PRIVATE_PRIORS = ("joint", "own")
+PRIVATE_PRIORS = ("standard", "own")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,8 +29,8 @@ class Settings:
       latent_size: D; 0 for that of the config.
       private_size: of the latent of each modality, of MMVAE+ and (0 in both variants) MoPoE.
       beta_private: weight of the divergence of MoPoE's, relative to that of the joint latent.
-      private_prior: where MMVAE+ draws the private latent of what is not observed: ``"joint"``, the prior of the bound,
-        as its authors do, or ``"own"``, the trained one that other modalities are reconstructed with.
+      private_prior: where MMVAE+ draws the private latent of what is not observed: ``"standard"``, the
+        prior of the bound, as its authors do, or ``"own"``, the trained one that others are reconstructed with.
     """
 
     likelihood: str = ""
@@ -45,7 +45,7 @@ class Settings:
     latent_size: int = 0
     private_size: int = 0
     beta_private: float = 1.0
-    private_prior: str = "joint"
+    private_prior: str = "standard"
 
     def __post_init__(self):
         if self.likelihood not in ("", "gaussian", "laplace"):

@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sbm_jax.types import Array, Key, Modality
+from sbm_jax import parallel
+from sbm_jax.types import Array, Key, Modality, Params
 
 
 def valid_entries(modalities: Sequence[Modality]) -> np.ndarray:
@@ -30,21 +31,22 @@ def unpack(z: Array, modalities: Sequence[Modality]) -> dict[str, Array]:
     return {m.name: z[:, i, : m.latent_size] for i, m in enumerate(modalities)}
 
 
-def encode_rows(encode_fn: Callable[[Any], Any], rows: Any, chunk: int) -> Any:
+def encode_rows(encode_fn: Callable[[Params, Any], Any], params: Params, rows: Any, chunk: int) -> Any:
     """Return the arrays that `encode_fn`, compiled, makes of rows, for all of a split.
 
     Args:
-      encode_fn: `pytree of arrays [B, ...] -> pytree of arrays [B, ...]`.
+      encode_fn: `(params, pytree of arrays [B, ...]) -> pytree of arrays [B, ...]`, row by row.
+      params: its first argument.
       rows: pytree of arrays [N, ...].
       chunk: rows at a time.
     """
-    encode = jax.jit(encode_fn)
+    encode = parallel.over_rows(encode_fn)
     num_rows = len(jax.tree.leaves(rows)[0])
     chunk, parts = min(chunk, num_rows), []
     for start in range(0, num_rows, chunk):
         # The last chunk starts early, to have the size that is compiled; its repeated rows are cut off.
         first = min(start, num_rows - chunk)
-        encoded = encode(jax.tree.map(lambda array, first=first: array[first : first + chunk], rows))
+        encoded = encode(params, jax.tree.map(lambda array, first=first: array[first : first + chunk], rows))
         parts.append(jax.tree.map(lambda array, skip=start - first: array[skip:], encoded))
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
 

@@ -2,9 +2,10 @@
 
 What is observed in a training row is clean, and the network is told that its time is 0; so is what is observed in
 sampling. It differs from SBM-RAE here in its autoencoders, which nothing regularises, its network and its choice of
-training sets. Unlike in the authors' code a set is drawn for each row, not for each batch, latents are standardised
-by the moments of all training rows, not of the first batch, and the network's output is by default the velocity, from
-which the noise follows: the loss is the same, and few steps are enough to sample.
+training sets. Unlike in the authors' code a set is drawn for each row, not for each batch, its size first (theirs is
+uniform over all sets), latents are standardised by the moments of all training rows, not of the first batch, and the
+network's output is by default the velocity, from which the noise follows: the loss is the same, and few steps are
+enough to sample.
 
 Reference: M. Bounoua, G. Franzese and P. Michiardi, "Multi-modal Latent Diffusion", 2024.
   https://arxiv.org/abs/2306.04445

@@ -217,7 +217,8 @@ class Sbm:
     ) -> tuple[Array, Metrics]:
         config, model = self.config.score, self.score_model
         draw_key, posterior_key, dropout_key, context_key = jax.random.split(key, 4)
-        draws = draw(draw_key, batch["mean"].shape, config.probability_none, config.probability_alone)
+        chances = config.probability_none, config.probability_alone
+        draws = draw(draw_key, batch["mean"].shape, *chances, batch.get("present"))
         z = self.training_latents(posterior_key, upstream, batch, draws.observed)
         dropout_key = dropout_key if train and config.network.dropout else None
 

@@ -162,7 +162,9 @@ class SbmContrastive(Sbm):
 
         def embed(params: Params, split: Split) -> Array:
             rows = self.latent_space.rows(split)
-            embeddings = encode_rows(lambda data: self._embeddings(params, as_float(data)), rows["data"], chunk)
+            embeddings = encode_rows(
+                lambda params, data: self._embeddings(params, as_float(data)), params, rows["data"], chunk
+            )
             return jnp.where(rows["present"][:, :, None], embeddings, 0.0) if "present" in rows else embeddings
 
         def bank(params: Params) -> Params:
@@ -233,7 +235,8 @@ class SbmContrastive(Sbm):
         embedded = draws.observed
         present = has = batch.get("present", jnp.ones_like(embedded))
         if self.config.score.probability_none == 1:
-            embedded = random_observed(key, *embedded.shape, self.contrastive.probability_none)
+            own = batch.get("present")
+            embedded = random_observed(key, *embedded.shape, self.contrastive.probability_none, own)
         else:
             present = present & random_present(key, draws.observed, self.contrastive.probability_absent)
         embedding = self.mean_embedding(batch["embeddings"], embedded & has)

@@ -268,7 +268,9 @@ class LatentSpace:
 
         def encode(split: Split) -> dict[str, Array]:
             rows, chunk = self.rows(split), self.config.training.batch_size
-            mean, std = encode_rows(lambda data: self._posterior(params, as_float(data)), rows["data"], chunk)
+            mean, std = encode_rows(
+                lambda params, data: self._posterior(params, as_float(data)), params, rows["data"], chunk
+            )
             if "present" not in rows:
                 return {"mean": mean, "std": std}
             has = jnp.asarray(rows["present"])

@@ -15,6 +15,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
+from sbm_jax import parallel
 from sbm_jax.errors import SbmError
 from sbm_jax.storage import write_atomically
 from sbm_jax.types import Params
@@ -34,7 +35,8 @@ class Checkpoints:
     """The checkpoints of one stage.
 
     Saving is asynchronous: a save returns while files are being written, and is settled (given its manifest) by the
-    next save or by `close`.
+    next save or by `close`. All processes of a job call the same methods; the first one writes the manifests and
+    decides which checkpoint is intact.
     """
 
     def __init__(self, directory: Path, keep: int = 2, read_only: bool = False):
@@ -50,7 +52,9 @@ class Checkpoints:
         self._manifests = directory / "manifests"
         self._unsettled: int | None = None
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only, read_only=read_only)
-        self._manager = ocp.CheckpointManager(self._directory.absolute(), options=options, item_names=("state",))
+        self._manager = ocp.CheckpointManager(
+            self._directory.absolute(), options=options, item_handlers={"state": ocp.StandardCheckpointHandler()}
+        )
 
     def save(self, step: int, state: Params) -> None:
         """Start saving `state` under `step`.
@@ -58,7 +62,7 @@ class Checkpoints:
         Raises:
           SbmError: if the disk has no room for it; earlier checkpoints stay.
         """
-        self._settle()
+        self.settle()
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
         free = shutil.disk_usage(self._directory).free
         if free < 1.1 * size + 2**20:
@@ -74,8 +78,10 @@ class Checkpoints:
 
     def poll(self) -> None:
         """Settle the last save if its files are written, without waiting."""
-        if self._unsettled is not None and not self._manager.is_saving_in_progress():
-            self._settle()
+        # Several processes might find it written at different steps, and settling waits for all of them.
+        alone = jax.process_count() == 1
+        if alone and self._unsettled is not None and not self._manager.is_saving_in_progress():
+            self.settle()
 
     def _not_written(self, step: int, error: Exception) -> SbmError:
         return SbmError(
@@ -83,14 +89,21 @@ class Checkpoints:
             "room or mend the rights, and run the command again."
         )
 
-    def _settle(self) -> None:
+    def settle(self) -> None:
+        """Wait until the last save is written, and give it its manifest."""
         if self._unsettled is None:
             return
-        step, self._unsettled = self._unsettled, None
+        step = self._unsettled
         try:
             self._manager.wait_until_finished()
         except (OSError, ValueError) as error:  # tensorstore tells of a full disk by a ValueError
+            self._unsettled = None
             raise self._not_written(step, error) from error
+        if parallel.is_main():
+            self._write_manifest(step)
+        self._unsettled = None
+
+    def _write_manifest(self, step: int) -> None:
         digests = _digests(self._directory / str(step))
         write_atomically(self._manifests / f"{step}.json", json.dumps(digests, indent=1))
         kept = {str(step) for step in self._manager.all_steps()}
@@ -112,6 +125,17 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """Return the step of the newest intact checkpoint, or None; damaged ones are reported and dropped."""
+        found = parallel.from_main(self._newest_intact)  # -1 for none
+        damaged = [step for step in self._manager.all_steps() if step > found]
+        if damaged and not self._read_only:
+            parallel.wait_for_all("nobody reads what is dropped")
+            for step in sorted(damaged, reverse=True):
+                self._manager.delete(step)
+                if parallel.is_main():
+                    (self._manifests / f"{step}.json").unlink(missing_ok=True)
+        return found if found >= 0 else None
+
+    def _newest_intact(self) -> int:
         for step in sorted(self._manager.all_steps(), reverse=True):
             damage = self._damage(step)
             if damage is None:
@@ -122,10 +146,7 @@ class Checkpoints:
                 step,
                 damage,
             )
-            if not self._read_only:
-                self._manager.delete(step)
-                (self._manifests / f"{step}.json").unlink(missing_ok=True)
-        return None
+        return -1
 
     def restore(self, step: int, like: Params | None = None) -> Params:
         """Return the state saved under `step`.
@@ -133,20 +154,20 @@ class Checkpoints:
         Args:
           step: as returned by `latest`.
           like: a pytree of arrays or `ShapeDtypeStruct`s with shardings that the result takes; None restores the saved
-            structure as nested dictionaries on the default device.
+            structure as nested dictionaries, whole on each device.
         """
         if like is None:
-            like = self._on_one_device(step)
+            like = self._on_all_devices(step)
         restored = self._manager.restore(step, args=ocp.args.Composite(state=ocp.args.StandardRestore(like)))
         return restored["state"]
 
-    def _on_one_device(self, step: int) -> Params:
-        """Return the saved structure, to be restored on the default device wherever it was saved from."""
-        sharding = jax.sharding.SingleDeviceSharding(jax.devices()[0])
-        saved = self._manager.item_metadata(step)["state"]
+    def _on_all_devices(self, step: int) -> Params:
+        """Return the saved structure, to be restored whole on each device, wherever it was saved from."""
+        sharding = parallel.replicated(parallel.data_mesh())
+        saved = self._manager.item_metadata(step)["state"].tree
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), saved)
 
     def close(self) -> None:
         """Settle the last save and release the directory."""
-        self._settle()
+        self.settle()
         self._manager.close()

@@ -18,14 +18,15 @@ import numpy as np
 import optax
 from clu import parameter_overview
 
+from sbm_jax import parallel, preemption
 from sbm_jax.config import plain
 from sbm_jax.data.pipeline import batch_rows
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.progress import progress_bar
 from sbm_jax.storage import write_atomically
-from sbm_jax.training import parallel
 from sbm_jax.training.checkpoints import Checkpoints
 from sbm_jax.training.optimizers import make_optimizer
+from sbm_jax.training.profiling import Profile, model_flops, speed
 from sbm_jax.training.writers import MetricWriter
 from sbm_jax.types import Array, Key, Params, Stage
 
@@ -72,17 +73,25 @@ def init_state(stage: Stage, key: Key, upstream: Mapping[str, Params]) -> TrainS
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
 
-def make_train_steps(stage: Stage, mesh: jax.sharding.Mesh):
-    """Return the compiled `(state, upstream, rows, indices [K, B], key) -> (state, metrics)` that makes K steps.
+def state_shardings(stage: Stage, state: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
+    """Return how a training state, of arrays or shapes, lies on the devices of a mesh."""
+    if stage.training.split_parameters:
+        return parallel.split_large(state, mesh)
+    return jax.tree.map(lambda leaf: parallel.replicated(mesh), state)
 
-    The state is donated. Metrics are means over the K steps. Step n, counted from 0, uses
-    `fold_in(key, n)`, and its batch is the rows that `indices` names, so the outcome does not depend on where a run was
-    interrupted.
+
+def make_train_steps(stage: Stage, feed: parallel.Feed):
+    """Return the compiled `(state, upstream, rows, parts, key) -> (state, metrics)` that makes K steps.
+
+    The state is donated. Step n, counted from 0, uses `fold_in(key, n)`, and its batch is what `feed.batch` makes of
+    `rows` and of one of the K parts, both from `feed.take`, so the outcome does not depend on where a run was
+    interrupted. Metrics are means over the K steps; ``steps`` are those of each, [K], with the norms of all gradients,
+    [K, number of parameters], and ``finite`` is whether the product is, after the last.
     """
     optimizer = make_optimizer(stage.training.optimizer, stage.num_steps)
 
-    def one_step(upstream, rows, key, state, indices):
-        batch = parallel.split_batch(jax.tree.map(lambda array: array[indices], rows), mesh)
+    def one_step(upstream, rows, key, state, part):
+        batch = feed.batch(rows, part)
         step_key = jax.random.fold_in(key, state.step)
         (loss, metrics), gradient = jax.value_and_grad(stage.loss, has_aux=True)(
             state.params, upstream, step_key, batch
@@ -94,34 +103,44 @@ def make_train_steps(stage: Stage, mesh: jax.sharding.Mesh):
             # Short averages early on: the first parameters are worth nothing.
             decay = jnp.minimum(stage.training.optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
             ema = optax.incremental_update(params, ema, 1.0 - decay)
-        metrics = {"loss": loss, "gradient_norm": optax.tree.norm(gradient), **metrics}
-        return TrainState(state.step + 1, params, opt_state, ema), metrics
+        norms = jnp.stack([jnp.sqrt(jnp.sum(jnp.square(leaf))) for leaf in jax.tree.leaves(gradient)])
+        metrics = {"loss": loss, "gradient_norm": jnp.sqrt(jnp.sum(jnp.square(norms))), **metrics}
+        return TrainState(state.step + 1, params, opt_state, ema), (metrics, norms)
 
     @functools.partial(jax.jit, donate_argnames=("state",))
-    def train_steps(state, upstream, rows, indices, key):
+    def train_steps(state, upstream, rows, parts, key):
         body = functools.partial(one_step, upstream, rows, key)
-        if indices.shape[0] == 1:  # XLA:CPU runs convolutions inside a loop on one thread
-            state, metrics = body(state, indices[0])
-            return state, metrics
-        state, metrics = jax.lax.scan(body, state, indices)
-        return state, jax.tree.map(lambda values: values.mean(axis=0), metrics)
+        if len(jax.tree.leaves(parts)[0]) == 1:  # XLA:CPU runs convolutions inside a loop on one thread
+            state, each = body(state, jax.tree.map(lambda array: array[0], parts))
+            each = jax.tree.map(lambda array: array[None], each)
+        else:
+            state, each = jax.lax.scan(body, state, parts)
+        metrics, norms = each
+        means = jax.tree.map(lambda values: values.mean(axis=0), metrics)
+        finite = jnp.isfinite(optax.tree.norm(state.product))
+        return state, {**means, "steps": {**metrics, "gradients": norms}, "finite": finite}
 
     return train_steps
 
 
-def _make_validate(stage: Stage, upstream: Mapping[str, Params], key: Key):
-    rows = stage.validation_rows(upstream)
-    num_rows = len(jax.tree.leaves(rows)[0])
+def _make_validate(stage: Stage, upstream: Mapping[str, Params], key: Key, mesh: jax.sharding.Mesh):
+    feed = parallel.Feed(stage.validation_rows(upstream), mesh, on_host=False)
+    num_rows, size = feed.num_rows, stage.training.batch_size
     loss = stage.validation_loss or stage.loss
-    loss_fn = jax.jit(lambda params, upstream, batch: loss(params, upstream, key, batch))
+
+    @jax.jit
+    def loss_fn(params, upstream, rows, indices, key):
+        whole = len(indices) % mesh.size == 0  # the last batch may be one that can not be split
+        batch = feed.batch(rows, indices) if whole else jax.tree.map(lambda array: array[indices], rows)
+        return loss(params, upstream, key, batch)
 
     def validate(params: Params) -> dict[str, float]:
         """Return the mean over all rows, weighting the last, smaller batch by its size."""
         totals: dict[str, float] = {}
-        for start in range(0, num_rows, stage.training.batch_size):
-            batch = jax.tree.map(lambda array, s=start: array[s : s + stage.training.batch_size], rows)
-            weight = len(jax.tree.leaves(batch)[0]) / num_rows
-            loss, metrics = loss_fn(params, upstream, batch)
+        for start in range(0, num_rows, size):
+            rows, indices = feed.take(np.arange(start, min(start + size, num_rows)))
+            weight = len(indices) / num_rows
+            loss, metrics = loss_fn(params, upstream, rows, indices, key)
             for name, value in {"loss": loss, **metrics}.items():
                 totals[name] = totals.get(name, 0.0) + weight * float(value)
         return totals
@@ -148,82 +167,123 @@ def _schedule(stage: Stage, first_step: int) -> list[int]:
 
 
 def train(
-    stage: Stage, upstream: Mapping[str, Params], checkpoints: Checkpoints, metrics_dir: Path, seed: int, mesh
+    stage: Stage,
+    upstream: Mapping[str, Params],
+    checkpoints: Checkpoints,
+    metrics_dir: Path,
+    seed: int,
+    mesh: jax.sharding.Mesh,
+    profile_dir: Path | None = None,
 ) -> Params:
-    """Train one stage to its end, from its last checkpoint if there is one, and return its product."""
+    """Train one stage to its end, from its last checkpoint if there is one, and return its product.
+
+    Raises:
+      Preempted: once everything is saved, where the process is told to end.
+    """
     parallel.check_batch_size(stage.training.batch_size, mesh, f"stage {stage.name!r}")
-    keys = stage_keys(seed, stage.name)
+    keys = parallel.replicate(stage_keys(seed, stage.name), mesh)
+    upstream = parallel.replicate(dict(upstream), mesh)
     state = _restore_or_init(stage, upstream, checkpoints, keys.init, mesh)
     first_step = int(state.step)
     if first_step == stage.num_steps:
-        return state.product
+        return parallel.replicate(state.product, mesh)
     if first_step:
         logger.info("stage %s resumes from step %d.", stage.name, first_step)
     logger.info("stage %s: %s parameters.", stage.name, f"{parameter_overview.count_parameters(state.params):,}")
 
-    upstream = parallel.replicate(dict(upstream), mesh)
-    rows = parallel.replicate(stage.rows(upstream), mesh)
-    num_rows = len(jax.tree.leaves(rows)[0])
-    train_steps = make_train_steps(stage, mesh)
-    validate = _make_validate(stage, upstream, keys.validation) if stage.training.validate_every else None
-    done, pending = first_step, None
-    start = time.monotonic()
+    feed = parallel.Feed(stage.rows(upstream), mesh)
+    train_steps = make_train_steps(stage, feed)
+    validate = _make_validate(stage, upstream, keys.validation, mesh) if stage.training.validate_every else None
+    done = saved = first_step
+    pending, flops, start = None, None, time.monotonic()
     with (
         contextlib.closing(MetricWriter(metrics_dir, stage.name, first_step)) as writer,
         progress_bar(f"train {stage.name}", stage.num_steps, done=first_step) as advance,
+        contextlib.closing(Profile(profile_dir and profile_dir / stage.name)) as profile,
+        preemption.saving_first(),
     ):
-        for count in _schedule(stage, first_step):
-            indices = batch_rows(num_rows, stage.training.batch_size, seed, done, count)
-            state, metrics = train_steps(state, upstream, rows, indices, keys.steps)
+        for number, count in enumerate(_schedule(stage, first_step)):
+            profile.step()
+            rows, parts = feed.take(batch_rows(feed.num_rows, stage.training.batch_size, seed, done, count))
+            if flops is None:
+                flops = model_flops(train_steps, state, upstream, rows, parts, keys.steps)
+            state, metrics = train_steps(state, upstream, rows, parts, keys.steps)
             checkpoints.poll()
-            _write(writer, stage, pending)  # of the dispatch before, so that the device never waits
+            _write(writer, stage, state, pending)  # of the dispatch before, so that the device never waits
             done += count
             pending = (done, metrics)
             if validate is not None and (done % stage.training.validate_every == 0 or done == stage.num_steps):
                 writer.write(done, "validation", validate(state.product))
-            if done == stage.num_steps or (
-                stage.training.checkpoint_every and done % stage.training.checkpoint_every == 0
-            ):
-                _write(writer, stage, pending)
-                pending = None
-                now = time.monotonic()
-                writer.write(done, "time", {"seconds": now - start})
-                start = now
+            ends = preemption.requested(number)
+            if ends or done == stage.num_steps or _due(done, stage.training.checkpoint_every):
+                _write(writer, stage, state, pending)
+                pending, now = None, time.monotonic()
+                writer.write(done, "time", speed(now - start, done - saved, stage.training.batch_size, flops, mesh))
+                start, saved = now, done
                 checkpoints.save(done, state)
             advance(count)
-    return state.product
+            if ends or done == stage.num_steps:
+                checkpoints.settle()
+            if ends:
+                logger.warning("stage %s is saved at step %d, as the process is told to end.", stage.name, done)
+                parallel.wait_for_all("saved")
+                raise preemption.Preempted
+    return parallel.replicate(state.product, mesh)
+
+
+def _due(done: int, every: int) -> bool:
+    return bool(every) and done % every == 0
 
 
 def _restore_or_init(stage: Stage, upstream, checkpoints: Checkpoints, key: Key, mesh) -> TrainState:
-    make = jax.jit(functools.partial(init_state, stage), out_shardings=parallel.replicated(mesh))
+    make = functools.partial(init_state, stage)
+    like = jax.eval_shape(make, key, dict(upstream))
+    shardings = state_shardings(stage, like, mesh)
     step = checkpoints.latest()
     if step is None:
-        return make(key, dict(upstream))
-    like = jax.eval_shape(make, key, dict(upstream))
-    sharding = parallel.replicated(mesh)
-    like = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), like)
+        return jax.jit(make, out_shardings=shardings)(key, dict(upstream))
+    like = jax.tree.map(lambda leaf, s: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=s), like, shardings)
     return checkpoints.restore(step, like)
 
 
-def _write(writer: MetricWriter, stage: Stage, pending: tuple[int, Mapping[str, Array]] | None) -> None:
+def _write(
+    writer: MetricWriter, stage: Stage, state: TrainState, pending: tuple[int, Mapping[str, Any]] | None
+) -> None:
+    """Write the metrics of a dispatch that ended at a step.
+
+    Raises:
+      SbmError: if one of them is not finite, naming the step and what was not finite first.
+    """
     if pending is None:
         return
     step, metrics = pending
-    metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
-    writer.write(step, "train", metrics)
-    bad = [name for name, value in metrics.items() if not np.isfinite(value)]
-    if bad:
-        raise SbmError(
-            f"stage {stage.name!r}: {bad[0]} is not finite at step {step}. The last checkpoint is intact; lower the "
-            f"learning rate or set clip_norm, in a new work directory."
-        )
+    means = jax.device_get(metrics)
+    steps, product_is_finite = means.pop("steps"), means.pop("finite")
+    means = {name: float(value) for name, value in means.items()}
+    writer.write(step, "train", means)
+    if product_is_finite and all(map(np.isfinite, means.values())):
+        return
+    lost = {name: ~np.isfinite(values) for name, values in steps.items() if name not in ("gradients", "gradient_norm")}
+    names = [jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_leaves_with_path(state.params)]
+    lost |= {
+        f"the gradient of {name}": ~np.isfinite(norms) for name, norms in zip(names, steps["gradients"].T, strict=True)
+    }
+    found = [int(np.argmax(flags)) for flags in lost.values() if flags.any()]
+    first, what = len(steps["loss"]) - 1, "a mean over steps, or a parameter,"  # what overflows where no part does
+    if found:
+        first = min(found)
+        what = next(name for name, flags in lost.items() if flags[first])
+    raise SbmError(
+        f"stage {stage.name!r}: {what} is not finite at step {step - len(steps['loss']) + first + 1}. The last "
+        "checkpoint is intact, and was made before; lower the learning rate or set clip_norm, in a new work directory."
+    )
 
 
 # MARK: All stages
 
 
 # But for rounding: they cut a stage into other dispatches, which XLA may compile differently.
-_NO_EFFECT = ("checkpoint_every", "validate_every")
+_NO_EFFECT = ("checkpoint_every", "validate_every", "split_parameters")
 
 
 def _recipe(settings: Any) -> Any:
@@ -288,13 +348,21 @@ def _has(workdir: Path, name: str, fingerprint: str) -> bool:
     return (directory / "stage.json").is_file() and _read_recipe(directory)["fingerprint"] == fingerprint
 
 
+def _home(workdir: Path, shared: Path | None, name: str, fingerprint: str) -> Path:
+    """Return the shared work directory if it has a stage of this recipe, else the own one."""
+    if shared is None:
+        return workdir
+    return shared if parallel.from_main(lambda: int(_has(shared, name, fingerprint))) else workdir
+
+
 def run_stages(
     stages: list[Stage],
     workdir: Path,
     seed: int,
     only: Iterable[str] | None = None,
-    mesh=None,
+    mesh: jax.sharding.Mesh | None = None,
     shared: Path | None = None,
+    profile_dir: Path | None = None,
 ) -> dict[str, Params]:
     """Run stages in order and return their products by name.
 
@@ -307,6 +375,7 @@ def run_stages(
       only: names of the stages to run, with those they require already complete; None for all.
       mesh: the devices; None for all.
       shared: another work directory, whose stages of the same recipe are read instead.
+      profile_dir: where a trace of some steps of each stage is written, or None.
 
     Raises:
       SbmError: on an unknown name in `only`, a stage made with another config, or a missing upstream stage.
@@ -317,7 +386,7 @@ def run_stages(
     for name in sorted(wanted - names):
         raise unknown("stage (--stages)", name, names)
     marks = fingerprints(stages)
-    homes = {name: shared if shared and _has(shared, name, mark) else workdir for name, mark in marks.items()}
+    homes = {name: _home(workdir, shared, name, mark) for name, mark in marks.items()}
     for stage in stages:
         _check_recipe(stage, marks[stage.name], homes[stage.name] / "stages" / stage.name)
         if stage.training:
@@ -332,26 +401,32 @@ def run_stages(
         home = homes[stage.name]
         directory = home / "stages" / stage.name
         recipe = {"fingerprint": marks[stage.name], "num_steps": stage.num_steps, "settings": _recipe(stage.settings)}
-        write_atomically(directory / "stage.json", json.dumps(recipe, indent=1))
+        with parallel.main_first(f"recipe of {stage.name}"):
+            if parallel.is_main():
+                write_atomically(directory / "stage.json", json.dumps(recipe, indent=1))
         checkpoints = Checkpoints(directory)
         upstream = {name: products[name] for name in stage.requires}
         try:
             if stage.training:
-                products[stage.name] = train(stage, upstream, checkpoints, home / "metrics", seed, mesh)
+                products[stage.name] = train(stage, upstream, checkpoints, home / "metrics", seed, mesh, profile_dir)
             else:
-                products[stage.name] = parallel.replicate(_compute(stage, upstream, checkpoints, seed), mesh)
+                products[stage.name] = _compute(stage, upstream, checkpoints, seed, mesh)
         finally:
             checkpoints.close()
     return products
 
 
-def _compute(stage: Stage, upstream: Mapping[str, Params], checkpoints: Checkpoints, seed: int) -> Params:
+def _compute(
+    stage: Stage, upstream: Mapping[str, Params], checkpoints: Checkpoints, seed: int, mesh: jax.sharding.Mesh
+) -> Params:
     """Return the product of a stage without training, from its checkpoint if there is one."""
     step = checkpoints.latest()
     if step is not None:
         return checkpoints.restore(step)
-    product = stage.init(stage_keys(seed, stage.name).init, upstream)
-    checkpoints.save(0, product)
+    product = parallel.replicate(stage.init(stage_keys(seed, stage.name).init, upstream), mesh)
+    with preemption.saving_first():
+        checkpoints.save(0, product)
+        checkpoints.settle()
     return product
 
 
@@ -374,7 +449,6 @@ def load_product(name: str, workdir: Path) -> Params:
         )
     state = checkpoints.restore(step)
     checkpoints.close()
-    product = state
-    if num_steps:
-        product = state["params"] if state["ema"] is None else state["ema"]
-    return parallel.replicate(product, parallel.data_mesh())  # whatever devices wrote it
+    if not num_steps:
+        return state
+    return state["params"] if state["ema"] is None else state["ema"]

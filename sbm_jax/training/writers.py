@@ -5,11 +5,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
+from sbm_jax import parallel
 from sbm_jax.storage import write_atomically
 
 
 class MetricWriter:
-    """Appends one JSON object a line to `<directory>/<name>.jsonl`.
+    """Appends one JSON object a line to `<directory>/<name>.jsonl`, in the first process only.
 
     With the ``tensorboard`` extra the same numbers go to `<directory>/tensorboard/<name>` through
     `clu.metric_writers`.
@@ -17,6 +18,9 @@ class MetricWriter:
 
     def __init__(self, directory: Path, name: str, first_step: int):
         """Open the file, dropping lines of `first_step` and later that an interrupted run left behind."""
+        self._file = self._tensorboard = None
+        if not parallel.is_main():
+            return
         directory.mkdir(parents=True, exist_ok=True)
         self._path = directory / f"{name}.jsonl"
         kept = [row for row in read_metrics(self._path) if row["step"] <= first_step] if first_step else []
@@ -26,6 +30,8 @@ class MetricWriter:
 
     def write(self, step: int, split: str, scalars: Mapping[str, float]) -> None:
         """Write scalars of one split (``"train"`` or ``"validation"``) at a step."""
+        if self._file is None:
+            return
         row = {"step": step, "split": split, **{name: float(value) for name, value in scalars.items()}}
         self._file.write(json.dumps(row) + "\n")
         self._file.flush()
@@ -34,7 +40,8 @@ class MetricWriter:
 
     def close(self) -> None:
         """Flush and close."""
-        self._file.close()
+        if self._file is not None:
+            self._file.close()
         if self._tensorboard is not None:
             self._tensorboard.close()
 

@@ -16,6 +16,18 @@ def _context(batch, valid=None, present=None):
     return Context(jnp.zeros((batch, 3), bool), valid, present)
 
 
+def test_observed_sets_of_incomplete_rows_have_the_same_law():
+    """Of four modalities that a row has, as of four in all; of one nothing is observed."""
+    present = jnp.array([[True, True, False, True, True], [False, False, True, False, False]])
+    observed = np.asarray(random_observed(jax.random.key(0), 6000, 5, 0.2, jnp.repeat(present, 3000, axis=0)))
+    four, one = observed[:3000], observed[3000:]
+    assert not one.any()
+    assert not four[:, 2].any()
+    sizes = np.bincount(four.sum(axis=1), minlength=5) / 3000
+    np.testing.assert_allclose(sizes, [0.2, 0.8 / 3, 0.8 / 3, 0.8 / 3, 0.0], atol=0.03)
+    np.testing.assert_allclose(four[:, [0, 1, 3, 4]].mean(axis=0), 0.4, atol=0.03)
+
+
 def test_observed_sets_have_the_stated_law():
     observed = np.asarray(random_observed(jax.random.key(0), 20_000, 4, 0.2))
     sizes = np.bincount(observed.sum(axis=1), minlength=5) / len(observed)

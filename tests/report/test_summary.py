@@ -57,6 +57,21 @@ def test_metrics_are_sorted_by_kind_and_number():
     assert summary.label("frechet/m0") == "frechet/m0"
 
 
+def test_who_leads_is_said_either_way():
+    def one(value, rarest):
+        return {summary.LEAD: {"value": value, "std": None, "n": 400}, "coverage/min": {"value": rarest}}
+
+    systems = {"sbm_vae": one(0.5, 0.09), "sbm_vae_m": one(0.6, 0.08), "mopoe": one(0.7, 0.0)}
+    assert summary.lead(systems) == (
+        "The sbm_ systems do not lead in unconditional coherence (all agree): sbm_vae_m 0.600, mopoe 0.700, difference "
+        "-0.100 ± 0.034 (standard error of the samples). The rarest digit is 0.000 of what mopoe generates."
+    )
+    assert "lead in unconditional coherence (all agree): sbm_vae_m 0.600, mopoe 0.200" in summary.lead(
+        {**systems, "mopoe": one(0.2, 0.0)}
+    )
+    assert not summary.lead({"sbm_vae": one(0.5, 0.09)})
+
+
 def test_terminal_table():
     systems = {
         "sbm_vae": {"metrics": METRICS, "not_available": {}},

@@ -9,6 +9,7 @@ import pytest
 
 from sbm_jax.data import hide
 from sbm_jax.errors import SbmError
+from sbm_jax.losses import multimodal
 from sbm_jax.losses.multimodal import BoundTerms
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
 from sbm_jax.sampling import SamplerOptions
@@ -55,6 +56,18 @@ def _system(method, variant):
 @functools.cache
 def _params(method, variant):
     return _system(method, variant)._init(jax.random.key(0))
+
+
+@pytest.mark.parametrize("method", ["mmvae", "mmvae_plus"])
+def test_decoding_a_part_at_a_time_changes_nothing(method, monkeypatch):
+    system, params = _system(method, "original"), _params(method, "original")
+
+    def gradient():
+        return jax.jit(jax.value_and_grad(lambda p: system.terms(p, jax.random.key(1), _float(DATASET.train)).mean()))
+
+    whole = gradient()(params)
+    monkeypatch.setattr(multimodal, "DECODED_AT_ONCE", 20)  # two of the nine latents of a row
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradient()(params), whole)
 
 
 @pytest.fixture(params=CASES, ids="-".join)

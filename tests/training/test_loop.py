@@ -3,6 +3,8 @@
 import dataclasses
 import functools
 import json
+import os
+import signal
 
 import jax
 import jax.numpy as jnp
@@ -10,8 +12,10 @@ import numpy as np
 import optax
 import pytest
 
+from sbm_jax import parallel, preemption
 from sbm_jax.errors import SbmError
-from sbm_jax.training import loop, parallel
+from sbm_jax.lock import writing_to
+from sbm_jax.training import loop, profiling
 from sbm_jax.training.checkpoints import Checkpoints
 from sbm_jax.training.writers import read_metrics
 from sbm_jax.types import OptimizerConfig, Stage, TrainingConfig
@@ -132,8 +136,9 @@ def test_a_step_equals_pmap(tmp_path):
     expected = optax.apply_updates(state.params, updates)
 
     mesh = parallel.data_mesh()
-    args = parallel.replicate((state, upstream, {"x": X, "y": Y}), mesh)
-    after, _ = loop.make_train_steps(stage, mesh)(*args, indices[None], keys.steps)
+    feed = parallel.Feed({"x": X, "y": Y}, mesh)
+    args = (*parallel.replicate((state, upstream), mesh), *feed.take(indices[None]))
+    after, _ = loop.make_train_steps(stage, feed)(*args, keys.steps)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7), after.params, expected)
 
 
@@ -183,10 +188,132 @@ def test_some_stages(tmp_path):
     _assert_same_bits(_run(tmp_path, only=["fit"]), _run(tmp_path / "whole"))
 
 
-def test_a_diverged_loss_stops_the_stage(tmp_path):
-    stages = _stages(dataclasses.replace(TRAINING, optimizer=OptimizerConfig(learning_rate=1e30, schedule="constant")))
-    with pytest.raises(SbmError, match=r"stage 'fit': .* is not finite at step"):
+@pytest.mark.parametrize(
+    ("what", "message"), [("loss", "loss is not"), ("gradient", r"the gradient of \['kernel'\] is not")]
+)
+@pytest.mark.parametrize("bad_step", [0, 13, 14])
+def test_a_stage_stops_at_what_is_not_finite_first(tmp_path, what, message, bad_step):
+    """A square root at 0 has a value, and no gradient."""
+    keys = loop.stage_keys(0, "fit").steps
+    bad_key = jax.random.key_data(jax.random.fold_in(keys, bad_step))
+
+    def loss(params, upstream, key, batch):
+        value, metrics = _loss(params, upstream, key, batch)
+        bad = (jax.random.key_data(key) == bad_key).all()
+        if what == "loss":
+            return jnp.where(bad, jnp.nan, value), metrics
+        return value + jnp.sqrt(jnp.where(bad, 0.0, 1.0) * jnp.square(params["kernel"][0])), metrics
+
+    stages = _stages()
+    stages[1] = dataclasses.replace(stages[1], loss=loss, validation_loss=_loss)
+    with pytest.raises(SbmError, match=rf"stage 'fit': {message} finite at step {bad_step + 1}\."):
         _run(tmp_path, stages)
+    kept = sorted(int(path.name) for path in (tmp_path / "stages" / "fit" / "checkpoints").glob("[0-9]*"))
+    assert kept == [step for step in (5, 10) if step <= bad_step]
+
+
+def test_rows_on_the_host_give_the_same_steps(tmp_path, monkeypatch):
+    on_device = _run(tmp_path / "device")
+    monkeypatch.setattr(parallel, "_device_memory", lambda mesh: 1.0)
+    feed = parallel.Feed({"x": X}, parallel.data_mesh())
+    assert feed.on_host
+    _, parts = feed.take(np.arange(16).reshape(2, 8))
+    np.testing.assert_array_equal(parts["x"], X[:16].reshape(2, 8, 3))
+    assert {shard.data.shape for shard in parts["x"].addressable_shards} == {(2, 1, 3)}  # each device has its part
+    on_host = _run(tmp_path / "host")
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), on_host, on_device)
+
+
+def test_large_parameters_are_split(tmp_path, monkeypatch):
+    monkeypatch.setattr(parallel, "LARGE", 16)
+    mesh = parallel.data_mesh()
+    shardings = parallel.split_large({"wide": np.zeros((3, 16)), "odd": np.zeros((5, 7)), "small": np.zeros(8)}, mesh)
+    assert shardings["wide"].spec == jax.sharding.PartitionSpec(None, "data")
+    assert shardings["odd"].is_fully_replicated
+    assert shardings["small"].is_fully_replicated
+    stages = _stages(dataclasses.replace(TRAINING, split_parameters=True))
+    wide = dataclasses.replace(
+        stages[1],
+        init=lambda key, upstream: {"kernel": jax.random.normal(key, (3,)), "bias": jnp.zeros(16)},
+        loss=lambda params, *rest: _loss({**params, "bias": params["bias"].mean()}, *rest),
+    )
+    whole = dataclasses.replace(wide, training=TRAINING)
+    split, kept = (_run(tmp_path / name, [stages[0], stage]) for name, stage in (("split", wide), ("whole", whole)))
+    assert split["bias"].is_fully_replicated  # a product is whole
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), split, kept)
+
+
+def test_sigterm_saves_and_the_same_run_goes_on(tmp_path, monkeypatch):
+    whole = _run(tmp_path / "whole")
+    requested = preemption.requested
+
+    def told_at_six(dispatch):
+        if dispatch >= 2 and not (tmp_path / "told").exists():  # of 3, 2 and 1 steps
+            (tmp_path / "told").touch()
+            signal.raise_signal(signal.SIGTERM)
+        return requested(dispatch)
+
+    monkeypatch.setattr(preemption, "requested", told_at_six)
+    with pytest.raises(preemption.Preempted), preemption.listening():
+        _run(tmp_path / "told_to_end")
+    steps = [path.name for path in (tmp_path / "told_to_end" / "stages" / "fit" / "manifests").iterdir()]
+    assert "6.json" in steps
+    _assert_same_bits(_run(tmp_path / "told_to_end"), whole)
+
+
+def test_outside_of_training_sigterm_ends_at_once():
+    with pytest.raises(preemption.Preempted), preemption.listening():
+        signal.raise_signal(signal.SIGTERM)
+
+
+def test_a_work_directory_has_one_writer(tmp_path):
+    with writing_to(tmp_path), pytest.raises(SbmError, match=rf"another run \(process {os.getpid()} on"):
+        writing_to(tmp_path).__enter__()
+    with writing_to(tmp_path):
+        pass
+
+
+def test_speed_is_written(tmp_path):
+    _run(tmp_path)
+    rows = [row for row in read_metrics(tmp_path / "metrics" / "fit.jsonl") if row["split"] == "time"]
+    assert [row["step"] for row in rows] == [5, 10, 15, 20]
+    for row in rows:
+        assert row["examples_per_second"] == pytest.approx(8 / row["seconds_per_step"])
+        assert row["peak_memory_bytes"] > 2**20
+        assert "model_flop_utilisation" not in row  # the peak of this machine is not known
+
+
+def test_utilisation_is_the_share_of_a_known_peak(monkeypatch):
+    monkeypatch.setattr(profiling, "peak_flops", lambda device: 1e9)
+    stage, mesh = _stages()[1], parallel.data_mesh()
+    feed = parallel.Feed({"x": X, "y": Y}, mesh)
+    upstream = {"shift": {"value": jnp.float32(0.25)}}
+    state = loop.init_state(stage, jax.random.key(0), upstream)
+    steps, key = loop.make_train_steps(stage, feed), jax.random.key(1)
+    counts = [
+        profiling.model_flops(steps, state, upstream, *feed.take(np.zeros((k, 8), np.int32)), key) for k in (1, 4)
+    ]
+    assert counts == [2 * 8 * 3 * 2] * 2  # of one step: a product with the parameters, and one for their gradient
+    found = profiling.speed(2.0, 10, 8, 4e8, mesh)
+    assert found["model_flop_utilisation"] == pytest.approx(4e8 * 10 / (2.0 * 1e9 * 8))
+
+
+def test_products_are_counted_as_the_program_says_them():
+    image, kernel = jnp.zeros((2, 8, 8, 3)), jnp.zeros((3, 3, 3, 5))
+
+    def function(a, b, image, kernel):
+        found, _ = jax.lax.scan(lambda c, _: (jax.checkpoint(lambda c: c @ b)(c), None), a, length=4)
+        conv = jax.lax.conv_general_dilated(image, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        return found.sum() + conv.sum() + jax.lax.cond(a[0, 0] > 0, lambda: (a @ b).sum(), lambda: 0.0)
+
+    arguments = jnp.zeros((6, 7)), jnp.zeros((7, 7)), image, kernel
+    expected = 5 * 2 * 6 * 7 * 7 + 2 * (2 * 8 * 8 * 5) * (3 * 3 * 3)
+    assert profiling.product_flops(jax.make_jaxpr(jax.jit(function))(*arguments).jaxpr) == expected
+
+
+def test_a_profile_is_a_trace(tmp_path):
+    loop.run_stages(_stages(), tmp_path / "run", seed=0, profile_dir=tmp_path / "profile")
+    assert list((tmp_path / "profile" / "fit").rglob("*.xplane.pb"))
 
 
 def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):

@@ -1,0 +1,27 @@
+#!/usr/bin/env bash
+# All GPUs of one machine, in one process; goes on by itself when the machine is only interrupted.
+#
+#   launch/gpu.sh --config=configs/polymnist.py:best --workdir=runs/polymnist
+#
+# Needs: pip install -e '.[cuda13]'. Status 75 of a run says that it was told to end and has saved: it is started again,
+# unless this script itself is being ended.
+set -euo pipefail
+if [[ $# -eq 0 ]]; then
+  sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//' >&2
+  exit 2
+fi
+ending=0 child=
+trap 'ending=1; kill -TERM "$child" 2>/dev/null || true' TERM INT
+while true; do
+  "${PYTHON:-python}" -m sbm_jax.main "$@" &
+  child=$!
+  status=0
+  wait "$child" || status=$?
+  while kill -0 "$child" 2>/dev/null; do # the waiting was interrupted by a signal to this script
+    status=0
+    wait "$child" || status=$?
+  done
+  if ((status != 75 || ending)); then
+    exit "$status"
+  fi
+done

@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# A Cloud TPU VM pod from creation to deletion. Each worker runs the same command; JAX finds the others by itself.
+#
+#   export TPU=my-pod ZONE=us-east5-b TYPE=v6e-64 RUNTIME=v2-alpha-tpuv6e STORE=my-bucket
+#   launch/tpu_pod.sh create
+#   launch/tpu_pod.sh install
+#   launch/tpu_pod.sh run --config=configs/polymnist.py:best --workdir=/store/polymnist
+#   launch/tpu_pod.sh delete
+#
+# STORE is a Cloud Storage bucket that `install` mounts at /store on every worker: work directories and data must be in
+# it, for all workers write to them. `run` starts again what was preempted (status 75) for as long as the pod is there;
+# if the pod itself is gone, `create`, `install` and the same `run` go on from the last checkpoint. SPOT=1 asks for a
+# preemptible pod.
+set -euo pipefail
+usage() {
+  sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//' >&2
+  exit 2
+}
+[[ $# -ge 1 ]] || usage
+: "${TPU:?the name of the pod}" "${ZONE:?its zone}"
+verb=$1
+shift
+
+on_all_workers() {
+  gcloud compute tpus tpu-vm ssh "$TPU" --zone="$ZONE" --worker=all --command="$1"
+}
+
+case $verb in
+  create)
+    : "${TYPE:?the accelerator type, such as v6e-64}" "${RUNTIME:?the runtime version of its VMs}"
+    spot=()
+    [[ -z ${SPOT:-} ]] || spot=(--spot)
+    gcloud compute tpus tpu-vm create "$TPU" --zone="$ZONE" --accelerator-type="$TYPE" --version="$RUNTIME" "${spot[@]}"
+    ;;
+  install)
+    : "${STORE:?the bucket for work directories and data}"
+    here=$(cd "$(dirname "$0")/.." && pwd)
+    archive=$(mktemp --suffix=.tar.gz)
+    trap 'rm -f "$archive"' EXIT
+    git -C "$here" archive --format=tar.gz -o "$archive" HEAD
+    gcloud compute tpus tpu-vm scp "$archive" "$TPU:sbm_jax.tar.gz" --zone="$ZONE" --worker=all
+    on_all_workers "set -e
+      rm -rf sbm_jax && mkdir sbm_jax && tar -xzf sbm_jax.tar.gz -C sbm_jax
+      python3 -m pip install --quiet --user uv # the VM's own Python may be older than 3.11
+      ~/.local/bin/uv venv --quiet --python 3.12 sbm_jax/venv
+      ~/.local/bin/uv pip install --quiet --python sbm_jax/venv -e 'sbm_jax[tpu]'
+      sudo mkdir -p /store && sudo chmod 777 /store
+      # Checkpoints are committed by renaming a directory; nothing may be cached that another worker writes.
+      mountpoint -q /store || gcsfuse --implicit-dirs --rename-dir-limit=200000 --metadata-cache-ttl-secs=0 \
+        $(printf %q "$STORE") /store"
+    ;;
+  run)
+    [[ $# -ge 1 ]] || usage
+    command="cd sbm_jax && exec venv/bin/python -m sbm_jax.main$(printf ' %q' "$@")"
+    status=75
+    while ((status == 75)); do
+      status=0
+      on_all_workers "$command" || status=$?
+    done
+    exit "$status"
+    ;;
+  delete)
+    gcloud compute tpus tpu-vm delete "$TPU" --zone="$ZONE" --quiet
+    ;;
+  *) usage ;;
+esac

@@ -1,0 +1,281 @@
+"""All devices of all processes: what is split over them, what each of them holds whole, and who writes.
+
+One `jit` over the global batch on a mesh of all devices, the successor of `jax.pmap`. Random draws and means are those
+of the global batch, so that results do not depend on how many devices or processes there are. Every process runs the
+same program; files are written by the first one.
+"""
+
+import contextlib
+import functools
+import importlib.util
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
+
+from sbm_jax.errors import SbmError
+from sbm_jax.types import Array, Params
+
+T = TypeVar("T")
+
+# MARK: Processes
+
+HEARTBEAT_SECONDS = 20
+"""After so many seconds without a sign of life of one process the others end."""
+
+
+def start() -> None:
+    """Connect the processes of a job, where there are several; must come before any other use of JAX.
+
+    Nothing needs to be set on Cloud TPU and under Slurm. Elsewhere three variables tell it, as the files in `launch/`
+    do: ``SBM_JAX_COORDINATOR`` (host:port of process 0), ``SBM_JAX_NUM_PROCESSES`` and ``SBM_JAX_PROCESS_ID``.
+
+    Raises:
+      SbmError: if only some of them are set, or are no numbers.
+    """
+    names = ("SBM_JAX_COORDINATOR", "SBM_JAX_NUM_PROCESSES", "SBM_JAX_PROCESS_ID")
+    given = [os.environ.get(name, "") for name in names]
+    limits = {
+        "heartbeat_timeout_seconds": HEARTBEAT_SECONDS,
+        "initialization_timeout": 300,
+        "shutdown_timeout_seconds": 30,
+    }
+    # SIGTERM is for `sbm_jax.preemption`: JAX's own service wants to be asked at every single step.
+    jax.config.update("jax_enable_preemption_service", False)
+    if any(given):
+        address, number, process = given
+        if not (address and number.isdecimal() and process.isdecimal() and int(process) < int(number)):
+            raise SbmError(
+                f"the variables {', '.join(names)} are {given}; expected host:port, the number of processes, and that "
+                "of this one, from 0. Set all of them, or none for a single process."
+            )
+        if int(number) > 1:
+            jax.distributed.initialize(
+                address, int(number), int(process), cluster_detection_method="deactivate", **limits
+            )
+    elif int(os.environ.get("SLURM_STEP_NUM_TASKS", "1")) > 1 or _on_cloud_tpu():
+        jax.distributed.initialize(**limits)
+
+
+def _on_cloud_tpu() -> bool:
+    devices = (Path("/dev/accel0"), Path("/dev/vfio/0"))
+    return importlib.util.find_spec("libtpu") is not None and any(path.exists() for path in devices)
+
+
+def is_main() -> bool:
+    """Return whether this is the process that writes and prints."""
+    return jax.process_index() == 0
+
+
+def wait_for_all(name: str) -> None:
+    """Return once every process has come here; `name` must be the same in all."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(name)
+
+
+@contextlib.contextmanager
+def main_first(name: str) -> Iterator[None]:
+    """Run a block in the first process before all others: what it writes, they find."""
+    if not is_main():
+        wait_for_all(name)
+    yield
+    if is_main():
+        wait_for_all(name)
+
+
+def from_main(make: Callable[[], int]) -> int:
+    """Return what `make` returns in the first process, in every process; it is called there only."""
+    if jax.process_count() == 1:
+        return make()
+    return int(multihost_utils.broadcast_one_to_all(np.int32(make() if is_main() else 0)))
+
+
+def kept(read: Callable[[], T | None], make: Callable[[], T], write: Callable[[T], None], name: str) -> T:
+    """Return what `read` finds, or what all processes `make` together, which the first one writes.
+
+    Args:
+      read: returns None where there is nothing.
+      make: what to do then.
+      write: keeps it for the next time.
+      name: of this place, the same in all processes.
+
+    Raises:
+      SbmError: if a process does not see what the first one sees.
+    """
+    found = read()
+    if from_main(lambda: int(found is not None)):
+        if found is None:
+            raise SbmError(f"this process does not see {name}, which the first one does. {SHARED}")
+        return found
+    found = make()
+    if is_main():
+        write(found)
+    wait_for_all(name)
+    return found
+
+
+SHARED = "All processes of a job must have the same work directory, on storage that they share."
+
+
+# MARK: Devices
+
+
+def data_mesh(devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
+    """Return the mesh with the single axis ``data`` over the given devices, by default all."""
+    devices = devices or jax.devices()
+    return jax.make_mesh((len(devices),), ("data",), axis_types=(AxisType.Auto,), devices=devices)
+
+
+def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
+    """Return the sharding of arrays that each device holds whole."""
+    return NamedSharding(mesh, PartitionSpec())
+
+
+def replicate(tree: Params, mesh: jax.sharding.Mesh) -> Params:
+    """Put a pytree of arrays, the same in every process, on every device of the mesh."""
+    sharding = replicated(mesh)
+    if sharding.is_fully_addressable:
+        return jax.device_put(tree, sharding)
+
+    def put(array):
+        if isinstance(array, jax.Array) and not array.is_fully_addressable:
+            return _gather(mesh)(array)
+        if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
+            return jax.random.wrap_key_data(put(jax.random.key_data(array)))
+        array = np.asarray(array)
+        return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+    return jax.tree.map(put, tree)
+
+
+@functools.cache
+def _gather(mesh: jax.sharding.Mesh):
+    return jax.jit(lambda array: array, out_shardings=replicated(mesh))
+
+
+def split_batch(batch: Params, mesh: jax.sharding.Mesh) -> Params:
+    """Within `jit`, split the first axis of every array over the mesh."""
+    return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec("data")))
+
+
+def check_batch_size(batch_size: int, mesh: jax.sharding.Mesh, what: str) -> None:
+    """Check that a batch splits evenly.
+
+    Raises:
+      SbmError: if `batch_size` is no multiple of the number of devices.
+    """
+    if batch_size % mesh.size:
+        raise SbmError(
+            f"the batch size of {what}, {batch_size}, is no multiple of the {mesh.size} devices; choose one that is."
+        )
+
+
+LARGE = 2**20
+"""Entries of a parameter from which on it is worth splitting."""
+
+
+def split_large(tree: Params, mesh: jax.sharding.Mesh) -> Params:
+    """Return shardings for a pytree of arrays or shapes: large ones are split, all others whole on each device.
+
+    A large one is split along its longest axis that divides by the number of devices.
+    """
+
+    def sharding(leaf) -> NamedSharding:
+        axes = [axis for axis, size in enumerate(leaf.shape) if size % mesh.size == 0]
+        if leaf.size < LARGE or not axes:
+            return replicated(mesh)
+        longest = max(axes, key=lambda axis: leaf.shape[axis])
+        return NamedSharding(mesh, PartitionSpec(*[None] * longest, "data"))
+
+    return jax.tree.map(sharding, tree)
+
+
+# MARK: Functions of rows
+
+
+def over_rows(function: Callable[..., T], **jit_options: Any) -> Callable[..., T]:
+    """Return the compiled `function(whole, rows, ...)` that splits its rows over all devices.
+
+    Args:
+      function: its second argument is a pytree of arrays [B, ...]; what it returns are arrays [B, ...], of which rows
+        that are added to the arguments at the end change none, and scalars.
+      **jit_options: of `jax.jit`, such as `static_argnames`.
+
+    Returns:
+      The function; its results are whole on every device. Where the number of devices does not divide the rows, the
+      first is repeated at the end, and taken away from what comes out (of scalars it can not be).
+    """
+
+    @functools.partial(jax.jit, **jit_options)
+    def compiled(whole, rows, *arguments, **named):
+        mesh = data_mesh()
+        if mesh.size == 1:
+            return function(whole, rows, *arguments, **named)
+        num_rows = len(jax.tree.leaves(rows)[0])
+        split = split_batch(jax.tree.map(functools.partial(_lengthen, multiple=mesh.size), rows), mesh)
+        result = function(whole, split, *arguments, **named)
+        result = jax.tree.map(lambda array: array[:num_rows] if jnp.ndim(array) else array, result)
+        return jax.lax.with_sharding_constraint(result, replicated(mesh))
+
+    return compiled
+
+
+def _lengthen(array: Array, multiple: int) -> Array:
+    """Repeat the first row at the end until the number of rows is a multiple."""
+    missing = -len(array) % multiple
+    return jnp.concatenate([array, jnp.repeat(array[:1], missing, axis=0)]) if missing else array
+
+
+# MARK: Rows of training data
+
+
+class Feed:
+    """The rows of a training stage, on the devices or on the host, and the batches that are taken from them.
+
+    Rows that are on devices already, or fit there, are held whole by each device, and batches are taken where they are
+    needed. Others stay on the host, as those of several processes do: then each process takes the part of a batch that
+    its own devices compute, so that a row is moved once.
+    """
+
+    SHARE = 0.25
+    """The largest part of a device's memory that rows may take."""
+
+    def __init__(self, rows: Any, mesh: jax.sharding.Mesh, on_host: bool | None = None):
+        """Place the rows, a pytree of arrays [N, ...]; `on_host` decides where, None by what they are."""
+        leaves = jax.tree.leaves(rows)
+        if on_host is None:
+            at_hand = all(isinstance(leaf, np.ndarray) for leaf in leaves)
+            size = sum(leaf.nbytes for leaf in leaves)
+            on_host = at_hand and (jax.process_count() > 1 or size > self.SHARE * _device_memory(mesh))
+        self.on_host, self.num_rows, self._mesh = on_host, len(leaves[0]), mesh
+        self._rows = jax.tree.map(np.asarray, rows) if on_host else replicate(rows, mesh)
+
+    def take(self, indices: np.ndarray) -> tuple[Any, Any]:
+        """Return what `batch` needs for the batches of rows [K, B], as the arguments of a compiled function."""
+        if not self.on_host:
+            return self._rows, indices
+        sharding = NamedSharding(self._mesh, PartitionSpec(None, "data"))
+
+        def place(array: np.ndarray) -> Array:
+            shape = (*indices.shape, *array.shape[1:])
+            return jax.make_array_from_callback(shape, sharding, lambda index: array[indices[index[:2]]])
+
+        return None, jax.tree.map(place, self._rows)
+
+    def batch(self, rows: Any, part: Any) -> Any:
+        """Within `jit`, return a batch [B, ...] of rows, given one of the K parts of what `take` returned."""
+        batch = part if self.on_host else jax.tree.map(lambda array: array[part], rows)
+        return split_batch(batch, self._mesh)
+
+
+def _device_memory(mesh: jax.sharding.Mesh) -> float:
+    """Return the bytes of a device's memory, infinite where it is that of the host."""
+    device = mesh.local_devices[0]
+    limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
+    return limit or float("inf")

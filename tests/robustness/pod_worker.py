@@ -1,0 +1,78 @@
+"""One process of the jobs that `test_pod` compares: trains two small systems, samples them, and writes what came out.
+
+    python -m tests.robustness.pod_worker DIRECTORY [split]
+
+It takes its place from the variables that `sbm_jax.parallel.start` reads.
+"""
+
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from sbm_jax import parallel, preemption
+from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
+from sbm_jax.networks.score import ScoreNetworkConfig
+from sbm_jax.runner import make_generate
+from sbm_jax.sampling import SamplerOptions
+from sbm_jax.systems.joint_posterior import JointPosterior
+from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
+from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
+from sbm_jax.systems.unimodal import AutoencoderConfig
+from sbm_jax.training.loop import run_stages
+from sbm_jax.types import Dataset, Modality, OptimizerConfig, Split, TrainingConfig
+
+MODALITIES = (Modality("left", (6,), 4, "mlp"), Modality("right", (5,), 3, "mlp"), Modality("top", (4,), 4, "mlp"))
+
+
+def dataset() -> Dataset:
+    """Three vectors that depend on one number; uneven splits."""
+
+    def split(num_rows: int, seed: int) -> Split:
+        rng = np.random.default_rng(seed)
+        shared = rng.normal(size=(num_rows, 1))
+        data = {m.name: (shared + 0.3 * rng.normal(size=(num_rows, *m.shape))).astype(np.float32) for m in MODALITIES}
+        return Split(data, None)
+
+    return Dataset(split(37, 0), split(11, 1), split(9, 2), None, {"made for": "tests"})
+
+
+def systems(num_steps: int, split: bool) -> list:
+    """A latent score model and a multimodal VAE."""
+    training = TrainingConfig(
+        num_steps, 8, OptimizerConfig(ema_decay=0.9), 2, checkpoint_every=4, validate_every=6, split_parameters=split
+    )
+    autoencoder = AutoencoderConfig(training, AutoencoderNetworkConfig((16,)))
+    score = ScoreConfig(training, ScoreNetworkConfig("transformer", 32, 1))
+    joint = JointPosteriorConfig(training, latent_size=4, network=AutoencoderNetworkConfig((16,)))
+    return [
+        Sbm("sbm_vae", MODALITIES, SbmConfig(autoencoder, score)),
+        JointPosterior("mopoe", MODALITIES, joint),
+    ]
+
+
+def main(directory: Path, split: bool, num_steps: int = 12) -> None:
+    """Train, sample five rows (which no number of devices here divides), and write samples and metrics."""
+    parallel.start()
+    parallel.LARGE = 64 if split else parallel.LARGE
+    data, options, found = dataset(), SamplerOptions(num_steps=3), {}
+    made = systems(num_steps, split)
+    stages = [stage for system in made for stage in system.stages(data)]
+    products = run_stages(stages, directory, seed=0)
+    observed = np.array([[True, False, False], [False, True, True], [False] * 3, [True] * 3, [False, False, True]])
+    given = {name: values[:5] for name, values in data.test.data.items()}
+    for system in made:
+        result = make_generate(system, products, options)(jax.random.key(1), given, observed, 2)
+        found |= {f"{system.name}/{name}": np.asarray(values) for name, values in result.data.items()}
+    if parallel.is_main():
+        np.savez(directory / f"samples_{jax.process_count()}x{jax.local_device_count()}.npz", **found)
+    parallel.wait_for_all("written")
+
+
+if __name__ == "__main__":
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    try:
+        main(Path(sys.argv[1]), sys.argv[2:3] == ["split"], *map(int, sys.argv[3:4]))
+    except preemption.Preempted:
+        sys.exit(preemption.RESUME)

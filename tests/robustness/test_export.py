@@ -1,0 +1,100 @@
+"""What can not be run on this machine is at least compiled for: every step and sampler lowers for TPU and CUDA."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sbm_jax import parallel
+from sbm_jax.experiment import SYSTEMS, apply_changes, make_classifiers, parse_config
+from sbm_jax.training import loop
+from sbm_jax.types import Dataset, Split
+from tests.test_configs import load_config
+
+PLATFORMS = ("tpu", "cuda")
+
+
+def _dataset(config, num_rows):
+    """Rows of zeros in the shapes of a config."""
+    data = {modality.name: np.zeros((num_rows, *modality.shape), np.uint8) for modality in config.modalities}
+    split = Split(data, np.zeros(num_rows, np.int32))
+    return Dataset(split, split, split, 10, {})
+
+
+def _abstract(tree):
+    return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), tree)
+
+
+def _random(leaf):
+    return np.random.default_rng(0).uniform(0.1, 1.0, leaf.shape).astype(leaf.dtype)
+
+
+def _export(function, *arguments):
+    exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
+    assert exported.platforms == PLATFORMS
+
+
+def _check(config):
+    """Lower every training step, and every sampler given one modality and given nothing."""
+    sizes = [stage.training.batch_size for stage in (config.autoencoder, config.score, config.classifier)]
+    dataset, key = _dataset(config, 2 * max(sizes)), jax.random.key(0)
+    systems = [SYSTEMS[name](config) for name in config.systems]
+    classifiers = make_classifiers(config, dataset)
+    stages = {stage.name: stage for system in systems for stage in system.stages(dataset)}
+    stages[classifiers.stage_name] = classifiers.stage(dataset)
+    products, mesh = {}, parallel.data_mesh(jax.devices()[:1])
+    for stage in stages.values():
+        upstream = {name: products[name] for name in stage.requires}
+        if not stage.training and not all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(upstream)):
+            products[stage.name] = stage.init(key, upstream)
+            continue
+        if stage.name.endswith("_mixture"):  # fitted on the host
+            upstream = jax.tree.map(_random, upstream)
+            products[stage.name] = _abstract(stage.init(key, upstream))
+            continue
+        products[stage.name] = jax.eval_shape(stage.init, key, upstream)
+        if stage.training:
+            state = jax.eval_shape(
+                lambda key, upstream, stage=stage: loop.init_state(stage, key, upstream), key, upstream
+            )
+            rows = jax.eval_shape(stage.rows, upstream) if stage.requires else stage.rows({})
+            rows = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), rows)
+            feed = parallel.Feed(rows, mesh)
+            batch = jax.ShapeDtypeStruct((stage.training.steps_per_dispatch, stage.training.batch_size), jnp.int32)
+            _export(loop.make_train_steps(stage, feed), state, upstream, _abstract(rows), batch, key)
+    names = [modality.name for modality in config.joint_modalities]
+    data = {name: np.zeros((8, *dataset.train.data[name].shape[1:]), np.float32) for name in names}
+    observed = np.arange(len(names)) == 0
+    for system in systems:
+        used = {name: products[name] for name in system.stage_names}
+
+        def generate(products, key, data, system=system):
+            return system.generate(products, key, data, observed, config.sampler).data
+
+        _export(generate, used, key, data)
+        _export(
+            lambda products, key, system=system: system.generate(products, key, {}, observed, config.sampler).data,
+            used,
+            key,
+        )
+
+
+@pytest.fixture(autouse=True)
+def _as_on_an_accelerator(monkeypatch):
+    """The forms of convolutions and the batching of modalities are chosen by the backend."""
+    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+
+
+@pytest.mark.parametrize("name", ["quickstart.py:all", "polymnist.py:five,paper"])
+def test_every_step_and_sampler_lowers(name):
+    _check(parse_config(load_config(name)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name", ["polymnist.py:table", "polymnist.py:paper", "polymnist.py:best", "polymnist.py:eb_mvae"]
+)
+def test_every_step_and_sampler_of_the_full_scale_lowers(name):
+    config = parse_config(load_config(name))
+    for changes in ({}, *(variation.changes for variation in config.variations)):
+        _check(apply_changes(config, changes))
