@@ -1,7 +1,9 @@
 """Bring-your-own data: a directory of NumPy archives, one for each split."""
 
 import dataclasses
+import os
 import pathlib
+import struct
 import zipfile
 import zlib
 from typing import Any
@@ -71,10 +73,11 @@ def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path) -> types.Dataset:
 def _read(path: pathlib.Path) -> types.Split:
     try:
         with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+            _check_directory(path, len(archive.files))
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise SbmError(f"{path} does not exist; expected {_LAYOUT}. Put it there.") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise SbmError(
             f"{path} can not be read: {error}. Expected an archive of plain arrays, without Python objects. "
             "Write it again with numpy.savez."
@@ -87,6 +90,27 @@ def _read(path: pathlib.Path) -> types.Split:
     data = {name: _checked(array, f"{path}: {name}", num_rows) for name, array in arrays.items()}
     labels = None if labels is None else _checked_labels(labels, f"{path}: {_LABEL}", num_rows)
     return types.Split(data, labels, _checked_masks(masks, data, str(path), num_rows) if masks else None)
+
+
+_END = struct.Struct("<4s4H2LH")
+"""The end of a zip archive: signature, disks, numbers of members, size and offset of their list, size of a comment."""
+
+
+def _check_directory(path: pathlib.Path, num_members: int) -> None:
+    """Check that an archive's list of members is whole: where its size is damaged, the first of them would be lost.
+
+    Raises:
+      ValueError: if it is not. Archives with a comment, or of more than 4 GB, end otherwise and are not checked.
+    """
+    with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
+        file.seek(max(0, size - _END.size))
+        tail = file.read()
+    if len(tail) < _END.size or not tail.startswith(b"PK\5\6"):
+        return
+    _, _, _, _, number, length, offset, comment = _END.unpack(tail)
+    if max(length, offset) < 2**32 - 1 and (number, offset + length + _END.size) != (num_members, size - comment):
+        raise ValueError("its list of members is damaged")
 
 
 def _checked_masks(

@@ -11,7 +11,7 @@ from pathlib import Path
 import jax
 import numpy as np
 
-from sbm_jax import parallel, preemption
+from sbm_jax import parallel
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.runner import make_generate
@@ -52,12 +52,12 @@ def systems(num_steps: int, split: bool) -> list:
     ]
 
 
-def main(directory: Path, split: bool, num_steps: int = 12) -> None:
+def main(directory: Path, split: bool) -> None:
     """Train, sample five rows (which no number of devices here divides), and write samples and metrics."""
     parallel.start()
     parallel.LARGE = 64 if split else parallel.LARGE
     data, options, found = dataset(), SamplerOptions(num_steps=3), {}
-    made = systems(num_steps, split)
+    made = systems(12, split)
     stages = [stage for system in made for stage in system.stages(data)]
     products = run_stages(stages, directory, seed=0)
     observed = np.array([[True, False, False], [False, True, True], [False] * 3, [True] * 3, [False, False, True]])
@@ -72,7 +72,4 @@ def main(directory: Path, split: bool, num_steps: int = 12) -> None:
 
 if __name__ == "__main__":
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    try:
-        main(Path(sys.argv[1]), sys.argv[2:3] == ["split"], *map(int, sys.argv[3:4]))
-    except preemption.Preempted:
-        sys.exit(preemption.RESUME)
+    main(Path(sys.argv[1]), sys.argv[2:] == ["split"])

@@ -122,6 +122,7 @@ def test_damaged_digits(tmp_path, damage, packed):
     assert packed is False or np.array_equal(found, images)
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of Pillow, on what it skips
 @settings(max_examples=200, **SETTINGS)
 @given(
     damage=st.none() | damages(),

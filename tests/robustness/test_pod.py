@@ -13,13 +13,15 @@ import pytest
 
 from sbm_jax import parallel
 from sbm_jax.errors import SbmError
+from sbm_jax.preemption import RESUME
 from sbm_jax.training.writers import read_metrics
+from tests.robustness.kill import command, numbers, write_data
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("autoencoders_vae", "score_sbm_vae", "mopoe")
 
 
-def _start(directory, process=0, port=None, devices=4, arguments=()):
+def _start(command, process=0, port=None, devices=4):
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
     if port:
         env |= {
@@ -27,15 +29,19 @@ def _start(directory, process=0, port=None, devices=4, arguments=()):
             "SBM_JAX_NUM_PROCESSES": "2",
             "SBM_JAX_PROCESS_ID": str(process),
         }
-    command = [sys.executable, "-m", "tests.robustness.pod_worker", str(directory), *arguments]
+    command = [sys.executable, "-m", *command]
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
 
-def _pair(directory, *arguments):
+def _pair(command):
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         port = probe.getsockname()[1]
-    return [_start(directory, process, port, 2, arguments) for process in range(2)]
+    return [_start(command, process, port, 2) for process in range(2)]
+
+
+def _worker(directory, *arguments):
+    return ["tests.robustness.pod_worker", str(directory), *arguments]
 
 
 def _finish(*processes):
@@ -58,8 +64,8 @@ def _assert_close(one, other):
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     two, one = tmp_path / "two", tmp_path / "one"
-    _finish(*_pair(two))
-    _finish(_start(one))
+    _finish(*_pair(_worker(two)))
+    _finish(_start(_worker(one)))
     _assert_close(_samples(two, "2x2"), _samples(one, "1x4"))
     for stage in STAGES:
         ours, theirs = (read_metrics(directory / "metrics" / f"{stage}.jsonl") for directory in (two, one))
@@ -68,44 +74,76 @@ def test_two_processes_equal_one(tmp_path):
         np.testing.assert_allclose(*losses, rtol=1e-4)
     # What two processes wrote is read by one, with four devices and with one.
     for devices in (4, 1):
-        _finish(_start(two, devices=devices))
+        _finish(_start(_worker(two), devices=devices))
         _assert_close(_samples(two, f"1x{devices}"), _samples(two, "2x2"))
 
 
 @pytest.mark.slow
 def test_split_parameters_change_nothing(tmp_path):
-    _finish(*_pair(tmp_path / "split", "split"))
-    _finish(_start(tmp_path / "whole"))
+    _finish(*_pair(_worker(tmp_path / "split", "split")))
+    _finish(_start(_worker(tmp_path / "whole")))
     _assert_close(_samples(tmp_path / "split", "2x2"), _samples(tmp_path / "whole", "1x4"))
+
+
+def _main(directory, workdir, *options):
+    return command(directory / "data", directory / workdir)[2:] + list(options)
+
+
+@pytest.mark.slow
+def test_two_processes_judge_as_one_does(tmp_path):
+    write_data(tmp_path / "data")
+    _finish(*_pair(_main(tmp_path, "two")))
+    _finish(_start(_main(tmp_path, "one")))
+    ours, theirs = (numbers(tmp_path / workdir) for workdir in ("two", "one"))
+    assert (tmp_path / "two" / "report" / "index.html").is_file()
+    for system, metrics in theirs.items():
+        assert ours[system].keys() == metrics.keys()
+        for name, estimate in metrics.items():
+            assert ours[system][name]["n"] == estimate["n"], name  # nothing is dropped
+            assert ours[system][name]["value"] == pytest.approx(estimate["value"], abs=0.05, rel=0.05), name
+
+
+LONG = "--config.autoencoder.training.num_steps=1000000"
+
+
+def _train_for_a_while(tmp_path):
+    """Start a pair, and return it once there are checkpoints."""
+    if not (tmp_path / "data").exists():
+        write_data(tmp_path / "data")
+    pair = _pair(_main(tmp_path, "run", LONG))
+    manifests = tmp_path / "run" / "stages" / "autoencoders_vae" / "manifests"
+    before, deadline = set(manifests.glob("*.json")), time.monotonic() + 400
+    while set(manifests.glob("*.json")) <= before:
+        assert time.monotonic() < deadline
+        assert all(process.poll() is None for process in pair)
+        time.sleep(0.1)
+    return pair
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("survivor", [0, 1])
 def test_a_process_that_dies_ends_the_other_and_the_pair_resumes(tmp_path, survivor):
-    pair = _pair(tmp_path, "whole", "4000")
-    marker = tmp_path / "stages" / "autoencoders_vae" / "manifests"
-    deadline = time.monotonic() + 300
-    while not list(marker.glob("*.json")):
-        assert time.monotonic() < deadline
-        assert all(process.poll() is None for process in pair)
-        time.sleep(0.1)
+    pair = _train_for_a_while(tmp_path)
     pair[1 - survivor].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     output, _ = pair[survivor].communicate(timeout=90)
     assert time.monotonic() - killed < 60
     assert pair[survivor].returncode != 0
-    assert "Error" in output or "error" in output
-    again = _pair(tmp_path, "whole", "4000")
-    lines = []
-    for line in again[0].stdout:
-        lines.append(line)
-        if "train autoencoders_vae" in line:
-            break
-    for process in again:
-        process.kill()
-        process.wait()
-    assert "train autoencoders_vae" in lines[-1], "".join(lines)
-    assert int(lines[-1].split()[2].split("/")[0]) >= 4
+    told = "another process of this job is gone" in output and pair[survivor].returncode == RESUME
+    assert told or "JAX distributed service detected fatal errors" in output, output
+    again = _train_for_a_while(tmp_path)
+    again[0].kill()
+    again[1].kill()
+    assert "stage autoencoders_vae resumes from step" in again[0].communicate()[0]
+
+
+@pytest.mark.slow
+def test_one_process_that_is_told_to_end_ends_both_well(tmp_path):
+    pair = _train_for_a_while(tmp_path)
+    pair[1].send_signal(signal.SIGTERM)
+    outputs = [process.communicate(timeout=60)[0] for process in pair]
+    assert [process.returncode for process in pair] == [RESUME, RESUME], outputs
+    assert "told to end" in outputs[0]
 
 
 def test_half_told_is_refused(monkeypatch):
