@@ -253,14 +253,14 @@ class Feed:
             at_hand = all(isinstance(leaf, np.ndarray) for leaf in leaves)
             size = sum(leaf.nbytes for leaf in leaves)
             on_host = at_hand and (jax.process_count() > 1 or size > self.SHARE * _device_memory(mesh))
-        self.on_host, self.num_rows, self._mesh = on_host, len(leaves[0]), mesh
+        self.on_host, self.num_rows, self.mesh = on_host, len(leaves[0]), mesh
         self._rows = jax.tree.map(np.asarray, rows) if on_host else replicate(rows, mesh)
 
     def take(self, indices: np.ndarray) -> tuple[Any, Any]:
         """Return what `batch` needs for the batches of rows [K, B], as the arguments of a compiled function."""
         if not self.on_host:
             return self._rows, indices
-        sharding = NamedSharding(self._mesh, PartitionSpec(None, "data"))
+        sharding = NamedSharding(self.mesh, PartitionSpec(None, "data"))
 
         def place(array: np.ndarray) -> Array:
             shape = (*indices.shape, *array.shape[1:])
@@ -271,7 +271,7 @@ class Feed:
     def batch(self, rows: Any, part: Any) -> Any:
         """Within `jit`, return a batch [B, ...] of rows, given one of the K parts of what `take` returned."""
         batch = part if self.on_host else jax.tree.map(lambda array: array[part], rows)
-        return split_batch(batch, self._mesh)
+        return split_batch(batch, self.mesh)
 
 
 def _device_memory(mesh: jax.sharding.Mesh) -> float:

@@ -115,6 +115,8 @@ def make_train_steps(stage: Stage, feed: parallel.Feed):
             each = jax.tree.map(lambda array: array[None], each)
         else:
             state, each = jax.lax.scan(body, state, parts)
+        if stage.training.split_parameters:  # and stays so, whatever the compiler would choose
+            state = jax.lax.with_sharding_constraint(state, state_shardings(stage, state, feed.mesh))
         metrics, norms = each
         means = jax.tree.map(lambda values: values.mean(axis=0), metrics)
         finite = jnp.isfinite(optax.tree.norm(state.product))

@@ -127,14 +127,16 @@ def test_a_process_that_dies_ends_the_other_and_the_pair_resumes(tmp_path, survi
     pair[1 - survivor].send_signal(signal.SIGKILL)
     killed = time.monotonic()
     output, _ = pair[survivor].communicate(timeout=90)
+    pair[1 - survivor].communicate()
     assert time.monotonic() - killed < 60
     assert pair[survivor].returncode != 0
     told = "another process of this job is gone" in output and pair[survivor].returncode == RESUME
     assert told or "JAX distributed service detected fatal errors" in output, output
     again = _train_for_a_while(tmp_path)
-    again[0].kill()
-    again[1].kill()
-    assert "stage autoencoders_vae resumes from step" in again[0].communicate()[0]
+    for process in again:
+        process.kill()
+    outputs = [process.communicate()[0] for process in again]
+    assert "stage autoencoders_vae resumes from step" in outputs[0]
 
 
 @pytest.mark.slow

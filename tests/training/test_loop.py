@@ -240,6 +240,12 @@ def test_large_parameters_are_split(tmp_path, monkeypatch):
     whole = dataclasses.replace(wide, training=TRAINING)
     split, kept = (_run(tmp_path / name, [stages[0], stage]) for name, stage in (("split", wide), ("whole", whole)))
     assert split["bias"].is_fully_replicated  # a product is whole
+    feed, upstream = parallel.Feed({"x": X, "y": Y}, mesh), {"shift": {"value": jnp.float32(0.25)}}
+    state = loop.init_state(wide, jax.random.key(0), upstream)
+    state = jax.device_put(state, loop.state_shardings(wide, state, mesh))
+    rows, parts = feed.take(np.zeros((2, 8), np.int32))
+    after, _ = loop.make_train_steps(wide, feed)(state, upstream, rows, parts, jax.random.key(1))
+    assert after.params["bias"].addressable_shards[0].data.shape == (2,)  # and a state in training is not
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), split, kept)
 
 
