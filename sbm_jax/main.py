@@ -1,9 +1,11 @@
 """The command line: `python -m sbm_jax.main --config=configs/quickstart.py [--workdir=...] [--stages=...]`."""
 
+import contextlib
 import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterator
 from pathlib import Path
 
 import absl.logging
@@ -45,8 +47,7 @@ def _main(argv: list[str]) -> None:
         )
     try:
         parallel.start()
-        _be_quiet_unless_main()
-        with preemption.listening():
+        with preemption.listening(), _quiet_unless_main():
             config = experiment.parse_config(_CONFIG.value)
             workdir = Path(_WORKDIR.value or Path("runs") / config.name)
             jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
@@ -72,11 +73,15 @@ def _main(argv: list[str]) -> None:
 AGAIN = "What was finished is kept, and the same command goes on from there."
 
 
-def _be_quiet_unless_main() -> None:
+@contextlib.contextmanager
+def _quiet_unless_main() -> Iterator[None]:
     """Let the first process alone tell of progress; all tell of errors."""
     logging.getLogger("sbm_jax").setLevel(logging.INFO if parallel.is_main() else logging.WARNING)
-    if not parallel.is_main():
-        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: SIM115 - until the process ends
+    if parallel.is_main():
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield
 
 
 def _end(message: str, status: int) -> None:

@@ -153,7 +153,7 @@ def lead(systems: Mapping[str, Metrics]) -> str:
         f"The sbm_ systems {verb} in unconditional coherence (all agree): {best} {number(values[0])}, {rival} "
         f"{number(values[1])}, difference {values[0] - values[1]:+.3f} ± {error:.3f} (standard error of the samples)."
     )
-    rarest = found and systems[rival].get("coverage/min")
+    rarest = systems[rival].get("coverage/min")
     if rarest and values[1] > values[0]:
         text += f" The rarest digit is {number(rarest['value'])} of what {rival} generates."
     return text

@@ -232,14 +232,13 @@ class SbmContrastive(Sbm):
         With a single time (`probability_none` = 1) no latent is ever observed: a random set is embedded, as in the
         paper, and all modalities are present that the row has.
         """
-        embedded = draws.observed
-        present = has = batch.get("present", jnp.ones_like(embedded))
+        embedded, own = draws.observed, batch.get("present")
+        present = jnp.ones_like(embedded) if own is None else own
         if self.config.score.probability_none == 1:
-            own = batch.get("present")
             embedded = random_observed(key, *embedded.shape, self.contrastive.probability_none, own)
         else:
             present = present & random_present(key, draws.observed, self.contrastive.probability_absent)
-        embedding = self.mean_embedding(batch["embeddings"], embedded & has)
+        embedding = self.mean_embedding(batch["embeddings"], embedded)
         return self.context(len(embedding)).replace(present=present, embedding=embedding)
 
     # MARK: Use
