@@ -10,18 +10,17 @@ if [[ $# -eq 0 ]]; then
   sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//' >&2
   exit 2
 fi
-ending=0 child=
-trap 'ending=1; kill -TERM "$child" 2>/dev/null || true' TERM INT
-while true; do
+status=75 ending=0 child=
+trap 'ending=1; kill -TERM $child 2>/dev/null || true' TERM INT
+while ((status == 75 && !ending)); do
+  status=0
   "${PYTHON:-python}" -m sbm_jax.main "$@" &
   child=$!
-  status=0
+  ((!ending)) || kill -TERM "$child" # told to end while it was being started
   wait "$child" || status=$?
   while kill -0 "$child" 2>/dev/null; do # the waiting was interrupted by a signal to this script
     status=0
     wait "$child" || status=$?
   done
-  if ((status != 75 || ending)); then
-    exit "$status"
-  fi
 done
+exit "$status"

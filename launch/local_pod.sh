@@ -3,8 +3,9 @@
 #
 #   launch/local_pod.sh PROCESSES DEVICES --config=configs/quickstart.py:smoke --workdir=runs/pod
 #
-# PROCESSES processes with DEVICES virtual CPU devices each run `python -m sbm_jax.main` with the other arguments. If one
-# fails, the others are given 60 seconds to notice, and are ended then. Ends with the first status that is not 0.
+# PROCESSES processes with DEVICES virtual CPU devices each run `python -m sbm_jax.main` (or what the variables PYTHON
+# and MODULE name) with the other arguments. If one fails, the others are given 60 seconds to notice, and are killed
+# then. Ends with the first status that is not 0; SIGTERM is passed on.
 set -euo pipefail
 if [[ $# -lt 3 ]]; then
   sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//' >&2
@@ -17,36 +18,35 @@ port=$("$python" -c 'import socket; s = socket.socket(); s.bind(("localhost", 0)
 export SBM_JAX_COORDINATOR="localhost:$port" SBM_JAX_NUM_PROCESSES="$processes"
 export JAX_PLATFORMS=cpu JAX_NUM_CPU_DEVICES="$devices"
 
-pids=()
-trap 'kill -TERM "${pids[@]}" 2>/dev/null || true' TERM INT
+declare -A running=() # process number by pid
+told=0
+trap 'told=1; kill -TERM "${!running[@]}" 2>/dev/null || true' TERM INT
 for ((number = 0; number < processes; number++)); do
-  SBM_JAX_PROCESS_ID=$number "$python" -m sbm_jax.main "$@" &
-  pids+=($!)
+  SBM_JAX_PROCESS_ID=$number "$python" -m "${MODULE:-sbm_jax.main}" "$@" &
+  running[$!]=$number
+  ((!told)) || kill -TERM "$!" # while it was being started
 done
 
-# Wait for the first failure, or for all to end well.
-status=0
-for ((ended = 0; ended < processes; ended++)); do
-  code=0
-  wait -n || code=$?
-  while ((code > 128)) && [[ $(jobs -rp | wc -l) -eq $((processes - ended)) ]]; do
-    code=0 # a signal to this script interrupted the waiting: nobody has ended
-    wait -n || code=$?
-  done
+kill_later() {
+  sleep 60 >/dev/null 2>&1 # without the output, which would stay open
+  kill -KILL "$@" 2>/dev/null && echo "processes are killed that did not end within 60 seconds" >&2
+}
+
+status=0 killer=
+while ((${#running[@]})); do
+  code=0 pid=
+  wait -n -p pid "${!running[@]}" || code=$?
+  [[ -n ${pid:-} ]] || continue # a signal to this script interrupted the waiting
+  number=${running[$pid]}
+  unset "running[$pid]"
   if ((code != 0)); then
-    status=$code
-    break
+    echo "process $number ended with status $code" >&2
+    if ((status == 0)); then
+      status=$code
+      kill_later "${!running[@]}" &
+      killer=$!
+    fi
   fi
 done
-if ((status != 0)); then
-  for ((second = 0; second < 60; second++)); do
-    [[ -z $(jobs -rp) ]] && break
-    sleep 1
-  done
-  for pid in $(jobs -rp); do
-    echo "process $pid did not end within 60 seconds, and is killed" >&2
-    kill -KILL "$pid" 2>/dev/null || true
-  done
-  wait || true
-fi
+[[ -z $killer ]] || kill "$killer" 2>/dev/null || true
 exit "$status"

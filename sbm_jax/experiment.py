@@ -312,7 +312,8 @@ def _run(
     curves = {stage.name: _read_metrics(stage, workdir) for stage in main.stages}
     for number in range(len(varied) + 1):
         if number:
-            results["variations"].append(_vary(config.variations[number - 1], varied[number - 1], workdir, judges))
+            variation = config.variations[number - 1]
+            results["variations"].append(_vary(variation, varied[number - 1], workdir, judges, profile_dir))
         results["to_come"] = [dataclasses.asdict(variation) for variation in config.variations[number:]]
         results["seconds"] = {**_stage_seconds(main.stages, workdir), "this run": time.monotonic() - start}
         if parallel.is_main():
@@ -392,11 +393,14 @@ def _judge(config: ExperimentConfig, trained: Trained, judges: Judges) -> dict[s
     }
 
 
-def _vary(variation: Variation, config: ExperimentConfig, workdir: Path, judges: Judges) -> dict[str, Any]:
+def _vary(
+    variation: Variation, config: ExperimentConfig, workdir: Path, judges: Judges, profile_dir: Path | None
+) -> dict[str, Any]:
     """Train and judge one variation; stages that it has in common with the experiment are read."""
-    own = workdir / "variations" / f"{variation.study}_{variation.value}"
+    name = f"{variation.study}_{variation.value}"
+    own = workdir / "variations" / name
     print(f"variation {variation.study} = {variation.value}", flush=True)
-    trained = _train(config, judges.dataset, own, shared=workdir)
+    trained = _train(config, judges.dataset, own, workdir, profile_dir=profile_dir and profile_dir / name)
     return {
         **dataclasses.asdict(variation),
         "systems": _as_results(_judge(config, trained, judges)),

@@ -102,7 +102,11 @@ class Judges:
         reconstruct = parallel.over_rows(system.reconstruct)
         encode = parallel.over_rows(system.encode) if hasattr(system, "encode") else None
         has_likelihood = getattr(system, "has_likelihood", False)
-        weights = jax.jit(system.log_weights, static_argnums=3) if has_likelihood else None
+        weights = None
+        if has_likelihood:
+            weights = parallel.over_rows(
+                lambda whole, rows, num_samples: system.log_weights(*whole, rows, num_samples), static_argnums=2
+            )
         return evaluate(
             functools.partial(make_generate(system, products, sampler), strength=strength),
             self.dataset.test,
@@ -113,7 +117,7 @@ class Judges:
             num_classes=self.dataset.num_classes,
             reconstruct_fn=lambda batch: reconstruct(products, batch),
             encode_fn=encode and (lambda batch: encode(products, batch)),
-            weights_fn=weights and (lambda key, batch, num_samples: weights(products, key, batch, num_samples)),
+            weights_fn=weights and (lambda key, batch, num_samples: weights((products, key), batch, num_samples)),
             costly_weights=has_likelihood and system.has_costly_density,
             space=self.space,
             progress=lambda total: progress_bar(f"evaluate {system.name}", total, "batches"),

@@ -14,7 +14,6 @@ import pathlib
 from collections.abc import Callable
 
 import numpy as np
-from PIL import Image
 
 from sbm_jax.data import files
 from sbm_jax.errors import SbmError
@@ -68,11 +67,7 @@ def _image_files(path: str, num: int) -> list[pathlib.Path]:
 
 
 def _read(file: pathlib.Path) -> np.ndarray:
-    try:
-        with Image.open(file) as image:
-            pixels = np.asarray(image.convert("RGB"))
-    except (OSError, ValueError, Image.DecompressionBombError) as error:
-        raise SbmError(f"{file} can not be read as an image: {error}. Replace or remove it.") from error
+    pixels, _ = files.rgb_image(file, "Replace or remove it.")
     if min(pixels.shape[:2]) < MIN_SIZE:
         height, width, _ = pixels.shape
         raise SbmError(f"{file} is {width}x{height}; expected at least {MIN_SIZE}x{MIN_SIZE}. Replace or remove it.")

@@ -5,6 +5,9 @@ import os
 import pathlib
 from collections.abc import Iterable
 
+import numpy as np
+from PIL import Image
+
 from sbm_jax.errors import SbmError
 
 
@@ -27,6 +30,23 @@ def directory(path: str, what: str, option: str) -> pathlib.Path:
     if not os.access(found, os.R_OK | os.X_OK):
         raise SbmError(f"{option}={path!r} may not be read; expected the directory of {what}. Mend its rights.")
     return found
+
+
+def rgb_image(path: pathlib.Path, advice: str) -> tuple[np.ndarray, str]:
+    """Return an image as uint8 [H, W, 3], and its mode in the file, such as ``"RGB"`` or ``"L"``.
+
+    Args:
+      path: of the file.
+      advice: what to do about a damaged one, for messages.
+
+    Raises:
+      SbmError: if it can not be read as an image.
+    """
+    try:
+        with Image.open(path) as image:
+            return np.asarray(image.convert("RGB")), image.mode
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        raise SbmError(f"{path} can not be read as an image: {error}. {advice}") from error
 
 
 def content_digest(paths: Iterable[pathlib.Path]) -> str:

@@ -427,12 +427,8 @@ def _archive_tuples(part: pathlib.Path, modalities: Sequence[str], names: Sequen
 
 
 def _archive_image(path: pathlib.Path) -> np.ndarray:
-    try:
-        with Image.open(path) as image:
-            found = f"{image.mode} {image.width}x{image.height}"
-            pixels = np.asarray(image)
-    except OSError as error:
-        raise SbmError(f"{path} can not be read as an image: {error}. Unpack the archive again.") from error
-    if found != f"RGB {digits.SIZE}x{digits.SIZE}":
-        raise SbmError(f"{path} is {found}; expected RGB {digits.SIZE}x{digits.SIZE}. Unpack the archive again.")
+    pixels, mode = files.rgb_image(path, "Unpack the archive again.")
+    found, expected = f"{mode} {pixels.shape[1]}x{pixels.shape[0]}", f"RGB {digits.SIZE}x{digits.SIZE}"
+    if found != expected:
+        raise SbmError(f"{path} is {found}; expected {expected}. Unpack the archive again.")
     return pixels

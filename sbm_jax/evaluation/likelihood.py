@@ -51,7 +51,7 @@ def bounds(
     """Return the ELBO and the importance-weighted bound of log p(x), in nats per row, with their standard errors.
 
     Args:
-      weights_fn: `(key, float data, S) -> log p(x, z_s) - log q(z_s | x) [S, B]`, compiled for each S.
+      weights_fn: `(key, float data, S) -> log p(x, z_s) - log q(z_s | x) [B, S]`, compiled for each S.
       costly: take one sample of each row only, which gives no importance-weighted bound.
       data: {modality: [N, *shape]}.
       rows: int [n], what is measured.
@@ -67,10 +67,10 @@ def bounds(
         batch = {name: as_float(array[rows[first : first + size]]) for name, array in data.items()}
         batch_key = jax.random.fold_in(key, start)
         calls = [weights_fn(jax.random.fold_in(batch_key, i), batch, per_call) for i in range(total // per_call)]
-        weights.append(np.concatenate([np.asarray(call, np.float64) for call in calls])[:, start - first :])
-    weights = np.concatenate(weights, axis=1)
-    found = {MEASURES[0]: _estimate(weights.mean(axis=0))}
-    return found if costly else found | {MEASURES[1]: _estimate(np.logaddexp.reduce(weights, axis=0) - np.log(total))}
+        weights.append(np.concatenate([np.asarray(call, np.float64) for call in calls], axis=1)[start - first :])
+    weights = np.concatenate(weights)
+    found = {MEASURES[0]: _estimate(weights.mean(axis=1))}
+    return found if costly else found | {MEASURES[1]: _estimate(np.logaddexp.reduce(weights, axis=1) - np.log(total))}
 
 
 def _estimate(values: np.ndarray) -> Estimate:

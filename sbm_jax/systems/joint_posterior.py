@@ -441,7 +441,7 @@ class JointPosterior:
         return self._subsets() if mixes else np.ones((1, len(self.modalities)), bool)
 
     def log_weights(self, products: Mapping[str, Params], key: Key, data: Data, num_samples: int) -> Array:
-        """Return log p(x, z_s) - log q(z_s | x) [S, B] of samples of the posterior given all of float data, in nats.
+        """Return log p(x, z_s) - log q(z_s | x) [B, S] of samples of the posterior given all of float data, in nats.
 
         Their mean is the ELBO; their log mean exp is the importance-weighted bound, which rises with S to log p(x).
         """
@@ -457,7 +457,7 @@ class JointPosterior:
         unscaled = self._decoding(params, data)._replace(rescaling=(1.0,) * len(self.modalities))
         likelihood = unscaled.log_likelihood(inputs).sum(axis=-1)
         log_p, log_q = self._log_prior(products, prior_key, latents), self._log_posterior(experts, latents)
-        return likelihood + (log_p - log_q).T
+        return likelihood.T + log_p - log_q
 
     def _log_prior(self, products: Mapping[str, Params], key: Key, latents: Latents) -> Array:
         """Return the log density of latents under the prior that they are generated from [B, S]."""

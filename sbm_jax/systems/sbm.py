@@ -372,7 +372,7 @@ class Sbm:
         return log_density(score_fn, self.sde, key, z, context)
 
     def log_weights(self, products: Mapping[str, Params], key: Key, data: Data, num_samples: int) -> Array:
-        """Return log p(x, z_s) - log q(z_s | x) [S, B] of posterior samples given all of float data, in nats.
+        """Return log p(x, z_s) - log q(z_s | x) [B, S] of posterior samples given all of float data, in nats.
 
         The prior is the score model. Their mean is the ELBO; their log mean exp the importance-weighted bound.
 
@@ -384,15 +384,15 @@ class Sbm:
         posterior_key, prior_key = jax.random.split(key)
         space, valid = self.latent_space, jnp.asarray(self.latent_space.valid)
         mean, std = space.posterior(products, data)
-        noise = jax.random.normal(posterior_key, (num_samples, *mean.shape))
-        z, std = mean[None] + std[None] * noise, jnp.where(valid[None], std, 1.0)[None]
+        noise = jax.random.normal(posterior_key, (len(mean), num_samples, *valid.shape))
+        z, std = mean[:, None] + std[:, None] * noise, jnp.where(valid[None], std, 1.0)[:, None]
         log_q = -0.5 * (jnp.square(noise) + jnp.log(2 * jnp.pi)) - jnp.log(std)
         log_q = jnp.where(valid[None, None], log_q, 0.0).sum(axis=(-2, -1))
         statistics = space.statistics(products)
         flat = jnp.where(valid[None], statistics.standardise(z.reshape(-1, *valid.shape)), 0.0)
         log_p = self.log_density(products, prior_key, flat) - jnp.log(statistics.std).sum()
-        likelihood = space.log_likelihood(products, data, z).sum(axis=-1)
-        return likelihood + log_p.reshape(num_samples, -1) - log_q
+        likelihood = space.log_likelihood(products, data, jnp.moveaxis(z, 1, 0)).sum(axis=-1)
+        return likelihood.T + log_p.reshape(-1, num_samples) - log_q
 
     @property
     def has_likelihood(self) -> bool:

@@ -13,7 +13,7 @@ DATA = {"x": np.linspace(0.0, 1.0, 7, dtype=np.float32)}
 
 def _weights(key, data, num_samples):
     """Log weights -x + ε / 2: the ELBO is -x, and the bound of K samples rises to -x + 1/8."""
-    return -data["x"][None] + 0.5 * jax.random.normal(key, (num_samples, len(data["x"])))
+    return -data["x"][:, None] + 0.5 * jax.random.normal(key, (len(data["x"]), num_samples))
 
 
 def test_bounds_of_known_weights():
@@ -26,7 +26,7 @@ def test_bounds_of_known_weights():
 
 def test_every_row_counts_once_whatever_the_batch():
     def fixed(key, data, num_samples):
-        return jnp.broadcast_to(data["x"][None], (num_samples, len(data["x"])))
+        return jnp.broadcast_to(data["x"][:, None], (len(data["x"]), num_samples))
 
     for batch_size in (1, 3, 7, 50):
         config = LikelihoodConfig(num_examples=6, num_samples=2, samples_per_call=1, batch_size=batch_size)

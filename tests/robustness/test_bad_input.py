@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import gzip
 import io
+import itertools
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from sbm_jax.config import plain
-from sbm_jax.data import backgrounds, check
+from sbm_jax.data import backgrounds, check, polymnist
 from sbm_jax.data.arrays import ArraysConfig, load_arrays
 from sbm_jax.data.digits import read_idx
 from sbm_jax.errors import SbmError
@@ -149,6 +150,73 @@ def test_damaged_backgrounds(tmp_path, damage, mode, size, kind):
     assert image.ndim == 3
     assert image.shape[2] == 3
     assert min(image.shape[:2]) >= 28
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory):
+    """The images of two modalities, as in the archive of PolyMNIST, and their rows."""
+    root = tmp_path_factory.mktemp("archive")
+    generator = np.random.default_rng(0)
+    for part, name, index in itertools.product(("train", "test"), ("m0", "m1"), range(6)):
+        path = root / part / name / f"{index}.{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(generator.integers(0, 256, (28, 28, 3), np.uint8)).save(path)
+    return root, _archive_rows(root)
+
+
+def _archive_rows(root):
+    config = polymnist.PolyMnistConfig(archive=str(root), num_modalities=2)
+    return {name: list(rows.iterator) for name, rows in polymnist._archive_rows(config).items()}
+
+
+@settings(max_examples=200, **SETTINGS)
+@given(
+    damage=st.sampled_from(["remove", "rename"])
+    | damages()
+    | st.tuples(st.sampled_from(["RGB", "L", "RGBA", "P", "1", "I;16"]), st.integers(1, 40), st.integers(1, 40)),
+    which=st.integers(0, 10**6),
+)
+def test_damaged_archives(archive, damage, which):
+    """Members that are missing or cut, and images of another size or mode."""
+    root, whole = archive
+    paths = sorted(root.rglob("*.png"))
+    path = paths[which % len(paths)]
+    content, other = path.read_bytes(), path.with_name("7.x.png")
+    if damage == "remove":
+        path.unlink()
+    elif damage == "rename":
+        path.rename(other)
+    elif callable(damage):
+        path.write_bytes(damage(content))
+    else:
+        mode, *size = damage
+        Image.new(mode, size).save(path, "png")
+    try:
+        found = _archive_rows(root)
+    except SbmError:
+        return
+    finally:
+        other.unlink(missing_ok=True)
+        path.write_bytes(content)
+    if isinstance(damage, tuple):
+        assert damage == ("RGB", 28, 28)
+    else:  # else what was damaged is not looked at, such as the text of a comment
+        jax.tree.map(np.testing.assert_array_equal, found, whole)
+
+
+@settings(max_examples=60, **SETTINGS)
+@given(kept=st.sets(st.sampled_from(["a", "b", "label", "a.present"])), split=st.sampled_from(["train", "test"]))
+def test_arrays_with_missing_members(tmp_path, kept, split):
+    _write_arrays(tmp_path / "arrays")
+    with np.load(tmp_path / "arrays" / f"{split}.npz") as arrays:
+        members = {name: array for name, array in arrays.items() if name in kept}
+        missing = set(arrays.files) - kept
+    np.savez(tmp_path / "arrays" / f"{split}.npz", **members)
+    if missing <= {"a.present"}:  # without it everything is present
+        load_arrays(ArraysConfig(str(tmp_path / "arrays")), tmp_path)
+        return
+    with pytest.raises(SbmError):
+        load_arrays(ArraysConfig(str(tmp_path / "arrays")), tmp_path)
 
 
 # MARK: What a run keeps

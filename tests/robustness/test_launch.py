@@ -1,9 +1,11 @@
 """The launch files: shell scripts without complaints, manifests that fit their schema."""
 
+import os
 import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import kubernetes_validate
@@ -53,3 +55,100 @@ def test_the_jobset_agrees_with_itself():
     assert job["parallelism"] == job["completions"] == int(env["SBM_JAX_NUM_PROCESSES"])
     assert re.fullmatch(rf"\$\(JOBSET_NAME\)-{workers['name']}-0-0\.\$\(JOBSET_NAME\):8476", env["SBM_JAX_COORDINATOR"])
     assert container["ports"] == [{"containerPort": 8476}]
+
+
+# MARK: What the scripts do, with commands that only note how they are called
+
+
+@pytest.fixture
+def fake(tmp_path):
+    """Return what makes a command on the path that writes its arguments to a file and ends with statuses in turn."""
+
+    def make(name, *statuses):
+        log = tmp_path / f"{name}.log"
+        command = tmp_path / name
+        command.write_text(
+            f"#!/bin/bash\nstatuses=({' '.join(map(str, statuses))})\ntouch {log}\ncount=$(wc -l <{log})\n"
+            f'echo "${{*//$\'\\n\'/ }}" >>{log}\nexit "${{statuses[count]:-0}}"\n'
+        )
+        command.chmod(0o755)
+        return lambda: log.read_text().splitlines() if log.exists() else []
+
+    return make
+
+
+def _launch(script, *arguments, path=None, **env):
+    env = {**os.environ, "PATH": f"{path}:{os.environ['PATH']}", **env}
+    command = ["bash", str(ROOT / "launch" / script), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=60)
+
+
+@pytest.mark.parametrize(("statuses", "expected"), [((0,), 0), ((75, 75, 0), 0), ((75, 1), 1)])
+def test_a_gpu_machine_goes_on_after_status_75(tmp_path, fake, statuses, expected):
+    calls = fake("python", *statuses)
+    assert _launch("gpu.sh", "--config=c.py", path=tmp_path).returncode == expected
+    assert calls() == ["-m sbm_jax.main --config=c.py"] * len(statuses)
+
+
+def test_a_gpu_machine_that_is_told_to_end_does_not_go_on(tmp_path):
+    python = tmp_path / "python"
+    python.write_text(f"#!/bin/bash\ntrap 'exit 75' TERM\ntouch {tmp_path}/begun\nwhile true; do sleep 0.1; done\n")
+    python.chmod(0o755)
+    env = {**os.environ, "PYTHON": str(python)}
+    process = subprocess.Popen(["bash", str(ROOT / "launch" / "gpu.sh"), "--config=c.py"], env=env)
+    while not (tmp_path / "begun").exists():
+        time.sleep(0.01)
+    process.terminate()
+    assert process.wait(30) == 75
+
+
+@pytest.mark.parametrize(("statuses", "requeued"), [((0,), False), ((75,), True), ((1,), False)])
+def test_slurm_puts_a_job_back_after_status_75(tmp_path, fake, statuses, requeued):
+    tasks, scheduler = fake("srun", *statuses), fake("scontrol")
+    env = {"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2"}
+    assert _launch("slurm.sh", "--config=c.py", path=tmp_path, **env).returncode == statuses[0]
+    assert tasks()[0].endswith("python -m sbm_jax.main --config=c.py")
+    assert scheduler() == (["requeue 7"] if requeued else [])
+
+
+def test_a_tpu_pod_is_made_filled_run_again_and_deleted(tmp_path, fake):
+    calls = fake("gcloud", 0, 0, 0, 75, 0)
+    env = {"TPU": "pod", "ZONE": "zone", "TYPE": "v6e-64", "RUNTIME": "r", "STORE": "bucket", "SPOT": "1"}
+    for verb, *arguments in (["create"], ["install"], ["run", "--config=c.py", "--workdir=/store/a b"], ["delete"]):
+        result = _launch("tpu_pod.sh", verb, *arguments, path=tmp_path, **env)
+        assert result.returncode == 0, result.stderr
+    create, copy, install, first, second, delete = calls()
+    assert create.endswith("create pod --zone=zone --accelerator-type=v6e-64 --version=r --spot")
+    assert "scp" in copy
+    assert "gcsfuse" in install
+    assert "bucket /store" in install
+    assert first == second
+    assert first.endswith(r"venv/bin/python -m sbm_jax.main --config=c.py --workdir=/store/a\ b")
+    assert "--worker=all" in first
+    assert "delete pod" in delete
+
+
+@pytest.fixture
+def module(tmp_path):
+    """Return the environment in which `local_pod.sh` runs a module of the given text."""
+
+    def make(text):
+        (tmp_path / "member.py").write_text(
+            f"import os, pathlib, sys, time\nnumber = int(os.environ['SBM_JAX_PROCESS_ID'])\n{text}\n"
+        )
+        return {"PYTHON": sys.executable, "MODULE": "member", "PYTHONPATH": str(tmp_path)}
+
+    return make
+
+
+def test_a_local_pod_runs_all_processes(tmp_path, module):
+    env = module("(pathlib.Path(sys.argv[1]) / f'{number}').write_text(os.environ['SBM_JAX_NUM_PROCESSES'])")
+    assert _launch("local_pod.sh", "3", "1", str(tmp_path), **env).returncode == 0
+    assert [(tmp_path / str(number)).read_text() for number in range(3)] == ["3", "3", "3"]
+
+
+def test_a_local_pod_tells_who_failed_and_waits_for_the_others(tmp_path, module):
+    env = module("time.sleep(0 if number == 1 else 1)\nsys.exit(3 if number == 1 else 4 * number)")
+    result = _launch("local_pod.sh", "3", "1", str(tmp_path), **env)
+    assert result.returncode == 3
+    assert result.stderr.splitlines() == ["process 1 ended with status 3", "process 2 ended with status 8"]

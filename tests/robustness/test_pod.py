@@ -2,7 +2,6 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -21,33 +20,36 @@ ROOT = Path(__file__).parents[2]
 STAGES = ("autoencoders_vae", "score_sbm_vae", "mopoe")
 
 
-def _start(command, process=0, port=None, devices=4):
+def _start(command, devices=4):
+    """Start one process of a module."""
     env = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": str(devices)}
-    if port:
-        env |= {
-            "SBM_JAX_COORDINATOR": f"localhost:{port}",
-            "SBM_JAX_NUM_PROCESSES": "2",
-            "SBM_JAX_PROCESS_ID": str(process),
-        }
-    command = [sys.executable, "-m", *command]
-    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    return _popen([sys.executable, "-m", *command], env)
 
 
 def _pair(command):
-    with socket.socket() as probe:
-        probe.bind(("localhost", 0))
-        port = probe.getsockname()[1]
-    return [_start(command, process, port, 2) for process in range(2)]
+    """Start two processes of a module, with two devices each."""
+    module, *arguments = command
+    env = {**os.environ, "PYTHON": sys.executable, "MODULE": module}
+    return _popen(["bash", "launch/local_pod.sh", "2", "2", *arguments], env)
+
+
+def _popen(command, env):
+    return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def _processes(pair):
+    """Return the process numbers that the system gave to the two, in their order."""
+    children = Path(f"/proc/{pair.pid}/task/{pair.pid}/children").read_text().split()
+    return sorted(int(child) for child in children)
 
 
 def _worker(directory, *arguments):
     return ["tests.robustness.pod_worker", str(directory), *arguments]
 
 
-def _finish(*processes):
-    for process in processes:
-        output, _ = process.communicate(timeout=500)
-        assert process.returncode == 0, output
+def _finish(process):
+    output, _ = process.communicate(timeout=500)
+    assert process.returncode == 0, output
 
 
 def _samples(directory, name):
@@ -64,7 +66,7 @@ def _assert_close(one, other):
 @pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     two, one = tmp_path / "two", tmp_path / "one"
-    _finish(*_pair(_worker(two)))
+    _finish(_pair(_worker(two)))
     _finish(_start(_worker(one)))
     _assert_close(_samples(two, "2x2"), _samples(one, "1x4"))
     for stage in STAGES:
@@ -80,7 +82,7 @@ def test_two_processes_equal_one(tmp_path):
 
 @pytest.mark.slow
 def test_split_parameters_change_nothing(tmp_path):
-    _finish(*_pair(_worker(tmp_path / "split", "split")))
+    _finish(_pair(_worker(tmp_path / "split", "split")))
     _finish(_start(_worker(tmp_path / "whole")))
     _assert_close(_samples(tmp_path / "split", "2x2"), _samples(tmp_path / "whole", "1x4"))
 
@@ -92,7 +94,7 @@ def _main(directory, workdir, *options):
 @pytest.mark.slow
 def test_two_processes_judge_as_one_does(tmp_path):
     write_data(tmp_path / "data")
-    _finish(*_pair(_main(tmp_path, "two")))
+    _finish(_pair(_main(tmp_path, "two")))
     _finish(_start(_main(tmp_path, "one")))
     ours, theirs = (numbers(tmp_path / workdir) for workdir in ("two", "one"))
     assert (tmp_path / "two" / "report" / "index.html").is_file()
@@ -115,7 +117,7 @@ def _train_for_a_while(tmp_path):
     before, deadline = set(manifests.glob("*.json")), time.monotonic() + 400
     while set(manifests.glob("*.json")) <= before:
         assert time.monotonic() < deadline
-        assert all(process.poll() is None for process in pair)
+        assert pair.poll() is None, pair.communicate()[0]
         time.sleep(0.1)
     return pair
 
@@ -124,28 +126,35 @@ def _train_for_a_while(tmp_path):
 @pytest.mark.parametrize("survivor", [0, 1])
 def test_a_process_that_dies_ends_the_other_and_the_pair_resumes(tmp_path, survivor):
     pair = _train_for_a_while(tmp_path)
-    pair[1 - survivor].send_signal(signal.SIGKILL)
+    os.kill(_processes(pair)[1 - survivor], signal.SIGKILL)
     killed = time.monotonic()
-    output, _ = pair[survivor].communicate(timeout=90)
-    pair[1 - survivor].communicate()
+    output, _ = pair.communicate(timeout=90)
     assert time.monotonic() - killed < 60
-    assert pair[survivor].returncode != 0
-    told = "another process of this job is gone" in output and pair[survivor].returncode == RESUME
+    assert pair.returncode == 128 + signal.SIGKILL
+    assert f"process {1 - survivor} ended with status {pair.returncode}" in output
+    assert "are killed" not in output
+    told = (
+        "another process of this job is gone" in output and f"process {survivor} ended with status {RESUME}" in output
+    )
     assert told or "JAX distributed service detected fatal errors" in output, output
     again = _train_for_a_while(tmp_path)
-    for process in again:
-        process.kill()
-    outputs = [process.communicate()[0] for process in again]
-    assert "stage autoencoders_vae resumes from step" in outputs[0]
+    for process in _processes(again):
+        os.kill(process, signal.SIGKILL)
+    assert "stage autoencoders_vae resumes from step" in again.communicate()[0]
 
 
 @pytest.mark.slow
-def test_one_process_that_is_told_to_end_ends_both_well(tmp_path):
+@pytest.mark.parametrize("told", ["one", "all"])
+def test_processes_that_are_told_to_end_end_well(tmp_path, told):
     pair = _train_for_a_while(tmp_path)
-    pair[1].send_signal(signal.SIGTERM)
-    outputs = [process.communicate(timeout=60)[0] for process in pair]
-    assert [process.returncode for process in pair] == [RESUME, RESUME], outputs
-    assert "told to end" in outputs[0]
+    if told == "one":
+        os.kill(_processes(pair)[1], signal.SIGTERM)
+    else:
+        pair.send_signal(signal.SIGTERM)
+    output, _ = pair.communicate(timeout=60)
+    assert pair.returncode == RESUME, output
+    assert output.count(f"ended with status {RESUME}") == 2
+    assert "told to end" in output
 
 
 def test_half_told_is_refused(monkeypatch):

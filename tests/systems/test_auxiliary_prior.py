@@ -113,7 +113,7 @@ def test_log_weights_have_the_density_of_the_prior(name):
     system, products = _system(name), _products(name)
     data = {k: jnp.asarray(v) for k, v in DATASET.test.data.items()}
     weights = system.log_weights(products, jax.random.key(0), data, 2)
-    assert weights.shape == (2, 5)
+    assert weights.shape == (5, 2)
     assert np.isfinite(weights).all()
 
 

@@ -180,8 +180,8 @@ def test_the_mean_of_log_weights_is_the_bound_that_is_trained(method, own):
     weights = np.asarray(system.log_weights({method: params}, jax.random.key(1), data, number))
     run = jax.jit(jax.vmap(lambda key: _loss(system, params, data, key=key)))
     losses = np.asarray(run(jnp.arange(100)))
-    error = np.sqrt(weights.var(axis=0) / number + losses.var(axis=0) / 100)
-    np.testing.assert_array_less(np.abs(weights.mean(axis=0) + losses.mean(axis=0)), 5 * error + 1e-3)
+    error = np.sqrt(weights.var(axis=1) / number + losses.var(axis=0) / 100)
+    np.testing.assert_array_less(np.abs(weights.mean(axis=1) + losses.mean(axis=0)), 5 * error + 1e-3)
 
 
 @pytest.mark.parametrize("method", ["mvae", "mmvae", "mopoe", "mvtcae", "mmvae_plus"])
@@ -192,7 +192,7 @@ def test_importance_weighted_bounds_are_exact_where_nothing_is_coded(method, mon
     wide = jnp.zeros((5, 3, sum(system.sizes))), jnp.full((5, 3, sum(system.sizes)), np.log(4.0))
     monkeypatch.setattr(JointPosterior, "_experts", lambda *arguments: wide)
     weights = system.log_weights({method: params}, jax.random.key(1), data, 4000)
-    bound = jax.nn.logsumexp(weights, axis=0) - jnp.log(4000.0)
+    bound = jax.nn.logsumexp(weights, axis=1) - jnp.log(4000.0)
     expected = system._decoding(params, data).log_likelihood(jnp.zeros((5, sum(system.sizes)))).sum(axis=-1)
     np.testing.assert_allclose(bound, expected, atol=0.1)
 

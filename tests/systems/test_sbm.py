@@ -597,13 +597,13 @@ def test_log_weights_have_the_density_of_the_score_model():
     weights = system.log_weights(products, jax.random.key(1), data, 2000)
     mean, std = (np.asarray(array, np.float64) for array in space.posterior(products, data))
     statistics = jax.tree.map(lambda array: np.asarray(array, np.float64), space.statistics(products))
-    assert weights.shape == (2000, 5)
+    assert weights.shape == (5, 2000)
     # E_q log p(z) - log q(z): minus the divergence of the standardised posterior from N(0, I).
     location, scale = (mean - statistics.mean) / statistics.std, std / statistics.std
     scale = np.where(valid[None], scale, 1.0)
     divergence = 0.5 * ((location**2 + scale**2 - 1 - 2 * np.log(scale)) * valid[None]).sum(axis=(1, 2))
-    elbo = np.asarray(weights).mean(axis=0)
+    elbo = np.asarray(weights).mean(axis=1)
     draws = mean[None] + std[None] * np.random.default_rng(1).normal(size=(2000, 5, 3, 4))
     likelihood = np.asarray(space.log_likelihood(products, data, jnp.asarray(draws, jnp.float32))).sum(axis=-1)
-    error = np.sqrt((np.asarray(weights).var(axis=0) + likelihood.var(axis=0)) / 2000)
+    error = np.sqrt((np.asarray(weights).var(axis=1) + likelihood.var(axis=0)) / 2000)
     np.testing.assert_array_less(np.abs(elbo - (likelihood.mean(axis=0) - divergence)), 5 * error + 0.02)
