@@ -5,7 +5,8 @@
 #
 # Submit from the directory of the repository, with the environment active; the work directory and the data must be on a
 # file system that all nodes see. Two minutes before the time is over, or when the job is preempted, the processes are
-# told to end: they save, end with status 75, and the job is put back into the queue.
+# told to end: they save, and the job is put back into the queue, as it is after a crash of a process or a node; but not
+# after an error that the user must mend, nor if it ends within two minutes again and again.
 #SBATCH --job-name=sbm_jax
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
@@ -24,9 +25,18 @@ trap '' TERM # it is for the tasks
 # One task has all GPUs of its node: without this JAX takes one for each task.
 JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((${SLURM_GPUS_ON_NODE:-1} - 1)))
 export JAX_LOCAL_DEVICE_IDS
+# srun ends with the highest status of its tasks: 255 is one that running again would not mend.
 status=0
-srun --kill-on-bad-exit=0 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" "${PYTHON:-python}" -m sbm_jax.main "$@" || status=$?
-if ((status == 75)); then
-  scontrol requeue "$SLURM_JOB_ID"
+# shellcheck disable=SC2016 # for the tasks to expand
+srun --kill-on-bad-exit=0 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
+  bash -c '"$@" || { status=$?; exit "$((status > 2 ? status : 255))"; }' task \
+  "${PYTHON:-python}" -m sbm_jax.main "$@" || status=$?
+if ((status == 0)); then
+  exit 0
 fi
+if ((status == 255 || (SECONDS < 120 && ${SLURM_RESTART_COUNT:-0} >= 3))); then
+  echo "ended with status $status; not put back: it would end so again" >&2
+  exit 1
+fi
+scontrol requeue "$SLURM_JOB_ID"
 exit "$status"

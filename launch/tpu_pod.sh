@@ -8,8 +8,9 @@
 #   launch/tpu_pod.sh delete
 #
 # STORE is a Cloud Storage bucket that `install` mounts at /store on every worker: work directories and data must be in
-# it, for all workers write to them. `run` starts again what was preempted (status 75) for as long as the pod is there;
-# if the pod itself is gone, `create`, `install` and the same `run` go on from the last checkpoint. SPOT=1 asks for a
+# it, for all workers write to them. `run` starts again what was preempted or has crashed, for as long as the pod is
+# there, but not after an error that the user must mend, nor if it ends within two minutes three times in a row; if the
+# pod itself is gone, `create`, `install` and the same `run` go on from the last checkpoint. SPOT=1 asks for a
 # preemptible pod.
 set -euo pipefail
 usage() {
@@ -51,13 +52,24 @@ case $verb in
     ;;
   run)
     [[ $# -ge 1 ]] || usage
-    command="cd sbm_jax && exec venv/bin/python -m sbm_jax.main$(printf ' %q' "$@")"
-    status=75
-    while ((status == 75)); do
-      status=0
+    # On each worker: end what an ssh session that broke has left behind, and note a status that running again would
+    # not mend.
+    command="cd sbm_jax || exit 1; rm -f failed
+      if [ -f pid ] && kill -TERM \$(cat pid) 2>/dev/null; then timeout 180 tail --pid=\$(cat pid) -f /dev/null; fi
+      venv/bin/python -m sbm_jax.main$(printf ' %q' "$@") & echo \$! >pid
+      status=0; wait \$! || status=\$?; rm -f pid
+      case \$status in 1 | 2) touch failed ;; esac
+      exit \$status"
+    short=0
+    while ((short < 3)); do
+      start=$SECONDS status=0
       on_all_workers "$command" || status=$?
+      ((status != 0)) || exit 0
+      on_all_workers "! test -e sbm_jax/failed" || break
+      short=$((SECONDS - start < 120 ? short + 1 : 0))
     done
-    exit "$status"
+    echo "ended with status $status; not run again: it would end so again" >&2
+    exit 1
     ;;
   delete)
     gcloud compute tpus tpu-vm delete "$TPU" --zone="$ZONE" --quiet

@@ -269,7 +269,9 @@ def run(
         if parallel.is_main():
             prepare(workdir)
             held.enter_context(writing_to(workdir))
-        return _run(config, varied, workdir, stages, workdir / "profile" if profile else None, start)
+        results = _run(config, varied, workdir, stages, workdir / "profile" if profile else None, start)
+        parallel.wait_for_all("the report is written")  # who ends before would end the job
+        return results
 
 
 def _run(

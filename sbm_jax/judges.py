@@ -5,8 +5,6 @@ import functools
 import hashlib
 import io
 import json
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,7 +22,7 @@ from sbm_jax.networks.inception import PACKAGE, find_weights, inception_features
 from sbm_jax.progress import progress_bar
 from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
-from sbm_jax.storage import write_atomically
+from sbm_jax.storage import DAMAGED_ARCHIVE, write_atomically
 from sbm_jax.systems.classifier import Classifiers
 from sbm_jax.types import Dataset, Key, Modality, Params, Split, System
 
@@ -158,7 +156,7 @@ def _read(path: Path) -> Evaluation | None:
             metrics, not_available = json.loads(str(arrays[NUMBERS]))
             figures = {name: arrays[name] for name in arrays.files if name != NUMBERS}
         return Evaluation({name: Estimate(*values) for name, values in metrics.items()}, not_available, figures)
-    except (zipfile.BadZipFile, KeyError, ValueError, TypeError, EOFError, zlib.error):
+    except DAMAGED_ARCHIVE:
         return None
 
 

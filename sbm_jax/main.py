@@ -61,7 +61,7 @@ def _main(argv: list[str]) -> None:
         if jax.process_count() == 1:
             raise
         traceback.print_exc()  # the other processes wait for this one: none may end as usual
-        if not isinstance(error, jax.errors.JaxRuntimeError) or "RESOURCE_EXHAUSTED" in str(error):
+        if not isinstance(error, jax.errors.JaxRuntimeError) or str(error).startswith(OWN_FAILURES):
             _end(f"error: this process failed ({type(error).__name__}); the others end with it.", 1)
         _end(f"error: another process of this job is gone, or failed. {AGAIN}", preemption.RESUME)
     except preemption.Preempted:
@@ -69,6 +69,9 @@ def _main(argv: list[str]) -> None:
     except KeyboardInterrupt:
         _end(f"interrupted. {AGAIN}", 130)
 
+
+OWN_FAILURES = ("RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "INVALID_ARGUMENT")
+"""How errors of the runtime begin that are not of the connection to others: they would come again."""
 
 AGAIN = "What was finished is kept, and the same command goes on from there."
 

@@ -2,7 +2,6 @@
 
 import functools
 import math
-import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -14,6 +13,7 @@ import numpy as np
 
 from sbm_jax.errors import SbmError
 from sbm_jax.sde import SDE
+from sbm_jax.storage import DAMAGED_ARCHIVE
 from sbm_jax.types import Array, Context, Key, ScoreFn
 
 # Accelerators would otherwise multiply with ten bits of mantissa.
@@ -306,7 +306,7 @@ def read_mixture(path: Path) -> GaussianMixture:
             if missing:
                 raise SbmError(f"{path}: {', '.join(missing)} not found; expected the arrays {', '.join(names)}.")
             weights, means, covariances = (np.asarray(file[name], np.float64) for name in names)
-    except (OSError, ValueError, TypeError, AttributeError, zipfile.BadZipFile) as error:
+    except (OSError, AttributeError, *DAMAGED_ARCHIVE) as error:
         raise SbmError(f"{path} can not be read as an .npz file of numbers: {error}") from error
     _check(path, weights, means, covariances)
     kept = weights > 0

@@ -96,6 +96,17 @@ def from_main(make: Callable[[], int]) -> int:
     return int(multihost_utils.broadcast_one_to_all(np.int32(make() if is_main() else 0)))
 
 
+def as_in_main(tree: Params) -> Params:
+    """Return arrays as they are in the first process, where each process has made its own; others as they are."""
+    if jax.process_count() == 1:
+        return tree
+    own = [leaf for leaf in jax.tree.leaves(tree) if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable]
+    shared = iter(multihost_utils.broadcast_one_to_all(own))
+    return jax.tree.map(
+        lambda leaf: leaf if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable else next(shared), tree
+    )
+
+
 def kept(read: Callable[[], T | None], make: Callable[[], T], write: Callable[[T], None], name: str) -> T:
     """Return what `read` finds, or what all processes `make` together, which the first one writes.
 

@@ -13,7 +13,7 @@ RESUME = 75
 """The exit status that says "run me again" (EX_TEMPFAIL of sysexits.h), for schedulers."""
 
 ASK_EVERY = 10
-"""Dispatches between two questions to the other processes, each of which waits for the devices."""
+"""Training steps between two questions to the other processes, each of which waits for the devices."""
 
 
 class Preempted(BaseException):
@@ -61,13 +61,17 @@ def saving_first() -> Iterator[None]:
         raise Preempted
 
 
-def requested(dispatch: int) -> bool:
-    """Return whether to save and end after a dispatch, counted from 0: the same in all processes.
+def requested(done: int, count: int) -> bool:
+    """Return whether to save and end: the same in all processes.
 
     Several processes ask each other now and then; one of them that was told is enough.
+
+    Args:
+      done: steps of training until now.
+      count: how many of them were made since this was asked last.
     """
     if jax.process_count() == 1:
         return _State.requested
-    if dispatch % ASK_EVERY:
+    if done // ASK_EVERY == (done - count) // ASK_EVERY:
         return False
     return bool(np.max(multihost_utils.process_allgather(np.int32(_State.requested))))

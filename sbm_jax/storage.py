@@ -1,10 +1,18 @@
-"""Writing files that are never seen half done."""
+"""Writing files that are never seen half done, and what reading damaged ones raises."""
 
 import os
 import pathlib
 import tempfile
+import zipfile
+import zlib
 
 from sbm_jax.errors import SbmError
+
+DAMAGED_ARCHIVE = (
+    *(ValueError, KeyError, TypeError, EOFError, RuntimeError, OverflowError, MemoryError),
+    *(zipfile.BadZipFile, zlib.error),
+)
+"""What NumPy raises on an .npz file that is damaged, by what of it is."""
 
 
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "lock": {"errors"},
     "sde": {"types", "errors"},
     "distributions": {"types", "errors"},
-    "mixtures": {"types", "errors", "sde"},
+    "mixtures": {"types", "errors", "sde", "storage"},
     "networks": BASE,
     "losses": BASE,
     "sampling": BASE,

@@ -4,8 +4,6 @@ import dataclasses
 import os
 import pathlib
 import struct
-import zipfile
-import zlib
 from typing import Any
 
 import numpy as np
@@ -13,6 +11,7 @@ import numpy as np
 from sbm_jax import types
 from sbm_jax.data import files
 from sbm_jax.errors import SbmError
+from sbm_jax.storage import DAMAGED_ARCHIVE
 
 _LABEL = "label"
 _PRESENT = ".present"
@@ -77,7 +76,7 @@ def _read(path: pathlib.Path) -> types.Split:
             arrays = {name: archive[name] for name in archive.files}
     except FileNotFoundError as error:
         raise SbmError(f"{path} does not exist; expected {_LAYOUT}. Put it there.") from error
-    except (OSError, ValueError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+    except (OSError, *DAMAGED_ARCHIVE) as error:
         raise SbmError(
             f"{path} can not be read: {error}. Expected an archive of plain arrays, without Python objects. "
             "Write it again with numpy.savez."
@@ -141,7 +140,7 @@ def _checked(array: np.ndarray, where: str, num_rows: int) -> np.ndarray:
     if array.dtype == np.uint8:
         return array
     if array.dtype.kind in "iu":
-        return array.astype(np.int32)
+        return _as_int32(array, where)
     if array.dtype.kind not in "fb":
         raise SbmError(f"{where} has the type {array.dtype}; expected numbers: uint8, integers or floats. Convert it.")
     with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
@@ -159,7 +158,14 @@ def _checked_labels(labels: np.ndarray, where: str, num_rows: int) -> np.ndarray
             f"{where} is {labels.dtype} {list(labels.shape)}; expected integers [{num_rows}], from 0. Mend "
             "the labels or leave them out."
         )
-    return labels.astype(np.int32)
+    return _as_int32(labels, where)
+
+
+def _as_int32(array: np.ndarray, where: str) -> np.ndarray:
+    narrow = array.astype(np.int32)
+    if not np.array_equal(narrow, array):
+        raise SbmError(f"{where} has integers that int32 can not hold; expected smaller ones. Number them anew.")
+    return narrow
 
 
 def _require_alike(path: pathlib.Path, split: types.Split, train: types.Split) -> None:

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import pathlib
+import struct
 from collections.abc import Iterable
 
 import numpy as np
@@ -32,6 +33,13 @@ def directory(path: str, what: str, option: str) -> pathlib.Path:
     return found
 
 
+_UNREADABLE = (
+    *(OSError, ValueError, TypeError, SyntaxError, IndexError, KeyError, OverflowError, MemoryError, struct.error),
+    Image.DecompressionBombError,
+)
+"""What Pillow raises on damaged files, by format."""
+
+
 def rgb_image(path: pathlib.Path, advice: str) -> tuple[np.ndarray, str]:
     """Return an image as uint8 [H, W, 3], and its mode in the file, such as ``"RGB"`` or ``"L"``.
 
@@ -45,7 +53,7 @@ def rgb_image(path: pathlib.Path, advice: str) -> tuple[np.ndarray, str]:
     try:
         with Image.open(path) as image:
             return np.asarray(image.convert("RGB")), image.mode
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+    except _UNREADABLE as error:
         raise SbmError(f"{path} can not be read as an image: {error}. {advice}") from error
 
 

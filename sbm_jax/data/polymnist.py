@@ -13,6 +13,7 @@ import hashlib
 import io
 import itertools
 import json
+import os
 import pathlib
 import re
 import sys
@@ -21,6 +22,7 @@ from typing import Any, ClassVar, NamedTuple, TextIO
 
 import numpy as np
 import tensorflow_datasets as tfds
+from google.protobuf import json_format
 from PIL import Image
 
 from sbm_jax import types
@@ -140,6 +142,9 @@ def _prepare(builder_config: "PolyMnistBuilderConfig", cache_dir: pathlib.Path) 
         builder = PolyMnist(config=builder_config, data_dir=str(cache_dir), file_format="array_record")
     except OSError as error:
         raise _unwritable(cache_dir, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError, json_format.Error) as error:
+        folder = cache_dir / "poly_mnist" / builder_config.name
+        raise _damaged(folder, error) from error
     try:
         with _quiet():
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
@@ -147,6 +152,10 @@ def _prepare(builder_config: "PolyMnistBuilderConfig", cache_dir: pathlib.Path) 
         if not builder.is_prepared():  # else another process was first
             raise _unwritable(cache_dir, error) from error
     return builder
+
+
+def _damaged(folder: os.PathLike, error: Exception) -> SbmError:
+    return SbmError(f"the prepared data set in {folder} is damaged: {error}. Remove that folder; it is made again.")
 
 
 def _unwritable(cache_dir: pathlib.Path, error: OSError) -> SbmError:
@@ -178,9 +187,7 @@ def _read_split(builder: "PolyMnist", split: str, num_modalities: int) -> types.
             for name, images in data.items():
                 images[index] = row[name]
     except (OSError, ValueError, RuntimeError, IndexError) as error:
-        raise SbmError(
-            f"the prepared data set in {builder.data_path} is damaged: {error}. Remove that folder; it is made again."
-        ) from error
+        raise _damaged(builder.data_path, error) from error
     return types.Split(data, labels)
 
 

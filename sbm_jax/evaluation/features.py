@@ -14,7 +14,7 @@ from sbm_jax import parallel
 from sbm_jax.errors import require, unknown
 from sbm_jax.evaluation import fidelity, frechet
 from sbm_jax.evaluation.estimates import Estimate
-from sbm_jax.storage import write_atomically
+from sbm_jax.storage import DAMAGED_ARCHIVE, write_atomically
 
 FeatureFn = Callable[[np.ndarray], np.ndarray]  # [B, *shape] -> [B, D]
 
@@ -99,17 +99,20 @@ class FeatureSpace:
         return Reference(features, frechet.gaussian(frechet.moments(features)), fidelity.neighbour_distances(features))
 
     def _cached(self, modality: str, images: np.ndarray, digest: str) -> np.ndarray:
-        path = self.cache / f"{self.name}_{self.fingerprint}_{digest}.npy"
+        path = self.cache / f"{self.name}_{self.fingerprint}_{digest}.npz"
 
         def read() -> np.ndarray | None:
             try:
-                return np.load(path, allow_pickle=False) if path.is_file() else None
-            except (ValueError, EOFError):
+                if not path.is_file():
+                    return None
+                with np.load(path, allow_pickle=False) as arrays:
+                    return arrays["features"]
+            except DAMAGED_ARCHIVE:
                 return None  # damaged: made again
 
         def write(features: np.ndarray) -> None:
             buffer = io.BytesIO()
-            np.save(buffer, features, allow_pickle=False)
+            np.savez(buffer, features=features)  # an archive has checksums
             write_atomically(path, buffer.getvalue())
 
         return parallel.kept(read, lambda: self.extract[modality](images), write, path.name)

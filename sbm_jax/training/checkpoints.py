@@ -35,8 +35,8 @@ class Checkpoints:
     """The checkpoints of one stage.
 
     Saving is asynchronous: a save returns while files are being written, and is settled (given its manifest) by the
-    next save or by `close`. All processes of a job call the same methods; the first one writes the manifests and
-    decides which checkpoint is intact.
+    next save or by `close`. All processes of a job call the same methods; the first one writes the manifests, decides
+    which checkpoint is intact, and drops newer ones before the others look.
     """
 
     def __init__(self, directory: Path, keep: int = 2, read_only: bool = False):
@@ -47,10 +47,13 @@ class Checkpoints:
           keep: the newest so many are kept.
           read_only: drop nothing: another process may be writing.
         """
-        self._read_only = read_only
         self._directory = directory / "checkpoints"
         self._manifests = directory / "manifests"
         self._unsettled: int | None = None
+        if not read_only:
+            with parallel.main_first(f"checkpoints in {directory.name}"):
+                if parallel.is_main():
+                    self._drop_damaged()
         options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only, read_only=read_only)
         self._manager = ocp.CheckpointManager(
             self._directory.absolute(), options=options, item_handlers={"state": ocp.StandardCheckpointHandler()}
@@ -123,30 +126,29 @@ class Checkpoints:
         wrong = [name for name in expected if found.get(name) != expected[name]]
         return f"the file {wrong[0]} is missing, truncated or altered" if wrong else None
 
-    def latest(self) -> int | None:
-        """Return the step of the newest intact checkpoint, or None; damaged ones are reported and dropped."""
-        found = parallel.from_main(self._newest_intact)  # -1 for none
-        damaged = [step for step in self._manager.all_steps() if step > found]
-        if damaged and not self._read_only:
-            parallel.wait_for_all("nobody reads what is dropped")
-            for step in sorted(damaged, reverse=True):
-                self._manager.delete(step)
-                if parallel.is_main():
-                    (self._manifests / f"{step}.json").unlink(missing_ok=True)
-        return found if found >= 0 else None
+    def _steps(self) -> list[int]:
+        """Return the steps of which there is anything, the newest first."""
+        return sorted((int(path.name) for path in self._directory.glob("*") if path.name.isdecimal()), reverse=True)
 
-    def _newest_intact(self) -> int:
-        for step in sorted(self._manager.all_steps(), reverse=True):
+    def _drop_damaged(self) -> None:
+        """Report and remove what is newer than the newest intact checkpoint."""
+        for step in self._steps():
             damage = self._damage(step)
             if damage is None:
-                return step
+                return
             logger.warning(
                 "checkpoint %s/%d cannot be used (%s): falling back to the one before it.",
                 self._directory,
                 step,
                 damage,
             )
-        return -1
+            (self._manifests / f"{step}.json").unlink(missing_ok=True)
+            shutil.rmtree(self._directory / str(step))
+
+    def latest(self) -> int | None:
+        """Return the step of the newest intact checkpoint, or None."""
+        found = parallel.from_main(lambda: next((s for s in self._steps() if self._damage(s) is None), -1))
+        return found if found >= 0 else None
 
     def restore(self, step: int, like: Params | None = None) -> Params:
         """Return the state saved under `step`.

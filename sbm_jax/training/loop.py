@@ -204,7 +204,7 @@ def train(
         contextlib.closing(Profile(profile_dir and profile_dir / stage.name)) as profile,
         preemption.saving_first(),
     ):
-        for number, count in enumerate(_schedule(stage, first_step)):
+        for count in _schedule(stage, first_step):
             profile.step()
             rows, parts = feed.take(batch_rows(feed.num_rows, stage.training.batch_size, seed, done, count))
             if flops is None:
@@ -216,12 +216,13 @@ def train(
             pending = (done, metrics)
             if validate is not None and (done % stage.training.validate_every == 0 or done == stage.num_steps):
                 writer.write(done, "validation", validate(state.product))
-            ends = preemption.requested(number)
+            ends = preemption.requested(done, count)
             if ends or done == stage.num_steps or _due(done, stage.training.checkpoint_every):
                 _write(writer, stage, state, pending)
                 pending, now = None, time.monotonic()
                 writer.write(done, "time", speed(now - start, done - saved, stage.training.batch_size, flops, mesh))
                 start, saved = now, done
+                writer.sync()  # what a checkpoint goes on from is kept as well as the checkpoint
                 checkpoints.save(done, state)
             advance(count)
             if ends or done == stage.num_steps:
@@ -425,7 +426,7 @@ def _compute(
     step = checkpoints.latest()
     if step is not None:
         return checkpoints.restore(step)
-    product = parallel.replicate(stage.init(stage_keys(seed, stage.name).init, upstream), mesh)
+    product = parallel.replicate(parallel.as_in_main(stage.init(stage_keys(seed, stage.name).init, upstream)), mesh)
     with preemption.saving_first():
         checkpoints.save(0, product)
         checkpoints.settle()

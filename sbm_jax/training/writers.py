@@ -2,10 +2,12 @@
 
 import importlib.util
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 
 from sbm_jax import parallel
+from sbm_jax.errors import SbmError
 from sbm_jax.storage import write_atomically
 
 
@@ -17,7 +19,7 @@ class MetricWriter:
     """
 
     def __init__(self, directory: Path, name: str, first_step: int):
-        """Open the file, dropping lines of `first_step` and later that an interrupted run left behind."""
+        """Open the file, dropping lines after `first_step` that an interrupted run left behind."""
         self._file = self._tensorboard = None
         if not parallel.is_main():
             return
@@ -38,6 +40,11 @@ class MetricWriter:
         if self._tensorboard is not None:
             self._tensorboard.write_scalars(step, {f"{split}/{name}": v for name, v in scalars.items()})
 
+    def sync(self) -> None:
+        """Return once what was written will outlast a crash of the machine."""
+        if self._file is not None:
+            os.fsync(self._file.fileno())
+
     def close(self) -> None:
         """Flush and close."""
         if self._file is not None:
@@ -55,8 +62,16 @@ def _tensorboard_writer(directory: Path):
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """Return the rows of a JSON-lines file, leaving out a last line that was cut short; [] if there is no file."""
+    """Return the rows of a JSON-lines file, leaving out a last line that was cut short; [] if there is no file.
+
+    Raises:
+      SbmError: if another line is damaged.
+    """
     if not path.is_file():
         return []
-    lines = path.read_text(encoding="utf-8").split("\n")
-    return [json.loads(line) for line in lines[:-1] if line]
+    try:
+        return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1] if line]
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SbmError(
+            f"{path} is damaged ({error}). Mend or delete it: it holds what is plotted of training."
+        ) from error

@@ -165,10 +165,11 @@ def test_unwritable_directory_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("damage", [lambda content: content[: len(content) // 2], lambda content: bytes(len(content))])
-def test_damaged_prepared_data_are_named(tmp_path, damage):
+@pytest.mark.parametrize("name", ["*train.array_record*", "dataset_info.json"])
+def test_damaged_prepared_data_are_named(tmp_path, name, damage):
     load_polymnist(PolyMnistConfig(**SMALL), tmp_path)
-    (shard,) = tmp_path.rglob("*train.array_record*")
-    shard.write_bytes(damage(shard.read_bytes()))
+    (path,) = tmp_path.rglob(name)
+    path.write_bytes(damage(path.read_bytes()))
     with pytest.raises(SbmError, match="is damaged"):
         load_polymnist(PolyMnistConfig(**SMALL), tmp_path)
 

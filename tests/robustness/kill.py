@@ -1,10 +1,12 @@
 """Runs that are killed again and again end with the same bits as one that is not.
 
-    python -m tests.robustness.kill [--kills=20] [--seed=0] [--directory=DIR]
+    python -m tests.robustness.kill [--kills=20] [--seed=0] [--directory=DIR] [--config=configs/quickstart.py:smoke ...]
 
-An unbroken run is made first. Others are killed, by SIGKILL and SIGTERM in turn, at a random moment of each of their
-parts (reading data, every stage, evaluation, report), and started again each time, until as many kills as asked for are
-done. Then all products must be equal in every bit, and all numbers of `results.json` but those that tell a time.
+Without a config, that of `tests/robustness/tiny.py`; further options are those of `sbm_jax.main`. An unbroken run is
+made first. Others are killed, by SIGKILL and SIGTERM in turn, at a random moment of each of their parts (reading data,
+every stage, evaluation and report), and started again each time, until as many kills as asked for are done. Then all
+products must be equal in every bit, and all metrics of training and numbers of `results.json` but those that tell a
+time.
 """
 
 import argparse
@@ -22,6 +24,7 @@ import numpy as np
 
 from sbm_jax.preemption import RESUME
 from sbm_jax.training.loop import load_product
+from sbm_jax.training.writers import read_metrics
 
 ROOT = Path(__file__).parents[2]
 TIMES = ("sampling/samples_per_second", "training/seconds")
@@ -40,10 +43,14 @@ def write_data(directory: Path) -> None:
         np.savez(directory / f"{split}.npz", label=labels, **data)
 
 
-def command(data: Path, workdir: Path) -> list[str]:
+def tiny(data: Path) -> list[str]:
+    """Return the option that names the small config, on the data in a directory."""
+    return [f"--config={ROOT / 'tests/robustness/tiny.py'}:{data}"]
+
+
+def command(options: list[str], workdir: Path) -> list[str]:
     """Return the command of a run."""
-    config = f"--config={ROOT / 'tests/robustness/tiny.py'}:{data}"
-    return [sys.executable, "-m", "sbm_jax.main", config, f"--workdir={workdir}"]
+    return [sys.executable, "-m", "sbm_jax.main", *options, f"--workdir={workdir}"]
 
 
 def parts(workdir: Path, stages: list[str]) -> dict[str, Path]:
@@ -52,9 +59,9 @@ def parts(workdir: Path, stages: list[str]) -> dict[str, Path]:
     return {"data": workdir / "lock", **begun, "evaluation": workdir / "config.json"}
 
 
-def run_to_the_end(data: Path, workdir: Path) -> dict[str, float]:
+def run_to_the_end(options: list[str], workdir: Path) -> dict[str, float]:
     """Run unbroken, and return the seconds of each part."""
-    process = subprocess.Popen(command(data, workdir), cwd=ROOT, stdout=subprocess.DEVNULL)
+    process = subprocess.Popen(command(options, workdir), cwd=ROOT, stdout=subprocess.DEVNULL)
     if process.wait():
         raise SystemExit(f"the run in {workdir} failed with status {process.returncode}")
     stages = [path.name for path in sorted((workdir / "stages").iterdir(), key=lambda p: _written(p / "stage.json"))]
@@ -67,9 +74,10 @@ def _written(path: Path) -> float:
     return path.stat().st_mtime
 
 
-def run_and_kill(data: Path, workdir: Path, marker: Path, delay: float, number: int) -> bool:
+def run_and_kill(options: list[str], workdir: Path, marker: Path, delay: float, number: int) -> bool:
     """Run until so many seconds after a file is there, and kill; False if the run has ended before."""
-    process = subprocess.Popen(command(data, workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    listens = not marker.exists()  # else it may be killed before it has begun
+    process = subprocess.Popen(command(options, workdir), cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     while not marker.exists() and process.poll() is None:
         time.sleep(0.005)
     try:
@@ -77,7 +85,7 @@ def run_and_kill(data: Path, workdir: Path, marker: Path, delay: float, number: 
     except subprocess.TimeoutExpired:
         process.send_signal(number)
     message = process.communicate()[1].decode()
-    allowed = (0, -number, RESUME) if number == signal.SIGTERM else (0, -number)
+    allowed = (0, RESUME) if listens and number == signal.SIGTERM else (0, RESUME, -number)
     if process.returncode not in allowed:
         raise SystemExit(f"after signal {number} the run ended with status {process.returncode}:\n{message}")
     return process.returncode != 0
@@ -99,15 +107,23 @@ def differences(one: Path, other: Path, stages: list[str]) -> list[str]:
         products = [jax.tree.leaves(load_product(stage, workdir)) for workdir in (one, other)]
         if not all(np.array_equal(a, b, equal_nan=True) for a, b in zip(*products, strict=True)):
             found.append(f"the product of {stage}")
+        if _untimed_rows(stage, one) != _untimed_rows(stage, other):
+            found.append(f"a metric of training {stage}")
     return [*found, *(["results.json"] if numbers(one) != numbers(other) else [])]
 
 
-def main(kills: int, seed: int, directory: Path) -> list[str]:
-    """Run the test and return what differs, one line for each."""
+def _untimed_rows(stage: str, workdir: Path) -> list[dict]:
+    return [row for row in read_metrics(workdir / "metrics" / f"{stage}.jsonl") if row["split"] != "time"]
+
+
+def main(kills: int, seed: int, directory: Path, options: list[str]) -> list[str]:
+    """Run the test with these options of `sbm_jax.main`, and return what differs, one line for each."""
     rng, done, runs, found = random.Random(seed), 0, 0, []
-    data, whole = directory / "data", directory / "whole"
-    write_data(data)
-    seconds = run_to_the_end(data, whole)
+    whole = directory / "whole"
+    if not any(option.startswith("--config=") for option in options):
+        write_data(directory / "data")
+        options = [*tiny(directory / "data"), *options]
+    seconds = run_to_the_end(options, whole)
     stages = [part.removeprefix("stage ") for part in seconds if part.startswith("stage ")]
     while done < kills:
         workdir, runs = directory / f"broken_{runs}", runs + 1
@@ -117,12 +133,12 @@ def main(kills: int, seed: int, directory: Path) -> list[str]:
             part = list(seconds)[index]
             number = (signal.SIGKILL, signal.SIGTERM)[(index + runs) % 2]  # every part meets both, in several runs
             delay = rng.uniform(0.0, seconds[part])
-            if run_and_kill(data, workdir, parts(workdir, stages)[part], delay, number):
+            if run_and_kill(options, workdir, parts(workdir, stages)[part], delay, number):
                 print(f"{signal.Signals(number).name} {delay:.2f} s after the begin of: {part}", flush=True)
                 done += 1
             else:
                 print(f"ended by itself before {signal.Signals(number).name} in: {part}", flush=True)
-        run_to_the_end(data, workdir)
+        run_to_the_end(options, workdir)
         found += [f"{workdir.name}: {what} differs" for what in differences(whole, workdir, stages)]
     return found
 
@@ -132,7 +148,7 @@ if __name__ == "__main__":
     parser.add_argument("--kills", type=int, default=20)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--directory", type=Path)
-    options = parser.parse_args()
-    result = main(options.kills, options.seed, options.directory or Path(tempfile.mkdtemp()))
-    print("\n".join(result) or f"{options.kills} kills: the same bits")
+    own, others = parser.parse_known_args()
+    result = main(own.kills, own.seed, own.directory or Path(tempfile.mkdtemp()), others)
+    print("\n".join(result) or f"{own.kills} kills: the same bits")
     sys.exit(bool(result))

@@ -20,8 +20,8 @@ from sbm_jax.systems.joint_posterior import JointPosterior
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
 from sbm_jax.systems.unimodal import AutoencoderConfig
-from sbm_jax.training.loop import run_stages
-from sbm_jax.types import Dataset, Modality, OptimizerConfig, Split, TrainingConfig
+from sbm_jax.training.loop import init_state, run_stages, state_shardings
+from sbm_jax.types import Dataset, Modality, OptimizerConfig, Split, Stage, TrainingConfig
 
 MODALITIES = (Modality("left", (6,), 4, "mlp"), Modality("right", (5,), 3, "mlp"), Modality("top", (4,), 4, "mlp"))
 
@@ -52,6 +52,13 @@ def systems(num_steps: int, split: bool) -> list:
     ]
 
 
+def check_split(stage: Stage) -> None:
+    """Check that a part of what is trained is held in parts."""
+    state = jax.eval_shape(lambda: init_state(stage, jax.random.key(0), {}))
+    shardings = jax.tree.leaves(state_shardings(stage, state, parallel.data_mesh()))
+    assert any(not sharding.is_fully_replicated for sharding in shardings)
+
+
 def main(directory: Path, split: bool) -> None:
     """Train, sample five rows (which no number of devices here divides), and write samples and metrics."""
     parallel.start()
@@ -59,6 +66,8 @@ def main(directory: Path, split: bool) -> None:
     data, options, found = dataset(), SamplerOptions(num_steps=3), {}
     made = systems(12, split)
     stages = [stage for system in made for stage in system.stages(data)]
+    if split:
+        check_split(stages[0])
     products = run_stages(stages, directory, seed=0)
     observed = np.array([[True, False, False], [False, True, True], [False] * 3, [True] * 3, [False, False, True]])
     given = {name: values[:5] for name, values in data.test.data.items()}

@@ -11,8 +11,6 @@ from sbm_jax.training import loop
 from sbm_jax.types import Dataset, Split
 from tests.test_configs import load_config
 
-PLATFORMS = ("tpu", "cuda")
-
 
 def _dataset(config, num_rows):
     """Rows of zeros in the shapes of a config."""
@@ -29,20 +27,22 @@ def _random(leaf):
     return np.random.default_rng(0).uniform(0.1, 1.0, leaf.shape).astype(leaf.dtype)
 
 
-def _export(function, *arguments):
-    exported = jax.export.export(jax.jit(function), platforms=PLATFORMS)(*arguments)
-    assert exported.platforms == PLATFORMS
+def _export(compiled, *arguments):
+    platform = {"tpu": "tpu", "gpu": "cuda"}[jax.default_backend()]
+    exported = jax.export.export(compiled, platforms=[platform])(*arguments)
+    assert exported.platforms == (platform,)
+    assert exported.nr_devices == 8
 
 
 def _check(config):
-    """Lower every training step, and every sampler given one modality and given nothing."""
+    """Lower every training step, and every sampler given one modality and given nothing, on eight devices."""
     sizes = [stage.training.batch_size for stage in (config.autoencoder, config.score, config.classifier)]
     dataset, key = _dataset(config, 2 * max(sizes)), jax.random.key(0)
     systems = [SYSTEMS[name](config) for name in config.systems]
     classifiers = make_classifiers(config, dataset)
     stages = {stage.name: stage for system in systems for stage in system.stages(dataset)}
     stages[classifiers.stage_name] = classifiers.stage(dataset)
-    products, mesh = {}, parallel.data_mesh(jax.devices()[:1])
+    products, mesh = {}, parallel.data_mesh()
     for stage in stages.values():
         upstream = {name: products[name] for name in stage.requires}
         if not stage.training and not all(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(upstream)):
@@ -63,38 +63,39 @@ def _check(config):
             batch = jax.ShapeDtypeStruct((stage.training.steps_per_dispatch, stage.training.batch_size), jnp.int32)
             _export(loop.make_train_steps(stage, feed), state, upstream, _abstract(rows), batch, key)
     names = [modality.name for modality in config.joint_modalities]
-    data = {name: np.zeros((8, *dataset.train.data[name].shape[1:]), np.float32) for name in names}
-    observed = np.arange(len(names)) == 0
+    given = {name: np.zeros((8, *dataset.train.data[name].shape[1:]), np.float32) for name in names}
+    observed = np.broadcast_to(np.arange(len(names)) == 0, (8, len(names)))
     for system in systems:
+
+        @parallel.over_rows
+        def generate(whole, rows, system=system):
+            return system.generate(*whole, *rows, config.sampler).data
+
         used = {name: products[name] for name in system.stage_names}
-
-        def generate(products, key, data, system=system):
-            return system.generate(products, key, data, observed, config.sampler).data
-
-        _export(generate, used, key, data)
-        _export(
-            lambda products, key, system=system: system.generate(products, key, {}, observed, config.sampler).data,
-            used,
-            key,
-        )
+        for data in (given, {}):
+            _export(generate, (used, key), (data, observed))
 
 
-@pytest.fixture(autouse=True)
-def _as_on_an_accelerator(monkeypatch):
-    """The forms of convolutions and the batching of modalities are chosen by the backend."""
-    monkeypatch.setattr(jax, "default_backend", lambda: "tpu")
+CONFIGS = {
+    "quickstart.py:all": "tpu",
+    "polymnist.py:five,paper": "gpu",
+    **dict.fromkeys(["quickstart.py", "quickstart.py:square", "polymnist.py"], None),
+    **dict.fromkeys([f"polymnist.py:{name}" for name in ("table", "paper", "best", "eb_mvae")], None),
+}
+"""Those of each kind (the others change numbers of steps or modalities), and the one backend for the normal run."""
 
 
-@pytest.mark.parametrize("name", ["quickstart.py:all", "polymnist.py:five,paper"])
-def test_every_step_and_sampler_lowers(name):
-    _check(parse_config(load_config(name)))
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "name", ["polymnist.py:table", "polymnist.py:paper", "polymnist.py:best", "polymnist.py:eb_mvae"]
+    ("name", "backend"),
+    [
+        pytest.param(name, backend, marks=() if backend == usual else pytest.mark.slow)
+        for name, usual in CONFIGS.items()
+        for backend in ("tpu", "gpu")
+    ],
 )
-def test_every_step_and_sampler_of_the_full_scale_lowers(name):
+def test_every_step_and_sampler_lowers(monkeypatch, name, backend):
+    """With the forms of convolutions and loops that are chosen on that backend."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
     config = parse_config(load_config(name))
     for changes in ({}, *(variation.changes for variation in config.variations)):
         _check(apply_changes(config, changes))

@@ -102,30 +102,55 @@ def test_a_gpu_machine_that_is_told_to_end_does_not_go_on(tmp_path):
     assert process.wait(30) == 75
 
 
-@pytest.mark.parametrize(("statuses", "requeued"), [((0,), False), ((75,), True), ((1,), False)])
-def test_slurm_puts_a_job_back_after_status_75(tmp_path, fake, statuses, requeued):
-    tasks, scheduler = fake("srun", *statuses), fake("scontrol")
-    env = {"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2"}
-    assert _launch("slurm.sh", "--config=c.py", path=tmp_path, **env).returncode == statuses[0]
-    assert tasks()[0].endswith("python -m sbm_jax.main --config=c.py")
+@pytest.mark.parametrize(
+    ("status", "restarts", "expected", "requeued"),
+    [(0, 0, 0, False), (75, 0, 75, True), (137, 2, 137, True), (134, 3, 1, False), (1, 0, 1, False), (2, 0, 1, False)],
+)
+def test_slurm_puts_a_job_back_unless_it_would_end_so_again(tmp_path, fake, status, restarts, expected, requeued):
+    tasks, scheduler = fake("python", status), fake("scontrol")
+    srun = tmp_path / "srun"  # runs one task, here
+    srun.write_text('#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\n"$@"\n')
+    srun.chmod(0o755)
+    env = {"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2", "SLURM_RESTART_COUNT": str(restarts)}
+    assert _launch("slurm.sh", "--config=c.py", "--a=b c", path=tmp_path, **env).returncode == expected
+    assert tasks() == ["-m sbm_jax.main --config=c.py --a=b c"]
     assert scheduler() == (["requeue 7"] if requeued else [])
 
 
-def test_a_tpu_pod_is_made_filled_run_again_and_deleted(tmp_path, fake):
-    calls = fake("gcloud", 0, 0, 0, 75, 0)
-    env = {"TPU": "pod", "ZONE": "zone", "TYPE": "v6e-64", "RUNTIME": "r", "STORE": "bucket", "SPOT": "1"}
-    for verb, *arguments in (["create"], ["install"], ["run", "--config=c.py", "--workdir=/store/a b"], ["delete"]):
-        result = _launch("tpu_pod.sh", verb, *arguments, path=tmp_path, **env)
+TPU = {"TPU": "pod", "ZONE": "zone", "TYPE": "v6e-64", "RUNTIME": "r", "STORE": "bucket", "SPOT": "1"}
+
+
+def test_a_tpu_pod_is_made_filled_and_deleted(tmp_path, fake):
+    calls = fake("gcloud")
+    for verb in ("create", "install", "delete"):
+        result = _launch("tpu_pod.sh", verb, path=tmp_path, **TPU)
         assert result.returncode == 0, result.stderr
-    create, copy, install, first, second, delete = calls()
+    create, copy, install, delete = calls()
     assert create.endswith("create pod --zone=zone --accelerator-type=v6e-64 --version=r --spot")
     assert "scp" in copy
     assert "gcsfuse" in install
     assert "bucket /store" in install
-    assert first == second
-    assert first.endswith(r"venv/bin/python -m sbm_jax.main --config=c.py --workdir=/store/a\ b")
-    assert "--worker=all" in first
     assert "delete pod" in delete
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"), [((0,), 0), ((75, 137, 0), 0), ((75, 1), 1), ((2,), 1), ((75, 134, 75), 1)]
+)
+def test_a_tpu_pod_runs_again_unless_it_would_end_so_again(tmp_path, fake, statuses, expected):
+    """On one worker, whose commands are run in a directory of the test."""
+    worker = tmp_path / "sbm_jax" / "venv" / "bin"
+    worker.mkdir(parents=True)
+    calls = fake("python", *statuses)
+    (tmp_path / "python").rename(worker / "python")
+    gcloud = tmp_path / "gcloud"
+    gcloud.write_text(
+        "#!/bin/bash\n[[ $* == *--worker=all* ]] || exit 9\n"
+        f'command=${{@: -1}}\ncd {tmp_path} && bash -c "${{command#--command=}}"\n'
+    )
+    gcloud.chmod(0o755)
+    result = _launch("tpu_pod.sh", "run", "--config=c.py", "--workdir=/store/a b", path=tmp_path, **TPU)
+    assert result.returncode == expected, result.stderr
+    assert calls() == ["-m sbm_jax.main --config=c.py --workdir=/store/a b"] * len(statuses)
 
 
 @pytest.fixture

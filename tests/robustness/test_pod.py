@@ -1,6 +1,7 @@
 """Two processes with two devices each on one machine, against one process."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ from sbm_jax import parallel
 from sbm_jax.errors import SbmError
 from sbm_jax.preemption import RESUME
 from sbm_jax.training.writers import read_metrics
-from tests.robustness.kill import command, numbers, write_data
+from tests.robustness.kill import command, numbers, tiny, write_data
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("autoencoders_vae", "score_sbm_vae", "mopoe")
@@ -88,7 +89,7 @@ def test_split_parameters_change_nothing(tmp_path):
 
 
 def _main(directory, workdir, *options):
-    return command(directory / "data", directory / workdir)[2:] + list(options)
+    return command(tiny(directory / "data"), directory / workdir)[2:] + list(options)
 
 
 @pytest.mark.slow
@@ -133,6 +134,7 @@ def test_a_process_that_dies_ends_the_other_and_the_pair_resumes(tmp_path, survi
     assert pair.returncode == 128 + signal.SIGKILL
     assert f"process {1 - survivor} ended with status {pair.returncode}" in output
     assert "are killed" not in output
+    assert re.search(rf"process {survivor} ended with status ({RESUME}|{128 + signal.SIGABRT})\n", output)
     told = (
         "another process of this job is gone" in output and f"process {survivor} ended with status {RESUME}" in output
     )

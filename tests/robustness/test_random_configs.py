@@ -61,14 +61,7 @@ def _small(group):
 def full_config(directory):
     """Return the values of a config with the settings of every system, in which a stage is one step."""
     values = plain(get_config(str(directory)).to_dict())
-    network, training = values["autoencoder"]["network"], values["energy"]["training"]
-    values |= {
-        "contrastive": {"training": training, "network": network, "embedding_size": 4},
-        "eb_mvae": {"training": training, "width": 16, "depth": 1, "num_steps": 2},
-        "mld": {"training": training, "network": {"name": "mlp_unet", "width": 16, "depth": 1}},
-        "finetuning": {"training": training},
-        "systems": ("sbm_vae",),
-    }
+    values["score"] |= {"probability_alone": 0.2}
     values["evaluation"] |= {"num_examples": 8, "num_unconditional": 8, "batch_size": 8}
     values = plain(experiment.parse_config(_small(values)))
     values["data"]["arrays"]["directory"] = str(directory)

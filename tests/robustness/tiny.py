@@ -39,6 +39,10 @@ def get_config(directory: str = "") -> ConfigDict:
                 "score_prior": {"training": _training(40), "network": network},
                 "mixture_components": 3,
             },
+            "contrastive": {"training": _training(40), "network": autoencoder, "embedding_size": 4},
+            "finetuning": {"training": _training(20)},
+            "eb_mvae": {"training": _training(40), "width": 16, "depth": 1, "num_steps": 4},
+            "mld": {"training": _training(40), "network": {"name": "mlp_unet", "width": 16, "depth": 1}},
             "classifier": {"training": _training(60), "hidden": 16},
             "sampler": {"num_steps": 4},
             "evaluation": {
