@@ -67,11 +67,14 @@ def _main(argv: list[str]) -> None:
     except preemption.Preempted:
         _end(f"told to end. {AGAIN}", preemption.RESUME)
     except KeyboardInterrupt:
-        _end(f"interrupted. {AGAIN}", 130)
+        _end(f"interrupted. {AGAIN}", INTERRUPTED)
 
 
 OWN_FAILURES = ("RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "INVALID_ARGUMENT")
 """How errors of the runtime begin that are not of the connection to others: they would come again."""
+
+INTERRUPTED = 130
+"""The exit status after Ctrl-C."""
 
 AGAIN = "What was finished is kept, and the same command goes on from there."
 
@@ -88,9 +91,11 @@ def _quiet_unless_main() -> Iterator[None]:
 
 
 def _end(message: str, status: int) -> None:
-    """Say why, and end with a status; without waiting for the other processes of the job, if there are any."""
+    """Say why, and end with a status."""
     print(message, file=sys.stderr, flush=True)
-    if jax.process_count() > 1:
+    if jax.process_count() > 1 or status in (preemption.RESUME, INTERRUPTED):
+        # At once: as usual the interpreter would wait for the other processes of the job, and take things down under
+        # threads that still compute.
         sys.stdout.flush()
         os._exit(status)
     sys.exit(status)
