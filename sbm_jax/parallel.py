@@ -100,11 +100,8 @@ def as_in_main(tree: Params) -> Params:
     """Return arrays as they are in the first process, where each process has made its own; others as they are."""
     if jax.process_count() == 1:
         return tree
-    own = [leaf for leaf in jax.tree.leaves(tree) if not isinstance(leaf, jax.Array) or leaf.is_fully_addressable]
-    shared = iter(multihost_utils.broadcast_one_to_all(own))
-    return jax.tree.map(
-        lambda leaf: leaf if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable else next(shared), tree
-    )
+    shared = iter(multihost_utils.broadcast_one_to_all([leaf for leaf in jax.tree.leaves(tree) if not is_spread(leaf)]))
+    return jax.tree.map(lambda leaf: leaf if is_spread(leaf) else next(shared), tree)
 
 
 def kept(read: Callable[[], T | None], make: Callable[[], T], write: Callable[[T], None], name: str) -> T:
@@ -155,19 +152,24 @@ def replicate(tree: Params, mesh: jax.sharding.Mesh) -> Params:
         return jax.device_put(tree, sharding)
 
     def put(array):
-        if isinstance(array, jax.Array) and not array.is_fully_addressable:
-            return _gather(mesh)(array)
         if jnp.issubdtype(array.dtype, jax.dtypes.prng_key):
             return jax.random.wrap_key_data(put(jax.random.key_data(array)))
         array = np.asarray(array)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    return jax.tree.map(put, tree)
+    # Those of other processes too in one program: of several, each process might begin another, and wait for ever.
+    spread = iter(_gather(mesh)([leaf for leaf in jax.tree.leaves(tree) if is_spread(leaf)]))
+    return jax.tree.map(lambda leaf: next(spread) if is_spread(leaf) else put(leaf), tree)
+
+
+def is_spread(leaf: Any) -> bool:
+    """Return whether an array lies on devices of several processes."""
+    return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
 
 
 @functools.cache
 def _gather(mesh: jax.sharding.Mesh):
-    return jax.jit(lambda array: array, out_shardings=replicated(mesh))
+    return jax.jit(lambda arrays: arrays, out_shardings=replicated(mesh))
 
 
 def split_batch(batch: Params, mesh: jax.sharding.Mesh) -> Params:
