@@ -35,7 +35,7 @@ if ((status == 0)); then
   exit 0
 fi
 if ((status == 255 || (SECONDS < 120 && ${SLURM_RESTART_COUNT:-0} >= 3))); then
-  echo "ended with status $status; not put back: it would end so again" >&2
+  echo "ended with status $status and is not put back, as it would end so again: see what was told first" >&2
   exit 1
 fi
 scontrol requeue "$SLURM_JOB_ID"

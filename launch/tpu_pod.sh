@@ -68,7 +68,7 @@ case $verb in
       on_all_workers "! test -e sbm_jax/failed" || break
       short=$((SECONDS - start < 120 ? short + 1 : 0))
     done
-    echo "ended with status $status; not run again: it would end so again" >&2
+    echo "ended with status $status and is not run again, as it would end so again: see what was told first" >&2
     exit 1
     ;;
   delete)

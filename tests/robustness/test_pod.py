@@ -64,7 +64,6 @@ def _assert_close(one, other):
         np.testing.assert_allclose(one[name], other[name], atol=2e-4, err_msg=name)
 
 
-@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     two, one = tmp_path / "two", tmp_path / "one"
     _finish(_pair(_worker(two)))
