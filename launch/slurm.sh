@@ -6,7 +6,7 @@
 # Submit from the directory of the repository, with the environment active; the work directory and the data must be on a
 # file system that all nodes see. Two minutes before the time is over, or when the job is preempted, the processes are
 # told to end: they save, and the job is put back into the queue, as it is after a crash of a process or a node; but not
-# after an error that the user must mend, nor if it ends within two minutes again and again.
+# after an error that the user must mend, nor if it crashes within two minutes three times in a row.
 #SBATCH --job-name=sbm_jax
 #SBATCH --ntasks-per-node=1
 #SBATCH --gpus-per-node=8
@@ -25,16 +25,35 @@ trap '' TERM # it is for the tasks
 # One task has all GPUs of its node: without this JAX takes one for each task.
 JAX_LOCAL_DEVICE_IDS=$(seq -s, 0 $((${SLURM_GPUS_ON_NODE:-1} - 1)))
 export JAX_LOCAL_DEVICE_IDS
-# srun ends with the highest status of its tasks: 255 is one that running again would not mend.
-status=0
+# srun ends with the highest status of its tasks: 255 is one that running again would not mend. A task passes SIGTERM on,
+# which Slurm may send to it alone.
 # shellcheck disable=SC2016 # for the tasks to expand
+task='
+  trap "kill -TERM \$child 2>/dev/null" TERM
+  "$@" &
+  child=$! status=0
+  wait "$child" || status=$?
+  while kill -0 "$child" 2>/dev/null; do
+    status=0
+    wait "$child" || status=$?
+  done
+  exit "$((status == 1 || status == 2 ? 255 : status))"'
+status=0
 srun --kill-on-bad-exit=0 --cpus-per-task="${SLURM_CPUS_PER_TASK:-1}" \
-  bash -c '"$@" || { status=$?; exit "$((status > 2 ? status : 255))"; }' task \
-  "${PYTHON:-python}" -m sbm_jax.main "$@" || status=$?
+  bash -c "$task" task "${PYTHON:-python}" -m sbm_jax.main "$@" || status=$?
+
+# Crashes within two minutes are counted, until a run lasts longer or saves.
+crashes="${SLURM_SUBMIT_DIR:-.}/sbm_jax-$SLURM_JOB_ID.crashes"
+if ((status == 0 || status == 75 || SECONDS >= 120)); then
+  rm -f "$crashes"
+else
+  echo "$status" >>"$crashes"
+fi
 if ((status == 0)); then
   exit 0
 fi
-if ((status == 255 || (SECONDS < 120 && ${SLURM_RESTART_COUNT:-0} >= 3))); then
+if ((status == 255)) || [[ -e $crashes && $(wc -l <"$crashes") -ge 3 ]]; then
+  rm -f "$crashes"
   echo "ended with status $status and is not put back, as it would end so again: see what was told first" >&2
   exit 1
 fi

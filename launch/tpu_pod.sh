@@ -9,7 +9,7 @@
 #
 # STORE is a Cloud Storage bucket that `install` mounts at /store on every worker: work directories and data must be in
 # it, for all workers write to them. `run` starts again what was preempted or has crashed, for as long as the pod is
-# there, but not after an error that the user must mend, nor if it ends within two minutes three times in a row; if the
+# there, but not after an error that the user must mend, nor if it ends within two minutes five times in a row; if the
 # pod itself is gone, `create`, `install` and the same `run` go on from the last checkpoint. SPOT=1 asks for a
 # preemptible pod.
 set -euo pipefail
@@ -54,19 +54,28 @@ case $verb in
     [[ $# -ge 1 ]] || usage
     # On each worker: end what an ssh session that broke has left behind, and note a status that running again would
     # not mend.
-    command="cd sbm_jax || exit 1; rm -f failed
-      if [ -f pid ] && kill -TERM \$(cat pid) 2>/dev/null; then timeout 180 tail --pid=\$(cat pid) -f /dev/null; fi
+    command="cd sbm_jax || exit 1
+      if [ -f pid ] && grep -q sbm_jax.main /proc/\$(cat pid)/cmdline 2>/dev/null; then
+        kill -TERM \$(cat pid)
+        timeout 180 tail --pid=\$(cat pid) -f /dev/null || kill -KILL \$(cat pid)
+        sleep 1
+      fi
+      rm -f failed
       venv/bin/python -m sbm_jax.main$(printf ' %q' "$@") & echo \$! >pid
       status=0; wait \$! || status=\$?; rm -f pid
       case \$status in 1 | 2) touch failed ;; esac
       exit \$status"
     short=0
-    while ((short < 3)); do
+    while true; do
       start=$SECONDS status=0
       on_all_workers "$command" || status=$?
       ((status != 0)) || exit 0
-      on_all_workers "! test -e sbm_jax/failed" || break
       short=$((SECONDS - start < 120 ? short + 1 : 0))
+      told=$(on_all_workers "if [ -e sbm_jax/failed ]; then echo an error to mend; fi") || true
+      if [[ $told == *"error to mend"* ]] || ((short == 5)); then
+        break
+      fi
+      ((short == 0)) || sleep "${PAUSE:-60}" # a worker may be on its way back
     done
     echo "ended with status $status and is not run again, as it would end so again: see what was told first" >&2
     exit 1

@@ -46,7 +46,7 @@ def _main(argv: list[str]) -> None:
             f"error: the config file {flags.FLAGS['config'].config_filename} can not be read; name one of configs/."
         )
     try:
-        parallel.start()
+        _connect()
         with preemption.listening(), _quiet_unless_main():
             config = experiment.parse_config(_CONFIG.value)
             workdir = Path(_WORKDIR.value or Path("runs") / config.name)
@@ -55,6 +55,8 @@ def _main(argv: list[str]) -> None:
             experiment.run(config, workdir, _STAGES.value, profile=_PROFILE.value)
     except SbmError as error:
         _end(f"error: {error}", 1)
+    except BrokenPipeError:
+        _end(f"error: nobody reads what is printed any more. {AGAIN}", preemption.RESUME)
     except OSError as error:
         _end(f"error: {error}. What was finished is kept: mend this and run the same command again.", 1)
     except Exception as error:
@@ -68,6 +70,13 @@ def _main(argv: list[str]) -> None:
         _end(f"told to end. {AGAIN}", preemption.RESUME)
     except KeyboardInterrupt:
         _end(f"interrupted. {AGAIN}", INTERRUPTED)
+
+
+def _connect() -> None:
+    try:
+        parallel.start()
+    except jax.errors.JaxRuntimeError as error:
+        _end(f"error: not all processes of this job came ({error}). {AGAIN}", preemption.RESUME)
 
 
 OWN_FAILURES = ("RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "INVALID_ARGUMENT")
@@ -92,11 +101,13 @@ def _quiet_unless_main() -> Iterator[None]:
 
 def _end(message: str, status: int) -> None:
     """Say why, and end with a status."""
-    print(message, file=sys.stderr, flush=True)
-    if jax.process_count() > 1 or status in (preemption.RESUME, INTERRUPTED):
+    with contextlib.suppress(OSError):  # nobody may read it
+        print(message, file=sys.stderr, flush=True)
+    if status in (preemption.RESUME, INTERRUPTED) or jax.process_count() > 1:
         # At once: as usual the interpreter would wait for the other processes of the job, and take things down under
         # threads that still compute.
-        sys.stdout.flush()
+        with contextlib.suppress(OSError):
+            sys.stdout.flush()
         os._exit(status)
     sys.exit(status)
 

@@ -3,9 +3,11 @@
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import time
+from concurrent import futures
 from pathlib import Path
 
 import kubernetes_validate
@@ -102,22 +104,49 @@ def test_a_gpu_machine_that_is_told_to_end_does_not_go_on(tmp_path):
     assert process.wait(30) == 75
 
 
-@pytest.mark.parametrize(
-    ("status", "restarts", "expected", "requeued"),
-    [(0, 0, 0, False), (75, 0, 75, True), (137, 2, 137, True), (134, 3, 1, False), (1, 0, 1, False), (2, 0, 1, False)],
-)
-def test_slurm_puts_a_job_back_unless_it_would_end_so_again(tmp_path, fake, status, restarts, expected, requeued):
-    tasks, scheduler = fake("python", status), fake("scontrol")
-    srun = tmp_path / "srun"  # runs one task, here
-    srun.write_text('#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\n"$@"\n')
+@pytest.fixture
+def slurm(tmp_path, fake):
+    """Return what runs a job of one task, which no batch script has told to ignore signals, and the scheduler."""
+    scheduler = fake("scontrol")
+    srun = tmp_path / "srun"
+    srun.write_text('#!/bin/bash\nwhile [[ $1 == --* ]]; do shift; done\nexec env --default-signal=TERM "$@"\n')
     srun.chmod(0o755)
-    env = {"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2", "SLURM_RESTART_COUNT": str(restarts)}
-    assert _launch("slurm.sh", "--config=c.py", "--a=b c", path=tmp_path, **env).returncode == expected
+    env = {"SLURM_JOB_ID": "7", "SLURM_GPUS_ON_NODE": "2", "SLURM_SUBMIT_DIR": str(tmp_path)}
+    return lambda: _launch("slurm.sh", "--config=c.py", "--a=b c", path=tmp_path, **env).returncode, scheduler
+
+
+@pytest.mark.parametrize(("status", "expected"), [(0, 0), (75, 75), (137, 137), (134, 134), (1, 1), (2, 1)])
+def test_slurm_puts_a_job_back_unless_it_would_end_so_again(fake, slurm, status, expected):
+    (run, scheduler), tasks = slurm, fake("python", status)
+    assert run() == expected
     assert tasks() == ["-m sbm_jax.main --config=c.py --a=b c"]
-    assert scheduler() == (["requeue 7"] if requeued else [])
+    assert scheduler() == (["requeue 7"] if expected > 1 else [])
 
 
-TPU = {"TPU": "pod", "ZONE": "zone", "TYPE": "v6e-64", "RUNTIME": "r", "STORE": "bucket", "SPOT": "1"}
+def test_slurm_gives_up_after_three_crashes_in_a_row(fake, slurm):
+    run, _ = slurm
+    fake("python", 137, 75, 137, 134, 75, 137, 137, 137)
+    assert [run() for _ in range(8)] == [137, 75, 137, 134, 75, 137, 137, 1]
+
+
+def test_a_task_of_slurm_passes_sigterm_on(tmp_path, slurm):
+    """To the task alone, which Slurm may signal without what it has started."""
+    run, scheduler = slurm
+    python = tmp_path / "python"
+    python.write_text(
+        f"#!/bin/bash\ntrap 'sleep 0.5; exit 75' TERM\necho $PPID >{tmp_path}/task\nwhile true; do sleep 0.1; done\n"
+    )
+    python.chmod(0o755)
+    with futures.ThreadPoolExecutor() as pool:
+        status = pool.submit(run)
+        while not (tmp_path / "task").exists() or not (tmp_path / "task").read_text():
+            time.sleep(0.01)
+        os.kill(int((tmp_path / "task").read_text()), signal.SIGTERM)
+        assert status.result(30) == 75
+    assert scheduler() == ["requeue 7"]
+
+
+TPU = {"TPU": "pod", "ZONE": "zone", "TYPE": "v6e-64", "RUNTIME": "r", "STORE": "bucket", "SPOT": "1", "PAUSE": "0"}
 
 
 def test_a_tpu_pod_is_made_filled_and_deleted(tmp_path, fake):
@@ -134,23 +163,41 @@ def test_a_tpu_pod_is_made_filled_and_deleted(tmp_path, fake):
 
 
 @pytest.mark.parametrize(
-    ("statuses", "expected"), [((0,), 0), ((75, 137, 0), 0), ((75, 1), 1), ((2,), 1), ((75, 134, 75), 1)]
+    ("statuses", "expected"), [((0,), 0), ((75, 137, 0), 0), ((75, 1), 1), ((2,), 1), ((75, 134, 75, 137, 134), 1)]
 )
 def test_a_tpu_pod_runs_again_unless_it_would_end_so_again(tmp_path, fake, statuses, expected):
-    """On one worker, whose commands are run in a directory of the test."""
-    worker = tmp_path / "sbm_jax" / "venv" / "bin"
-    worker.mkdir(parents=True)
+    """Though now and then the worker can not be reached."""
+    calls = _worker(tmp_path, fake, *statuses)
+    result = _launch("tpu_pod.sh", "run", "--config=c.py", "--workdir=/store/a b", path=tmp_path, **TPU)
+    assert result.returncode == expected, result.stderr
+    assert calls() == ["-m sbm_jax.main --config=c.py --workdir=/store/a b"] * len(statuses)
+
+
+def _worker(tmp_path, fake, *statuses):
+    """Make a worker whose commands are run in a directory of the test, and return its calls of Python."""
+    directory = tmp_path / "sbm_jax" / "venv" / "bin"
+    directory.mkdir(parents=True)
     calls = fake("python", *statuses)
-    (tmp_path / "python").rename(worker / "python")
+    (tmp_path / "python").rename(directory / "python")
     gcloud = tmp_path / "gcloud"
     gcloud.write_text(
         "#!/bin/bash\n[[ $* == *--worker=all* ]] || exit 9\n"
         f'command=${{@: -1}}\ncd {tmp_path} && bash -c "${{command#--command=}}"\n'
     )
     gcloud.chmod(0o755)
-    result = _launch("tpu_pod.sh", "run", "--config=c.py", "--workdir=/store/a b", path=tmp_path, **TPU)
-    assert result.returncode == expected, result.stderr
-    assert calls() == ["-m sbm_jax.main --config=c.py --workdir=/store/a b"] * len(statuses)
+    return calls
+
+
+def test_a_tpu_pod_ends_what_a_broken_session_has_left(tmp_path, fake):
+    calls = _worker(tmp_path, fake, 75, 0)
+    left = subprocess.Popen(["bash", "-c", "exec -a sbm_jax.main sleep 100"])
+    (tmp_path / "sbm_jax" / "pid").write_text(f"{left.pid}\n")
+    (tmp_path / "sbm_jax" / "failed").touch()
+    with futures.ThreadPoolExecutor() as pool:
+        status = pool.submit(_launch, "tpu_pod.sh", "run", "--config=c.py", path=tmp_path, **TPU)
+        assert left.wait(30) == -signal.SIGTERM
+        assert status.result(60).returncode == 0
+    assert len(calls()) == 2
 
 
 @pytest.fixture
