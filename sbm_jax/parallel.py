@@ -100,8 +100,10 @@ def as_in_main(tree: Params) -> Params:
     """Return arrays as they are in the first process, where each process has made its own; others as they are."""
     if jax.process_count() == 1:
         return tree
-    shared = iter(multihost_utils.broadcast_one_to_all([leaf for leaf in jax.tree.leaves(tree) if not is_spread(leaf)]))
-    return jax.tree.map(lambda leaf: leaf if is_spread(leaf) else next(shared), tree)
+    shared = iter(
+        multihost_utils.broadcast_one_to_all([leaf for leaf in jax.tree.leaves(tree) if not _is_spread(leaf)])
+    )
+    return jax.tree.map(lambda leaf: leaf if _is_spread(leaf) else next(shared), tree)
 
 
 def kept(read: Callable[[], T | None], make: Callable[[], T], write: Callable[[T], None], name: str) -> T:
@@ -158,11 +160,11 @@ def replicate(tree: Params, mesh: jax.sharding.Mesh) -> Params:
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
     # Those of other processes too in one program: of several, each process might begin another, and wait for ever.
-    spread = iter(_gather(mesh)([leaf for leaf in jax.tree.leaves(tree) if is_spread(leaf)]))
-    return jax.tree.map(lambda leaf: next(spread) if is_spread(leaf) else put(leaf), tree)
+    spread = iter(_gather(mesh)([leaf for leaf in jax.tree.leaves(tree) if _is_spread(leaf)]))
+    return jax.tree.map(lambda leaf: next(spread) if _is_spread(leaf) else put(leaf), tree)
 
 
-def is_spread(leaf: Any) -> bool:
+def _is_spread(leaf: Any) -> bool:
     """Return whether an array lies on devices of several processes."""
     return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
 

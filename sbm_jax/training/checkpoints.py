@@ -50,6 +50,7 @@ class Checkpoints:
         self._directory = directory / "checkpoints"
         self._manifests = directory / "manifests"
         self._unsettled: int | None = None
+        self._known_intact: int | None = None  # so that gigabytes are not read twice
         if not read_only:
             with parallel.main_first(f"checkpoints in {directory.name}"):
                 if parallel.is_main():
@@ -135,6 +136,7 @@ class Checkpoints:
         for step in self._steps():
             damage = self._damage(step)
             if damage is None:
+                self._known_intact = step
                 return
             logger.warning(
                 "checkpoint %s/%d cannot be used (%s): falling back to the one before it.",
@@ -147,7 +149,12 @@ class Checkpoints:
 
     def latest(self) -> int | None:
         """Return the step of the newest intact checkpoint, or None."""
-        found = parallel.from_main(lambda: next((s for s in self._steps() if self._damage(s) is None), -1))
+
+        def newest_intact() -> int:
+            intact = (s for s in self._steps() if s == self._known_intact or self._damage(s) is None)
+            return next(intact, -1)
+
+        found = parallel.from_main(newest_intact)
         return found if found >= 0 else None
 
     def restore(self, step: int, like: Params | None = None) -> Params:
