@@ -1,6 +1,9 @@
-"""From a `ConfigDict` to the frozen dataclasses that own each option: the one place where configs are checked."""
+"""From a `ConfigDict` to the frozen dataclasses that own each option: the one place where their types are checked."""
 
 import dataclasses
+import functools
+import math
+import numbers
 import types
 import typing
 from collections.abc import Mapping
@@ -11,6 +14,38 @@ from ml_collections import ConfigDict
 from sbm_jax.errors import SbmError, unknown
 
 T = TypeVar("T")
+
+
+@typing.dataclass_transform(frozen_default=True)
+def checked_dataclass(cls: type[T]) -> type[T]:
+    """Make a class a frozen dataclass that checks the types of its fields, however an instance is made.
+
+    Fields are checked before the class's own `__post_init__` runs. Integers become floats where a float is declared,
+    so that equal options have equal types: compiled functions are looked up by them.
+
+    Raises:
+      SbmError: when an instance is made, on a value of another type than declared, or a float that is not finite.
+    """
+    own = cls.__dict__.get("__post_init__")
+
+    def check(self: Any) -> None:
+        for name, hint in _hints(cls).items():
+            value = getattr(self, name)
+            converted = _convert(hint, value, f"{cls.__name__}.{name}")
+            if converted is not value:
+                object.__setattr__(self, name, converted)
+        if own is not None:
+            own(self)
+
+    cls.__post_init__ = check
+    return dataclasses.dataclass(frozen=True)(cls)
+
+
+@functools.cache
+def _hints(cls: type) -> dict[str, Any]:
+    """Return the declared type of each field of a dataclass."""
+    hints = typing.get_type_hints(cls)
+    return {field.name: hints[field.name] for field in dataclasses.fields(cls)}
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
@@ -28,7 +63,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
         values = values.to_dict()
     if not isinstance(values, Mapping):
         raise SbmError(f"{where} must be a group of fields, not {values!r}.")
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name in values:
         if name not in fields:
@@ -49,18 +84,23 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return None
         return _convert(next(kind for kind in arguments if kind is not type(None)), value, where)
     if dataclasses.is_dataclass(hint):
-        return build(hint, value, where)
+        return value if isinstance(value, hint) else build(hint, value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise SbmError(f"{where} must be a tuple, not {value!r}.")
         return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
     if origin is dict or hint is dict or hint is Any:
         return dict(value) if isinstance(value, Mapping) else value
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        return float(value)
-    if not isinstance(value, hint) or (hint is int and isinstance(value, bool)):
+    number = {int: numbers.Integral, float: numbers.Real}.get(hint)
+    if number is None:
+        if not isinstance(value, hint):
+            raise SbmError(f"{where} must be {hint.__name__}, not {value!r}.")
+        return value
+    if isinstance(value, bool) or not isinstance(value, number):  # those of NumPy are numbers too
         raise SbmError(f"{where} must be {hint.__name__}, not {value!r}.")
-    return value
+    if not math.isfinite(value):
+        raise SbmError(f"{where} must be finite, not {value!r}.")
+    return hint(value)
 
 
 def plain(value: Any) -> Any:

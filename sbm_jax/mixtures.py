@@ -229,12 +229,6 @@ class SpectralMixture:
         posterior = self._posterior(difference, variances)
         return -_einsum("bki,kji->bj", posterior[:, :, None] * difference / variances[None], self.bases)
 
-    def log_density(self, z: Array) -> Array:
-        """Return log p(z) [B] of clean latents [B, M, D], in nats."""
-        difference = z.reshape(len(z), 1, -1) - self.means.reshape(1, len(self.weights), -1)
-        log_density, _ = _gaussians(difference, self.covariances[None])
-        return jax.nn.logsumexp(log_density + jnp.log(self.weights)[None], axis=1)
-
     def responsibilities(self, z: Array) -> Array:
         """Return the posterior probabilities of the components [B, K], given clean latents [B, n]."""
         return self._posterior(self._rotated(z) - self.means[None], self.variances)

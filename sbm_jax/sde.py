@@ -12,6 +12,7 @@ from typing import Protocol
 
 import jax.numpy as jnp
 
+from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.types import Array
 
@@ -118,7 +119,7 @@ class VE:
         return (-log_snr - jnp.log(self.sigma_min)) / jnp.log(self.sigma_max / self.sigma_min)
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class SDEConfig:
     """The choice of a process.
 

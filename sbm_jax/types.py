@@ -4,6 +4,7 @@ Shape letters: B rows, M modalities, D the largest latent size, S samples per ro
 """
 
 import dataclasses
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -11,6 +12,7 @@ import flax.struct
 import jax
 import numpy as np
 
+from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import require
 
 # MARK: Array aliases
@@ -24,7 +26,7 @@ Metrics = dict[str, Array]  # scalars
 # MARK: Modalities
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class Modality:
     """A named part of a data point, and how it is encoded.
 
@@ -48,6 +50,9 @@ class Modality:
 
     def __post_init__(self):
         where = f"modality {self.name!r}:"
+        # It names metrics, files and the arrays of a data set.
+        named = re.fullmatch(r"\w[\w .+-]*", self.name) and not self.name.endswith(".present") and self.name != "label"
+        require(bool(named), "modality: name", self.name, "letters, digits, spaces and any of _.+-, and not 'label'")
         require(self.latent_size >= 1, f"{where} latent_size", self.latent_size, "at least 1")
         require(bool(self.shape) and min(self.shape) >= 1, f"{where} shape", self.shape, "positive sizes")
         require(self.scale > 0, f"{where} scale", self.scale, "a positive number")
@@ -113,7 +118,7 @@ class LossFn(Protocol):
         """Return the scalar loss and scalar metrics, both means over the rows of the batch."""
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class OptimizerConfig:
     """Adam(W) with a warm-up and a decay.
 
@@ -140,7 +145,7 @@ class OptimizerConfig:
         require(0 <= self.ema_decay < 1, "optimizer.ema_decay", self.ema_decay, "0 (none) to less than 1")
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class TrainingConfig:
     """How long and how a stage is trained.
 

@@ -7,17 +7,18 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-BASE = {"types", "errors", "config", "progress", "storage", "parallel", "sde", "distributions", "mixtures"}
+BASE = {"types", "errors", "config", "memory", "progress", "storage", "parallel", "sde", "distributions", "mixtures"}
 MAY_IMPORT = {
-    "types": {"errors"},
+    "types": {"config", "errors"},
     "errors": set(),
     "config": {"errors"},
     "progress": set(),
     "storage": {"errors"},
     "parallel": {"types", "errors"},
+    "memory": {"errors"},
     "preemption": set(),
     "lock": {"errors"},
-    "sde": {"types", "errors"},
+    "sde": {"config", "types", "errors"},
     "distributions": {"types", "errors"},
     "mixtures": {"types", "errors", "sde", "storage"},
     "networks": BASE,

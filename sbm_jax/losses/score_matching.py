@@ -69,11 +69,12 @@ def random_present(key: Key, observed: Array, probability: float) -> Array:
 
 
 def stratified_times(key: Key, batch: int) -> Array:
-    """Draw training times [B], one in each of B equal parts of [MIN_TIME, 1].
+    """Draw training times [B], one in each of B equal parts of [MIN_TIME, 1], in random order.
 
     Each row's law is uniform, and the variance of the batch mean is lower than that of independent draws.
     """
-    strata = (jnp.arange(batch) + jax.random.uniform(key, (batch,))) / batch
+    order_key, place_key = jax.random.split(key)
+    strata = (jax.random.permutation(order_key, batch) + jax.random.uniform(place_key, (batch,))) / batch
     return MIN_TIME + (1.0 - MIN_TIME) * strata
 
 
@@ -132,8 +133,9 @@ def denoising_terms(
 ) -> tuple[Array, Array]:
     """Return the weighted squared error of the predicted noise, per row, and the unweighted one.
 
-    L = λ(t) ‖s_θ(z_t, t) - ∇ log p_0t(z_t | z_0)‖² = λ(t) / σ_t² ‖ε̂ - ε‖² (Eq. 4), a mean over the entries that carry
-    loss: neither observed, nor padding, nor absent. Absent modalities are filled with noise.
+    L = λ(t) ‖s_θ(z_t, t) - ∇ log p_0t(z_t | z_0)‖² = λ(t) / σ_t² ‖ε̂ - ε‖² (Eq. 4), a mean over the entries of each
+    modality that carries loss (neither observed nor absent; padding counts nowhere), then over these modalities: a
+    short latent weighs as much as a long one. Absent modalities are filled with noise.
 
     Args:
       noise_fn: `(z_t [B, M, D], t [B, M], context) -> ε̂ [B, M, D]`.
@@ -169,6 +171,7 @@ def denoising_terms(
     if draws.alone is not None:
         present = jnp.ones_like(observed) if context.present is None else context.present
         context = context.replace(present=present & ~draws.alone[:, None])
-    error = jnp.where(counted, jnp.square(noise_fn(z_t, t, context) - draws.noise), 0.0)
-    error = error.sum(axis=(1, 2)) / jnp.maximum(counted.sum(axis=(1, 2)), 1)
+    squared = jnp.where(counted, jnp.square(noise_fn(z_t, t, context) - draws.noise), 0.0)
+    per_modality = squared.sum(axis=2) / jnp.maximum(counted.sum(axis=2), 1)
+    error = per_modality.sum(axis=1) / jnp.maximum(counted.any(axis=2).sum(axis=1), 1)
     return WEIGHTINGS[weighting](sde, draws.time) * error, error

@@ -15,20 +15,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from sbm_jax.config import checked_dataclass
 from sbm_jax.distributions import LIKELIHOODS
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.types import Array, Key, Modality, Params
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class AutoencoderNetworkConfig:
     """Sizes of the encoders and decoders.
 
     Attributes:
       widths: channels before each halving of the map (residual_conv), of each residual convolution, all equal (patch),
         or units of each hidden layer (mlp).
-      dtype: type of the convolutions' operands, ``"float32"`` or ``"bfloat16"``; parameters and norms stay float32.
+      dtype: type of the convolutions' operands, ``"float32"`` or ``"bfloat16"``; parameters, norms and the decoders'
+        last layers stay float32: near 1, bfloat16 can not tell neighbouring grey levels apart.
     """
 
     widths: tuple[int, ...] = (64, 128, 256)
@@ -143,8 +145,7 @@ class ResidualConvDecoder(nn.Module):
         for features in reversed(self.widths):
             x = _upsample(ResidualBlock(features, self.dtype)(x))
         x = ResidualBlock(self.widths[0], self.dtype)(x)
-        x = nn.Conv(shape[-1], (5, 5), dtype=self.dtype)(x)
-        return _crop(x, shape).astype(jnp.float32)
+        return _crop(nn.Conv(shape[-1], (5, 5), dtype=jnp.float32)(x), shape)
 
 
 PATCH = 4
@@ -208,9 +209,9 @@ class PatchDecoder(nn.Module):
         x = nn.silu(nn.Dense(self.widths[-1], dtype=self.dtype)(x))
         for features in reversed(self.widths):
             x = PatchConvolution(features, self.dtype)(x)
-        x = nn.Conv(PATCH * PATCH * shape[-1], (3, 3), dtype=self.dtype)(x)
+        x = nn.Conv(PATCH * PATCH * shape[-1], (3, 3), dtype=jnp.float32)(x)
         x = x.reshape(-1, height, width, PATCH, PATCH, shape[-1]).transpose(0, 1, 3, 2, 4, 5)
-        return _crop(x.reshape(-1, PATCH * height, PATCH * width, shape[-1]), shape).astype(jnp.float32)
+        return _crop(x.reshape(-1, PATCH * height, PATCH * width, shape[-1]), shape)
 
 
 class MLPEncoder(nn.Module):
@@ -338,6 +339,11 @@ class Autoencoders:
         return self.expected(self.decode(params, latents))
 
     def expected(self, outputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Return {name: expected data [B, *shape]}, given the decoders' raw outputs."""
-        likelihood = {modality.name: LIKELIHOODS[modality.likelihood] for modality in self.modalities}
-        return {name: likelihood[name].mean(out) for name, out in outputs.items()}
+        """Return {name: expected data [B, *shape]} inside the modality's bounds, given the decoders' raw outputs."""
+
+        def expected(modality: Modality, output: Array) -> Array:
+            mean = LIKELIHOODS[modality.likelihood].mean(output)
+            return jnp.clip(mean, *modality.bounds) if modality.bounds else mean
+
+        modalities = {modality.name: modality for modality in self.modalities}
+        return {name: expected(modalities[name], output) for name, output in outputs.items()}

@@ -22,6 +22,19 @@ def dense(features: int, dtype: DTypeLike = jnp.float32, **options) -> nn.Dense:
     return nn.Dense(features, dtype=dtype, dot_general=product, **options)
 
 
+def dense_of_latents(features: int, shape: tuple[int, int], sizes: tuple[int, ...], dtype: DTypeLike) -> nn.Dense:
+    """Return a dense layer for flattened latents [M, D], its kernel scaled by the entries that are no padding.
+
+    Args:
+      features: of the result.
+      shape: (M, D).
+      sizes: D_m, the entries of each modality that are no padding; () for all D.
+      dtype: see `dense`.
+    """
+    padded = shape[0] * shape[1] / sum(sizes or (shape[1],) * shape[0])
+    return dense(features, dtype, kernel_init=nn.initializers.variance_scaling(padded, "fan_in", "truncated_normal"))
+
+
 def fourier_features(t: Array, size: int) -> Array:
     """Return sin and cos of 2π f t for `size // 2` frequencies f from 1/4 to 64, geometric: [...] -> [..., size]."""
     frequencies = jnp.geomspace(0.25, 64.0, size // 2)
@@ -36,15 +49,26 @@ def modulated_norm(x: Array, modulation: Array) -> Array:
 
 
 class IntoTokens(nn.Module):
-    """A projection and an identity of its own for each modality: latent spaces have nothing in common."""
+    """A projection and an identity of its own for each modality: latent spaces have nothing in common.
+
+    Attributes:
+      width: size of a token.
+      sizes: D_m, the entries of each modality that are no padding; () for all D. Tokens start with the same variance
+        whatever their number.
+    """
 
     width: int
+    sizes: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
         """Map latents [B, M, D] to tokens [B, M, width]."""
         _, num_modalities, size = z.shape
-        init = nn.initializers.lecun_normal(batch_axis=0)
+        valid = jnp.array(self.sizes or (size,) * num_modalities)
+
+        def init(key: Array, shape: tuple[int, ...]) -> Array:
+            return nn.initializers.lecun_normal(batch_axis=0)(key, shape) * jnp.sqrt(size / valid)[:, None, None]
+
         kernel = self.param("kernel", init, (num_modalities, size, self.width))
         identity = self.param("identity", nn.initializers.normal(0.5), (num_modalities, self.width))
         return jnp.einsum("bmd,mdw->bmw", z, kernel) + identity[None]

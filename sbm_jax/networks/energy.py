@@ -4,7 +4,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sbm_jax.networks.base import IntoTokens, dense, fourier_features
+from sbm_jax.networks.base import IntoTokens, dense, dense_of_latents, fourier_features
 from sbm_jax.types import Array
 
 _TIME_FEATURES = 32
@@ -20,12 +20,14 @@ class PairEnergy(nn.Module):
     Attributes:
       width: units of a layer.
       depth: hidden layers.
+      sizes: see `base.IntoTokens`.
 
     Reference: D. Wesego and P. Rooshenas, 2023, section 2.2.1 and appendix A.3.
     """
 
     width: int
     depth: int
+    sizes: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, observed: Array, observed_t: Array, free: Array, free_t: Array, pairs: Array) -> Array:
@@ -44,8 +46,8 @@ class PairEnergy(nn.Module):
             return jnp.take_along_axis(values, index, axis=1)
 
         times = [pick(fourier_features(t, _TIME_FEATURES), i) for i, t in enumerate((observed_t, free_t))]
-        first = IntoTokens(self.width, name="first")(observed)
-        second = IntoTokens(self.width, name="second")(free)
+        first = IntoTokens(self.width, self.sizes, name="first")(observed)
+        second = IntoTokens(self.width, self.sizes, name="second")(free)
         hidden = nn.LayerNorm()(pick(first, 0) + pick(second, 1))
         for _ in range(self.depth):
             hidden = jax.nn.softplus(dense(self.width)(jnp.concatenate([hidden, *times], axis=-1)))
@@ -59,6 +61,7 @@ class JointPerceptron(nn.Module):
       width: units of a layer.
       depth: hidden layers.
       outputs: size of the output.
+      sizes: D_m, the entries of each latent that are no padding; () for all.
 
     Reference: "Energy-Based Multimodal VAEs", 2022, section 3.
     """
@@ -66,11 +69,13 @@ class JointPerceptron(nn.Module):
     width: int
     depth: int
     outputs: int
+    sizes: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
         """Map latents [B, M, D] to [B, outputs]."""
         hidden = z.reshape(len(z), -1)
-        for _ in range(self.depth):
-            hidden = jax.nn.silu(dense(self.width)(hidden))
+        for i in range(self.depth):
+            layer = dense(self.width) if i else dense_of_latents(self.width, z.shape[1:], self.sizes, jnp.float32)
+            hidden = jax.nn.silu(layer(hidden))
         return dense(self.outputs)(hidden)

@@ -4,17 +4,26 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from sbm_jax.networks.base import ScoreNetwork, dense, fourier_features, modulated_norm
+from sbm_jax.networks.base import ScoreNetwork, dense, dense_of_latents, fourier_features, modulated_norm
 from sbm_jax.types import Array
 
 
 class ResidualMLP(ScoreNetwork):
-    """A residual MLP over the concatenated latents, all modalities' times and the observed mask."""
+    """A residual MLP over the concatenated latents, all modalities' times and the observed mask.
+
+    Attributes:
+      width: units of a layer.
+      depth: residual blocks.
+      dropout: rate of the residual branches.
+      dtype: of the operands of matrix products.
+      sizes: D_m, the entries of each latent that are no padding; () for all.
+    """
 
     width: int
     depth: int
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
+    sizes: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
@@ -34,7 +43,7 @@ class ResidualMLP(ScoreNetwork):
         condition = [fourier_features(t, 32).reshape(batch, -1), *(x.astype(jnp.float32) for x in (observed, present))]
         condition += [] if embedding is None else [embedding]
         condition = nn.silu(dense(128, self.dtype)(jnp.concatenate(condition, axis=-1)))
-        x = dense(self.width, self.dtype)(z.reshape(batch, -1))
+        x = dense_of_latents(self.width, z.shape[1:], self.sizes, self.dtype)(z.reshape(batch, -1))
         for _ in range(self.depth):
             hidden = modulated_norm(x, dense(2 * self.width, self.dtype)(condition))
             hidden = nn.silu(dense(self.width, self.dtype)(hidden))

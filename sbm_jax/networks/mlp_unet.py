@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from sbm_jax.networks.base import ScoreNetwork, dense
+from sbm_jax.networks.base import ScoreNetwork, dense, dense_of_latents
 from sbm_jax.types import Array
 
 
@@ -43,6 +43,7 @@ class MlpUNet(ScoreNetwork):
       depth: blocks on the way down, one less than on the way up; the authors have 2.
       dropout: rate.
       dtype: of the operands of matrix products.
+      sizes: D_m, the entries of each latent that are no padding; () for all.
 
     Reference: M. Bounoua, G. Franzese and P. Michiardi, "Multi-modal Latent Diffusion", 2024.
       https://arxiv.org/abs/2306.04445
@@ -52,6 +53,7 @@ class MlpUNet(ScoreNetwork):
     depth: int = 2
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
+    sizes: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
@@ -71,7 +73,7 @@ class MlpUNet(ScoreNetwork):
         width = min(512, self.width)
         condition = t if embedding is None else jnp.concatenate([t, embedding], axis=-1)
         times = dense(width, self.dtype)(jax.nn.gelu(dense(width, self.dtype)(condition)))
-        x = dense(self.width, self.dtype)(z.reshape(len(z), -1))
+        x = dense_of_latents(self.width, z.shape[1:], self.sizes, self.dtype)(z.reshape(len(z), -1))
 
         def block(x: Array) -> Array:
             return _Block(self.width, self.dropout, self.dtype)(x, times, train)

@@ -8,7 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sbm_jax.types import Array, Key, Modality, Params
+from sbm_jax.types import Key, Modality, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,10 +45,13 @@ class PerModality:
     def apply(
         self,
         params: Params,
-        inputs: Mapping[str, Array],
-        apply_fn: Callable[[Modality, Params, Array], Any],
+        inputs: Mapping[str, Any],
+        apply_fn: Callable[[Modality, Params, Any], Any],
     ) -> dict[str, Any]:
-        """Return {name: apply_fn(modality, its parameters, its input)} for the modalities in `inputs`."""
+        """Return {name: apply_fn(modality, its parameters, its input)} for the modalities in `inputs`.
+
+        An input is an array or a pytree of arrays, of one structure for all modalities.
+        """
         outputs = {}
         for name, group in self.groups.items():
             chosen = [(i, modality) for i, modality in enumerate(group) if modality.name in inputs]
@@ -57,7 +60,8 @@ class PerModality:
                 rows = jnp.array([i for i, _ in chosen])
                 weights = weights if len(chosen) == len(group) else jax.tree.map(lambda w, r=rows: w[r], weights)
                 one = jax.vmap(lambda w, x, m=group[0]: apply_fn(m, w, x))
-                stacked = one(weights, jnp.stack([inputs[m.name] for _, m in chosen]))
+                together = jax.tree.map(lambda *arrays: jnp.stack(arrays), *[inputs[m.name] for _, m in chosen])
+                stacked = one(weights, together)
                 for row, (_, modality) in enumerate(chosen):
                     outputs[modality.name] = jax.tree.map(lambda a, r=row: a[r], stacked)
             else:

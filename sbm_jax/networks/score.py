@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax.numpy as jnp
 
+from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.networks.base import ScoreNetwork
 from sbm_jax.networks.mlp import ResidualMLP
@@ -19,7 +20,7 @@ from sbm_jax.sde import SDE
 from sbm_jax.types import Array, Context, Key, Params, ScoreFn
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class ScoreNetworkConfig:
     """The choice and size of the score network.
 
@@ -47,21 +48,22 @@ class ScoreNetworkConfig:
         require(self.dtype in ("float32", "bfloat16"), "score.network.dtype", self.dtype, "'float32' or 'bfloat16'")
 
 
-def _transformer(config: ScoreNetworkConfig) -> ScoreNetwork:
+def _transformer(config: ScoreNetworkConfig, sizes: tuple[int, ...]) -> ScoreNetwork:
     if config.width % 32:
         raise SbmError(f"config.score.network.width of the transformer must be a multiple of 32, not {config.width}.")
-    return TokenTransformer(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype))
+    return TokenTransformer(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype), sizes=sizes)
 
 
-def _mlp(config: ScoreNetworkConfig) -> ScoreNetwork:
-    return ResidualMLP(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype))
+def _mlp(config: ScoreNetworkConfig, sizes: tuple[int, ...]) -> ScoreNetwork:
+    return ResidualMLP(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype), sizes=sizes)
 
 
-def _mlp_unet(config: ScoreNetworkConfig) -> ScoreNetwork:
-    return MlpUNet(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype))
+def _mlp_unet(config: ScoreNetworkConfig, sizes: tuple[int, ...]) -> ScoreNetwork:
+    return MlpUNet(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype), sizes=sizes)
 
 
-def _unet(config: ScoreNetworkConfig) -> ScoreNetwork:
+def _unet(config: ScoreNetworkConfig, sizes: tuple[int, ...]) -> ScoreNetwork:
+    del sizes  # its latents are maps, in which padding is a part of the picture
     return UNet(
         config.width,
         dtype=jnp.dtype(config.dtype),
@@ -70,7 +72,7 @@ def _unet(config: ScoreNetworkConfig) -> ScoreNetwork:
     )
 
 
-NETWORKS: dict[str, Callable[[ScoreNetworkConfig], ScoreNetwork]] = {
+NETWORKS: dict[str, Callable[[ScoreNetworkConfig, tuple[int, ...]], ScoreNetwork]] = {
     "transformer": _transformer,
     "mlp": _mlp,
     "mlp_unet": _mlp_unet,
@@ -164,12 +166,18 @@ class ScoreModel:
         return score_fn
 
 
-def make_score_model(config: ScoreNetworkConfig, sde: SDE, prediction: str) -> ScoreModel:
+def make_score_model(config: ScoreNetworkConfig, sde: SDE, prediction: str, sizes: tuple[int, ...] = ()) -> ScoreModel:
     """Return the score model that a config names.
+
+    Args:
+      config: the network.
+      sde: the process.
+      prediction: what the network's output means, one of `PREDICTIONS`.
+      sizes: D_m, the entries of each modality's latent that are no padding; () for all D.
 
     Raises:
       SbmError: on an unknown network or prediction, or a width that the network cannot have.
     """
     if config.name not in NETWORKS:
         raise unknown("network (config.score.network.name)", config.name, NETWORKS)
-    return ScoreModel(NETWORKS[config.name](config), sde, prediction)
+    return ScoreModel(NETWORKS[config.name](config, sizes), sde, prediction)

@@ -95,6 +95,7 @@ class TokenTransformer(ScoreNetwork):
       dropout: rate of the residual branches.
       head_size: features of an attention head.
       dtype: of the operands of the blocks' products; sums are float32.
+      sizes: see `base.IntoTokens`.
     """
 
     width: int
@@ -102,12 +103,13 @@ class TokenTransformer(ScoreNetwork):
     dropout: float = 0.0
     head_size: int = 32
     dtype: DTypeLike = jnp.float32
+    sizes: tuple[int, ...] = ()
 
     gives_marginals = True
 
     def setup(self):
         """Make the layers."""
-        self.into_tokens, self.out_of_tokens = IntoTokens(self.width), OutOfTokens()
+        self.into_tokens, self.out_of_tokens = IntoTokens(self.width, self.sizes), OutOfTokens()
         self.condition_layers = [dense(CONDITION), dense(CONDITION)]
         self.blocks = [Block(self.width, self.head_size, self.dropout, self.dtype) for _ in range(self.depth)]
         self.final_norm = dense(2 * self.width, kernel_init=nn.initializers.zeros)

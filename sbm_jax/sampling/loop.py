@@ -1,12 +1,12 @@
 """The sampler: options, and the one loop over steps."""
 
-import dataclasses
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.sampling import particles
 from sbm_jax.sampling.conditioning import CONDITIONINGS, make_dynamics
@@ -23,7 +23,7 @@ STARTS = ("prior", "gaussian")
 _UNROLLED_STEPS = 32  # the most steps that are unrolled by themselves
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class SamplerOptions:
     """Static choices of one sampler.
 

@@ -9,14 +9,14 @@ import jax
 import jax.numpy as jnp
 
 from sbm_jax import parallel
-from sbm_jax.config import plain
+from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.losses.classification import cross_entropy_terms
 from sbm_jax.networks.classifiers import DigitClassifier, VectorClassifier
 from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class ClassifierConfig:
     """The evaluation classifier.
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sbm_jax.config import plain
+from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.losses.implicit_score_matching import TRACES, implicit_score_terms
 from sbm_jax.networks.energy import JointPerceptron
@@ -25,7 +25,7 @@ from sbm_jax.types import Array, Context, Key, Metrics, Params, ScoreFn, Stage, 
 KINDS = ("field", "energy")
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class EbMvaeConfig:
     """The model of the joint latents, and its sampler.
 
@@ -108,7 +108,7 @@ class EbMvae(Sbm):
     def network(self) -> JointPerceptron:
         """The vector field or the energy."""
         outputs = 1 if self.energy.kind == "energy" else self.latent_space.valid.size
-        return JointPerceptron(self.energy.width, self.energy.depth, outputs)
+        return JointPerceptron(self.energy.width, self.energy.depth, outputs, self.latent_sizes)
 
     def own_options(self, options: SamplerOptions) -> SamplerOptions:
         """Return Langevin dynamics (Eqs. 2 and 3), with the work cut up as in the given options."""

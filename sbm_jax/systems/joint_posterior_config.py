@@ -2,6 +2,7 @@
 
 import dataclasses
 
+from sbm_jax.config import checked_dataclass
 from sbm_jax.distributions import POSTERIORS
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
@@ -12,7 +13,7 @@ ESTIMATORS = ("elbo", "iwae", "dreg")
 PRIVATE_PRIORS = ("standard", "own")
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class Settings:
     """What a method has of its own.
 
@@ -103,7 +104,7 @@ COMMON = ("likelihood", "scale", "rescaling", "latent_size")
 """The settings that all methods have."""
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class JointPosteriorConfig:
     """The multimodal variational autoencoders.
 

@@ -13,6 +13,7 @@ Reference: M. Bounoua, G. Franzese and P. Michiardi, "Multi-modal Latent Diffusi
 
 import dataclasses
 
+from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import require, unknown
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sampling import SamplerOptions
@@ -32,7 +33,7 @@ SAMPLERS: dict[str, SamplerOptions | None] = {
 here, and 2,410 there, where the first ten steps are taken once."""
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class MldConfig:
     """The diffusion of MLD.
 

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from sbm_jax.config import plain
+from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.losses.score_matching import WEIGHTINGS, Draws, denoising_terms, draw
 from sbm_jax.networks.score import ScoreModel, ScoreNetworkConfig, make_score_model
@@ -45,7 +45,7 @@ from sbm_jax.types import (
 # MARK: Options
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class ScoreConfig:
     """Stage II.
 
@@ -122,10 +122,15 @@ class Sbm:
         )
 
     @property
+    def latent_sizes(self) -> tuple[int, ...]:
+        """D_m, the entries of each latent that are no padding."""
+        return tuple(int(size) for size in self.latent_space.valid.sum(axis=1))
+
+    @property
     def score_model(self) -> ScoreModel:
         """The score model over the joint latents."""
         score = self.config.score
-        return make_score_model(score.network, make_sde(score.sde), score.prediction)
+        return make_score_model(score.network, make_sde(score.sde), score.prediction, self.latent_sizes)
 
     @property
     def sde(self) -> SDE:
@@ -314,18 +319,30 @@ class Sbm:
         num_free: int | None = None,
     ) -> SampleResult:
         """Sample the joint latents of all samples of each row, given what is observed: bool [B, M]; see `generate`."""
-        batch, shape = len(observed), self.latent_space.valid.shape
+        batch = len(observed)
         given = {
             "strength": self._strength(strength, batch),
             "observed": observed,
-            "z_observed": self.latent_space.encode(products, data) if data else jnp.zeros((batch, *shape)),
-            "embedding": self._embed(products, data, observed),
+            **self._encode_observed(products, data, observed),
         }
         given = jax.tree.map(lambda array: jnp.repeat(array, num_samples, axis=0), given)
         given["rows"] = jnp.arange(batch * num_samples)
         return in_chunks(
             lambda chunk: self._sample(products, key, chunk, options, num_free), given, chunk_size(options)
         )
+
+    def _encode_observed(self, products: Mapping[str, Params], data: Data, observed: Array) -> dict[str, Array | None]:
+        """Return the latents [B, M, D] of the data, and their embedding; 0 without work where nothing is observed."""
+
+        def nothing() -> dict[str, Array | None]:
+            z = jnp.zeros((len(observed), *self.latent_space.valid.shape))
+            return {"z_observed": z, "embedding": self._embed(products, {}, observed)}
+
+        def something() -> dict[str, Array | None]:
+            z = self.latent_space.encode(products, data)
+            return {"z_observed": z, "embedding": self._embed(products, data, observed)}
+
+        return jax.lax.cond(observed.any(), something, nothing) if data else nothing()
 
     def _sample(
         self,

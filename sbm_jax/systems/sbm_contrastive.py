@@ -12,9 +12,10 @@ import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
-from sbm_jax.config import plain
+from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError, require
 from sbm_jax.losses.info_nce import has_pair, info_nce_terms, inverse_temperature
@@ -43,7 +44,7 @@ from sbm_jax.types import (
 )
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class ContrastiveConfig:
     """The contrastive encoders and their use.
 
@@ -199,12 +200,17 @@ class SbmContrastive(Sbm):
     def _embeddings(self, params: Params, data: Data, dropout_key: Key | None = None) -> Array:
         """Return unit vectors [B, M, E]; 0 for modalities that are not in `data` (float)."""
         train = dropout_key is not None
-        rngs = {"dropout": dropout_key} if train else None
+        inputs = {name: (x, None) for name, x in data.items()}
+        if train:  # a key for each encoder: with one for all, equal encoders would drop the same units
+            keys = jax.random.split(dropout_key, len(data))
+            inputs = {name: (x, key) for (name, x), key in zip(data.items(), keys, strict=True)}
 
-        def encode(modality: Modality, weights: Params, x: Array) -> Array:
+        def encode(modality: Modality, weights: Params, given: tuple[Array, Key | None]) -> Array:
+            x, key = given
+            rngs = None if key is None else {"dropout": key}
             return self._encoder(modality).apply({"params": weights}, x, train=train, rngs=rngs)
 
-        embeddings = self.encoders.apply(params["encoders"], data, encode)
+        embeddings = self.encoders.apply(params["encoders"], inputs, encode)
         nothing = jnp.zeros((len(next(iter(data.values()))), self.contrastive.embedding_size))
         return jnp.stack([embeddings.get(modality.name, nothing) for modality in self.modalities], axis=1)
 

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from sbm_jax.config import plain
+from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.losses.masked import masked_mean
 from sbm_jax.losses.noise_contrastive import draw_pairs, noise_contrastive_terms, usable
@@ -24,7 +24,7 @@ from sbm_jax.systems.sbm import Sbm, strength_of_rows
 from sbm_jax.types import Array, Context, Dataset, Key, Metrics, Params, ScoreTransform, Stage, TrainingConfig
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class EnergyConfig:
     """The energy model and its use.
 
@@ -109,7 +109,7 @@ class SbmEnergy(Sbm):
 
     @property
     def _network(self) -> PairEnergy:
-        return PairEnergy(self.energy.width, self.energy.depth)
+        return PairEnergy(self.energy.width, self.energy.depth, self.latent_sizes)
 
     def _init_energy(self, key: Key) -> Params:
         z, t = jnp.zeros((1, *self.latent_space.valid.shape)), jnp.zeros((1, len(self.modalities)))

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sbm_jax.config import plain
+from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError, require
 from sbm_jax.losses.autoencoding import reconstruction
@@ -20,7 +20,7 @@ from sbm_jax.systems.sbm import Sbm
 from sbm_jax.types import Array, Data, Dataset, Generated, Key, Metrics, Params, Stage, TrainingConfig
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class FinetuningConfig:
     """Fine-tuning of the decoders.
 
@@ -95,7 +95,10 @@ class SbmFinetuned(Sbm):
         drop = jax.random.bernoulli(drop_key, self.finetuning.probability_drop, (num_rows, len(self.modalities)))
         has = batch.get("present", jnp.ones_like(drop))
         drop = drop & has & (has & ~drop).any(axis=1, keepdims=True)  # from nothing there is nothing to be told of x
-        z = jax.lax.stop_gradient(self.sample_latents(upstream, sample_key, data, has & ~drop, self.sampler).z)
+        sampled = jax.lax.stop_gradient(self.sample_latents(upstream, sample_key, data, has & ~drop, self.sampler))
+        # A sample that diverged is NaN; of its row nothing is learned.
+        z = jnp.where(sampled.diverged[:, None, None], 0.0, sampled.z)
+        drop = drop & ~sampled.diverged[:, None]
         latents = unpack(space.statistics(upstream).restore(z), self.modalities)
         outputs = space.autoencoders.decode(_merge(upstream[space.autoencoder_stage], params), latents)
         loss = jnp.zeros(num_rows)
@@ -103,7 +106,7 @@ class SbmFinetuned(Sbm):
             terms = reconstruction(modality, data[modality.name], outputs[modality.name])
             loss = loss + jnp.where(drop[:, i], terms, 0.0)
         count = jnp.maximum(drop.any(axis=1).sum(), 1)
-        return loss.sum() / count, {"dropped": drop.mean()}
+        return loss.sum() / count, {"dropped": drop.mean(), "diverged": sampled.diverged.mean()}
 
     def _with_decoders(self, products: Mapping[str, Params]) -> dict[str, Params]:
         stage = self.latent_space.autoencoder_stage

@@ -2,11 +2,15 @@
 
 A network that has learned the joint score s and the score s_m of each modality alone gives, without a second model,
 
-    s̃ = s + w (s - Σ_m s_m) = ∇ log [p(z) (p(z) / Π_m p(z_m))^w],
+    s̃(z, t) = s(z, t) + w (s(z, t) - Σ_m s_m(z_m, t)) = ∇ log [p_t(z) (p_t(z) / Π_m p_t(z_m))^w],
 
-in one more evaluation, in which no modality sees another. What is favoured is what the modalities have in common: they
-agree more often, with any number of them observed or none, at the price of diversity. With one unobserved modality it
-is classifier-free guidance. The papers do not have it.
+in one more evaluation, in which no modality sees another. It favours what the modalities have in common: they agree
+more often, with any number of them observed or none, at the price of diversity. With one unobserved modality it is
+classifier-free guidance. The papers do not have it.
+
+The samples do not follow the tilted law p (p / Π_m p_m)^w of clean latents. At every time s̃ is the score of diffused
+densities that were tilted; the score of the tilted law, diffused, is another one (w = 0 apart). As with
+classifier-free guidance, w is a strength to be chosen by what it does to coherence and diversity.
 
 Reference: J. Ho and T. Salimans, "Classifier-Free Diffusion Guidance", 2022. https://arxiv.org/abs/2207.12598
 """
@@ -16,6 +20,7 @@ from collections.abc import Mapping
 
 import jax.numpy as jnp
 
+from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, require
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sampling.guidance import classifier_free
@@ -23,7 +28,7 @@ from sbm_jax.systems.sbm import Sbm, strength_of_rows
 from sbm_jax.types import Array, Context, Params, ScoreTransform
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class MarginalConfig:
     """Marginal guidance.
 

@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sbm_jax.config import plain
+from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError, require
 from sbm_jax.losses.autoencoding import AutoencodingTerms, elbo_terms, rae_terms
@@ -35,7 +35,7 @@ from sbm_jax.systems.latents import (
 from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class AutoencoderConfig:
     """Stage I.
 
@@ -236,9 +236,6 @@ class LatentSpace:
         """
         aligned, log_scale = self._aligned(latents), jnp.log(ALIGNMENT_INVERSE_TEMPERATURE)
         shown = self.autoencoders.expected(outputs)
-        for modality in self.modalities:
-            if modality.bounds:  # nothing is shown beyond them
-                shown[modality.name] = jnp.clip(shown[modality.name], *modality.bounds)
         seen = self.autoencoders.encode(jax.lax.stop_gradient(params), shown)
         seen = self._aligned({name: mean for name, (mean, _) in seen.items()})
         alignment, _ = info_nce_terms(aligned, log_scale, present=present)

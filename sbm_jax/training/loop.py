@@ -18,7 +18,7 @@ import numpy as np
 import optax
 from clu import parameter_overview
 
-from sbm_jax import parallel, preemption
+from sbm_jax import memory, parallel, preemption
 from sbm_jax.config import plain
 from sbm_jax.data.pipeline import batch_rows
 from sbm_jax.errors import SbmError, unknown
@@ -142,7 +142,7 @@ def _make_validate(stage: Stage, upstream: Mapping[str, Params], key: Key, mesh:
         for start in range(0, num_rows, size):
             rows, indices = feed.take(np.arange(start, min(start + size, num_rows)))
             weight = len(indices) / num_rows
-            loss, metrics = loss_fn(params, upstream, rows, indices, key)
+            loss, metrics = loss_fn(params, upstream, rows, indices, jax.random.fold_in(key, start))
             for name, value in {"loss": loss, **metrics}.items():
                 totals[name] = totals.get(name, 0.0) + weight * float(value)
         return totals
@@ -242,6 +242,10 @@ def _restore_or_init(stage: Stage, upstream, checkpoints: Checkpoints, key: Key,
     make = functools.partial(init_state, stage)
     like = jax.eval_shape(make, key, dict(upstream))
     shardings = state_shardings(stage, like, mesh)
+    size = memory.size_of(like) / (mesh.size if stage.training.split_parameters else 1)
+    memory.require_fits(
+        f"stage {stage.name!r}", size, "Make its network smaller, or split it over devices (training.split_parameters)."
+    )
     step = checkpoints.latest()
     if step is None:
         return jax.jit(make, out_shardings=shardings)(key, dict(upstream))

@@ -13,7 +13,8 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
     "cosine": lambda rate, steps: optax.cosine_decay_schedule(rate, max(steps, 1)),
 }
 
-_NOT_DECAYED = ("bias", "scale", "identity")
+_DECAYED = "kernel"
+"""The name of matrices and convolutions; biases, scales of norms, temperatures and priors have other ones."""
 
 
 def learning_rate(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
@@ -33,7 +34,7 @@ def learning_rate(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
 
 def _decayed(params: Params) -> Params:
     def is_decayed(path, _):
-        return path[-1].key not in _NOT_DECAYED
+        return path[-1].key == _DECAYED
 
     return jax.tree_util.tree_map_with_path(is_decayed, params)
 

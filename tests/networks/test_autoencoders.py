@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, Autoencoders
+from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, Autoencoders, make_decoder
 from sbm_jax.types import Modality
 
 MODALITIES = (
@@ -74,3 +74,29 @@ def test_bad_modalities_are_refused(change, message):
     bad = dataclasses.replace(MODALITIES[0], **change)
     with pytest.raises(SbmError, match=message):
         Autoencoders((bad,), AutoencoderNetworkConfig((8, 8)), batched=False)
+
+
+@pytest.mark.parametrize("kind", ["residual_conv", "patch", "mlp"])
+def test_bfloat16_decoders_tell_neighbouring_grey_levels_apart(kind):
+    """Near 1 bfloat16 has steps of 1/256 = 0.0039, as coarse as 8-bit images: last layers are float32."""
+    shape = (6,) if kind == "mlp" else (8, 8, 1)
+    modality = Modality("image", shape, 4, kind)
+    decoder = make_decoder(modality, AutoencoderNetworkConfig((8,), dtype="bfloat16"))
+    z = jax.random.normal(jax.random.key(1), (64, 4))
+    params = decoder.init(jax.random.key(0), z)
+    output = np.asarray(decoder.apply(params, z), np.float32)
+    assert np.mean(output == output.astype(jnp.bfloat16).astype(np.float32)) < 0.1
+
+
+def test_expected_data_are_inside_their_bounds():
+    modality = Modality("image", (8, 8, 1), 4, "patch", bounds=(-0.1, 0.2))
+    autoencoders = Autoencoders((modality,), AutoencoderNetworkConfig((8,)), batched=False)
+    raw = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
+    expected = autoencoders.expected({"image": raw})["image"]
+    np.testing.assert_array_equal(expected, np.clip(raw, -0.1, 0.2))
+
+
+@pytest.mark.parametrize("name", ["a/b", "", "label", "photo.present", " ", "a\nb", "../a"])
+def test_names_that_are_no_part_of_a_path_or_metric_are_refused(name):
+    with pytest.raises(SbmError, match="modality: name"):
+        Modality(name, (3,), 2)

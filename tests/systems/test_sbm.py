@@ -607,3 +607,54 @@ def test_log_weights_have_the_density_of_the_score_model():
     likelihood = np.asarray(space.log_likelihood(products, data, jnp.asarray(draws, jnp.float32))).sum(axis=-1)
     error = np.sqrt((np.asarray(weights).var(axis=1) + likelihood.var(axis=0)) / 60)
     np.testing.assert_array_less(np.abs(elbo - (likelihood.mean(axis=0) - divergence)), 5 * error + 0.02)
+
+
+# MARK: Keys
+
+
+def test_equal_encoders_drop_units_of_their_own():
+    """Two modalities with the same parameters and the same data, of which dropout makes different embeddings."""
+    twins = tuple(Modality(name, (6,), 3, "mlp") for name in ("one", "two"))
+    contrastive = dataclasses.replace(CONTRASTIVE, dropout=0.5)
+    x = jax.random.normal(jax.random.key(0), (4, 6))
+    for batched in (False, True):
+        system = SbmContrastive("sbm_vae_t", twins, CONFIG, batched=batched, contrastive=contrastive)
+        params = system._init_encoders(jax.random.key(1))
+        params = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape) if leaf.ndim else leaf, params)
+        plain = system._embeddings(params, {"one": x, "two": x})
+        np.testing.assert_allclose(plain[:, 0], plain[:, 1], rtol=1e-5, atol=1e-6)
+        dropped = system._embeddings(params, {"one": x, "two": x}, jax.random.key(2))
+        assert not np.allclose(dropped[:, 0], dropped[:, 1], atol=1e-2)
+
+
+# MARK: Diverged rows
+
+
+def test_fine_tuning_learns_nothing_from_rows_that_diverge(monkeypatch):
+    """A row whose sample is NaN changes neither the loss nor a gradient, and is counted."""
+    system = SYSTEMS["sbm_vae_f"]
+    made, rows = _fresh(system), DATASET.train.rows(MODALITY_NAMES)
+    stage = system.stages(DATASET)[-1]
+    sample_latents, lost = Sbm.sample_latents, np.arange(10) == 3
+
+    def loss(diverging, batch):
+        def sampled(*arguments, **named):
+            found = sample_latents(*arguments, **named)
+            diverged = jnp.asarray(diverging)
+            return found._replace(z=jnp.where(diverged[:, None, None], jnp.nan, found.z), diverged=diverged)
+
+        monkeypatch.setattr(Sbm, "sample_latents", sampled)
+        params = made[system.decoder_stage]
+        return jax.value_and_grad(lambda p: stage.loss(p, made, jax.random.key(5), batch), has_aux=True)(params)
+
+    (value, metrics), gradient = loss(lost, rows)
+    assert np.isfinite(value)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    assert metrics["diverged"] == pytest.approx(0.1)
+    spoiled = {name: np.array(values) for name, values in rows["data"].items()}
+    for values in spoiled.values():
+        values[3] = 0
+    (other, _), _ = loss(lost, {**rows, "data": spoiled})
+    np.testing.assert_allclose(value, other, rtol=1e-5)
+    (everything, _), _ = loss(np.zeros(10, bool), rows)
+    assert not np.isclose(value, everything, rtol=1e-5)
