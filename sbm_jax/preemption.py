@@ -1,6 +1,7 @@
 """What to do when the machine is wanted back: save, and tell that the same command goes on from there."""
 
 import contextlib
+import os
 import signal
 import threading
 from collections.abc import Iterator
@@ -11,6 +12,9 @@ from jax.experimental import multihost_utils
 
 RESUME = 75
 """The exit status that says "run me again" (EX_TEMPFAIL of sysexits.h), for schedulers."""
+
+GRACE_SECONDS = 12.0
+"""Seconds from SIGTERM until the process ends, whatever it is doing then."""
 
 ASK_EVERY = 10
 """Training steps between two questions to the other processes, each of which waits for the devices."""
@@ -26,8 +30,13 @@ class _State:
 
 
 @contextlib.contextmanager
-def listening() -> Iterator[None]:
-    """Turn SIGTERM into `Preempted`: at once, or within `saving_first` as soon as that asks."""
+def listening(grace_seconds: float = GRACE_SECONDS) -> Iterator[None]:
+    """Turn SIGTERM into `Preempted`: at once, or within `saving_first` as soon as that asks.
+
+    Python runs handlers between its own instructions only, which a process that is inside the compiler, or waits for a
+    device, may not reach: a thread ends it after `grace_seconds`, with the status `RESUME`. What was saved is kept, as
+    files are replaced whole.
+    """
     if threading.current_thread() is not threading.main_thread():  # only it can have handlers
         yield
         return
@@ -40,10 +49,41 @@ def listening() -> Iterator[None]:
 
     before = signal.signal(signal.SIGTERM, handle)
     try:
-        yield
+        with _ending_after(grace_seconds):
+            yield
     finally:
         signal.signal(signal.SIGTERM, before)
         _State.requested = False
+
+
+@contextlib.contextmanager
+def _ending_after(grace_seconds: float) -> Iterator[None]:
+    """End the process if this block goes on for so long after SIGTERM."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)  # as `set_wakeup_fd` wants it
+    done = threading.Event()
+
+    def watch() -> None:
+        with os.fdopen(read_end, "rb", buffering=0) as signals:
+            while signals.read(1) not in (b"", bytes([signal.SIGTERM])):
+                pass  # another signal
+        if not done.wait(grace_seconds) and not done.is_set():
+            message = f"told to end {grace_seconds:g} s ago. What was saved is kept: run the same command again.\n"
+            with contextlib.suppress(OSError):  # nobody may read it
+                os.write(2, message.encode())  # standard error: its Python object may be locked
+            os._exit(RESUME)
+
+    # The handler in C writes the number of each signal there, wherever the main thread is.
+    before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    watcher = threading.Thread(target=watch, name="SIGTERM", daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        signal.set_wakeup_fd(before)
+        os.close(write_end)
+        watcher.join()
 
 
 @contextlib.contextmanager
