@@ -1,65 +1,152 @@
-"""The compiled form of a system's `generate`, with its rows split over all devices."""
+"""The compiled forms of a system's `generate`, with its rows split over all devices."""
 
-from collections.abc import Mapping
+import collections
+import functools
+from collections.abc import Hashable, Mapping
+from typing import Any
 
 import jax
 import numpy as np
 
-from sbm_jax import parallel
+from sbm_jax import memory, parallel
+from sbm_jax.errors import SbmError
 from sbm_jax.sampling import CONDITIONINGS, SamplerOptions
-from sbm_jax.types import Params, System
+from sbm_jax.types import Array, Data, Generated, Key, Params, System
+
+
+class Runner:
+    """Calls a system's `generate`, compiled.
+
+    One program serves all sets of observed modalities: what is not given is passed as zeros that nothing reads. Each
+    combination of options, number of rows and number of samples has a program of its own, as have calls with strengths
+    and without. Where at most half of the modalities are free in every row, a program computes only so many, their
+    number rounded up to a power of two. The programs that were used last are kept.
+
+    Attributes:
+      system: whose `generate` is called.
+      products: its parameters, by stage name.
+    """
+
+    KEPT = 16
+    """How many programs are kept; each holds some megabytes, and hundreds of memory maps on a CPU."""
+
+    def __init__(self, system: System, products: Mapping[str, Params]):
+        """Bind a system to its parameters; those of other systems are left out."""
+        self.system = system
+        self.products = {name: products[name] for name in system.stage_names}
+        self._names = [modality.name for modality in system.modalities]
+        self._programs: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
+
+    def __call__(
+        self,
+        options: SamplerOptions,
+        key: Key,
+        data: Data,
+        observed: Array,
+        num_samples: int,
+        strength: float | Array | None = None,
+    ) -> Generated:
+        """Return `num_samples` samples of each row; see `types.System.generate`.
+
+        Raises:
+          SbmError: on a strength that is negative or not finite, what the system refuses, or a request that memory can
+            not hold.
+        """
+        rows = self._complete(data, observed)
+        num_rows = len(rows[1])
+        rows = (*rows, None if strength is None else _checked_strength(strength, num_rows))
+        num_free = self._num_free(rows[1])
+        missing = -num_rows % jax.device_count()
+        joint = CONDITIONINGS[options.conditioning].moves_observed  # rows depend on each other: none may be added
+        if missing and not joint:
+            rows = _lengthen(rows, missing)
+        arguments = ((self.products, key), rows)
+        signature = (options, num_samples, num_free, jax.tree.structure(rows), *map(_form, jax.tree.leaves(rows)))
+        if signature not in self._programs:
+            split = not (joint and missing)
+            self._programs[signature] = self._compile(arguments, options, num_samples, num_free, split)
+            if len(self._programs) > self.KEPT:
+                self._programs.popitem(last=False)
+        self._programs.move_to_end(signature)
+        result = self._programs[signature](*arguments)
+        if not missing or joint:
+            return result
+        # Cut on the host: on a device each length would be one more program.
+        data, latents = jax.tree.map(lambda array: array[:num_rows], jax.device_get((result.data, result.latents)))
+        return result._replace(data=data, latents=latents)
+
+    def _complete(self, data: Data, observed: Array) -> tuple[dict[str, Array], np.ndarray]:
+        """Return data of all modalities and what is observed, bool [B, M]; what is not given is 0 and not observed."""
+        observed, names = np.asarray(observed, bool), self._names
+        num_rows = len(next(iter(data.values()))) if data else len(np.atleast_2d(observed))
+        if observed.shape not in ((len(names),), (num_rows, len(names))) or set(data) - set(names):
+            raise SbmError(
+                f"data of {sorted(data)} and observed of shape {list(observed.shape)} do not fit together; expected "
+                f"some of {names}, and bool [{num_rows}, {len(names)}] or [{len(names)}]."
+            )
+        whole = {
+            modality.name: data.get(modality.name, np.zeros((num_rows, *modality.shape), np.float32))
+            for modality in self.system.modalities
+        }
+        given = np.array([name in data for name in names])
+        return whole, np.broadcast_to(observed, (num_rows, len(names))) & given
+
+    def _num_free(self, observed: np.ndarray) -> int | None:
+        """Return a bound on the unobserved modalities of a row where it spares computing some; None for all."""
+        most = int(np.max(np.sum(~observed, axis=-1)))
+        bound = 1 << max(most - 1, 0).bit_length()
+        return bound if 2 * bound <= len(self._names) else None
+
+    def _compile(
+        self, arguments: tuple, options: SamplerOptions, num_samples: int, num_free: int | None, split: bool
+    ) -> Any:
+        def function(whole, rows):
+            products, key = whole
+            data, observed, strength = rows
+            return self.system.generate(
+                products, key, data, observed, options, num_samples, strength=strength, num_free=num_free
+            )
+
+        advice = "Ask for fewer rows or samples at a time."
+        what = f"generating {len(arguments[1][1]):,} rows with {num_samples:,} samples each"
+        entries = sum(int(np.prod(modality.shape)) for modality in self.system.modalities)
+        memory.require_fits(what, 4 * entries * num_samples * len(arguments[1][1]), advice)  # without compiling
+        compiled = (parallel.over_rows(function) if split else jax.jit(function)).lower(*arguments).compile()
+        needed = compiled.memory_analysis()
+        if needed is not None:  # some backends do not tell
+            memory.require_fits(what, needed.temp_size_in_bytes + needed.output_size_in_bytes, advice)
+        return compiled
 
 
 def make_generate(system: System, products: Mapping[str, Params], options: SamplerOptions):
-    """Return the compiled `(key, data, observed, num_samples, strength=None) -> Generated`.
+    """Return the compiled `(key, data, observed, num_samples, strength=None) -> Generated`; see `Runner`."""
+    return functools.partial(Runner(system, products), options)
 
-    Where at least half of the modalities are observed in all rows, a network need not run on all: the largest number
-    that is not observed, rounded up to a power of two, is a static argument. A strength, a number or one for each row,
-    is a traced one, and given to the function as an array of rows: none of its values or forms compiles again.
+
+def _form(array: Array) -> tuple:
+    return np.shape(array), str(array.dtype)
+
+
+def _checked_strength(strength: float | Array, num_rows: int) -> np.ndarray:
+    """Return the strength of each row, float32 [B].
+
+    Raises:
+      SbmError: if it is neither a number nor one for each row, negative, or not finite.
     """
-    names = [modality.name for modality in system.modalities]
-
-    def function(whole, rows, num_samples, num_free):
-        products, key = whole
-        data, observed, strength = rows
-        return system.generate(
-            products, key, data, observed, options, num_samples, strength=strength, num_free=num_free
+    given = np.asarray(strength)
+    if given.dtype.kind not in "fiu" or given.shape not in ((), (num_rows,)):
+        raise SbmError(
+            f"strength is {given.dtype} {list(given.shape)}; expected a number, or one for each of {num_rows} rows."
         )
-
-    static = ("num_samples", "num_free")
-    compiled = parallel.over_rows(function, static_argnames=static)
-    unsplit = jax.jit(function, static_argnames=static)
-    joint = CONDITIONINGS[options.conditioning].moves_observed  # rows depend on each other: none may be added
-    used = {name: products[name] for name in system.stage_names}
-
-    def generate(key, data, observed, num_samples, strength=None):
-        observed = np.asarray(observed, bool)
-        num_rows = len(next(iter(data.values()))) if data else len(np.atleast_2d(observed))
-        most_free = int(np.max(np.sum(~(observed & [name in data for name in names]), axis=-1)))
-        num_free = 1 << max(most_free - 1, 0).bit_length()
-        num_free = num_free if 2 * num_free <= len(names) else None
-        # What is wrong with the shapes is for the system to tell.
-        fits = observed.shape in ((len(names),), (num_rows, len(names)))
-        if fits:
-            observed = np.broadcast_to(observed, (num_rows, len(names)))
-        if strength is not None and np.ndim(strength) == 0:
-            strength = np.full(num_rows, strength, np.float32)
-        rows = (dict(data), observed, strength)
-        missing = -num_rows % jax.device_count()
-        run = unsplit if joint and missing else compiled
-        if fits and not joint:
-            rows = _lengthen(rows, missing)
-        result = run((used, key), rows, num_samples=num_samples, num_free=num_free)
-        cut = jax.tree.map(lambda array: array[:num_rows], (result.data, result.latents))
-        return result._replace(data=cut[0], latents=cut[1])
-
-    return generate
+    with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
+        values = np.broadcast_to(given.astype(np.float32), (num_rows,))
+    if not (np.isfinite(values) & (values >= 0)).all():
+        raise SbmError(f"strength is {strength!r}; expected 0 or more, and finite.")
+    return values
 
 
 def _lengthen(rows, number: int):
     """Repeat the first row at the end, with everything observed: there nothing is sampled, and nothing can fail."""
-    if not number:
-        return rows
     data, observed, strength = jax.tree.map(
         lambda array: np.concatenate([array, np.repeat(array[:1], number, axis=0)]), rows
     )

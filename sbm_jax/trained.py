@@ -1,7 +1,11 @@
 """A trained work directory as an object: load it, generate any modality from any others."""
 
+import operator
+import os
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -9,11 +13,11 @@ import numpy as np
 from sbm_jax import experiment
 from sbm_jax.data import check_data
 from sbm_jax.data.pipeline import as_float
-from sbm_jax.errors import SbmError, unknown
-from sbm_jax.runner import make_generate
+from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.runner import Runner
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.training.loop import load_product
-from sbm_jax.types import Generated, Modality, Params, System
+from sbm_jax.types import Generated, Key, Modality, Params, System
 
 
 class TrainedSystem:
@@ -28,7 +32,15 @@ class TrainedSystem:
     def __init__(self, system: System, products: Mapping[str, Params], options: SamplerOptions):
         """Bind a system to parameters."""
         self.system, self.products, self.options = system, products, options
-        self._compiled = {}
+        self._runner = Runner(system, products)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return what a copy is made from; compiled programs are left out, and compiled again where they are needed."""
+        return {"system": self.system, "products": jax.device_get(self.products), "options": self.options}
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        """Make a copy from what `__getstate__` returned."""
+        self.__init__(**state)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -40,6 +52,7 @@ class TrainedSystem:
         data: Mapping[str, np.ndarray],
         targets: Sequence[str] | None = None,
         *,
+        observed: np.ndarray | None = None,
         num_samples: int = 1,
         batch_size: int | None = None,
         seed: int = 0,
@@ -48,53 +61,168 @@ class TrainedSystem:
     ) -> Generated:
         """Generate modalities from the given ones.
 
+        The first call with a number of rows, of samples and options compiles; later ones do not, whichever modalities
+        are given (see `runner.Runner`).
+
         Args:
           data: {name: [B, *shape]}, the observed modalities: uint8 images, or floats in the units of training. Empty
             for unconditional samples.
-          targets: what to generate; None for everything that is not in `data`. Modalities that are neither given nor
-            asked for are sampled and left out of the result.
+          targets: what to generate; None for everything that is not observed in all rows. Modalities that are neither
+            given nor asked for are sampled and left out of the result.
+          observed: bool [B, M], which modalities are given in each row, in the order of `modalities`; None where all
+            rows have all that is in `data`. What a row does not have may be anything in `data`, NaN too.
           num_samples: S, samples per row.
           batch_size: B where `data` is empty.
-          seed: equal seeds give equal samples.
-          strength: of the guidance, a number or one for each row [B]; None for that of the config.
+          seed: an integer of 64 bits; equal seeds give equal samples, others give others.
+          strength: of the guidance, a number or one for each row [B], 0 or more; None for that of the config.
           options: overrides the options that the system was trained with.
 
         Returns:
-          `data` {name: [B, S, *shape]} of the targets and their `latents`, on the host.
+          `data` {name: [B, S, *shape]} of the targets and their `latents`, on the host. Modalities that a row has come
+          back unchanged. Samples that diverged are NaN, which a warning tells.
 
         Raises:
-          SbmError: on an unknown modality, data of the wrong shape, not finite or out of range.
+          SbmError: on an unknown modality, data of the wrong shape, not finite or out of range, any other argument that
+            is not as described, or a request that memory can not hold.
         """
         names = [modality.name for modality in self.modalities]
-        for name in [*data, *(targets or ())]:
-            if name not in names:
-                raise unknown("modality", name, names)
-        if not data and batch_size is None:
-            raise SbmError("nothing is observed: give batch_size, the number of rows to generate.")
-        arrays = as_float({name: check_data(name, array, self._modality(name)) for name, array in data.items()})
-        sizes = {len(array) for array in arrays.values()} | ({batch_size} if batch_size else set())
-        if len(sizes) != 1:
-            raise SbmError(f"all modalities (and batch_size) must have the same number of rows, not {sorted(sizes)}.")
-        observed = np.tile([name in data for name in names], (sizes.pop(), 1))
-        generate = self._compile(options or self.options)
-        result = jax.device_get(generate(jax.random.key(seed), arrays, observed, num_samples, strength))
-        wanted = [name for name in names if (name in targets if targets is not None else name not in data)]
+        arrays = _as_arrays(data)
+        _check_names(arrays, targets, names)
+        num_samples = _positive("num_samples", num_samples)
+        if options is not None and not isinstance(options, SamplerOptions):
+            raise SbmError(f"options is {options!r}; expected sbm_jax.sampling.SamplerOptions, or None.")
+        num_rows = _num_rows(arrays, batch_size)
+        given = np.tile([name in arrays for name in names], (num_rows, 1))
+        if observed is not None:
+            given = _checked_observed(observed, given, names)
+        rows = {}
+        for name, has in zip(names, given.T, strict=True):
+            if has.any():
+                rows[name] = self._checked_rows(name, arrays[name], has)
+        result = jax.device_get(self._runner(options or self.options, _key(seed), rows, given, num_samples, strength))
+        diverged = int(result.info["diverged"])
+        if diverged:
+            warnings.warn(
+                f"{diverged} of {num_rows * num_samples} samples diverged and are NaN. Lower the strength of the "
+                "guidance, or take more steps.",
+                RuntimeWarning,
+                stacklevel=2,
+            )
+        if targets is None:
+            targets = [name for name, has in zip(names, given.T, strict=True) if not has.all()]
+        wanted = [name for name in names if name in targets]
         return Generated(
             data={name: result.data[name] for name in wanted},
             latents=result.latents and {name: result.latents[name] for name in wanted},
             info=result.info,
         )
 
-    def _modality(self, name: str) -> Modality:
-        return next(modality for modality in self.modalities if modality.name == name)
+    def _checked_rows(self, name: str, array: np.ndarray, has: np.ndarray) -> np.ndarray:
+        """Return the rows of a modality as float32, checked where it is observed, bool [B], and 0 elsewhere."""
+        modality = next(modality for modality in self.modalities if modality.name == name)
+        checked = as_float({name: check_data(name, array[has], modality)})[name]
+        if has.all():
+            return checked
+        rows = np.zeros((len(array), *modality.shape), np.float32)
+        rows[has] = checked
+        return rows
 
-    def _compile(self, options: SamplerOptions):
-        if options not in self._compiled:
-            self._compiled[options] = make_generate(self.system, self.products, options)
-        return self._compiled[options]
+
+def _as_arrays(data: Any) -> dict[str, np.ndarray]:
+    """Return what is given as arrays with rows.
+
+    Raises:
+      SbmError: if it is no mapping of names to arrays, or an array is ragged, masked or has no rows.
+    """
+    if not isinstance(data, Mapping):
+        raise SbmError(
+            f"data is of type {type(data).__name__}; expected a dictionary of arrays by modality, or {{}} for none."
+        )
+    arrays = {}
+    for name, value in data.items():
+        if np.ma.isMaskedArray(value):
+            raise SbmError(f"data {name!r} is a masked array; give plain rows, and say by observed which rows have it.")
+        try:
+            arrays[name] = np.asarray(value)
+        except (ValueError, TypeError) as error:
+            raise SbmError(f"data {name!r} is no array ({error}); expected rows of equal shape.") from error
+        if arrays[name].ndim == 0:
+            raise SbmError(f"data {name!r} is {value!r}; expected an array of rows.")
+    return arrays
 
 
-def load(workdir: str | Path, system: str | None = None) -> TrainedSystem:
+def _check_names(data: Mapping[str, np.ndarray], targets: Any, names: Sequence[str]) -> None:
+    """Raise `SbmError` for unknown modalities, and targets that are no names."""
+    if isinstance(targets, str):
+        raise SbmError(f"targets is {targets!r}; expected a list of modalities, such as [{targets!r}].")
+    if targets is not None and not (isinstance(targets, Sequence) and targets):
+        raise SbmError(f"targets is {targets!r}; expected a list of one or more of {', '.join(names)}, or None.")
+    for name in [*data, *(targets or ())]:
+        if name not in names:
+            raise unknown("modality", name, names)
+
+
+def _integer(name: str, value: Any) -> int:
+    """Return an argument as an integer; those of NumPy are integers too, booleans are not."""
+    try:
+        if isinstance(value, bool):
+            raise TypeError
+        return operator.index(value)
+    except TypeError:
+        raise SbmError(f"{name} is {value!r}; expected an integer.") from None
+
+
+def _key(seed: Any) -> Key:
+    """Return the key of a seed. JAX makes keys from 32 bits, and would take others for those that agree in these."""
+    seed = _integer("seed", seed)
+    require(-(2**63) <= seed < 2**63, "seed", seed, "an integer of 64 bits")
+    high, low = divmod(seed % 2**64, 2**32)
+    key = jax.random.key(np.uint32(low))
+    return jax.random.fold_in(key, np.uint32(high)) if high else key
+
+
+def _positive(name: str, value: Any) -> int:
+    number = _integer(name, value)
+    require(number >= 1, name, number, "1 or more")
+    return number
+
+
+def _num_rows(data: Mapping[str, np.ndarray], batch_size: int | None) -> int:
+    """Return B, the number of rows of all arrays and `batch_size`.
+
+    Raises:
+      SbmError: if they differ, or there are none.
+    """
+    if not data and batch_size is None:
+        raise SbmError("nothing is observed: give batch_size, the number of rows to generate.")
+    sizes = {name: len(array) for name, array in data.items()}
+    if batch_size is not None:
+        sizes["batch_size"] = _positive("batch_size", batch_size)
+    if len(set(sizes.values())) != 1:
+        raise SbmError(f"the numbers of rows differ: {sizes}; expected the same for all modalities and batch_size.")
+    return next(iter(sizes.values()))
+
+
+def _checked_observed(observed: Any, given: np.ndarray, names: Sequence[str]) -> np.ndarray:
+    """Return which modalities are given in each row, bool [B, M].
+
+    Raises:
+      SbmError: if it is no such array, or something is observed that is not in the data, `given` bool [B, M].
+    """
+    mask = np.asarray(observed)
+    if mask.dtype != np.bool_ or mask.shape not in (given.shape, given.shape[1:]):
+        raise SbmError(
+            f"observed is {mask.dtype} {list(mask.shape)}; expected bool {list(given.shape)}, a row for each of the "
+            f"data and a column for each of {', '.join(names)}."
+        )
+    mask = np.broadcast_to(mask, given.shape)
+    lacking = [name for name, column in zip(names, (mask & ~given).T, strict=True) if column.any()]
+    if lacking:
+        raise SbmError(f"observed is True for {', '.join(lacking)}, which data does not have. Give their arrays.")
+    return np.array(mask)
+
+
+def load(workdir: str | os.PathLike[str], system: str | None = None) -> TrainedSystem:
     """Load a work directory whose training is complete.
 
     Args:
@@ -104,9 +232,11 @@ def load(workdir: str | Path, system: str | None = None) -> TrainedSystem:
     Raises:
       SbmError: if there is no finished run, or no such system in it.
     """
-    workdir = Path(workdir)
+    if not isinstance(workdir, (str, os.PathLike)):
+        raise SbmError(f"workdir is {workdir!r}; expected the path of a work directory.")
+    workdir = Path(workdir).expanduser()
     config = experiment.read_config(workdir)
-    name = system or config.systems[0]
+    name = config.systems[0] if system is None else system
     if name not in config.systems:
         raise unknown(f"system of {workdir}:", name, config.systems)
     made = experiment.SYSTEMS[name](config)
