@@ -31,11 +31,11 @@ def _export(compiled, *arguments):
     platform = {"tpu": "tpu", "gpu": "cuda"}[jax.default_backend()]
     exported = jax.export.export(compiled, platforms=[platform])(*arguments)
     assert exported.platforms == (platform,)
-    assert exported.nr_devices == 8
+    assert exported.nr_devices == jax.device_count() > 1
 
 
 def _check(config):
-    """Lower every training step, and every sampler given one modality and given nothing, on eight devices."""
+    """Lower every training step, and every sampler given one modality and given nothing, on several devices."""
     sizes = [stage.training.batch_size for stage in (config.autoencoder, config.score, config.classifier)]
     dataset, key = _dataset(config, 2 * max(sizes)), jax.random.key(0)
     systems = [SYSTEMS[name](config) for name in config.systems]
