@@ -18,7 +18,7 @@ QUICK = {
     "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
     "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
 }
-"""Tests compile many small programs and run each a few times: compiling is their cost. Processes they start inherit it."""
+"""Tests compile many small programs and run each a few times: compiling is their cost. What they start inherits it."""
 
 QUICK_FLAG = "--xla_cpu_use_fusion_emitters=false"
 """Halves the time of compiling, where XLA knows it; a flag that it does not know ends the process."""
