@@ -1,5 +1,11 @@
-"""Settings of every test: eight virtual devices, no silent broadcasting; files that a test needs and may lack."""
+"""Settings of every test: virtual devices, quick compilation, no silent broadcasting; files that a test may lack."""
 
+import functools
+import gc
+import os
+import subprocess
+import sys
+import tempfile
 from pathlib import Path
 
 import jax
@@ -7,14 +13,58 @@ import pytest
 
 from sbm_jax.networks.inception import find_weights
 
-jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_numpy_rank_promotion", "raise")
+QUICK = {
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0",
+    "JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES": "-1",
+}
+"""Tests compile many small programs and run each a few times: compiling is their cost. What they start inherits it."""
+
+QUICK_FLAG = "--xla_cpu_use_fusion_emitters=false"
+"""Halves the time of compiling, where XLA knows it; a flag that it does not know ends the process."""
 
 
 def pytest_addoption(parser):
+    parser.addoption("--devices", type=int, default=2, help="the number of virtual devices")
     parser.addoption("--inception", default="", help="weights of the FID Inception-v3; default: the installed package")
     parser.addoption("--inception-golden", default="", help="features recorded with them, an .npz file")
     parser.addoption("--golden", default="", help="a directory of recorded baseline objectives")
+
+
+def pytest_configure(config):
+    jax.config.update("jax_num_cpu_devices", config.getoption("--devices"))
+    jax.config.update("jax_numpy_rank_promotion", "raise")
+    if not hasattr(config, "workerinput") and _xla_knows(QUICK_FLAG):  # workers inherit it
+        os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {QUICK_FLAG}".strip()
+    # Each worker has a cache of its own, as entries are not written atomically.
+    directory = tempfile.TemporaryDirectory(prefix="compiled_")
+    config.add_cleanup(directory.cleanup)
+    os.environ |= {**QUICK, "JAX_COMPILATION_CACHE_DIR": directory.name}
+    jax.config.update("jax_disable_most_optimizations", True)
+    jax.config.update("jax_compilation_cache_dir", directory.name)
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+@functools.cache
+def _xla_knows(flag):
+    command = [sys.executable, "-c", "import jax; jax.devices()"]
+    env = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": flag}
+    return subprocess.run(command, env=env, capture_output=True).returncode == 0
+
+
+def pytest_terminal_summary(terminalreporter, config):
+    seed = getattr(config.option, "randomly_seed", None)
+    if seed is not None and config.getoption("randomly_reorganize"):
+        terminalreporter.write_line(f"random order; to repeat it: pytest -p randomly --randomly-seed={seed}")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _memory_is_given_back():
+    """What a module has compiled would else be kept, with its memory maps, of which a process may have so many."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

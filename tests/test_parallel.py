@@ -1,4 +1,4 @@
-"""Functions of rows that are split over eight devices, against one device."""
+"""Functions of rows that are split over several devices, against one device."""
 
 import jax
 import jax.numpy as jnp
@@ -18,13 +18,13 @@ def test_rows_are_split_and_none_is_lost(num_rows):
     split = parallel.over_rows(lambda whole, rows, power: (whole * rows["x"] ** power).sum(axis=1), static_argnums=2)
     found = split(jnp.float32(2.0), rows, 3)
     np.testing.assert_allclose(found, 2 * (rows["x"] ** 3).sum(axis=1))
-    assert len(found.sharding.device_set) == 8
+    assert len(found.sharding.device_set) == jax.device_count() > 1
     assert found.sharding.is_fully_replicated
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
 def test_log_weights_do_not_depend_on_the_devices(name):
-    """Nine rows on eight devices: the noise of a row is the same as without the rows that fill them up."""
+    """Nine rows, which devices can not share evenly: the noise of a row is that without the rows that fill up."""
     system, products = SYSTEMS[name], {}
     for stage in system.stages(DATA):
         products[stage.name] = stage.init(jax.random.key(0), products)

@@ -120,7 +120,7 @@ def test_all_modes_give_the_same_samples():
 
 
 def test_a_batch_that_does_not_split_is_an_error():
-    with pytest.raises(SbmError, match="batch 7 does not split over 8 devices"):
+    with pytest.raises(SbmError, match=f"batch 7 does not split over {jax.device_count()} devices"):
         sampler_throughput.run_case(Case("mlp:8x1", batch=7, mode="pmap"), repeats=1)
 
 

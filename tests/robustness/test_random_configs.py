@@ -2,7 +2,6 @@
 
 import json
 
-import jax
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
@@ -101,17 +100,7 @@ def changes(draw, values):
     return {"systems": (system,)} | {path: draw(_near(path, value)) for path, value in chosen}
 
 
-@pytest.fixture
-def compiled(tmp_path):
-    """What one example compiles is there for the others."""
-    before = jax.config.jax_compilation_cache_dir
-    jax.config.update("jax_compilation_cache_dir", str(tmp_path / "compiled"))
-    yield
-    jax.config.update("jax_compilation_cache_dir", before)
-
-
 @pytest.mark.slow
-@pytest.mark.usefixtures("compiled")
 def test_random_configs_run(tmp_path):
     write_data(tmp_path / "data")
     values, ran, refused = full_config(tmp_path / "data"), [], []

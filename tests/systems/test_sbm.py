@@ -63,14 +63,6 @@ SYSTEMS = {
 }
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """These tests compile many small programs once each: compiling is their cost, not running."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 @pytest.fixture(scope="module", params=SYSTEMS)
 def system(request):
     return SYSTEMS[request.param]
