@@ -84,7 +84,7 @@ class Judges:
     def _fingerprint(self, products: Mapping[str, Params], *what: Any) -> str:
         """Return a digest of all that an evaluation depends on: parameters, configs, data, judges, device, versions."""
         space = self.space and [self.space.name, self.space.fingerprint]
-        where = [__version__, jax.__version__, jax.devices()[0].device_kind, jax.device_count()]
+        where = [__version__, FORM, jax.__version__, jax.devices()[0].device_kind, jax.device_count()]
         recipe = plain([what, self.dataset.settings, self.classifiers, space, where])
         parameters = digest_of([products, self.classifier_params])
         return hashlib.sha256((json.dumps(recipe, sort_keys=True) + parameters).encode()).hexdigest()[:16]
@@ -148,17 +148,22 @@ def _write(path: Path, evaluation: Evaluation) -> None:
 
 
 def _read(path: Path) -> Evaluation | None:
-    """Return a kept evaluation, None where there is none, or it is damaged and to be made again."""
+    """Return a kept evaluation, None where there is none, or it is damaged or of another form: it is made again."""
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
             metrics, not_available = json.loads(str(arrays[NUMBERS]))
             figures = {name: arrays[name] for name in arrays.files if name != NUMBERS}
+        if any(len(values) != len(Estimate._fields) for values in metrics.values()):
+            return None
         return Evaluation({name: Estimate(*values) for name, values in metrics.items()}, not_available, figures)
     except DAMAGED_ARCHIVE:
         return None
 
+
+FORM = 2
+"""Raised by whatever changes what is measured or how it is kept, so that evaluations from before are made again."""
 
 NUMBERS = "numbers"
 """The entry of a kept evaluation that holds its metrics."""

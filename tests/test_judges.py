@@ -1,11 +1,14 @@
 """Which features samples are compared with real data in, and why."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
 from sbm_jax import judges
 from sbm_jax.errors import SbmError
+from sbm_jax.evaluation import Estimate, Evaluation
 from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
 from sbm_jax.types import Modality, TrainingConfig
 
@@ -61,3 +64,13 @@ def test_installed_weights_are_found(monkeypatch, tmp_path):
     assert judges.find_weights() is None
     (package / "default_1.pt").write_bytes(b"")
     assert judges.weights_path("") == package / "default_1.pt"
+
+
+def test_kept_evaluations_say_what_their_spread_is_and_others_are_made_again(tmp_path):
+    path = tmp_path / "kept.npz"
+    metrics = {"coherence/given_1": Estimate(0.5, 0.1, 10, "repeats")}
+    judges._write(path, Evaluation(metrics, {}, {}))
+    assert judges._read(path).metrics == metrics
+    numbers = json.dumps([{"coherence/given_1": [0.5, 0.1, 10]}, {}])  # without the kind of spread
+    np.savez(path, **{judges.NUMBERS: np.array(numbers)})
+    assert judges._read(path) is None

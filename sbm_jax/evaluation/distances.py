@@ -4,8 +4,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sbm_jax.evaluation.estimates import Estimate
-from sbm_jax.evaluation.features import FEWEST, SETS, FeatureConfig, FeatureSpace, average
+from sbm_jax.evaluation.estimates import Estimate, average
+from sbm_jax.evaluation.features import FEWEST, SETS, FeatureConfig, FeatureSpace
 from sbm_jax.evaluation.generation import Part, ReconstructFn, as_float
 from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_TARGET, UNCONDITIONAL
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -12,7 +13,7 @@ import numpy as np
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import coherence, diversity, likelihood, observed_sets, reconstruction, sample_grids
 from sbm_jax.evaluation.distances import Distances
-from sbm_jax.evaluation.estimates import Estimate, estimate
+from sbm_jax.evaluation.estimates import BATCHES, Estimate, estimate
 from sbm_jax.evaluation.features import FeatureConfig, FeatureSpace
 from sbm_jax.evaluation.generation import (
     Call,
@@ -128,9 +129,8 @@ def evaluate(
 ) -> Evaluation:
     """Measure everything that the system and the data allow.
 
-    All functions are called with batches of `config.batch_size` rows only, so each compiles once. The spread
-    of a metric is over repeats; for the speed and for metrics without randomness (classifier, reconstruction)
-    it is over batches, and for distances in features and bounds of the likelihood it is a standard error.
+    All functions are called with batches of `config.batch_size` rows only, so each compiles once. Each estimate says
+    what its spread is.
 
     Args:
       generate_fn: `(key, data, observed [B, M], num_samples) -> Generated`, compiled.
@@ -172,7 +172,7 @@ def evaluate(
             noise = jax.random.fold_in(jax.random.fold_in(repeats_key, repeat), 0)
             keep = {*drawn, diversity.GIVEN_ONE}
             # Distances need many samples, and have an error of their own: those of the first repeat will do.
-            watch = [cosines.look, *([distances.look] if repeat == 0 else [])]
+            watch = [functools.partial(cosines.look, repeat), *([distances.look] if repeat == 0 else [])]
             outcomes.append(
                 run(generate_fn, classifier_fn, data, groups, noise, config.batch_size, advance, keep, watch)
             )
@@ -421,7 +421,7 @@ def _speed(generate_fn: GenerateFn, data: Mapping[str, np.ndarray], key: Key, ba
         start = time.perf_counter()
         jax.block_until_ready(generate_fn(jax.random.fold_in(key, index), batch, nothing, 1))
         rates.append(batch_size / (time.perf_counter() - start))
-    return estimate([[rate] for rate in rates])._replace(n=NUM_TIMED * batch_size)
+    return estimate([[rate] for rate in rates], BATCHES)._replace(n=NUM_TIMED * batch_size)
 
 
 def _sampling(repeats: Sequence[Sequence[Call]]) -> Evaluation:
@@ -482,7 +482,7 @@ def _autoencoders(
         not_available["classifier/accuracy"] = "there is no classifier, or the data have no labels"
     if reconstruct_fn is None:
         not_available["reconstruction/mse"] = "the system has no autoencoders"
-    return Evaluation({name: estimate(parts) for name, parts in groups.items()}, not_available, {})
+    return Evaluation({name: estimate(parts, BATCHES) for name, parts in groups.items()}, not_available, {})
 
 
 def _reconstruction_grid(

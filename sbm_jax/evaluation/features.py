@@ -4,7 +4,7 @@ import dataclasses
 import functools
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -153,11 +153,3 @@ def in_batches(extract: FeatureFn, batch_size: int) -> FeatureFn:
         return np.concatenate(parts)
 
     return features
-
-
-def average(metrics: Mapping[str, Estimate], names: Sequence[str]) -> Estimate:
-    """Return the mean of independent estimates of equal weight."""
-    chosen = [metrics[name] for name in names]
-    errors = [estimate.std for estimate in chosen]
-    std = None if None in errors else float(np.sqrt(np.sum(np.square(errors))) / len(chosen))
-    return Estimate(float(np.mean([e.value for e in chosen])), std, sum(e.n for e in chosen))

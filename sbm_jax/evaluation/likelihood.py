@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from sbm_jax.errors import require
-from sbm_jax.evaluation.estimates import Estimate
+from sbm_jax.evaluation.estimates import STANDARD_ERROR, Estimate
 from sbm_jax.evaluation.generation import as_float
 from sbm_jax.types import Array, Key
 
@@ -74,5 +74,7 @@ def bounds(
 
 
 def _estimate(values: np.ndarray) -> Estimate:
-    error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
-    return Estimate(float(values.mean()), error, len(values))
+    value, count = float(values.mean()), len(values)
+    if count == 1:
+        return Estimate(value, None, count)
+    return Estimate(value, float(values.std(ddof=1) / count**0.5), count, STANDARD_ERROR)

@@ -72,6 +72,11 @@ def test_shifted_samples_are_farther_away(tmp_path):
         assert far.value > near.value + 0.5
         assert near.n == far.n == COUNT
         assert metrics[f"pixels/frechet/{kind}"].value == pytest.approx((near.value + far.value) / 2)
+        assert metrics[f"pixels/frechet/{kind}"].std == pytest.approx((near.std + far.std) / 2)
+        spreads = [metrics[f"pixels/{name}"].spread for name in (f"frechet/{kind}/a", f"frechet/{kind}")]
+        assert spreads == ["standard_error", "standard_error_bound"]
+        assert metrics[f"pixels/kid/{kind}/a"].spread == "subsets"
+        assert metrics[f"pixels/kid/{kind}"].std is None
         assert metrics[f"pixels/kid/{kind}/c"].value > metrics[f"pixels/kid/{kind}/a"].value
         assert metrics[f"pixels/coverage/{kind}/a"].value > metrics[f"pixels/coverage/{kind}/c"].value
     assert not [name for name in metrics if name.startswith("pixels") and name.endswith("/b")]  # no features of it
@@ -101,6 +106,8 @@ def test_cosines_compare_with_encoded_latents(tmp_path):
     assert metrics["latents/cosine/given_rest/b"].value == pytest.approx(-1.0, abs=1e-5)
     assert metrics["latents/cosine/given_rest"].value == pytest.approx(1 / 3, abs=1e-5)
     assert metrics["latents/cosine/given_rest"].n == 2 * 3 * COUNT
+    assert metrics["latents/cosine/given_rest"].spread == "repeats"
+    assert metrics["latents/cosine/given_rest/a"].spread == "repeats"
 
 
 def test_without_encoders_or_features_nothing_is_compared(tmp_path):

@@ -91,10 +91,10 @@ def test_perfect_generator():
     ):
         assert metrics[f"coherence/{name}"].value == 1
     assert metrics["coherence/given_rest"].n == 3 * 13 * 2
-    assert metrics["coherence/given_1"] == (1, 0, 13 * 2)
-    assert metrics["classifier/accuracy"] == (1, 0, 13 * 3)
+    assert metrics["coherence/given_1"] == (1, 0, 13 * 2, "repeats")
+    assert metrics["classifier/accuracy"] == (1, 0, 13 * 3, "batches")
     assert metrics["classifier/reconstruction/b"].value == 1
-    assert metrics["reconstruction/mse/attributes"] == (0, 0, 13)
+    assert metrics["reconstruction/mse/attributes"] == (0, 0, 13, "batches")
 
 
 def test_all_metrics_have_their_names():
@@ -130,7 +130,7 @@ def test_constant_generator_is_right_for_its_digit_only():
     assert metrics["coherence/given_rest"].value == pytest.approx(expected)
     assert metrics["coherence/given_1"].value == pytest.approx(expected)
     assert metrics["coherence/unconditional_all"].value == 1
-    assert metrics["coverage/digit_1"] == (1, 0, 80)
+    assert metrics["coverage/digit_1"] == (1, 0, 80, "repeats")
     assert metrics["coverage/min"].value == 0
     np.testing.assert_array_equal(figures["coverage"][:, 1], 1)
 
