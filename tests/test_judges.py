@@ -53,7 +53,27 @@ def test_vectors_have_no_inception_features(products, tmp_path):
     weights.write_bytes(b"not read")
     space, missing = judges.feature_space(str(weights), MODALITIES[1:], CLASSIFIERS, products, tmp_path)
     assert space.name == "classifier_features"
-    assert missing == {"inception/fid": "no modality is images with bounds (0, 1)"}
+    assert missing.keys() == {"inception/fid"}
+    assert "no modality is images of three channels" in missing["inception/fid"]
+
+
+MASK = Modality("mask", (8, 8, 1), 4, likelihood="bernoulli")
+SPECTROGRAM = Modality("spectrogram", (8, 8, 1), 4, bounds=(0.0, 1.0))
+
+
+def test_one_channel_is_compared_by_inception_only_where_it_is_named(monkeypatch, products, tmp_path):
+    monkeypatch.setattr(judges, "read_weights", lambda path: {})
+    weights = tmp_path / "default_1.pt"
+    weights.write_bytes(b"not read")
+
+    def judged(modalities, asked):
+        space, _ = judges.feature_space(str(weights), modalities, CLASSIFIERS, products, tmp_path, asked)
+        return space.name, space.judged([modality.name for modality in modalities], asked)
+
+    assert judged((*MODALITIES, MASK, SPECTROGRAM), ()) == ("inception", ["image"])
+    assert judged((*MODALITIES, MASK, SPECTROGRAM), ("spectrogram",)) == ("inception", ["spectrogram"])
+    assert judged((MASK, SPECTROGRAM), ())[0] == "classifier_features"
+    assert judged((MASK, SPECTROGRAM), ("mask",)) == ("inception", ["mask"])
 
 
 def test_installed_weights_are_found(monkeypatch, tmp_path):

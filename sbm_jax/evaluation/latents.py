@@ -17,11 +17,16 @@ class Cosines:
         self.encode_fn = encode_fn
         self.values: dict[str, dict[int, list[np.ndarray]]] = {}  # {modality: {repeat: cosines of each call}}
 
+    @property
+    def families(self) -> set[str]:
+        """The families of observed sets that are looked at."""
+        return set() if self.encode_fn is None else {GIVEN_REST}
+
     def look(self, repeat: int, part: Part) -> None:
         """Take the cosines of one part."""
-        target = part.group.removeprefix(GIVEN_REST)
-        if self.encode_fn is None or part.generated.latents is None or target == part.group:
+        if part.group.family not in self.families or part.generated.latents is None:
             return
+        target = part.group.target
         true = np.asarray(self.encode_fn(part.given)[target])[part.inside]
         found = np.asarray(part.generated.latents[target])[part.inside, 0]
         self.values.setdefault(target, {}).setdefault(repeat, []).append(_cosines(true, found))

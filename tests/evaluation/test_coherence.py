@@ -3,10 +3,10 @@ import pytest
 
 from sbm_jax.errors import SbmError
 from sbm_jax.evaluation import coherence, reconstruction
-from sbm_jax.evaluation.coherence import NO_DIGIT
+from sbm_jax.evaluation.coherence import NO_CLASS
 
 # Three rows, four modalities.
-PREDICTED = np.array([[3, 3, 3, 3], [1, 2, 2, 2], [5, 5, 0, NO_DIGIT]])
+PREDICTED = np.array([[3, 3, 3, 3], [1, 2, 2, 2], [5, 5, 0, NO_CLASS]])
 LABELS = np.array([3, 2, 5])
 
 
@@ -31,7 +31,7 @@ def test_agreement_with_the_first_and_with_the_majority_differ():
 
 
 def test_samples_without_a_digit_do_not_agree_with_one_another():
-    lost = np.full((1, 3), NO_DIGIT)
+    lost = np.full((1, 3), NO_CLASS)
     assert coherence.agreement(lost, "first") == 0
     assert coherence.agreement(lost, "majority") == 0
 
