@@ -9,7 +9,10 @@ REPEATS = "repeats"
 """Standard deviation (ddof = 1) over repeats with other noise; the test rows are the same in all."""
 
 BATCHES = "batches"
-"""Standard deviation (ddof = 1) over batches of rows, of what has no randomness, or over timed calls."""
+"""Standard deviation (ddof = 1) over batches of rows, of what has no randomness."""
+
+CALLS = "calls"
+"""Standard deviation (ddof = 1) over timed calls."""
 
 STANDARD_ERROR = "standard_error"
 """Standard error of the value, from the spread of the samples."""
@@ -23,7 +26,7 @@ SUBSETS = "subsets"
 DRAWS = "draws"
 """Standard deviation over simulated data sets of a perfect generator."""
 
-SPREADS = (REPEATS, BATCHES, STANDARD_ERROR, ERROR_BOUND, SUBSETS, DRAWS)
+SPREADS = (REPEATS, BATCHES, CALLS, STANDARD_ERROR, ERROR_BOUND, SUBSETS, DRAWS)
 
 
 class Estimate(NamedTuple):

@@ -13,7 +13,7 @@ import numpy as np
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import coherence, coverage, diversity, likelihood, observed_sets, reconstruction, sample_grids
 from sbm_jax.evaluation.distances import Distances
-from sbm_jax.evaluation.estimates import BATCHES, Estimate, estimate
+from sbm_jax.evaluation.estimates import BATCHES, CALLS, Estimate, estimate
 from sbm_jax.evaluation.features import FeatureConfig, FeatureSpace
 from sbm_jax.evaluation.generation import (
     Call,
@@ -465,7 +465,7 @@ def _speed(generate_fn: GenerateFn, data: Mapping[str, np.ndarray], key: Key, ba
         start = time.perf_counter()
         jax.block_until_ready(generate_fn(jax.random.fold_in(key, index), batch, nothing, 1))
         rates.append(batch_size / (time.perf_counter() - start))
-    return estimate([[rate] for rate in rates], BATCHES)._replace(n=NUM_TIMED * batch_size)
+    return estimate([[rate] for rate in rates], CALLS)._replace(n=NUM_TIMED * batch_size)
 
 
 def _sampling(repeats: Sequence[Sequence[Call]]) -> Evaluation:

@@ -9,9 +9,10 @@ Metrics = Mapping[str, Mapping[str, Any]]  # {metric: {"value", "std", "n", "spr
 
 SPREADS = {
     "repeats": "standard deviation over repeats with other noise, of the same test rows",
-    "batches": "standard deviation over batches of rows, or over timed calls",
+    "batches": "standard deviation over batches of rows",
+    "calls": "standard deviation over timed calls",
     "standard_error": "standard error",
-    "standard_error_bound": "upper bound of the standard error, as modalities share rows and their errors may be alike",
+    "standard_error_bound": "upper bound of the standard error, as modalities share rows",
     "subsets": "standard deviation over random subsets of the samples, which is no standard error",
     "draws": "standard deviation over simulated samples of a perfect generator",
 }
@@ -102,9 +103,9 @@ STUDY_METRICS = (
 
 _DISTANCES = (
     "FID has a standard error (1.96 of it to each side is a 95 % interval), and its mean over modalities an upper "
-    "bound of one, as their errors are not independent; the spread of KID is over random subsets. Precision, recall, density "
-    "and coverage depend on the number of examples, and compare as many real ones as samples. Real data: as many "
-    "training examples, compared with the same test examples, which is about what a perfect generator gets."
+    "bound of one, as their errors are not independent; the spread of KID is over random subsets. Precision, recall, "
+    "density and coverage depend on the number of examples, and compare as many real ones as samples. Real data: as "
+    "many training examples, compared with the same test examples, which is about what a perfect generator gets."
 )
 
 # Sections of the tables: title, prefix of the metrics, how to read them.
@@ -337,14 +338,17 @@ def real_counterpart(metric: str, metrics: Metrics, real: Metrics) -> Mapping[st
 
 
 def spread_notes(metrics: Mapping[str, Iterable[Mapping[str, Any]]]) -> str:
-    """Return, in a sentence, what is behind ± in each metric; "" where there is no spread.
+    """Return, in a sentence, what is behind ± in these metrics: the most frequent first; "" where there is no spread.
 
     Args:
       metrics: the estimates of each metric that are shown.
     """
     names: dict[str, list[str]] = {}
     for name, estimates in metrics.items():
-        for kind in dict.fromkeys(e.get("spread") for e in estimates if e["std"] is not None):
-            names.setdefault(kind or "", []).append(name)
-    parts = [f"in {', '.join(found)} {SPREADS[kind]}" for kind, found in names.items() if kind in SPREADS]
-    return f"± is {'; '.join(parts)}." if parts else ""
+        for kind in {e["spread"]: None for e in estimates if e.get("spread")}:
+            names.setdefault(kind, []).append(name)
+    if not names:
+        return ""
+    main = max(names, key=lambda kind: len(names[kind]))
+    others = [f"in {', '.join(found)} the {SPREADS[kind]}" for kind, found in names.items() if kind != main]
+    return f"± is the {'; '.join([SPREADS[main], *others])}."

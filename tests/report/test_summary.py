@@ -54,7 +54,7 @@ def test_every_spread_is_explained():
     assert set(summary.SPREADS) == set(SPREADS)
     repeats = estimate(0.5) | {"spread": "repeats"}
     shown = {"a": [repeats, repeats], "b": [repeats], "c": [estimate(1.0) | {"spread": "standard_error"}]}
-    assert summary.spread_notes(shown) == f"± is in a, b {summary.SPREADS['repeats']}; in c standard error."
+    assert summary.spread_notes(shown) == f"± is the {summary.SPREADS['repeats']}; in c the standard error."
     assert not summary.spread_notes({"a": [estimate(1.0, None)]})
 
 
@@ -123,7 +123,7 @@ def test_terminal_says_what_the_spread_is():
     console = Console(file=io.StringIO(), width=200)
     terminal.print_table({"systems": systems}, console)
     assert "value ± spread" in console.file.getvalue()
-    assert f"± is in coherence/given_1 {summary.SPREADS['repeats']}." in console.file.getvalue()
+    assert f"± is the {summary.SPREADS['repeats']}." in console.file.getvalue()
 
 
 def test_many_systems_are_shown_in_tables_that_fit():
