@@ -57,8 +57,8 @@ HEADLINES = (
     Headline(
         "coverage/min",
         "Rarest class",
-        "its share of all unconditional samples; 0 is a lost mode",
-        "perfect generator",
+        "its share of all unconditional samples, and what a perfect generator would get; 0 is a lost mode",
+        "perfect",
     ),
     Headline(
         "classifier/accuracy",
@@ -114,12 +114,13 @@ SECTIONS = (
         "Conditional coherence",
         ("coherence/given_", "coherence/fixed_order/", "coherence/to_target/"),
         "Share of generated modalities in which the classifier sees the class of the given ones. A sample that is not "
-        "finite counts as wrong.",
+        "finite counts as wrong. Chance: uniform guesses.",
     ),
     (
         "Unconditional coherence",
         ("coherence/unconditional",),
-        "Share of joint samples, generated from nothing, in which at least k modalities show one class.",
+        "Share of joint samples, generated from nothing, in which at least k modalities show one class. Chance: "
+        "classes drawn uniformly, in each modality on their own.",
     ),
     (
         "Diversity",
@@ -155,20 +156,21 @@ SECTIONS = (
     (
         "Mode coverage",
         ("coverage/",),
-        "Share of each class among all modalities of the unconditional samples. Chance alone makes the rarest class of "
-        "few samples rarer than that of real data, and their shares differ from those: what is expected of a perfect "
-        "generator, whose joint samples have the classes of the test data, is simulated for as many joint samples. The "
-        "total variation is half the sum of the absolute differences of the shares, 0 to 1.",
+        "Share of each class in all modalities of the unconditional samples. By chance alone, the rarest class of a few "
+        "samples is rarer than in real data, and the shares differ from the real ones. So what a perfect generator would "
+        "get is simulated: as many joint samples, with classes drawn from those of the test data. Total variation is "
+        "half the sum of the absolute differences of the shares, from 0 to 1.",
     ),
     (
         "Classifier",
         ("classifier/",),
-        "Accuracy of the classifier that judges coherence, on data with known classes. Spread over batches of rows.",
+        "Accuracy of the classifier that judges coherence, on data with known classes. Chance: uniform guesses. "
+        "The spread is over batches of rows.",
     ),
     (
         "Reconstruction",
         ("reconstruction/",),
-        "Mean squared error per element, images in [0, 1]. Spread over batches of rows.",
+        "Mean squared error per element, images in [0, 1]. The spread is over batches of rows.",
     ),
     (
         "Sampling",

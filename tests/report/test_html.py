@@ -124,7 +124,7 @@ def test_numbers_are_those_of_the_results(source):
     assert "independent 0.01" in text
     assert "frechet/m0 12.3" in text
     assert "not finite" in text
-    assert "perfect generator 0.086" in text
+    assert "perfect 0.086" in text
     assert "80.0 ± 0.0 (1,500) 26.8 ± 0.0 (1,500)" in text  # beside real data
     assert "0.123 (1,500)" in text
     assert "3 min 12 s" in text
