@@ -203,18 +203,10 @@ def evaluate(
         generate_fn, data, jax.random.fold_in(repeats_key, config.num_repeats), config.batch_size
     )
     diversities = _diversity(outcomes, requests, reference)
+    bounds_key = jax.random.fold_in(repeats_key, config.num_repeats + 1)
+    bounds = _likelihood(weights_fn, costly_weights, data, rows, bounds_key, config.likelihood)
     measured = (sampling[:2], autoencoders[:2], diversities[:2], cosines.measured(), distances.measured(reconstruct_fn))
-    for found, missing in measured:
-        metrics |= found
-        not_available |= missing
-    if weights_fn is None or not config.likelihood.num_examples:
-        reason = (
-            "the system has none" if weights_fn is None else "not asked for: evaluation.likelihood.num_examples is 0"
-        )
-        not_available[likelihood.MEASURES[0]] = reason
-    else:
-        bounds_key = jax.random.fold_in(repeats_key, config.num_repeats + 1)
-        found, missing = likelihood.bounds(weights_fn, costly_weights, data, rows, bounds_key, config.likelihood)
+    for found, missing in (*measured, bounds):
         metrics |= found
         not_available |= missing
     if reconstruct_fn is not None:
@@ -289,6 +281,22 @@ def _diversity(
     if not any(map(len, finite)):
         return Evaluation({}, missing | {diversity.METRIC: "no pair of samples is finite"}, {})
     return Evaluation({diversity.METRIC: estimate(finite)}, missing, {})
+
+
+def _likelihood(
+    weights_fn: likelihood.WeightsFn | None,
+    costly: bool,
+    data: Mapping[str, np.ndarray],
+    rows: np.ndarray,
+    key: Key,
+    config: LikelihoodConfig,
+) -> tuple[dict[str, Estimate], dict[str, str]]:
+    """Return the bounds of the likelihood, and why some are missing."""
+    if weights_fn is None:
+        return {}, {likelihood.MEASURES[0]: "the system has none"}
+    if not config.num_examples:
+        return {}, {likelihood.MEASURES[0]: "not asked for: evaluation.likelihood.num_examples is 0"}
+    return likelihood.bounds(weights_fn, costly, data, rows, key, config)
 
 
 def _checked_data(split: Split, modalities: Sequence[str], config: EvaluationConfig) -> dict[str, np.ndarray]:

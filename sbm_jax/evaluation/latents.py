@@ -41,7 +41,7 @@ class Cosines:
         }
         finite = {name: repeats for name, repeats in finite.items() if any(map(len, repeats.values()))}
         if not finite:
-            return {}, {METRIC: "no latents were generated from all the others that have a direction"}
+            return {}, {METRIC: "no latents were generated given all the others, or none has a direction"}
         metrics = {f"{METRIC}/{name}": estimate(list(repeats.values())) for name, repeats in finite.items()}
         # One group for each repeat, of all modalities: they share rows, so their errors are not independent.
         numbers = sorted({repeat for repeats in finite.values() for repeat in repeats})

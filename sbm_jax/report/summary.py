@@ -156,10 +156,10 @@ SECTIONS = (
     (
         "Mode coverage",
         ("coverage/",),
-        "Share of each class in all modalities of the unconditional samples. By chance alone, the rarest class of a few "
-        "samples is rarer than in real data, and the shares differ from the real ones. So what a perfect generator would "
-        "get is simulated: as many joint samples, with classes drawn from those of the test data. Total variation is "
-        "half the sum of the absolute differences of the shares, from 0 to 1.",
+        "Share of each class in all modalities of the unconditional samples. By chance alone, the rarest class of few "
+        "samples is rarer than in real data, and the shares differ from the real ones. So what a perfect generator "
+        "would get is simulated: as many joint samples, with classes drawn from those of the test data. Total "
+        "variation is half the sum of the absolute differences of the shares, from 0 to 1.",
     ),
     (
         "Classifier",
