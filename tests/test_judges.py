@@ -8,9 +8,9 @@ import pytest
 
 from sbm_jax import judges
 from sbm_jax.errors import SbmError
-from sbm_jax.evaluation import Estimate, Evaluation
+from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig
 from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
-from sbm_jax.types import Modality, TrainingConfig
+from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
 
 MODALITIES = (Modality("image", (8, 8, 3), 4, bounds=(0.0, 1.0)), Modality("level", (4,), 4, "mlp"))
 CLASSIFIERS = Classifiers(MODALITIES, 3, ClassifierConfig(TrainingConfig(1, 4), widths=(4,), hidden=8))
@@ -94,3 +94,15 @@ def test_kept_evaluations_say_what_their_spread_is_and_others_are_made_again(tmp
     numbers = json.dumps([{"coherence/given_1": [0.5, 0.1, 10]}, {}])  # without the kind of spread
     np.savez(path, **{judges.NUMBERS: np.array(numbers)})
     assert judges._read(path) is None
+
+
+def test_real_data_have_their_classes_beside_the_distances():
+    data = {"image": np.zeros((8, 8, 8, 3), np.uint8)}
+    train, test = Split(data, np.zeros(8, int)), Split(data, np.repeat([0, 2], [6, 2]))
+    dataset = Dataset(train, train, test, 3, {})
+    found = judges.Judges(dataset, CLASSIFIERS, None, None, {}, jax.random.key(0)).real_distances(EvaluationConfig())
+    assert {name: (e.value, e.n) for name, e in found.items()} == {
+        "coverage/real/class_0": (0.75, 8),
+        "coverage/real/class_1": (0.0, 8),
+        "coverage/real/class_2": (0.25, 8),
+    }
