@@ -382,7 +382,7 @@ def make_judges(config: ExperimentConfig, trained: Trained, dataset: Dataset, wo
     if features.num_examples:
         cache = workdir / "features"
         space, missing = feature_space(
-            features.weights, config.modalities, trained.classifiers, trained.products, cache
+            features.weights, config.modalities, trained.classifiers, trained.products, cache, features.modalities
         )
     params = trained.classifiers and trained.products[trained.classifiers.stage_name]
     return Judges(dataset, trained.classifiers, params, space, missing, key, workdir / "evaluations")

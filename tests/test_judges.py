@@ -1,13 +1,16 @@
 """Which features samples are compared with real data in, and why."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
 from sbm_jax import judges
 from sbm_jax.errors import SbmError
+from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig
 from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
-from sbm_jax.types import Modality, TrainingConfig
+from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
 
 MODALITIES = (Modality("image", (8, 8, 3), 4, bounds=(0.0, 1.0)), Modality("level", (4,), 4, "mlp"))
 CLASSIFIERS = Classifiers(MODALITIES, 3, ClassifierConfig(TrainingConfig(1, 4), widths=(4,), hidden=8))
@@ -50,7 +53,27 @@ def test_vectors_have_no_inception_features(products, tmp_path):
     weights.write_bytes(b"not read")
     space, missing = judges.feature_space(str(weights), MODALITIES[1:], CLASSIFIERS, products, tmp_path)
     assert space.name == "classifier_features"
-    assert missing == {"inception/fid": "no modality is images with bounds (0, 1)"}
+    assert missing.keys() == {"inception/fid"}
+    assert "no modality is images of three channels" in missing["inception/fid"]
+
+
+MASK = Modality("mask", (8, 8, 1), 4, likelihood="bernoulli")
+SPECTROGRAM = Modality("spectrogram", (8, 8, 1), 4, bounds=(0.0, 1.0))
+
+
+def test_one_channel_is_compared_by_inception_only_where_it_is_named(monkeypatch, products, tmp_path):
+    monkeypatch.setattr(judges, "read_weights", lambda path: {})
+    weights = tmp_path / "default_1.pt"
+    weights.write_bytes(b"not read")
+
+    def judged(modalities, asked):
+        space, _ = judges.feature_space(str(weights), modalities, CLASSIFIERS, products, tmp_path, asked)
+        return space.name, space.judged([modality.name for modality in modalities], asked)
+
+    assert judged((*MODALITIES, MASK, SPECTROGRAM), ()) == ("inception", ["image"])
+    assert judged((*MODALITIES, MASK, SPECTROGRAM), ("spectrogram",)) == ("inception", ["spectrogram"])
+    assert judged((MASK, SPECTROGRAM), ())[0] == "classifier_features"
+    assert judged((MASK, SPECTROGRAM), ("mask",)) == ("inception", ["mask"])
 
 
 def test_installed_weights_are_found(monkeypatch, tmp_path):
@@ -61,3 +84,25 @@ def test_installed_weights_are_found(monkeypatch, tmp_path):
     assert judges.find_weights() is None
     (package / "default_1.pt").write_bytes(b"")
     assert judges.weights_path("") == package / "default_1.pt"
+
+
+def test_kept_evaluations_say_what_their_spread_is_and_others_are_made_again(tmp_path):
+    path = tmp_path / "kept.npz"
+    metrics = {"coherence/given_1": Estimate(0.5, 0.1, 10, "repeats")}
+    judges._write(path, Evaluation(metrics, {}, {}))
+    assert judges._read(path).metrics == metrics
+    numbers = json.dumps([{"coherence/given_1": [0.5, 0.1, 10]}, {}])  # without the kind of spread
+    np.savez(path, **{judges.NUMBERS: np.array(numbers)})
+    assert judges._read(path) is None
+
+
+def test_real_data_have_their_classes_beside_the_distances():
+    data = {"image": np.zeros((8, 8, 8, 3), np.uint8)}
+    train, test = Split(data, np.zeros(8, int)), Split(data, np.repeat([0, 2], [6, 2]))
+    dataset = Dataset(train, train, test, 3, {})
+    found = judges.Judges(dataset, CLASSIFIERS, None, None, {}, jax.random.key(0)).real_distances(EvaluationConfig())
+    assert {name: (e.value, e.n) for name, e in found.items()} == {
+        "coverage/real/class_0": (0.75, 8),
+        "coverage/real/class_1": (0.0, 8),
+        "coverage/real/class_2": (0.25, 8),
+    }

@@ -75,7 +75,7 @@ def test_results_have_the_documented_shape(finished):
     assert written["systems"].keys() == results["systems"].keys() == {"sbm_vae", "sbm_rae"}
     for system in written["systems"].values():
         for name in ("coherence/given_rest", "coherence/given_1", "coherence/unconditional_all", "classifier/accuracy"):
-            assert system["metrics"][name].keys() == {"value", "std", "n"}
+            assert system["metrics"][name].keys() == {"value", "std", "n", "spread"}
         assert system["metrics"]["sampling/network_evaluations"]["value"] == 3
     assert {"config", "versions", "device"} <= written.keys()
     assert "<html" in (workdir / "report" / "index.html").read_text()

@@ -1,6 +1,6 @@
-"""Do generated modalities show the same digit, and the digit that was given?
+"""Do generated modalities show the same class, and the class that was given?
 
-All functions take the digits that a classifier sees in each modality, `predicted` int [B, M]. `NO_DIGIT`
+All functions take the classes that a classifier sees in each modality, `predicted` int [B, M]. `NO_CLASS`
 stands for a sample that is not finite: it is never right, agrees with nothing and covers no mode.
 """
 
@@ -8,7 +8,7 @@ import numpy as np
 
 from sbm_jax.errors import unknown
 
-NO_DIGIT = -1
+NO_CLASS = -1
 
 
 def conditional(predicted: np.ndarray, labels: np.ndarray, observed: np.ndarray) -> np.ndarray:
@@ -16,7 +16,7 @@ def conditional(predicted: np.ndarray, labels: np.ndarray, observed: np.ndarray)
 
     Args:
       predicted: int [B, M].
-      labels: int [B], the digits of the given data.
+      labels: int [B], the classes of the given data.
       observed: bool [B, M] or [M], True = given.
     """
     free = np.broadcast_to(~observed, predicted.shape)
@@ -30,7 +30,7 @@ def conditional_per_modality(predicted: np.ndarray, labels: np.ndarray, observed
 
     Args:
       predicted: int [B, M].
-      labels: int [B], the digits of the given data.
+      labels: int [B], the classes of the given data.
       observed: bool [B, M] or [M], True = given.
     """
     free = np.broadcast_to(~observed, predicted.shape)
@@ -40,12 +40,12 @@ def conditional_per_modality(predicted: np.ndarray, labels: np.ndarray, observed
 
 
 def _agree_with_first(predicted: np.ndarray) -> np.ndarray:
-    shown = predicted != NO_DIGIT
+    shown = predicted != NO_CLASS
     return ((predicted == predicted[:, :1]) & shown).sum(axis=1)
 
 
 def _agree_with_majority(predicted: np.ndarray) -> np.ndarray:
-    shown = predicted != NO_DIGIT
+    shown = predicted != NO_CLASS
     same = (predicted[:, :, None] == predicted[:, None, :]) & shown[:, :, None]
     return same.sum(axis=1).max(axis=1)
 
@@ -58,8 +58,8 @@ def agreement(predicted: np.ndarray, rule: str = "first") -> np.ndarray:
 
     Args:
       predicted: int [B, M].
-      rule: ``"first"`` counts the modalities that show the digit of modality 0, itself included, as published
-        baselines do; ``"majority"`` counts those that show the row's most frequent digit.
+      rule: ``"first"`` counts the modalities that show the class of modality 0, itself included, as published
+        baselines do; ``"majority"`` counts those that show the row's most frequent class.
 
     Raises:
       SbmError: when `rule` is unknown.
@@ -81,5 +81,5 @@ def agreement_curve(predicted: np.ndarray, rule: str = "first") -> np.ndarray:
 
 
 def mode_coverage(predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return the fraction of each modality's samples that show each digit: [M, num_classes]."""
+    """Return the fraction of each modality's samples that show each class: [M, num_classes]."""
     return (predicted[:, :, None] == np.arange(num_classes)).mean(axis=0)

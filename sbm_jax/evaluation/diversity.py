@@ -5,8 +5,10 @@ from collections.abc import Mapping
 import numpy as np
 
 from sbm_jax.evaluation.generation import Requests, as_float
+from sbm_jax.evaluation.observed_sets import DIVERSITY, Group
 
-GIVEN_ONE = "diversity/given_1"
+METRIC = "diversity/given_1"
+GIVEN_ONE = Group(DIVERSITY, 1)
 MOST_PAIRS = 500  # both samples of every pair are kept in memory
 
 
@@ -25,21 +27,25 @@ def relative_distances(
 ) -> np.ndarray:
     """Return how far the two samples of each pair are apart, in units of the reference: [R / 2].
 
-    Squared distances; a mean over the unobserved modalities, nan where a sample is not finite.
+    Squared distances; a mean over the unobserved modalities whose reference is above 0, nan where there is none, or a
+    sample is not finite.
 
     Args:
       samples: {modality: [R, *shape]}, pairs next to each other.
       observed: bool [R, M], equal within a pair.
       reference: {modality: the mean squared distance of real examples}.
     """
-    distances = np.stack(
-        [
-            np.mean((values[::2] - values[1::2]).reshape(len(values) // 2, -1) ** 2, axis=1) / reference[name]
-            for name, values in samples.items()
-        ],
-        axis=1,
-    )
-    return np.where(observed[::2], 0.0, distances).sum(axis=1) / np.maximum((~observed[::2]).sum(axis=1), 1)
+    names = list(samples)
+    measured = np.array([reference[name] > 0 for name in names])
+    distances = np.zeros((len(observed) // 2, len(names)))
+    for m in np.flatnonzero(measured):
+        values = samples[names[m]]
+        pairs = (values[::2] - values[1::2]).reshape(len(distances), -1)
+        distances[:, m] = np.mean(pairs**2, axis=1) / reference[names[m]]
+    counted = ~observed[::2] & measured
+    count = counted.sum(axis=1)
+    sums = np.where(counted, distances, 0.0).sum(axis=1)
+    return np.divide(sums, count, out=np.full(len(sums), np.nan), where=count > 0)
 
 
 def within_class_distances(data: Mapping[str, np.ndarray], labels: np.ndarray, rows: np.ndarray) -> dict[str, float]:
@@ -57,7 +63,8 @@ def within_class_distances(data: Mapping[str, np.ndarray], labels: np.ndarray, r
     sizes = [len(members) for members in classes]
 
     def distance(values: np.ndarray) -> float:
-        own = [2 * np.mean(np.var(as_float(values[members]), axis=0, ddof=1)) for members in classes]
+        # In float64, where the variance of equal float32 values is exactly 0.
+        own = [2 * np.mean(np.var(as_float(values[members]), axis=0, ddof=1, dtype=np.float64)) for members in classes]
         return float(np.average(own, weights=sizes))
 
     return {name: distance(values) for name, values in data.items()} if classes else {}

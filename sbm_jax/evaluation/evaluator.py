@@ -2,17 +2,18 @@
 
 import contextlib
 import dataclasses
+import functools
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
 import numpy as np
 
 from sbm_jax.errors import SbmError, unknown
-from sbm_jax.evaluation import coherence, diversity, likelihood, observed_sets, reconstruction, sample_grids
+from sbm_jax.evaluation import coherence, coverage, diversity, likelihood, observed_sets, reconstruction, sample_grids
 from sbm_jax.evaluation.distances import Distances
-from sbm_jax.evaluation.estimates import Estimate, estimate
+from sbm_jax.evaluation.estimates import BATCHES, CALLS, Estimate, estimate
 from sbm_jax.evaluation.features import FeatureConfig, FeatureSpace
 from sbm_jax.evaluation.generation import (
     Call,
@@ -31,18 +32,28 @@ from sbm_jax.evaluation.generation import (
 )
 from sbm_jax.evaluation.latents import Cosines
 from sbm_jax.evaluation.likelihood import LikelihoodConfig
-from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_TARGET, UNCONDITIONAL
+from sbm_jax.evaluation.observed_sets import (
+    DIVERSITY,
+    FIXED_ORDER,
+    GIVEN_REST,
+    RANDOM,
+    TO_TARGET,
+    UNCONDITIONAL,
+    Group,
+)
 from sbm_jax.types import Key, Split
 
 # Each family of observed sets, and the metrics that are measured on it.
 SETS = {
-    "given_rest": ("coherence/given_rest",),
-    "random": ("coherence/given_k",),
-    "fixed_order": ("coherence/fixed_order/given_k",),
-    "to_target": ("coherence/to_target/given_k",),
-    "unconditional": ("coherence/unconditional_k", "coherence/unconditional_majority_k", "coverage"),
-    "diversity": (diversity.GIVEN_ONE,),
+    GIVEN_REST: ("coherence/given_rest",),
+    RANDOM: ("coherence/given_k",),
+    FIXED_ORDER: ("coherence/fixed_order/given_k",),
+    TO_TARGET: ("coherence/to_target/given_k",),
+    UNCONDITIONAL: ("coherence/unconditional_k", "coherence/unconditional_majority_k", "coverage"),
+    DIVERSITY: (diversity.METRIC,),
 }
+
+NOTHING_GIVEN = Group(UNCONDITIONAL)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,9 +139,11 @@ def evaluate(
 ) -> Evaluation:
     """Measure everything that the system and the data allow.
 
-    All functions are called with batches of `config.batch_size` rows only, so each compiles once. The spread
-    of a metric is over repeats; for the speed and for metrics without randomness (classifier, reconstruction)
-    it is over batches, and for distances in features and bounds of the likelihood it is a standard error.
+    All functions are called with batches of `config.batch_size` rows only, so each compiles once. Each estimate says
+    what its spread is.
+
+    A sample that is not finite is wrong in all that the classifier sees. It is left out of distances, cosines,
+    diversity and reconstruction errors, whose `n` is the number of what was measured. ``sampling/diverged`` counts it.
 
     Args:
       generate_fn: `(key, data, observed [B, M], num_samples) -> Generated`, compiled.
@@ -139,7 +152,7 @@ def evaluate(
       key: a typed key; equal keys give equal rows, observed sets and noise, for every system.
       config: see `EvaluationConfig`.
       classifier_fn: `{modality: [B, *shape]} -> {modality: int [B]}`, or None: no coherence is measured.
-      num_classes: the number of digits; needed with a classifier.
+      num_classes: the number of classes; needed with a classifier.
       reconstruct_fn: `{modality: [B, *shape]} -> ` the same, or None where a system has no autoencoder.
       encode_fn: `{modality: [B, *shape]} -> {modality: [B, D_m]}` in the units of generated latents, or None.
       weights_fn: see `likelihood.bounds`, or None where a system has no likelihood.
@@ -156,8 +169,12 @@ def evaluate(
     shown = sample_grids.examples(rows, split.labels, config.num_figure_examples)
     reference = diversity.within_class_distances(data, split.labels, rows) if split.labels is not None else {}
     not_available = _missing_sets(config, split, reference, len(modalities), classifier_fn, num_classes)
+    cosines = Cosines(encode_fn)
+    distances = Distances(space, config.features, data, order)
+    watched = cosines.families | distances.families
+    families = _families(config, not_available, len(modalities), watched)
     requests = [
-        _requests(jax.random.fold_in(repeats_key, repeat), rows, modalities, config, not_available)
+        _requests(jax.random.fold_in(repeats_key, repeat), rows, modalities, config, families)
         for repeat in range(config.num_repeats)
     ]
     drawn = sample_grids.requests(shown, len(modalities))
@@ -165,40 +182,33 @@ def evaluate(
     sizes = [len(rows), *(sum(len(group.rows) for group in groups.values()) for groups in requests)]
     total = sum(num_batches(size, config.batch_size) for size in sizes)
 
-    outcomes, cosines = [], Cosines(encode_fn)
-    distances = Distances(space, config.features, data, order)
+    outcomes = []
     with progress(total) as advance:
         for repeat, groups in enumerate(requests):
             noise = jax.random.fold_in(jax.random.fold_in(repeats_key, repeat), 0)
             keep = {*drawn, diversity.GIVEN_ONE}
             # Distances need many samples, and have an error of their own: those of the first repeat will do.
-            watch = [cosines.look, *([distances.look] if repeat == 0 else [])]
+            watch = [functools.partial(cosines.look, repeat), *([distances.look] if repeat == 0 else [])]
             outcomes.append(
                 run(generate_fn, classifier_fn, data, groups, noise, config.batch_size, advance, keep, watch)
             )
         autoencoders = _autoencoders(
             data, split.labels, rows, classifier_fn, reconstruct_fn, config.batch_size, advance
         )
-    metrics, figures = _coherence(outcomes, requests, split, modalities, num_classes)
-    metrics |= _diversity(outcomes, requests, reference)
+    metrics, missing, figures = _coherence(outcomes, requests, split, modalities, num_classes)
+    not_available |= missing
     figures |= sample_grids.grids(outcomes[0].data, data, shown)
     sampling = _sampling([outcome.calls for outcome in outcomes])
     metrics["sampling/samples_per_second"] = _speed(
         generate_fn, data, jax.random.fold_in(repeats_key, config.num_repeats), config.batch_size
     )
-    for found, missing in (sampling[:2], autoencoders[:2], cosines.measured(), distances.measured(reconstruct_fn)):
+    diversities = _diversity(outcomes, requests, reference)
+    bounds_key = jax.random.fold_in(repeats_key, config.num_repeats + 1)
+    bounds = _likelihood(weights_fn, costly_weights, data, rows, bounds_key, config.likelihood)
+    measured = (sampling[:2], autoencoders[:2], diversities[:2], cosines.measured(), distances.measured(reconstruct_fn))
+    for found, missing in (*measured, bounds):
         metrics |= found
         not_available |= missing
-    if weights_fn is None or not config.likelihood.num_examples:
-        reason = (
-            "the system has none" if weights_fn is None else "not asked for: evaluation.likelihood.num_examples is 0"
-        )
-        not_available[likelihood.MEASURES[0]] = reason
-    else:
-        bounds_key = jax.random.fold_in(repeats_key, config.num_repeats + 1)
-        metrics |= likelihood.bounds(weights_fn, costly_weights, data, rows, bounds_key, config.likelihood)
-        if costly_weights:
-            not_available[likelihood.MEASURES[1]] = "the density of each sample takes many network evaluations"
     if reconstruct_fn is not None:
         figures |= _reconstruction_grid(data, shown, reconstruct_fn, config.batch_size)
     return Evaluation(metrics, not_available, figures)
@@ -231,40 +241,62 @@ def real_distances(
 
 def _coherence(
     outcomes: Sequence[Outcome],
-    requests: Sequence[Mapping[str, Requests]],
+    requests: Sequence[Mapping[Group, Requests]],
     split: Split,
     modalities: Sequence[str],
     num_classes: int | None,
-) -> tuple[dict[str, Estimate], dict[str, np.ndarray]]:
-    """Return the estimates of all label-based metrics over the repeats, and the coverage per modality."""
+) -> Evaluation:
+    """Return the estimates of all metrics of what the classifier sees, over the repeats."""
     per_repeat = [
-        _row_outcomes(outcome.predicted, groups, split, modalities, num_classes)
+        _row_outcomes(outcome.predicted, groups, split.labels, modalities)
         for outcome, groups in zip(outcomes, requests, strict=True)
     ]
     metrics = {name: estimate([repeat[name] for repeat in per_repeat]) for name in per_repeat[0]}
-    if "coverage/digit_0" not in metrics:
-        return metrics, {}
-    digits = [metrics[f"coverage/digit_{digit}"] for digit in range(num_classes)]
-    metrics["coverage/min"] = min(digits, key=lambda share: share.value)
-    predicted = np.concatenate([outcome.predicted[UNCONDITIONAL] for outcome in outcomes])
-    return metrics, {"coverage": coherence.mode_coverage(predicted, num_classes)}
+    if num_classes is None or NOTHING_GIVEN not in outcomes[0].predicted:
+        return Evaluation(metrics, {}, {})
+    joint = [outcome.predicted[NOTHING_GIVEN] for outcome in outcomes]
+    found, missing = coverage.measure(joint, num_classes, split.labels)
+    figures = {"coverage": coherence.mode_coverage(np.concatenate(joint), num_classes)}
+    return Evaluation(metrics | found, missing, figures)
 
 
 def _diversity(
     outcomes: Sequence[Outcome],
-    requests: Sequence[Mapping[str, Requests]],
+    requests: Sequence[Mapping[Group, Requests]],
     reference: Mapping[str, float],
-) -> dict[str, Estimate]:
+) -> Evaluation:
     """Return how much samples for the same condition differ, in units of real examples of one class."""
     if diversity.GIVEN_ONE not in requests[0]:
-        return {}
+        return Evaluation({}, {}, {})
+    missing = {
+        f"{diversity.METRIC}/{name}": "left out of the mean: real examples of one class do not differ in it"
+        for name, distance in reference.items()
+        if not distance
+    }
     repeats = [
         diversity.relative_distances(outcome.data[diversity.GIVEN_ONE], groups[diversity.GIVEN_ONE].observed, reference)
         for outcome, groups in zip(outcomes, requests, strict=True)
     ]
-    # The share of samples that diverged is a metric of its own.
     finite = [values[np.isfinite(values)] for values in repeats]
-    return {diversity.GIVEN_ONE: estimate(finite)} if all(len(values) for values in finite) else {}
+    if not any(map(len, finite)):
+        return Evaluation({}, missing | {diversity.METRIC: "no pair of samples is finite"}, {})
+    return Evaluation({diversity.METRIC: estimate(finite)}, missing, {})
+
+
+def _likelihood(
+    weights_fn: likelihood.WeightsFn | None,
+    costly: bool,
+    data: Mapping[str, np.ndarray],
+    rows: np.ndarray,
+    key: Key,
+    config: LikelihoodConfig,
+) -> tuple[dict[str, Estimate], dict[str, str]]:
+    """Return the bounds of the likelihood, and why some are missing."""
+    if weights_fn is None:
+        return {}, {likelihood.MEASURES[0]: "the system has none"}
+    if not config.num_examples:
+        return {}, {likelihood.MEASURES[0]: "not asked for: evaluation.likelihood.num_examples is 0"}
+    return likelihood.bounds(weights_fn, costly, data, rows, key, config)
 
 
 def _checked_data(split: Split, modalities: Sequence[str], config: EvaluationConfig) -> dict[str, np.ndarray]:
@@ -311,17 +343,17 @@ def _missing_sets(
     """Return why the metrics of some families of observed sets can not be measured, by metric."""
     missing = {}
     for name, metrics in SETS.items():
-        conditional = name != "unconditional"
+        conditional = name != UNCONDITIONAL
         reason = None
         if name not in config.sets:
             reason = f"not asked for: {name!r} is not in evaluation.sets"
-        elif classifier_fn is None and name != "diversity":
+        elif classifier_fn is None and name != DIVERSITY:
             reason = "there is no classifier that tells which class a sample shows"
         elif conditional and split.labels is None:
             reason = "the data have no labels"
         elif conditional and num_modalities < 2:
             reason = "there is one modality only, so none can be given"
-        elif name == "diversity" and not all(reference.values() or [0.0]):
+        elif name == DIVERSITY and not any(reference.values()):
             reason = "no two of the real examples have the same label and differ"
         if reason:
             missing |= dict.fromkeys(metrics, reason)
@@ -330,72 +362,94 @@ def _missing_sets(
     return missing
 
 
+def _families(
+    config: EvaluationConfig, not_available: Mapping[str, str], num_modalities: int, watched: Collection[str]
+) -> set[str]:
+    """Return the families of observed sets to generate: those that some metric needs.
+
+    Distances from real data and latents need neither labels nor a classifier. Joint samples are generated even where
+    nothing judges them: they measure the speed.
+
+    Args:
+      config: see `EvaluationConfig`.
+      not_available: the metrics of what a classifier sees, and of diversity, that can not be measured.
+      num_modalities: M.
+      watched: families that something else looks at.
+    """
+    needed = {name for name in config.sets if name in watched or any(m not in not_available for m in SETS[name])}
+    return {name for name in needed if num_modalities > 1} | {UNCONDITIONAL}.intersection(config.sets)
+
+
 def _requests(
-    key: Key,
-    rows: np.ndarray,
-    modalities: Sequence[str],
-    config: EvaluationConfig,
-    not_available: Mapping[str, str],
-) -> dict[str, Requests]:
-    """Return the requests of one repeat, by the metric that they serve."""
+    key: Key, rows: np.ndarray, modalities: Sequence[str], config: EvaluationConfig, families: Collection[str]
+) -> dict[Group, Requests]:
+    """Return the requests of one repeat, by what they are for."""
     num_modalities = len(modalities)
 
     def fixed(mask: np.ndarray) -> Requests:
         return Requests(rows, np.tile(mask, (len(rows), 1)))
 
     groups = {}
-    if "coherence/given_rest" not in not_available:
+    if GIVEN_REST in families:
         for target, name in enumerate(modalities):
-            groups[f"{GIVEN_REST}{name}"] = fixed(observed_sets.given_rest(target, num_modalities))
+            groups[Group(GIVEN_REST, target=name)] = fixed(observed_sets.given_rest(target, num_modalities))
     for size in range(1, num_modalities):
-        if "coherence/given_k" not in not_available:
+        if RANDOM in families:
             size_key = jax.random.fold_in(key, size)
             masks = observed_sets.random_of_size(size_key, len(rows), size, num_modalities)
-            groups[f"coherence/given_{size}"] = Requests(rows, masks)
-        if "coherence/fixed_order/given_k" not in not_available:
-            groups[f"{FIXED_ORDER}{size}"] = fixed(observed_sets.first(size, num_modalities))
-        if "coherence/to_target/given_k" not in not_available:
+            groups[Group(RANDOM, size)] = Requests(rows, masks)
+        if FIXED_ORDER in families:
+            groups[Group(FIXED_ORDER, size)] = fixed(observed_sets.first(size, num_modalities))
+        if TO_TARGET in families:
             for name in config.targets or modalities[:1]:
                 mask = observed_sets.first_others(size, list(modalities).index(name), num_modalities)
-                groups[f"{TO_TARGET}{size}/{name}"] = fixed(mask)
-    if diversity.GIVEN_ONE not in not_available:
+                groups[Group(TO_TARGET, size, name)] = fixed(mask)
+    if DIVERSITY in families:
         masks = observed_sets.random_of_size(jax.random.fold_in(key, num_modalities), len(rows), 1, num_modalities)
         groups[diversity.GIVEN_ONE] = diversity.requests(rows, masks)
     nothing = np.zeros((config.num_unconditional, num_modalities), bool)
     unconditional = Requests(np.repeat(rows[:1], config.num_unconditional), nothing)
-    if UNCONDITIONAL in config.sets:  # also where no classifier can judge them: they measure the speed
-        groups[UNCONDITIONAL] = unconditional
-    return groups or {"speed": unconditional}
+    if UNCONDITIONAL in families:
+        groups[NOTHING_GIVEN] = unconditional
+    return groups or {Group("speed"): unconditional}
+
+
+NAMES = {
+    GIVEN_REST: "coherence/given_rest/{target}",
+    RANDOM: "coherence/given_{size}",
+    FIXED_ORDER: "coherence/fixed_order/given_{size}",
+    TO_TARGET: "coherence/to_target/given_{size}/{target}",
+}
+"""The metric that the samples of a group serve, by family."""
 
 
 def _row_outcomes(
-    predicted: Mapping[str, np.ndarray],
-    requests: Mapping[str, Requests],
-    split: Split,
+    predicted: Mapping[Group, np.ndarray],
+    requests: Mapping[Group, Requests],
+    labels: np.ndarray | None,
     modalities: Sequence[str],
-    num_classes: int | None,
 ) -> dict[str, np.ndarray]:
     """Return the outcome of each row in one repeat, by metric: their means are the metrics."""
-    outcomes = {}
-    for group, digits in predicted.items():
-        if not group.startswith("coherence/"):
+    outcomes, rest = {}, []
+    for group, classes in predicted.items():
+        if group == NOTHING_GIVEN:
+            outcomes |= _unconditional_outcomes(classes)
+        if labels is None or group.family not in NAMES:
             continue
-        labels = split.labels[requests[group].rows]
-        if group.startswith(TO_TARGET):
-            outcomes[group] = digits[:, list(modalities).index(group.rpartition("/")[2])] == labels
-            continue
-        outcomes[group] = coherence.conditional(digits, labels, requests[group].observed)
-        if group.startswith(FIXED_ORDER):
-            outcomes[f"{group}/last"] = digits[:, -1] == labels
-    if UNCONDITIONAL in predicted:
-        outcomes |= _unconditional_outcomes(predicted[UNCONDITIONAL], num_classes)
-    targets = [f"{GIVEN_REST}{name}" for name in modalities]
-    if targets[0] in outcomes:
-        outcomes["coherence/given_rest"] = np.concatenate([outcomes[name] for name in targets])
-    return outcomes
+        name = NAMES[group.family].format(size=group.size, target=group.target)
+        truth = labels[requests[group].rows]
+        if group.target:
+            outcomes[name] = classes[:, list(modalities).index(group.target)] == truth
+        else:
+            outcomes[name] = coherence.conditional(classes, truth, requests[group].observed)
+        if group.family == GIVEN_REST:
+            rest.append(outcomes[name])
+        if group.family == FIXED_ORDER:
+            outcomes[f"{name}/last"] = classes[:, -1] == truth
+    return outcomes | ({"coherence/given_rest": np.concatenate(rest)} if rest else {})
 
 
-def _unconditional_outcomes(predicted: np.ndarray, num_classes: int | None) -> dict[str, np.ndarray]:
+def _unconditional_outcomes(predicted: np.ndarray) -> dict[str, np.ndarray]:
     num_modalities = predicted.shape[1]
     outcomes = {}
     for prefix, rule in (("unconditional", "first"), ("unconditional_majority", "majority")):
@@ -403,8 +457,6 @@ def _unconditional_outcomes(predicted: np.ndarray, num_classes: int | None) -> d
         outcomes |= {f"coherence/{prefix}_{k}": count >= k for k in range(2, num_modalities + 1)}
     if num_modalities > 1:
         outcomes["coherence/unconditional_all"] = outcomes[f"coherence/unconditional_{num_modalities}"]
-    for digit in range(num_classes or 0):
-        outcomes[f"coverage/digit_{digit}"] = (predicted == digit).mean(axis=1)
     return outcomes
 
 
@@ -421,7 +473,7 @@ def _speed(generate_fn: GenerateFn, data: Mapping[str, np.ndarray], key: Key, ba
         start = time.perf_counter()
         jax.block_until_ready(generate_fn(jax.random.fold_in(key, index), batch, nothing, 1))
         rates.append(batch_size / (time.perf_counter() - start))
-    return estimate([[rate] for rate in rates])._replace(n=NUM_TIMED * batch_size)
+    return estimate([[rate] for rate in rates], CALLS)._replace(n=NUM_TIMED * batch_size)
 
 
 def _sampling(repeats: Sequence[Sequence[Call]]) -> Evaluation:
@@ -475,14 +527,18 @@ def _autoencoders(
                 right = classify(classifier_fn, reconstructed, tuple(data)) == labels[chosen][:, None]
                 outcomes |= {f"classifier/reconstruction/{name}": right[:, m] for m, name in enumerate(data)}
         for name, values in outcomes.items():
-            groups.setdefault(name, []).append(values[:count].reshape(-1))
+            own = values[:count].reshape(-1)
+            groups.setdefault(name, []).append(own[np.isfinite(own)])
         advance(1)
-    not_available = {}
+    lost = [name for name, parts in groups.items() if not any(map(len, parts))]
+    not_available = dict.fromkeys(lost, "no reconstruction is finite")
     if not judged:
         not_available["classifier/accuracy"] = "there is no classifier, or the data have no labels"
     if reconstruct_fn is None:
         not_available["reconstruction/mse"] = "the system has no autoencoders"
-    return Evaluation({name: estimate(parts) for name, parts in groups.items()}, not_available, {})
+    return Evaluation(
+        {name: estimate(parts, BATCHES) for name, parts in groups.items() if name not in lost}, not_available, {}
+    )
 
 
 def _reconstruction_grid(

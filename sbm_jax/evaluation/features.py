@@ -4,9 +4,8 @@ import dataclasses
 import functools
 import hashlib
 import io
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,11 +13,14 @@ from sbm_jax import parallel
 from sbm_jax.errors import require, unknown
 from sbm_jax.evaluation import fidelity, frechet
 from sbm_jax.evaluation.estimates import Estimate
+from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_TARGET, UNCONDITIONAL
 from sbm_jax.storage import DAMAGED_ARCHIVE, write_atomically
 
 FeatureFn = Callable[[np.ndarray], np.ndarray]  # [B, *shape] -> [B, D]
 
-SETS = ("given_rest", "unconditional", "fixed_order", "to_target", "reconstruction")
+RECONSTRUCTION = "reconstruction"
+
+SETS = (GIVEN_REST, UNCONDITIONAL, FIXED_ORDER, TO_TARGET, RECONSTRUCTION)
 """What can be compared with real data: of ``fixed_order`` the last modality only, of ``to_target`` the targets."""
 
 FEWEST = 40
@@ -33,14 +35,15 @@ class FeatureConfig:
       num_examples: samples per distance; 0 for no distances.
       num_real: real examples that they are compared with; 0 for all that are held out.
       sets: families of observed sets, of `SETS`.
-      modalities: those to judge; all where there is none.
+      modalities: those to judge; where there is none, all that the features are made for. Inception's are made for
+        images of three channels in [0, 1]; those of one channel are judged where they are named.
       weights: a file with the weights of the FID Inception-v3 (see `networks.inception`); "" looks for the installed
         package that carries them.
     """
 
     num_examples: int = 1000
     num_real: int = 0
-    sets: tuple[str, ...] = ("given_rest", "unconditional")
+    sets: tuple[str, ...] = (GIVEN_REST, UNCONDITIONAL)
     modalities: tuple[str, ...] = ()
     weights: str = ""
 
@@ -54,18 +57,22 @@ class FeatureConfig:
                 raise unknown("set of samples in evaluation.features.sets:", name, SETS)
 
 
-class Reference(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Reference:
     """Real examples of one modality.
 
     Attributes:
       features: [N, D].
       gaussian: their moments, as the Fréchet distance needs them.
-      radii: squared distances to the k-th neighbour [N].
     """
 
     features: np.ndarray
     gaussian: frechet.Gaussian
-    radii: np.ndarray
+
+    @functools.cached_property
+    def radii(self) -> Callable[[int], np.ndarray]:
+        """The function that returns the `fidelity.neighbour_distances` of the last n examples among themselves."""
+        return functools.cache(lambda count: fidelity.neighbour_distances(self.features[-count:]))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,6 +85,7 @@ class FeatureSpace:
       fingerprint: of the network, so that cached features of real data are of this one.
       cache: the directory of the features of real data.
       measures: how its distances are called, where not by their own names.
+      on_request: the modalities that are judged only where they are named.
     """
 
     name: str
@@ -85,6 +93,26 @@ class FeatureSpace:
     fingerprint: str
     cache: Path
     measures: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    on_request: Collection[str] = ()
+
+    def judged(self, modalities: Sequence[str], asked: Collection[str]) -> list[str]:
+        """Return the modalities that are compared: those that are asked for by name, or all but `on_request`."""
+        missing = self.missing(modalities, asked)
+        return [name for name in modalities if name in (asked or modalities) and name not in missing]
+
+    def missing(self, modalities: Sequence[str], asked: Collection[str]) -> dict[str, str]:
+        """Return why modalities that are asked for, all where none is named, are not compared."""
+        reasons = {}
+        for name in asked or modalities:
+            if name not in self.extract:
+                reasons[name] = f"{self.name} has no features of it"
+            elif name in self.on_request and not asked:
+                reasons[name] = "it has one channel: name it in evaluation.features.modalities to compare it"
+        return reasons
+
+    def measure(self, name: str) -> str:
+        """Return the full name of a measure."""
+        return f"{self.name}/{self.measures.get(name, name)}"
 
     def real(self, modality: str, images: np.ndarray) -> Reference:
         """Return what distances to these real examples [N, *shape] need; features are read from the cache."""
@@ -96,7 +124,7 @@ class FeatureSpace:
 
     def _reference(self, modality: str, images: np.ndarray, digest: str) -> Reference:
         features = self._cached(modality, images, digest)
-        return Reference(features, frechet.gaussian(frechet.moments(features)), fidelity.neighbour_distances(features))
+        return Reference(features, frechet.gaussian(frechet.moments(features)))
 
     def _cached(self, modality: str, images: np.ndarray, digest: str) -> np.ndarray:
         path = self.cache / f"{self.name}_{self.fingerprint}_{digest}.npz"
@@ -118,12 +146,18 @@ class FeatureSpace:
         return parallel.kept(read, lambda: self.extract[modality](images), write, path.name)
 
     def compare(self, modality: str, features: np.ndarray, real: np.ndarray) -> dict[str, Estimate]:
-        """Return every distance of features [N, D] from those of real examples [N', *shape], by its name."""
+        """Return every distance of features [N, D] from those of real examples [N', *shape], by its name.
+
+        Precision, recall, density and coverage depend on the counts, so they compare as many real examples as samples:
+        the last ones, as samples are conditioned on the first.
+        """
         reference = self.real(modality, real)
+        count = min(len(features), len(reference.features))
         distances = frechet.measure(features, reference.gaussian)
         distances["kernel"] = fidelity.kernel_distance(reference.features, features)
-        distances |= fidelity.precision_recall(reference.features, features, reference.radii)
-        return {f"{self.name}/{self.measures.get(name, name)}": value for name, value in distances.items()}
+        nearest = reference.features[-count:], features[:count], reference.radii(count)
+        distances |= fidelity.precision_recall(*nearest)
+        return {self.measure(name): value for name, value in distances.items()}
 
 
 class _Hashed:
@@ -153,11 +187,3 @@ def in_batches(extract: FeatureFn, batch_size: int) -> FeatureFn:
         return np.concatenate(parts)
 
     return features
-
-
-def average(metrics: Mapping[str, Estimate], names: Sequence[str]) -> Estimate:
-    """Return the mean of independent estimates of equal weight."""
-    chosen = [metrics[name] for name in names]
-    errors = [estimate.std for estimate in chosen]
-    std = None if None in errors else float(np.sqrt(np.sum(np.square(errors))) / len(chosen))
-    return Estimate(float(np.mean([e.value for e in chosen])), std, sum(e.n for e in chosen))

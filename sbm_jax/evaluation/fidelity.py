@@ -5,7 +5,7 @@ All work on features [N, D], float32.
 
 import numpy as np
 
-from sbm_jax.evaluation.estimates import Estimate
+from sbm_jax.evaluation.estimates import SUBSETS, Estimate
 
 NUM_NEIGHBOURS = 5
 
@@ -18,7 +18,8 @@ def kernel_distance(
     Args:
       real: features [N, D].
       generated: features [N', D].
-      num_subsets: subsets over which mean and standard deviation are taken.
+      num_subsets: subsets over which mean and standard deviation are taken; they overlap, so that the latter is no
+        standard error.
       subset_size: rows of each, of both kinds; at most half of the rows are used.
       seed: of the subsets.
 
@@ -31,7 +32,7 @@ def kernel_distance(
         x = real[draws.choice(len(real), size, replace=False)]
         y = generated[draws.choice(len(generated), size, replace=False)]
         distances.append(squared_mmd(x, y))
-    return Estimate(float(np.mean(distances)), float(np.std(distances)), len(generated))
+    return Estimate(float(np.mean(distances)), float(np.std(distances)), len(generated), SUBSETS)
 
 
 def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sbm_jax.evaluation.estimates import Estimate
+from sbm_jax.evaluation.estimates import STANDARD_ERROR, Estimate
 
 
 class Moments(NamedTuple):
@@ -128,8 +128,9 @@ def measure(features: np.ndarray, reference: Gaussian) -> dict[str, Estimate]:
     features = features.astype(np.float64)
     count = len(features)
     value, error = _distance_and_error(features, reference)
-    measured = {"frechet": Estimate(value, error, count)}
+    measured = {"frechet": Estimate(value, error, count, STANDARD_ERROR)}
     if count // 2 > features.shape[1]:
         halves = [_distance_and_error(half, reference)[0] for half in np.array_split(features, 2)]
-        measured["frechet_infinity"] = Estimate(2 * value - float(np.mean(halves)), error, count)
+        infinity = 2 * value - float(np.mean(halves))
+        measured["frechet_infinity"] = Estimate(infinity, error, count, STANDARD_ERROR)
     return measured

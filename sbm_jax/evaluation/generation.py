@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sbm_jax.evaluation.coherence import NO_DIGIT
+from sbm_jax.evaluation.coherence import NO_CLASS
+from sbm_jax.evaluation.observed_sets import Group
 from sbm_jax.types import Array, Data, Generated, Key
 
 ClassifierFn = Callable[[Data], Mapping[str, Array]]  # {modality: [B, *shape]} -> {modality: int [B]}
@@ -53,14 +54,14 @@ class Part(NamedTuple):
     """The samples of one group in one compiled call.
 
     Attributes:
-      group: its name.
+      group: what it is for.
       rows: int [R], rows of the data set.
       inside: int [R], where they are in the arrays of the call.
       generated: what was generated, [B, 1, ...].
       given: the true data of the call, {modality: float [B, *shape]}.
     """
 
-    group: str
+    group: Group
     rows: np.ndarray
     inside: np.ndarray
     generated: Generated
@@ -71,13 +72,13 @@ class Outcome(NamedTuple):
     """What came of the requests, by group.
 
     Attributes:
-      predicted: {group: int [R, M]}, the digit seen in each modality; empty without a classifier.
+      predicted: {group: int [R, M]}, the class seen in each modality; empty without a classifier.
       data: {group: {modality: [R, *shape]}} of the groups that were to be kept.
       calls: one entry per compiled call.
     """
 
-    predicted: dict[str, np.ndarray]
-    data: dict[str, dict[str, np.ndarray]]
+    predicted: dict[Group, np.ndarray]
+    data: dict[Group, dict[str, np.ndarray]]
     calls: list[Call]
 
 
@@ -101,13 +102,13 @@ def num_batches(num_rows: int, batch_size: int) -> int:
 
 
 def classify(classifier_fn: ClassifierFn, data: Data, modalities: Sequence[str]) -> np.ndarray:
-    """Return the digit seen in each modality, int [B, M], `NO_DIGIT` where the data are not finite."""
+    """Return the class seen in each modality, int [B, M], `NO_CLASS` where the data are not finite."""
     labels = classifier_fn({name: data[name] for name in modalities})
     columns = []
     for name in modalities:
         values = jnp.asarray(data[name])
         finite = jnp.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-        columns.append(np.where(np.asarray(finite), np.asarray(labels[name]), NO_DIGIT))
+        columns.append(np.where(np.asarray(finite), np.asarray(labels[name]), NO_CLASS))
     return np.stack(columns, axis=1)
 
 
@@ -115,31 +116,32 @@ def run(
     generate_fn: GenerateFn,
     classifier_fn: ClassifierFn | None,
     data: Mapping[str, np.ndarray],
-    requests: Mapping[str, Requests],
+    requests: Mapping[Group, Requests],
     key: Key,
     batch_size: int,
     advance: Callable[[int], None],
-    keep: Collection[str] = (),
+    keep: Collection[Group] = (),
     watch: Collection[Callable[[Part], None]] = (),
 ) -> Outcome:
     """Draw one sample for every request; requests of different groups share batches.
 
     Args:
       generate_fn: the compiled generator.
-      classifier_fn: the digit classifier, or None.
+      classifier_fn: the classifier, or None.
       data: {modality: [N, *shape]}, in the order of the columns of `observed`.
       requests: the requests of each group.
       key: batch i uses `fold_in(key, i)`.
       batch_size: rows per compiled call.
       advance: called with 1 after each batch.
-      keep: the groups whose samples are returned, not only their digits.
+      keep: the groups whose samples are returned, not only their classes.
       watch: what is shown every part of the samples, while it is in memory.
     """
     modalities = tuple(data)
     rows = np.concatenate([group.rows for group in requests.values()])
     observed = np.concatenate([group.observed for group in requests.values()])
-    names = np.repeat(list(requests), [len(group.rows) for group in requests.values()])
-    kept = np.isin(names, list(keep))
+    groups = list(requests)
+    numbers = np.repeat(np.arange(len(groups)), [len(group.rows) for group in requests.values()])
+    kept = np.array([group in keep for group in groups])[numbers]
     calls, predicted, samples = [], [], {name: [] for name in modalities}
     for index, (indices, count) in enumerate(batches(len(rows), batch_size)):
         given = observed[indices]
@@ -151,10 +153,10 @@ def run(
         sample = {name: generated.data[name][:, 0] for name in modalities}
         if classifier_fn is not None:
             predicted.append(classify(classifier_fn, sample, modalities)[:count])
-        for group in dict.fromkeys(names[indices[:count]]):
-            inside = np.flatnonzero(names[indices[:count]] == group)
+        for number in np.unique(numbers[indices[:count]]):
+            inside = np.flatnonzero(numbers[indices[:count]] == number)
             for look in watch:
-                look(Part(str(group), rows[indices[inside]], inside, generated, batch))
+                look(Part(groups[number], rows[indices[inside]], inside, generated, batch))
         wanted = np.flatnonzero(kept[indices[:count]])
         if len(wanted):
             for name in modalities:
@@ -164,8 +166,8 @@ def run(
 
 
 def _by_group(
-    requests: Mapping[str, Requests],
-    keep: Collection[str],
+    requests: Mapping[Group, Requests],
+    keep: Collection[Group],
     calls: list[Call],
     predicted: list[np.ndarray],
     samples: dict[str, list[np.ndarray]],
@@ -176,9 +178,9 @@ def _by_group(
         ends = np.cumsum([len(group.rows) for group in requests.values()])
         parts = np.split(np.concatenate(predicted), ends[:-1])
         outcome.predicted.update(zip(requests, parts, strict=True))
-    kept = [name for name in requests if name in keep]
+    kept = [group for group in requests if group in keep]
     if kept:
-        ends = np.cumsum([len(requests[name].rows) for name in kept])
+        ends = np.cumsum([len(requests[group].rows) for group in kept])
         columns = {name: np.split(np.concatenate(parts), ends[:-1]) for name, parts in samples.items()}
         for position, group in enumerate(kept):
             outcome.data[group] = {name: parts[position] for name, parts in columns.items()}

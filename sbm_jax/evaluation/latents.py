@@ -6,6 +6,8 @@ from sbm_jax.evaluation.estimates import Estimate, estimate
 from sbm_jax.evaluation.generation import EncodeFn, Part
 from sbm_jax.evaluation.observed_sets import GIVEN_REST
 
+METRIC = "latents/cosine/given_rest"
+
 
 class Cosines:
     """How near generated latents are to those of the true data, all other modalities given (Table 7)."""
@@ -13,26 +15,45 @@ class Cosines:
     def __init__(self, encode_fn: EncodeFn | None):
         """Compare with the latents that `encode_fn` returns."""
         self.encode_fn = encode_fn
-        self.values: dict[str, list[np.ndarray]] = {}  # of each compiled call
+        self.values: dict[str, dict[int, list[np.ndarray]]] = {}  # {modality: {repeat: cosines of each call}}
 
-    def look(self, part: Part) -> None:
+    @property
+    def families(self) -> set[str]:
+        """The families of observed sets that are looked at."""
+        return set() if self.encode_fn is None else {GIVEN_REST}
+
+    def look(self, repeat: int, part: Part) -> None:
         """Take the cosines of one part."""
-        target = part.group.removeprefix(GIVEN_REST)
-        if self.encode_fn is None or part.generated.latents is None or target == part.group:
+        if part.group.family not in self.families or part.generated.latents is None:
             return
+        target = part.group.target
         true = np.asarray(self.encode_fn(part.given)[target])[part.inside]
         found = np.asarray(part.generated.latents[target])[part.inside, 0]
-        norms = np.linalg.norm(true, axis=1) * np.linalg.norm(found, axis=1)
-        self.values.setdefault(target, []).append(np.sum(true * found, axis=1) / np.maximum(norms, 1e-12))
+        self.values.setdefault(target, {}).setdefault(repeat, []).append(_cosines(true, found))
 
     def measured(self) -> tuple[dict[str, Estimate], dict[str, str]]:
-        """Return the mean cosine of each modality, and over all."""
+        """Return the mean cosine of each modality, and over all, without samples that are not finite."""
         if self.encode_fn is None:
-            return {}, {"latents/cosine/given_rest": "the system has no latents of each modality"}
-        finite = {name: [v[np.isfinite(v)] for v in parts] for name, parts in self.values.items()}
-        finite = {name: parts for name, parts in finite.items() if any(map(len, parts))}
-        metrics = {f"latents/cosine/given_rest/{name}": estimate(parts) for name, parts in finite.items()}
-        if metrics:
-            every = [values for parts in finite.values() for values in parts]
-            metrics["latents/cosine/given_rest"] = estimate([np.concatenate(every)])
-        return metrics, {}
+            return {}, {METRIC: "the system has no latents of each modality"}
+        finite = {
+            name: {repeat: values[np.isfinite(values)] for repeat, values in _joined(repeats).items()}
+            for name, repeats in self.values.items()
+        }
+        finite = {name: repeats for name, repeats in finite.items() if any(map(len, repeats.values()))}
+        if not finite:
+            return {}, {METRIC: "no latents were generated given all the others, or none has a direction"}
+        metrics = {f"{METRIC}/{name}": estimate(list(repeats.values())) for name, repeats in finite.items()}
+        # One group for each repeat, of all modalities: they share rows, so their errors are not independent.
+        numbers = sorted({repeat for repeats in finite.values() for repeat in repeats})
+        every = [np.concatenate([repeats[number] for repeats in finite.values()]) for number in numbers]
+        return metrics | {METRIC: estimate(every)}, {}
+
+
+def _joined(repeats: dict[int, list[np.ndarray]]) -> dict[int, np.ndarray]:
+    return {repeat: np.concatenate(parts) for repeat, parts in repeats.items()}
+
+
+def _cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the cosine of each pair of rows [N, D]: [N], nan where one is 0 or not finite."""
+    norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
+    return np.divide(np.sum(x * y, axis=1), norms, out=np.full(len(x), np.nan), where=norms > 0)

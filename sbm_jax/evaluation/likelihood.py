@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from sbm_jax.errors import require
-from sbm_jax.evaluation.estimates import Estimate
+from sbm_jax.evaluation.estimates import STANDARD_ERROR, Estimate
 from sbm_jax.evaluation.generation import as_float
 from sbm_jax.types import Array, Key
 
@@ -47,8 +47,10 @@ def bounds(
     rows: np.ndarray,
     key: Key,
     config: LikelihoodConfig,
-) -> dict[str, Estimate]:
+) -> tuple[dict[str, Estimate], dict[str, str]]:
     """Return the ELBO and the importance-weighted bound of log p(x), in nats per row, with their standard errors.
+
+    Rows whose bound is not finite are left out.
 
     Args:
       weights_fn: `(key, float data, S) -> log p(x, z_s) - log q(z_s | x) [B, S]`, compiled for each S.
@@ -57,6 +59,9 @@ def bounds(
       rows: int [n], what is measured.
       key: a typed key.
       config: see `LikelihoodConfig`.
+
+    Returns:
+      The bounds, and what is not available, with the reason.
     """
     rows = rows[: config.num_examples]
     size, per_call = min(config.batch_size, len(rows)), 1 if costly else config.samples_per_call
@@ -68,11 +73,32 @@ def bounds(
         batch_key = jax.random.fold_in(key, start)
         calls = [weights_fn(jax.random.fold_in(batch_key, i), batch, per_call) for i in range(total // per_call)]
         weights.append(np.concatenate([np.asarray(call, np.float64) for call in calls], axis=1)[start - first :])
-    weights = np.concatenate(weights)
-    found = {MEASURES[0]: _estimate(weights.mean(axis=1))}
-    return found if costly else found | {MEASURES[1]: _estimate(np.logaddexp.reduce(weights, axis=1) - np.log(total))}
+    return _bounds_of(np.concatenate(weights), costly)
+
+
+def _bounds_of(weights: np.ndarray, costly: bool) -> tuple[dict[str, Estimate], dict[str, str]]:
+    """Return the bounds that log weights [n, K] give, and what is not available, with the reason."""
+    count, total = weights.shape
+    weights = weights[~np.isnan(weights).any(axis=1)]
+    bounds_of_rows = {MEASURES[0]: weights.mean(axis=1)}
+    missing = {}
+    if costly:
+        missing[MEASURES[1]] = "the density of each sample takes many network evaluations"
+    else:
+        bounds_of_rows[MEASURES[1]] = np.logaddexp.reduce(weights, axis=1) - np.log(total)
+    found = {}
+    for name, values in bounds_of_rows.items():
+        values = values[np.isfinite(values)]
+        if len(values):
+            found[name] = _estimate(values)
+        if len(values) < count:
+            name = f"{name}/rows_left_out" if len(values) else name
+            missing[name] = f"{count - len(values)} of {count} rows have no finite bound"
+    return found, missing
 
 
 def _estimate(values: np.ndarray) -> Estimate:
-    error = float(values.std(ddof=1) / len(values) ** 0.5) if len(values) > 1 else None
-    return Estimate(float(values.mean()), error, len(values))
+    value, count = float(values.mean()), len(values)
+    if count == 1:
+        return Estimate(value, None, count)
+    return Estimate(value, float(values.std(ddof=1) / count**0.5), count, STANDARD_ERROR)

@@ -1,5 +1,6 @@
 """Which modalities are given: boolean masks, True = observed."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -7,11 +8,28 @@ import numpy as np
 
 from sbm_jax.types import Key
 
-# Groups of samples are named by the metrics that they serve.
-FIXED_ORDER = "coherence/fixed_order/given_"
-TO_TARGET = "coherence/to_target/given_"
-GIVEN_REST = "coherence/given_rest/"
+# Families of observed sets.
+GIVEN_REST = "given_rest"
+RANDOM = "random"
+FIXED_ORDER = "fixed_order"
+TO_TARGET = "to_target"
 UNCONDITIONAL = "unconditional"
+DIVERSITY = "diversity"
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """What some samples are generated for.
+
+    Attributes:
+      family: of observed sets, such as `GIVEN_REST`, or the name of a grid of samples.
+      size: how many modalities are given; None where the family says it.
+      target: the modality that is judged; "" for all that are generated.
+    """
+
+    family: str
+    size: int | None = None
+    target: str = ""
 
 
 def given_rest(target: int, num_modalities: int) -> np.ndarray:

@@ -9,11 +9,14 @@ from collections.abc import Mapping
 import numpy as np
 
 from sbm_jax.evaluation.generation import Requests, as_float
+from sbm_jax.evaluation.observed_sets import Group
 
 NUM_DRAWS = 3  # lines of samples per example in the grid "given_rest"
 NUM_UNCONDITIONAL = 16
 
-Samples = Mapping[str, Mapping[str, np.ndarray]]  # {group: {modality: [R, *shape]}}
+GIVEN_ONE, GIVEN_REST, UNCONDITIONAL = (Group(f"grid {name}") for name in ("given_one", "given_rest", "unconditional"))
+
+Samples = Mapping[Group, Mapping[str, np.ndarray]]  # {group: {modality: [R, *shape]}}
 
 
 def examples(rows: np.ndarray, labels: np.ndarray | None, count: int) -> np.ndarray:
@@ -26,7 +29,7 @@ def examples(rows: np.ndarray, labels: np.ndarray | None, count: int) -> np.ndar
     return rows[np.concatenate([first, others])[:count]]
 
 
-def requests(rows: np.ndarray, num_modalities: int) -> dict[str, Requests]:
+def requests(rows: np.ndarray, num_modalities: int) -> dict[Group, Requests]:
     """Return the requests whose samples fill the grids.
 
     Args:
@@ -38,12 +41,12 @@ def requests(rows: np.ndarray, num_modalities: int) -> dict[str, Requests]:
     drawn = np.repeat(rows, NUM_DRAWS * num_modalities)
     nothing = np.zeros((NUM_UNCONDITIONAL, num_modalities), bool)
     groups = {
-        "figure/given_one": Requests(repeated, np.tile(identity, (len(rows), 1))),
-        "figure/given_rest": Requests(drawn, np.tile(~identity, (len(rows) * NUM_DRAWS, 1))),
-        "figure/unconditional": Requests(np.repeat(rows[:1], NUM_UNCONDITIONAL), nothing),
+        GIVEN_ONE: Requests(repeated, np.tile(identity, (len(rows), 1))),
+        GIVEN_REST: Requests(drawn, np.tile(~identity, (len(rows) * NUM_DRAWS, 1))),
+        UNCONDITIONAL: Requests(np.repeat(rows[:1], NUM_UNCONDITIONAL), nothing),
     }
     if num_modalities == 1:
-        return {"figure/unconditional": groups["figure/unconditional"]}
+        return {UNCONDITIONAL: groups[UNCONDITIONAL]}
     return groups
 
 
@@ -56,10 +59,10 @@ def grids(samples: Samples, data: Mapping[str, np.ndarray], rows: np.ndarray) ->
       rows: int [E], the examples.
     """
     figures = {}
-    if "figure/given_one" in samples:
-        figures |= given_one(samples["figure/given_one"], len(rows))
-        figures |= given_rest(samples["figure/given_rest"], data, rows)
-    figures |= unconditional(samples["figure/unconditional"])
+    if GIVEN_ONE in samples:
+        figures |= given_one(samples[GIVEN_ONE], len(rows))
+        figures |= given_rest(samples[GIVEN_REST], data, rows)
+    figures |= unconditional(samples[UNCONDITIONAL])
     return figures
 
 

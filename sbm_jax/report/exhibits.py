@@ -328,10 +328,10 @@ def _cosine(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
 def _coverage(systems: Mapping[str, summary.Metrics]) -> Exhibit:
     classes = max((summary.num_classes(metrics) or 0 for metrics in systems.values()), default=0)
     rows = tuple(
-        (name, tuple(Cell(metrics.get(f"coverage/digit_{digit}")) for digit in range(classes)))
+        (name, tuple(Cell(metrics.get(f"coverage/class_{k}")) for k in range(classes)))
         for name, metrics in systems.items()
     )
-    title = "Mode coverage: share of each digit in unconditional samples"
+    title = "Mode coverage: share of each class in unconditional samples"
     columns = tuple(map(str, range(classes)))
     return Exhibit("Figure 20", title, columns, rows if classes else (), metric="coverage")
 

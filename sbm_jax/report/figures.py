@@ -40,7 +40,7 @@ DARK = Theme(
     ("#6ea0ff", "#f08c55", "#45c490", "#aa86ee", "#ea74ab", "#4cc3d1", "#bf9c6c"),
 )
 MARKERS = "osD^vPX"
-REFERENCES = ("chance", "even share")
+REFERENCES = ("chance", "real data")
 
 Records = Sequence[Mapping[str, Any]]
 
@@ -209,29 +209,35 @@ def _largest(systems: Mapping[str, summary.Metrics]) -> int:
     return max((int(n) for n in numbers if n.isdigit()), default=0) + 1
 
 
-def coverage_bars(metrics: summary.Metrics, per_modality: np.ndarray | None) -> Chart | None:
-    """Return the share of each digit, or None when it was not measured.
+def coverage_bars(
+    metrics: summary.Metrics, per_modality: np.ndarray | None, real: summary.Metrics | None = None
+) -> Chart | None:
+    """Return the share of each class, or None when it was not measured.
 
     Args:
       metrics: one system's.
       per_modality: shares [M, K] shown as dots, or None.
+      real: metrics of real data, whose shares ``coverage/real/class_<k>`` are marked where they are known.
     """
     classes = summary.num_classes(metrics)
     if classes is None:
         return None
-    digits, shares, spread = _series(metrics, "coverage/digit_{}", range(classes))
+    shown, shares, spread = _series(metrics, "coverage/class_{}", range(classes))
+    real_classes, real_shares, _ = _series(real or {}, "coverage/real/class_{}", range(classes))
 
     def paint(figure: Figure, theme: Theme) -> None:
         axes = figure.subplots()
-        style(axes, theme, "digit", "share of samples")
+        style(axes, theme, "class", "share of samples")
         color = theme.series[0]
-        axes.bar(digits, shares, 0.72, color=color, alpha=0.75, label="all modalities")
-        axes.errorbar(digits, shares, spread, fmt="none", color=theme.ink, capsize=3, linewidth=1)
+        axes.bar(shown, shares, 0.72, color=color, alpha=0.75, label="all modalities")
+        axes.errorbar(shown, shares, spread, fmt="none", color=theme.ink, capsize=3, linewidth=1)
         for m, row in enumerate(() if per_modality is None else per_modality):
             name = "each modality" if m == 0 else None
             axes.plot(range(len(row)), row, "o", color=theme.series[1], ms=3.5, alpha=0.8, label=name)
-        axes.axhline(1 / classes, color=theme.muted, linestyle=":", linewidth=1.4, label="even share")
-        axes.set_xticks(range(classes))
+        if real_classes:
+            edges = [[k + side for k in real_classes] for side in (-0.45, 0.45)]
+            axes.hlines(real_shares, *edges, color=theme.muted, linestyle=":", linewidth=1.4, label="real data")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=min(classes, 12)))
         legend(axes, theme)
 
     return draw(paint, 5.2, 3.5)

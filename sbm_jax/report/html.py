@@ -28,7 +28,7 @@ GRIDS = {
     "given_one": GridText(
         "One given, all others generated",
         "In each line the bordered modality is a held-out image that was given; the rest of the line was "
-        "generated from it. A coherent line shows one digit. Each panel starts from another held-out row.",
+        "generated from it. A coherent line shows one class. Each panel starts from another held-out row.",
     ),
     "given_rest": GridText(
         "Each generated from all the others",
@@ -38,7 +38,7 @@ GRIDS = {
     ),
     "unconditional": GridText(
         "Generated from nothing",
-        "Each column is one joint sample with nothing given. A coherent column shows one digit.",
+        "Each column is one joint sample with nothing given. A coherent column shows one class.",
         transposed=True,
     ),
     "reconstruction": GridText(
@@ -57,20 +57,21 @@ class Grid(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of a table of metrics: one cell per system."""
+    """A line of a table of metrics: one cell per system, and what real data have in its place."""
 
     label: str
     metric: str
     cells: list[Mapping[str, Any] | None]
     chance: float | None
+    real: Mapping[str, Any] | None
 
 
 class Bar(NamedTuple):
-    """One system's headline number."""
+    """One system's headline number, and what it is to be compared with."""
 
     system: str
     estimate: Mapping[str, Any]
-    chance: float | None
+    reference: float | None
 
 
 def write_report(
@@ -110,6 +111,7 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {"number": summary.number, "duration": duration, "label": summary.label}
+    environment.globals["SPREADS"] = summary.SPREADS
     systems = results["systems"]
     metrics = {name: system["metrics"] for name, system in systems.items()}
     real = results.get("data", {}).get("metrics", {})
@@ -122,17 +124,18 @@ def render(
         changes=exhibits.changes_of_studies(results),
         judged=exhibits.judged_modalities(results),
         to_come=results.get("to_come") or [],
-        real=[(summary.label(name), name, value) for name, value in sorted(real.items())],
         headlines=list(headlines(metrics)),
         lead=summary.lead(metrics),
-        sections=list(sections(metrics)),
+        sections=list(sections(metrics, real)),
         missing={name: grouped_reasons(reasons) for name, reasons in not_available(results).items()},
         curves={
             "conditional": charts.conditional_curve(metrics),
             "agreement": charts.agreement_curve(metrics),
             "training": charts.training_curves(training_curves),
         },
-        coverage={name: charts.coverage_bars(metrics[name], figures.get(name, {}).get("coverage")) for name in systems},
+        coverage={
+            name: charts.coverage_bars(metrics[name], figures.get(name, {}).get("coverage"), real) for name in systems
+        },
         grids={name: list(sample_grids(figures.get(name, {}))) for name in systems},
         config=list(flatten(results.get("config") or {})),
         versions=results.get("versions") or {},
@@ -147,7 +150,7 @@ def headlines(systems: Mapping[str, summary.Metrics]) -> Iterator[tuple[summary.
     """Yield the headline numbers that were measured, with one bar per system."""
     for headline in summary.HEADLINES:
         bars = [
-            Bar(name, metrics[headline.metric], summary.chance(headline.metric, metrics))
+            Bar(name, metrics[headline.metric], summary.reference(headline.metric, metrics))
             for name, metrics in systems.items()
             if headline.metric in metrics
         ]
@@ -155,7 +158,7 @@ def headlines(systems: Mapping[str, summary.Metrics]) -> Iterator[tuple[summary.
             yield headline, bars
 
 
-def sections(systems: Mapping[str, summary.Metrics]) -> Iterator[tuple[str, str, list[Row]]]:
+def sections(systems: Mapping[str, summary.Metrics], real: summary.Metrics) -> Iterator[tuple[str, str, list[Row]]]:
     """Yield (title, how to read it, lines) of the tables; every metric is in exactly one."""
     names = list(dict.fromkeys(name for metrics in systems.values() for name in metrics))
     for title, prefixes, meaning in summary.SECTIONS:
@@ -166,7 +169,8 @@ def sections(systems: Mapping[str, summary.Metrics]) -> Iterator[tuple[str, str,
             cells = [metrics.get(name) for metrics in systems.values()]
             chances = [summary.chance(name, metrics) for metrics in systems.values()]
             chance = next((value for value in chances if value is not None), None)
-            rows.append(Row(summary.label(name), name, cells, chance))
+            floors = [summary.real_counterpart(name, metrics, real) for metrics in systems.values() if name in metrics]
+            rows.append(Row(summary.label(name), name, cells, chance, next(filter(None, floors), None)))
         if rows:
             yield title, meaning, rows
 

@@ -2,10 +2,21 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
-Metrics = Mapping[str, Mapping[str, Any]]  # {metric: {"value", "std", "n"}}
+Metrics = Mapping[str, Mapping[str, Any]]  # {metric: {"value", "std", "n", "spread"}}
+
+SPREADS = {
+    "repeats": "standard deviation over repeats with other noise, of the same test rows",
+    "batches": "standard deviation over batches of rows",
+    "calls": "standard deviation over timed calls",
+    "standard_error": "standard error",
+    "standard_error_bound": "upper bound of the standard error, as modalities share rows",
+    "subsets": "standard deviation over random subsets of the samples, which is no standard error",
+    "draws": "standard deviation over simulated samples of a perfect generator",
+}
+"""What is behind ±, by the ``spread`` of an estimate."""
 
 
 class Headline(NamedTuple):
@@ -28,26 +39,26 @@ HEADLINES = (
     Headline(
         "coherence/given_rest",
         "Coherence given the rest",
-        "share of generated modalities that show the digit of all the others",
+        "share of generated modalities that show the class of all the others",
         "chance",
     ),
     Headline(
         "coherence/given_1",
         "Coherence given one",
-        "share of generated modalities that show the digit of the only one given",
+        "share of generated modalities that show the class of the only one given",
         "chance",
     ),
     Headline(
         "coherence/unconditional_all",
         "Unconditional: all agree",
-        "share of joint samples whose modalities all show one digit",
+        "share of joint samples whose modalities all show one class",
         "independent",
     ),
     Headline(
         "coverage/min",
-        "Rarest digit",
-        "its share of all unconditional samples; 0 is a lost mode",
-        "even share",
+        "Rarest class",
+        "its share of all unconditional samples, and what a perfect generator would get; 0 is a lost mode",
+        "perfect",
     ),
     Headline(
         "classifier/accuracy",
@@ -58,7 +69,14 @@ HEADLINES = (
 )
 
 MAIN_METRICS = (
-    *(headline.metric for headline in HEADLINES),
+    "coherence/given_rest",
+    "coherence/given_1",
+    "coherence/unconditional_all",
+    "coverage/min",
+    "coverage/min_expected",
+    "coverage/total_variation",
+    "coverage/total_variation_expected",
+    "classifier/accuracy",
     "diversity/given_1",
     "inception/fid/given_rest",
     "inception/fid/unconditional",
@@ -83,51 +101,82 @@ STUDY_METRICS = (
     "sampling/samples_per_second",
 )
 
+_DISTANCES = (
+    "FID has a standard error (1.96 of it to each side is a 95 % interval), and its mean over modalities an upper "
+    "bound of one, as their errors are not independent; the spread of KID is over random subsets. Precision, recall, "
+    "density and coverage depend on the number of examples, and compare as many real ones as samples. Real data: as "
+    "many training examples, compared with the same test examples, which is about what a perfect generator gets."
+)
+
 # Sections of the tables: title, prefix of the metrics, how to read them.
 SECTIONS = (
     (
         "Conditional coherence",
         ("coherence/given_", "coherence/fixed_order/", "coherence/to_target/"),
-        "Share of generated modalities in which the classifier sees the digit of the given ones.",
+        "Share of generated modalities in which the classifier sees the class of the given ones. A sample that is not "
+        "finite counts as wrong. Chance: uniform guesses.",
     ),
     (
         "Unconditional coherence",
         ("coherence/unconditional",),
-        "Share of joint samples, generated from nothing, in which at least k modalities show one digit.",
+        "Share of joint samples, generated from nothing, in which at least k modalities show one class. Chance: "
+        "classes drawn uniformly, in each modality on their own.",
     ),
     (
         "Diversity",
         ("diversity/",),
-        "Squared distance of two samples for the same condition, in units of that of two real examples of one class.",
+        "Squared distance of two samples for the same condition, in units of that of two real examples of one class. "
+        "Pairs that are not finite are left out.",
     ),
     (
         "Distance from real data: Inception-v3",
         ("inception/",),
-        "FID of as many samples as are given in brackets, with its standard error (1.96 of it to each side is a 95 % "
-        "interval); its extrapolation to samples without end; KID, with its spread over subsets; precision, recall, "
-        "density and coverage.",
+        "FID of as many samples as are given in brackets, and its extrapolation to samples without end; KID; "
+        f"precision, recall, density and coverage. {_DISTANCES}",
     ),
     (
-        "Distance from real data: features of the digit classifier",
+        "Distance from real data: features of the classifier",
         ("classifier_features/",),
-        "The same measures where Inception-v3 can not be had. They are not comparable with FID.",
+        f"The same measures where Inception-v3 can not be had. They are not comparable with FID. {_DISTANCES} The "
+        "classifier was trained on these training examples, so that their features may differ more from those of test "
+        "examples than those of fresh ones would.",
     ),
     (
         "Likelihood",
         ("likelihood/",),
-        "Bounds of the log likelihood of held-out rows, in nats, with standard errors: the mean of log weights, and "
-        "the log mean of K of them. They compare systems whose decoders have the same likelihoods.",
+        "Bounds of the log likelihood of held-out rows, in nats, with standard errors over rows: the mean of log "
+        "weights, and the log mean of K of them. They compare systems whose decoders have the same likelihoods.",
     ),
     ("Training", ("training/",), "Seconds of all stages that a system uses, those that it shares with others too."),
-    ("Latents", ("latents/",), "Cosine similarity of generated latents with those of the true data."),
-    ("Mode coverage", ("coverage/",), "Share of each digit among all images of the unconditional samples."),
+    (
+        "Latents",
+        ("latents/",),
+        "Cosine similarity of generated latents with those of the true data, all other modalities given.",
+    ),
+    (
+        "Mode coverage",
+        ("coverage/",),
+        "Share of each class in all modalities of the unconditional samples. By chance alone, the rarest class of few "
+        "samples is rarer than in real data, and the shares differ from the real ones. So what a perfect generator "
+        "would get is simulated: as many joint samples, with classes drawn from those of the test data. Total "
+        "variation is half the sum of the absolute differences of the shares, from 0 to 1.",
+    ),
     (
         "Classifier",
         ("classifier/",),
-        "Accuracy of the classifier that judges coherence, on data with known digits.",
+        "Accuracy of the classifier that judges coherence, on data with known classes. Chance: uniform guesses. "
+        "The spread is over batches of rows.",
     ),
-    ("Reconstruction", ("reconstruction/",), "Mean squared error per element, images in [0, 1]."),
-    ("Sampling", ("sampling/",), "Cost of one sample, and the share of samples that diverged."),
+    (
+        "Reconstruction",
+        ("reconstruction/",),
+        "Mean squared error per element, images in [0, 1]. The spread is over batches of rows.",
+    ),
+    (
+        "Sampling",
+        ("sampling/",),
+        "Cost of one sample, and the share of samples that diverged. The spread of the speed is over timed calls.",
+    ),
     ("Other", ("",), "Metrics without a section of their own."),
 )
 
@@ -155,7 +204,7 @@ def lead(systems: Mapping[str, Metrics]) -> str:
     )
     rarest = systems[rival].get("coverage/min")
     if rarest and values[1] > values[0]:
-        text += f" The rarest digit is {number(rarest['value'])} of what {rival} generates."
+        text += f" The rarest class is {number(rarest['value'])} of what {rival} generates."
     return text
 
 
@@ -173,8 +222,11 @@ LABELS = (
     (r"latents/cosine/given_rest", "every modality given the rest, mean"),
     (r"latents/cosine/given_rest/(.+)", "{} given the rest"),
     (r"(?:inception|classifier_features)/(.+)", "{}"),
-    (r"coverage/min", "rarest digit"),
-    (r"coverage/digit_(\d+)", "digit {}"),
+    (r"coverage/min", "rarest class"),
+    (r"coverage/min_expected", "rarest class, expected of a perfect generator"),
+    (r"coverage/total_variation", "total variation from the real shares"),
+    (r"coverage/total_variation_expected", "total variation, expected of a perfect generator"),
+    (r"coverage/class_(\d+)", "class {}"),
     (r"classifier/accuracy", "real data, all modalities"),
     (r"classifier/accuracy/(.+)", "real data, {}"),
     (r"classifier/reconstruction/(.+)", "reconstructions, {}"),
@@ -224,15 +276,15 @@ def number(value: float | None, like: float | None = None) -> str:
 
 
 def estimate_text(estimate: Mapping[str, Any]) -> str:
-    """Return ``value ± std (n)``, without the spread where there is none."""
+    """Return ``value ± spread (n)``, without the spread where there is none."""
     value, std = estimate["value"], estimate["std"]
     spread = "" if std is None else f" ± {number(std, like=value or std)}"
     return f"{number(value)}{spread} ({estimate['n']:,})"
 
 
 def num_classes(metrics: Metrics) -> int | None:
-    """Return the number of digits whose coverage was measured, None when it was not."""
-    return sum(name.startswith("coverage/digit_") for name in metrics) or None
+    """Return the number of classes whose coverage was measured, None when it was not."""
+    return sum(name.startswith("coverage/class_") for name in metrics) or None
 
 
 def num_modalities(metrics: Metrics) -> int | None:
@@ -244,14 +296,12 @@ def num_modalities(metrics: Metrics) -> int | None:
 def chance(metric: str, metrics: Metrics) -> float | None:
     """Return what uniform, independent guesses would give, None where that has no meaning.
 
-    At least k of M agree with the first: P(1 + Binomial(M - 1, 1/K) ≥ k), K the number of digits.
+    At least k of M agree with the first: P(1 + Binomial(M - 1, 1/K) ≥ k), K the number of classes.
     """
     classes, modalities = num_classes(metrics), num_modalities(metrics)
     if classes is None:
         return None
-    if metric.startswith(
-        ("coherence/given_", "coherence/fixed_order/", "coherence/to_target/", "classifier/", "coverage/")
-    ):
+    if metric.startswith(("coherence/given_", "coherence/fixed_order/", "coherence/to_target/", "classifier/")):
         return 1 / classes
     match = re.fullmatch(r"coherence/unconditional_(\d+|all)", metric)
     if match is None or modalities is None:
@@ -259,3 +309,48 @@ def chance(metric: str, metrics: Metrics) -> float | None:
     agreeing = modalities if match[1] == "all" else int(match[1])
     p, others = 1 / classes, modalities - 1
     return sum(math.comb(others, j) * p**j * (1 - p) ** (others - j) for j in range(agreeing - 1, others + 1))
+
+
+def reference(metric: str, metrics: Metrics) -> float | None:
+    """Return what a metric is to be compared with: what is expected of a perfect generator, or chance, or None."""
+    expected = metrics.get(f"{metric}_expected")
+    return expected["value"] if expected else chance(metric, metrics)
+
+
+def real_counterpart(metric: str, metrics: Metrics, real: Metrics) -> Mapping[str, Any] | None:
+    """Return what real data have in the place of a metric: of the same modalities, or class; None for nothing.
+
+    Args:
+      metric: a share of a class, or a distance of a modality or their mean.
+      metrics: one system's.
+      real: those of real data: ``coverage/real/<class>``, ``<space>/<measure>/real`` and ``.../real/<modality>``.
+    """
+    *_, last = metric.split("/")
+    if metric.startswith("coverage/"):
+        return real.get(f"coverage/real/{last}")
+    space, _, rest = metric.partition("/")
+    prefix = f"{space}/{rest.partition('/')[0]}/real"
+    members = {name.removeprefix(f"{metric}/") for name in metrics if name.startswith(f"{metric}/")}
+    known = {name.removeprefix(f"{prefix}/") for name in real if name.startswith(f"{prefix}/")}
+    if not members:
+        return real.get(f"{prefix}/{last}")
+    if len(members) == 1:
+        return real.get(f"{prefix}/{members.pop()}")
+    return real.get(prefix) if members == known else None
+
+
+def spread_notes(metrics: Mapping[str, Iterable[Mapping[str, Any]]]) -> str:
+    """Return, in a sentence, what is behind ± in these metrics: the most frequent first; "" where there is no spread.
+
+    Args:
+      metrics: the estimates of each metric that are shown.
+    """
+    names: dict[str, list[str]] = {}
+    for name, estimates in metrics.items():
+        for kind in {e["spread"]: None for e in estimates if e.get("spread")}:
+            names.setdefault(kind, []).append(name)
+    if not names:
+        return ""
+    main = max(names, key=lambda kind: len(names[kind]))
+    others = [f"in {', '.join(found)} the {SPREADS[kind]}" for kind, found in names.items() if kind != main]
+    return f"± is the {'; '.join([SPREADS[main], *others])}."

@@ -14,12 +14,12 @@ METRIC_WIDTH, SYSTEM_WIDTH = 50, 26
 
 
 def results_table(systems: Mapping[str, Any]) -> Table:
-    """Return the main metrics of systems, as value ± standard deviation (number of samples).
+    """Return the main metrics of systems, as value ± spread (number of samples).
 
     Args:
       systems: ``"systems"`` of ``results.json``.
     """
-    table = Table(title="Results: value ± standard deviation (samples)", title_justify="left")
+    table = Table(title="Results: value ± spread (samples)", title_justify="left")
     table.add_column("metric", no_wrap=True)
     for name in systems:
         table.add_column(escape(name), justify="right")
@@ -47,9 +47,11 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
     at_once = max(1, (console.width - METRIC_WIDTH) // SYSTEM_WIDTH)
     for start in range(0, len(names), at_once):
         console.print(results_table({name: results["systems"][name] for name in names[start : start + at_once]}))
-    sentence = summary.lead({name: system["metrics"] for name, system in results["systems"].items()})
-    if sentence:
-        console.print(sentence, highlight=False)
+    metrics = {name: system["metrics"] for name, system in results["systems"].items()}
+    shown = {name: [own[name] for own in metrics.values() if name in own] for name in summary.MAIN_METRICS}
+    for sentence in (summary.spread_notes(shown), summary.lead(metrics)):
+        if sentence:
+            console.print(escape(sentence), highlight=False)
     for name, system in results["systems"].items():
         for metric, reason in system.get("not_available", {}).items():
             console.print(escape(f"{name}: {metric} was not measured: {reason}."), style="dim", highlight=False)

@@ -3,11 +3,10 @@ import pytest
 
 from sbm_jax.errors import SbmError
 from sbm_jax.evaluation import coherence, reconstruction
-from sbm_jax.evaluation.coherence import NO_DIGIT
-from sbm_jax.evaluation.estimates import estimate
+from sbm_jax.evaluation.coherence import NO_CLASS
 
 # Three rows, four modalities.
-PREDICTED = np.array([[3, 3, 3, 3], [1, 2, 2, 2], [5, 5, 0, NO_DIGIT]])
+PREDICTED = np.array([[3, 3, 3, 3], [1, 2, 2, 2], [5, 5, 0, NO_CLASS]])
 LABELS = np.array([3, 2, 5])
 
 
@@ -32,7 +31,7 @@ def test_agreement_with_the_first_and_with_the_majority_differ():
 
 
 def test_samples_without_a_digit_do_not_agree_with_one_another():
-    lost = np.full((1, 3), NO_DIGIT)
+    lost = np.full((1, 3), NO_CLASS)
     assert coherence.agreement(lost, "first") == 0
     assert coherence.agreement(lost, "majority") == 0
 
@@ -46,19 +45,6 @@ def test_mode_coverage_per_modality():
     coverage = coherence.mode_coverage(PREDICTED, 6)
     np.testing.assert_allclose(coverage[0], [0, 1 / 3, 0, 1 / 3, 0, 1 / 3])
     np.testing.assert_allclose(coverage.sum(axis=1), [1, 1, 1, 2 / 3])
-
-
-def test_estimate_weights_samples_not_groups():
-    result = estimate([np.array([1.0, 1.0, 1.0]), np.array([0.0])])
-    assert result.value == pytest.approx(3 / 4)
-    assert result.std == pytest.approx(np.sqrt(0.5))
-    assert result.n == 4
-
-
-def test_estimate_of_one_group_has_no_spread():
-    assert estimate([np.array([1, 0])]) == (0.5, None, 2)
-    with pytest.raises(ValueError, match="at least one sample"):
-        estimate([np.array([])])
 
 
 def test_squared_error_is_per_element_and_per_row():

@@ -72,6 +72,11 @@ def test_shifted_samples_are_farther_away(tmp_path):
         assert far.value > near.value + 0.5
         assert near.n == far.n == COUNT
         assert metrics[f"pixels/frechet/{kind}"].value == pytest.approx((near.value + far.value) / 2)
+        assert metrics[f"pixels/frechet/{kind}"].std == pytest.approx((near.std + far.std) / 2)
+        spreads = [metrics[f"pixels/{name}"].spread for name in (f"frechet/{kind}/a", f"frechet/{kind}")]
+        assert spreads == ["standard_error", "standard_error_bound"]
+        assert metrics[f"pixels/kid/{kind}/a"].spread == "subsets"
+        assert metrics[f"pixels/kid/{kind}"].std is None
         assert metrics[f"pixels/kid/{kind}/c"].value > metrics[f"pixels/kid/{kind}/a"].value
         assert metrics[f"pixels/coverage/{kind}/a"].value > metrics[f"pixels/coverage/{kind}/c"].value
     assert not [name for name in metrics if name.startswith("pixels") and name.endswith("/b")]  # no features of it
@@ -101,6 +106,94 @@ def test_cosines_compare_with_encoded_latents(tmp_path):
     assert metrics["latents/cosine/given_rest/b"].value == pytest.approx(-1.0, abs=1e-5)
     assert metrics["latents/cosine/given_rest"].value == pytest.approx(1 / 3, abs=1e-5)
     assert metrics["latents/cosine/given_rest"].n == 2 * 3 * COUNT
+    assert metrics["latents/cosine/given_rest"].spread == "repeats"
+    assert metrics["latents/cosine/given_rest/a"].spread == "repeats"
+
+
+def test_modalities_on_request_are_judged_only_where_they_are_named(tmp_path):
+    chosen = dataclasses.replace(space(tmp_path), on_request=("c",))
+    metrics, not_available, _ = judge(0.0, tmp_path, space=chosen)
+    assert metrics["pixels/frechet/given_rest"] == metrics["pixels/frechet/given_rest/a"]
+    assert "name it in evaluation.features.modalities" in not_available["pixels/frechet/c"]
+    assert not_available["pixels/frechet/b"] == "pixels has no features of it"
+    named = FeatureConfig(COUNT, modalities=("c", "b"))
+    metrics, not_available, _ = judge(0.0, tmp_path, named, space=chosen)
+    assert metrics["pixels/frechet/given_rest"] == metrics["pixels/frechet/given_rest/c"]
+    assert not_available["pixels/frechet/b"] == "pixels has no features of it"
+    metrics, not_available, _ = judge(0.0, tmp_path, FeatureConfig(COUNT, modalities=("b",)), space=chosen)
+    assert not [name for name in metrics if name.startswith("pixels")]
+    assert "pixels/frechet" in not_available
+
+
+def test_samples_that_are_not_finite_are_left_out(tmp_path):
+    def lossy(key, data, observed, num_samples):
+        made = generator(0.0)(key, data, observed, num_samples)
+        return made._replace(data={name: x.at[0].set(jnp.nan) for name, x in made.data.items()})
+
+    def extract(images):  # of a network that hides what is not finite
+        return np.nan_to_num(np.asarray(images, np.float32)).reshape(len(images), -1)[:, :4]
+
+    features = FeatureConfig(COUNT, sets=("given_rest", "unconditional"))
+    config = EvaluationConfig(COUNT, COUNT, batch_size=30, num_repeats=1, features=features)
+    hidden = FeatureSpace("pixels", {"a": extract}, "v3", tmp_path)
+    metrics, _, _ = evaluate(lossy, split(0), NAMES, jax.random.key(0), config, space=hidden)
+    found = {name: e.n for name, e in metrics.items() if name.startswith("pixels")}
+    assert found
+    assert set(found.values()) == {COUNT - 2}  # one of each of two calls
+
+
+def test_neither_labels_nor_a_classifier_are_needed(tmp_path):
+    data = Split(split(0).data, None)
+    config = EvaluationConfig(COUNT, COUNT, batch_size=30, num_repeats=1, features=FeatureConfig(COUNT))
+    metrics, not_available, figures = evaluate(
+        generator(0.5), data, NAMES, jax.random.key(0), config, space=space(tmp_path), encode_fn=encode
+    )
+    for name in ("pixels/frechet/given_rest", "pixels/kid/unconditional/a", "latents/cosine/given_rest/b"):
+        assert name in metrics
+    assert not_available["diversity/given_1"] == "the data have no labels"
+    assert not [name for name in metrics if name.startswith(("coherence", "coverage", "classifier/"))]
+    assert figures["samples/given_rest/observed"].shape == (4, 4, 3)
+
+
+def test_a_perfect_generator_gets_what_real_data_get(tmp_path):
+    """Few samples against many real examples: at equal counts both have the same precision, recall and coverage."""
+    real, held_out = split(1, 600), split(2, 600)
+
+    def copy(key, data, observed, num_samples):  # real examples, but others
+        rows = jax.random.randint(key, (len(observed),), 0, 600)
+        samples = {name: jnp.asarray(x / 255.0)[rows][:, None] for name, x in split(3, 600).data.items()}
+        return Generated(samples, None, {"network_evaluations": jnp.array(1), "diverged": jnp.array(0)})
+
+    features = FeatureConfig(COUNT, sets=("unconditional",), modalities=("a",))
+    config = EvaluationConfig(COUNT, COUNT, batch_size=30, num_repeats=1, features=features)
+    chosen = space(tmp_path)
+    found = evaluate(copy, held_out, NAMES, jax.random.key(0), config, space=chosen).metrics
+    floor = real_distances(chosen, config, real, held_out, jax.random.key(0))
+    for name in ("precision", "recall", "density", "coverage"):
+        ours, theirs = found[f"pixels/{name}/unconditional/a"], floor[f"pixels/{name}/real/a"]
+        assert ours.n == theirs.n == COUNT
+        assert ours.value == pytest.approx(theirs.value, abs=0.2)
+    assert found["pixels/coverage/unconditional/a"].value > 0.8
+
+
+def test_constant_features_have_finite_distances(tmp_path):
+    def constant(images):
+        return np.ones((len(images), 4), np.float32)
+
+    chosen = FeatureSpace("ones", {"a": constant}, "v1", tmp_path)
+    metrics = judge(0.0, tmp_path, space=chosen).metrics
+    found = {name: value for name, value in metrics.items() if name.startswith("ones")}
+    assert found["ones/frechet/given_rest/a"].value == 0
+    assert all(np.isfinite(e.value) and (e.std is None or np.isfinite(e.std)) for e in found.values())
+
+
+def test_latents_without_a_direction_have_no_cosine(tmp_path):
+    def zeros(data):
+        return {name: np.zeros_like(values) if name == "a" else values for name, values in encode(data).items()}
+
+    metrics = judge(0.0, tmp_path, encode_fn=zeros).metrics
+    assert "latents/cosine/given_rest/a" not in metrics
+    assert metrics["latents/cosine/given_rest"].n == 2 * 2 * COUNT
 
 
 def test_without_encoders_or_features_nothing_is_compared(tmp_path):

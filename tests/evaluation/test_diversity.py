@@ -35,3 +35,13 @@ def test_a_sample_that_is_not_finite_has_no_distance():
     samples = {"a": np.zeros((2, 2)), "b": np.full((2, 2), np.nan)}
     observed = np.array([[True, False]] * 2)
     assert np.isnan(diversity.relative_distances(samples, observed, {"a": 1.0, "b": 1.0})).all()
+
+
+def test_a_modality_that_does_not_differ_is_left_out():
+    values = np.full((6, 2), 0.1, np.float32)
+    reference = diversity.within_class_distances({"a": values}, np.zeros(6, int), np.arange(6))
+    assert reference == {"a": 0.0}
+    samples = {"a": RNG.normal(size=(4, 2)), "b": np.array([[0.0], [2.0], [0.0], [1.0]])}
+    observed = np.array([[False, False]] * 2 + [[False, True]] * 2)
+    distances = diversity.relative_distances(samples, observed, {"a": 0.0, "b": 2.0})
+    np.testing.assert_allclose(distances, [2.0, np.nan])

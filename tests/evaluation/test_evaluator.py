@@ -91,10 +91,10 @@ def test_perfect_generator():
     ):
         assert metrics[f"coherence/{name}"].value == 1
     assert metrics["coherence/given_rest"].n == 3 * 13 * 2
-    assert metrics["coherence/given_1"] == (1, 0, 13 * 2)
-    assert metrics["classifier/accuracy"] == (1, 0, 13 * 3)
+    assert metrics["coherence/given_1"] == (1, 0, 13 * 2, "repeats")
+    assert metrics["classifier/accuracy"] == (1, 0, 13 * 3, "batches")
     assert metrics["classifier/reconstruction/b"].value == 1
-    assert metrics["reconstruction/mse/attributes"] == (0, 0, 13)
+    assert metrics["reconstruction/mse/attributes"] == (0, 0, 13, "batches")
 
 
 def test_all_metrics_have_their_names():
@@ -108,7 +108,8 @@ def test_all_metrics_have_their_names():
         *(f"coherence/unconditional_{k}" for k in (2, 3, "all")),
         *(f"coherence/unconditional_majority_{k}" for k in (2, 3)),
         "coverage/min",
-        *(f"coverage/digit_{d}" for d in range(NUM_CLASSES)),
+        *(f"coverage/{name}" for name in ("min_expected", "total_variation", "total_variation_expected")),
+        *(f"coverage/class_{k}" for k in range(NUM_CLASSES)),
         "sampling/network_evaluations",
         "sampling/samples_per_second",
         "sampling/diverged",
@@ -130,7 +131,7 @@ def test_constant_generator_is_right_for_its_digit_only():
     assert metrics["coherence/given_rest"].value == pytest.approx(expected)
     assert metrics["coherence/given_1"].value == pytest.approx(expected)
     assert metrics["coherence/unconditional_all"].value == 1
-    assert metrics["coverage/digit_1"] == (1, 0, 80)
+    assert metrics["coverage/class_1"] == (1, 0, 80, "repeats")
     assert metrics["coverage/min"].value == 0
     np.testing.assert_array_equal(figures["coverage"][:, 1], 1)
 
@@ -217,6 +218,113 @@ def test_missing_labels_and_classifier_are_explained():
     metrics, not_available, _ = judge(perfect, split=split(labels=False))
     assert "labels" in not_available["coherence/given_k"]
     assert metrics["coherence/unconditional_all"].value == 1
+
+
+def test_without_labels_all_that_needs_none_is_measured():
+    metrics, not_available, figures = judge(perfect, split=split(labels=False))
+    measured = {name.rpartition("/")[0] for name in metrics}
+    assert measured == {"coherence", "coverage", "reconstruction/mse", "sampling"}
+    assert {name for name in metrics if name.startswith("coherence/")} == {
+        *(f"coherence/unconditional_{k}" for k in (2, 3, "all")),
+        *(f"coherence/unconditional_majority_{k}" for k in (2, 3)),
+    }
+    reasons = {name for name, reason in not_available.items() if "labels" in reason}
+    assert reasons == {
+        "coherence/given_rest",
+        "coherence/given_k",
+        "coherence/fixed_order/given_k",
+        "coherence/to_target/given_k",
+        "coverage/min_expected",
+        "coverage/total_variation",
+        "coverage/total_variation_expected",
+        "diversity/given_1",
+        "classifier/accuracy",
+    }
+    grids = {name.split("/")[1] for name in figures if name.startswith("samples/")}
+    assert grids == {"given_one", "given_rest", "unconditional", "reconstruction"}
+
+
+def test_names_of_modalities_mean_nothing_to_the_evaluation():
+    """A group of samples knows what it is for; it is not read from names."""
+    names = dict(zip(MODALITIES, ("given_1/last", "a/b", "1"), strict=True))
+    data = split()
+    renamed = Split({names[name]: data.data[name] for name in MODALITIES}, data.labels)
+
+    def generate(key, data, observed, num_samples):
+        made = generator(perfect)(key, {name: data[names[name]] for name in MODALITIES}, observed, num_samples)
+        return made._replace(data={names[name]: values for name, values in made.data.items()})
+
+    config = dataclasses.replace(CONFIG, targets=tuple(names.values()))
+    metrics = evaluate(
+        generate, renamed, tuple(names.values()), jax.random.key(0), config, classifier_fn=classifier, num_classes=4
+    ).metrics
+    assert {name: e.value for name, e in metrics.items() if "to_target" in name} == {
+        f"coherence/to_target/given_{k}/{name}": 1 for k in (1, 2) for name in names.values()
+    }
+
+
+def varied(names):
+    """Return a generator and data whose examples of one class differ in the modalities of `names` only."""
+    data = split()
+    noise = np.random.default_rng(0).integers(0, 100, (20, 1))
+    values = {name: x.astype(np.float32) / 255 for name, x in data.data.items()}
+    for name in names:
+        values[name] += noise.reshape(20, *(1,) * (values[name].ndim - 1)) / np.float32(255)
+
+    def generate(key, data, observed, num_samples):
+        fresh = {
+            name: jnp.asarray(x) + jax.random.normal(key, (len(x), *(1,) * (x.ndim - 1))) for name, x in data.items()
+        }
+        info = {"network_evaluations": jnp.array(1), "diverged": jnp.array(0)}
+        return Generated({name: x[:, None] for name, x in fresh.items()}, None, info)
+
+    return generate, Split(values, data.labels)
+
+
+def test_a_modality_without_differences_is_left_out_of_diversity():
+    config = dataclasses.replace(CONFIG, sets=("diversity",))
+    generate, data = varied(("a", "b"))
+    metrics, not_available, _ = evaluate(generate, data, MODALITIES, jax.random.key(0), config)
+    assert np.isfinite(metrics["diversity/given_1"].value)
+    assert "real examples" in not_available["diversity/given_1/attributes"]
+    assert "diversity/given_1" not in not_available
+
+    # Where it is the only one that is generated, there is nothing to measure.
+    generate, data = varied(("a",))
+    metrics, not_available, _ = evaluate(generate, data, MODALITIES, jax.random.key(0), config)
+    assert metrics["diversity/given_1"].n < 2 * 13
+    assert {"diversity/given_1/b", "diversity/given_1/attributes"} <= not_available.keys()
+
+
+def test_what_is_not_finite_is_left_out_and_counted():
+    def lost(data):
+        return {name: x.at[0].set(jnp.nan) for name, x in jax.tree.map(jnp.asarray, data).items()}
+
+    config = dataclasses.replace(CONFIG, sets=("unconditional", "random", "diversity"))
+    metrics, _, _ = judge(perfect, config, reconstruct_fn=lost)
+    assert metrics["reconstruction/mse/a"][:3] == (0, 0, 13 - 2)  # one of each of two batches
+    assert metrics["classifier/reconstruction/a"].n == 13  # where it is wrong
+    assert metrics["classifier/reconstruction/a"].value == pytest.approx(11 / 13)
+
+    def nowhere(data):
+        return {name: jnp.full_like(x, jnp.nan) for name, x in data.items()}
+
+    metrics, not_available, _ = judge(perfect, config, reconstruct_fn=nowhere)
+    assert "reconstruction/mse/a" not in metrics
+    assert not_available["reconstruction/mse/a"] == "no reconstruction is finite"
+    generate, data = varied(MODALITIES)
+
+    def diverged(key, given, observed, num_samples):
+        made = generate(key, given, observed, num_samples)
+        return made._replace(data={name: x * jnp.nan for name, x in made.data.items()})
+
+    metrics, not_available, _ = evaluate(
+        diverged, data, MODALITIES, jax.random.key(0), config, classifier_fn=classifier, num_classes=4
+    )
+    assert not_available["diversity/given_1"] == "no pair of samples is finite"
+    assert metrics["coherence/given_1"][:3] == (0, 0, 26)
+    assert metrics["coverage/total_variation"].value == 1
+    assert all(np.isfinite(e.value) for e in metrics.values())
 
 
 def test_sets_that_are_not_asked_for_are_listed():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sbm_jax.report import figures as charts
-from sbm_jax.report import html
+from sbm_jax.report import html, summary
 
 HOSTILE = "<script>alert('$x^$')</script>\"&"
 
@@ -42,7 +42,10 @@ def results(name="sbm_vae"):
         "coherence/unconditional_all": estimate(0.3),
         "frechet/m0": estimate(12.3),
         "reconstruction/mse/a": estimate(None, None),
-        **{f"coverage/digit_{d}": estimate(0.1) for d in range(10)},
+        "inception/fid/given_rest/m0": estimate(80.0) | {"spread": "standard_error"},
+        "coverage/min": estimate(0.07),
+        "coverage/min_expected": estimate(0.086) | {"spread": "draws"},
+        **{f"coverage/class_{k}": estimate(0.1) for k in range(10)},
     }
     return {
         "systems": {name: {"metrics": metrics, "not_available": {"classifier/accuracy": f"no {HOSTILE}"}}},
@@ -51,6 +54,12 @@ def results(name="sbm_vae"):
         "device": {"platform": HOSTILE},
         "command": f"python -m sbm_jax.main {HOSTILE}",
         "name": HOSTILE,
+        "data": {
+            "metrics": {
+                "inception/fid/real/m0": estimate(26.8),
+                **{f"coverage/real/class_{k}": estimate(0.123, None) for k in range(10)},
+            }
+        },
         "seconds": {HOSTILE: 192.0},
     }
 
@@ -115,8 +124,16 @@ def test_numbers_are_those_of_the_results(source):
     assert "independent 0.01" in text
     assert "frechet/m0 12.3" in text
     assert "not finite" in text
+    assert "perfect 0.086" in text
+    assert "80.0 ± 0.0 (1,500) 26.8 ± 0.0 (1,500)" in text  # beside real data
+    assert "0.123 (1,500)" in text
     assert "3 min 12 s" in text
     assert "data.sizes" in text
+
+
+def test_each_number_says_what_its_spread_is(source):
+    assert f'title="± {summary.SPREADS["standard_error"]}"' in source
+    assert f'title="± {summary.SPREADS["draws"]}"' in source
 
 
 def test_page_of_an_almost_empty_run():

@@ -1,22 +1,16 @@
 import json
-from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
+from sbm_jax.evaluation import Estimate
 from sbm_jax.report import results
 
 
-class Estimate(NamedTuple):
-    value: float
-    std: float | None
-    n: int
-
-
 def payload(value=0.5):
-    estimate = Estimate(np.float32(value), None, 10)
+    estimate = Estimate(np.float32(value), 0.25, 10, "repeats")
     return {"systems": {"sbm_vae": {"metrics": {"coherence/given_1": estimate}, "not_available": {}}}}
 
 
@@ -24,7 +18,7 @@ def test_results_round_trip(tmp_path):
     path = tmp_path / "results.json"
     results.write_results(path, payload())
     metrics = results.read_results(path)["systems"]["sbm_vae"]["metrics"]
-    assert metrics == {"coherence/given_1": {"value": 0.5, "std": None, "n": 10}}
+    assert metrics == {"coherence/given_1": {"value": 0.5, "std": 0.25, "n": 10, "spread": "repeats"}}
     assert [file.name for file in tmp_path.iterdir()] == ["results.json"]
 
 

@@ -3,6 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
+from sbm_jax.evaluation.estimates import SPREADS
 from sbm_jax.report import summary, terminal
 
 
@@ -14,7 +15,7 @@ METRICS = {
     "coherence/given_rest": estimate(0.8),
     "coherence/unconditional_2": estimate(0.5),
     "coherence/unconditional_3": estimate(0.3),
-    **{f"coverage/digit_{d}": estimate(0.25) for d in range(4)},
+    **{f"coverage/class_{d}": estimate(0.25) for d in range(4)},
 }
 
 
@@ -25,6 +26,36 @@ def test_chance():
     assert summary.chance("coherence/unconditional_majority_2", METRICS) is None
     assert summary.chance("sampling/diverged", METRICS) is None
     assert summary.chance("coherence/given_1", {"coherence/given_1": estimate(1.0)}) is None
+    assert summary.chance("coverage/class_0", METRICS) is None  # a share is no guess
+
+
+def test_the_rarest_class_is_compared_with_that_of_a_perfect_generator():
+    metrics = {**METRICS, "coverage/min": estimate(0.2), "coverage/min_expected": estimate(0.23)}
+    assert summary.reference("coverage/min", metrics) == 0.23
+    assert summary.reference("coherence/given_1", metrics) == 1 / 4
+    assert summary.reference("coverage/min", METRICS) is None
+
+
+def test_real_data_are_compared_in_the_same_modalities():
+    real = {f"inception/fid/real{name}": estimate(value) for name, value in (("", 2), ("/a", 1), ("/b", 3))}
+    real["coverage/real/class_3"] = estimate(0.1)
+    sets = ("given_rest", "given_rest/a", "given_rest/b", "fixed_order/given_1", "fixed_order/given_1/b")
+    metrics = {f"inception/fid/{name}": estimate(9) for name in sets}
+    found = [summary.real_counterpart(name, metrics, real) for name in metrics]
+    assert [one["value"] for one in found] == [2, 1, 3, 3, 3]
+    assert summary.real_counterpart("coverage/class_3", METRICS, real)["value"] == 0.1
+    assert summary.real_counterpart("coherence/given_rest", METRICS, real) is None
+    del metrics["inception/fid/given_rest/b"]
+    metrics["inception/fid/given_rest/c"] = estimate(9)
+    assert summary.real_counterpart("inception/fid/given_rest", metrics, real) is None  # of other modalities
+
+
+def test_every_spread_is_explained():
+    assert set(summary.SPREADS) == set(SPREADS)
+    repeats = estimate(0.5) | {"spread": "repeats"}
+    shown = {"a": [repeats, repeats], "b": [repeats], "c": [estimate(1.0) | {"spread": "standard_error"}]}
+    assert summary.spread_notes(shown) == f"± is the {summary.SPREADS['repeats']}; in c the standard error."
+    assert not summary.spread_notes({"a": [estimate(1.0, None)]})
 
 
 @pytest.mark.parametrize(
@@ -64,7 +95,7 @@ def test_who_leads_is_said_either_way():
     systems = {"sbm_vae": one(0.5, 0.09), "sbm_vae_m": one(0.6, 0.08), "mopoe": one(0.7, 0.0)}
     assert summary.lead(systems) == (
         "The sbm_ systems do not lead in unconditional coherence (all agree): sbm_vae_m 0.600, mopoe 0.700, difference "
-        "-0.100 ± 0.034 (standard error of the samples). The rarest digit is 0.000 of what mopoe generates."
+        "-0.100 ± 0.034 (standard error of the samples). The rarest class is 0.000 of what mopoe generates."
     )
     assert "lead in unconditional coherence (all agree): sbm_vae_m 0.600, mopoe 0.200" in summary.lead(
         {**systems, "mopoe": one(0.2, 0.0)}
@@ -85,6 +116,14 @@ def test_terminal_table():
     assert "0.250" in line
     assert "[bold]mopoe: coverage was not measured: no classifier." in printed
     assert "coherence/given_1" not in printed
+
+
+def test_terminal_says_what_the_spread_is():
+    systems = {"mopoe": {"metrics": {"coherence/given_1": estimate(0.5) | {"spread": "repeats"}}}}
+    console = Console(file=io.StringIO(), width=200)
+    terminal.print_table({"systems": systems}, console)
+    assert "value ± spread" in console.file.getvalue()
+    assert f"± is the {summary.SPREADS['repeats']}." in console.file.getvalue()
 
 
 def test_many_systems_are_shown_in_tables_that_fit():
