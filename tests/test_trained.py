@@ -38,14 +38,6 @@ OPTIONS = SamplerOptions(num_steps=2)
 ROWS = 8
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _quick_compilation():
-    """These tests compile many small programs once each: compiling is their cost, not running."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
-
-
 def _data(seed=0):
     rng = np.random.default_rng(seed)
     return {

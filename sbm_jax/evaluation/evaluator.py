@@ -1,7 +1,6 @@
 """Judge a system: coherence, mode coverage, reconstruction, and the cost of sampling."""
 
 import contextlib
-import dataclasses
 import functools
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -10,6 +9,7 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
+from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import coherence, coverage, diversity, likelihood, observed_sets, reconstruction, sample_grids
 from sbm_jax.evaluation.distances import Distances
@@ -56,7 +56,7 @@ SETS = {
 NOTHING_GIVEN = Group(UNCONDITIONAL)
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class EvaluationConfig:
     """How much is generated, and for which observed sets.
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from sbm_jax import parallel
+from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import require, unknown
 from sbm_jax.evaluation import fidelity, frechet
 from sbm_jax.evaluation.estimates import Estimate
@@ -27,7 +28,7 @@ FEWEST = 40
 """The smallest number of examples of which every distance can be taken."""
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class FeatureConfig:
     """What is compared with real data.
 

@@ -1,11 +1,11 @@
 """Bounds of the log likelihood, from importance weights."""
 
-import dataclasses
 from collections.abc import Callable, Mapping
 
 import jax
 import numpy as np
 
+from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import require
 from sbm_jax.evaluation.estimates import STANDARD_ERROR, Estimate
 from sbm_jax.evaluation.generation import as_float
@@ -16,7 +16,7 @@ WeightsFn = Callable[[Key, Mapping[str, Array], int], Array]
 MEASURES = ("likelihood/elbo", "likelihood/importance_weighted")
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class LikelihoodConfig:
     """How well bounds are estimated.
 
