@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 from sbm_jax.errors import SbmError
+from sbm_jax.storage import user_path
 
 
 def directory(path: str, what: str, option: str) -> pathlib.Path:
@@ -25,7 +26,7 @@ def directory(path: str, what: str, option: str) -> pathlib.Path:
     """
     if not path:
         raise SbmError(f"{option} is empty; expected the directory of {what}. Set it.")
-    found = pathlib.Path(path).expanduser()
+    found = user_path(path, option)
     if not found.is_dir():
         raise SbmError(f"{option}={path!r} is not a directory; expected the directory of {what}. Mend the path.")
     if not os.access(found, os.R_OK | os.X_OK):
