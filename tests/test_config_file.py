@@ -2,16 +2,16 @@
 
 import os
 import sys
+from pathlib import Path
 
 import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
-from test_configs import load_config
-from test_main import ROOT
 
 from sbm_jax import config_file, experiment
 from sbm_jax.errors import SbmError
 
+ROOT = Path(__file__).parents[1]
 TINY = f"--config={ROOT}/tests/robustness/tiny.py:nowhere"
 
 
@@ -108,7 +108,9 @@ def test_a_group_that_the_file_leaves_out_has_no_fields(parse, tmp_path):
 
 @pytest.mark.parametrize("name", ["quickstart.py:all", "polymnist.py:best,studies"])
 def test_filling_in_defaults_changes_no_config(parse, name):
-    assert parse(f"--config={ROOT}/configs/{name}") == experiment.parse_config(load_config(name))
+    assert parse(f"--config={ROOT}/configs/{name}") == experiment.parse_config(
+        config_file.read(f"{ROOT}/configs/{name}")
+    )
 
 
 def test_fields_that_are_computed_from_others_follow_overrides(tmp_path, parse):
