@@ -46,7 +46,7 @@ class ConfigParser(flags.ArgumentParser):
         except SbmError as error:
             raise SbmError(f"{path}: {error}") from error
         for argument in flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False):
-            if override := re.match(rf"--?(no)?{self._name}\.([^=]+)", argument):
+            if override := re.match(rf"--?(no)?{self._name}\.([^=]*)", argument):
                 _check_override(config, self._name, override[2])
         return config.lock()
 
@@ -66,7 +66,7 @@ def read(given: str) -> ConfigDict:
     name, *variants = given.split(":", 1)
     path = user_path(name, "--config")
     if not path.is_file():
-        found = "it is a directory" if path.is_dir() else "there is no such file"
+        found = "it is a directory" if name and path.is_dir() else "there is no such file"
         raise SbmError(f"the config file {name!r} can not be read: {found}. Name one of configs/, or your own.")
     spec = importlib.util.spec_from_loader(
         "config_file", importlib.machinery.SourceFileLoader("config_file", str(path))

@@ -1,5 +1,6 @@
 """What `--config` and its overrides may be, and what is said of those that may not."""
 
+import io
 import os
 import sys
 from pathlib import Path
@@ -8,7 +9,7 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from sbm_jax import config_file, experiment
+from sbm_jax import config_file, experiment, main
 from sbm_jax.errors import SbmError
 
 ROOT = Path(__file__).parents[1]
@@ -79,6 +80,7 @@ def test_any_field_can_be_overridden(parse, path, text, value):
         ("seed.x=1", "config.seed is 0, which has no parts"),
         ("joint_posterior.settings.beta=1", "is an empty group; give it whole"),
         ("seed.=1", "does not name a field"),
+        ("=1", "does not name a field"),
         ("score.training.num_steps=1.5", r"num_steps=1.5: expected a whole number$"),
         ("score.training.num_steps=many", r"num_steps=many: expected a whole number$"),
         ("autoencoder.beta=x", r"beta=x: expected a number$"),
@@ -189,3 +191,17 @@ def test_the_home_directory_is_expanded(tmp_path, monkeypatch):
     assert config_file.read("~/own.py") == ConfigDict()
     with pytest.raises(SbmError, match=r"--config: '~nobody_of_this_name/own.py' names no home directory"):
         config_file.read("~nobody_of_this_name/own.py")
+
+
+# MARK: Terminals
+
+
+def test_nothing_that_is_printed_ends_a_run(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # as by >&-
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stderr", narrow)
+    main._print_anywhere()
+    print("±")
+    print("± of \udcff", file=sys.stderr, flush=True)
+    assert narrow.buffer.getvalue() == b"? of ?\n"
+    sys.stdout.close()
