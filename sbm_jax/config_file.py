@@ -68,12 +68,11 @@ def read(given: str) -> ConfigDict:
     if not path.is_file():
         found = "it is a directory" if name and path.is_dir() else "there is no such file"
         raise SbmError(f"the config file {name!r} can not be read: {found}. Name one of configs/, or your own.")
-    spec = importlib.util.spec_from_loader(
-        "config_file", importlib.machinery.SourceFileLoader("config_file", str(path))
-    )
+    loader = importlib.machinery.SourceFileLoader("config_of_the_run", str(path))  # of any suffix
+    spec = importlib.util.spec_from_loader(loader.name, loader)
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
-    _call(path, lambda: spec.loader.exec_module(module))
+    _call(path, lambda: loader.exec_module(module))
     get_config = getattr(module, "get_config", None)
     if not callable(get_config):
         raise SbmError(f"{path} has no function get_config; expected one that returns an ml_collections.ConfigDict.")
@@ -94,21 +93,22 @@ def _call(path: Path, function: Callable[[], Any]) -> Any:
     """Run code of a config file, whatever it may raise."""
     try:
         return function()
-    except SyntaxError as error:
-        raise SbmError(f"{error.filename or path}, line {error.lineno}: SyntaxError: {error.msg}.") from error
     except Exception as error:  # it is not our code: it may raise anything
         file, line = _place(error, path)
-        raise SbmError(f"{file}, line {line}: {_told(error)}" if line else f"{path}: {_told(error)}") from error
+        raise SbmError(f"{file}, line {line}: {_told(error)}" if line else f"{file}: {_told(error)}") from error
 
 
 def _place(error: Exception, path: Path) -> tuple[str, int | None]:
-    """Return the last line that ran in the config file, or in what it imports, before a library raised the error."""
-    libraries = {sysconfig.get_path(name) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
-    libraries.add(str(Path(__file__).parent))
+    """Return the line that can not be read, or the last that ran in the config file, or in what it imports."""
+    if isinstance(error, SyntaxError):
+        return error.filename or str(path), error.lineno
+    libraries = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
-        if frame.filename == str(path):
-            return frame.filename, frame.lineno
-        if not frame.filename.startswith(("<", *libraries)):
+        file = Path(frame.filename)
+        of_a_library = frame.filename.startswith("<") or any(
+            map(file.is_relative_to, [*libraries, Path(__file__).parent])
+        )
+        if file == path or not of_a_library:
             return frame.filename, frame.lineno
     return str(path), None
 
@@ -116,6 +116,8 @@ def _place(error: Exception, path: Path) -> tuple[str, int | None]:
 def _told(error: Exception) -> str:
     """Return an error in one line; errors that configs raise to explain themselves, without their type."""
     inner = error
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg}."  # str() would name the place again
     while inner.args and isinstance(inner.args[0], BaseException):  # as a ConfigDict wraps them
         inner = inner.args[0]
     message = inner.args[0] if isinstance(inner, KeyError) and inner.args else inner  # str() would quote it
@@ -222,12 +224,8 @@ def _check_override(config: ConfigDict, name: str, path: str) -> None:
                 raise SbmError(f"{flag}: {where} has {len(found)} entries, numbered from 0; there is no {part}.")
             where += f"[{part}]"
         else:
-            kind = (
-                "a tuple; name one of its entries, as in [0]"
-                if isinstance(found, tuple)
-                else f"{found!r}, which has no parts"
-            )
-            raise SbmError(f"{flag}: {where} is {kind}.")
+            mend = "a tuple; name one of its entries, as in [0]" if isinstance(found, tuple) else "no group of fields"
+            raise SbmError(f"{flag}: {where} is {mend}.")
         found = found[part]
 
 

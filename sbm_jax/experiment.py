@@ -291,7 +291,10 @@ def _run(
         raise SbmError(f"this process does not see {workdir} as the first one left it. {parallel.SHARED}")
     dataset = data.check(dataset, config.modalities)
     if config.classifier is not None and dataset.num_classes is None:
-        logger.warning("the config has a classifier, and the data have no labels: coherence can not be measured.")
+        logger.warning(
+            "the config has a classifier, and the data have no labels: coherence can not be measured. Add labels, or "
+            "leave the classifier out."
+        )
     for one in (config, *varied):
         check_size(one.evaluation, dataset.test)
     main = _train(config, dataset, workdir, None, stages, profile_dir)

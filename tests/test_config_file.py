@@ -77,7 +77,7 @@ def test_any_field_can_be_overridden(parse, path, text, value):
         ("modalities[3].scale=8", "has 3 entries"),
         ("modalities.scale=8", r"is a tuple; name one of its entries"),
         ("modalities[a].scale=8", r"is a tuple; name one of its entries"),
-        ("seed.x=1", "config.seed is 0, which has no parts"),
+        ("seed.x=1", "config.seed is no group of fields"),
         ("joint_posterior.settings.beta=1", "is an empty group; give it whole"),
         ("seed.=1", "does not name a field"),
         ("=1", "does not name a field"),
