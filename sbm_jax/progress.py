@@ -1,4 +1,4 @@
-"""Progress of long steps: a bar with rate and time left on a terminal, occasional lines elsewhere."""
+"""Progress of long steps: a bar with rate and time left on a terminal that can draw one, occasional lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator
@@ -26,7 +26,7 @@ def progress_bar(label: str, total: int, unit: str = "steps", done: int = 0) -> 
       A function to call with the number of units just done.
     """
     console = Console()
-    if console.is_terminal:
+    if console.is_terminal and not console.is_dumb_terminal:
         columns = [
             TextColumn("{task.description:<28}"),
             BarColumn(),

@@ -15,6 +15,22 @@ DAMAGED_ARCHIVE = (
 """What NumPy raises on an .npz file that is damaged, by what of it is."""
 
 
+def user_path(path: str | os.PathLike, option: str) -> pathlib.Path:
+    """Return a path that the user gave, with ``~`` expanded, which no shell does in the middle of an option.
+
+    Args:
+      path: as it was given.
+      option: the name of the option it came from, for messages.
+
+    Raises:
+      SbmError: if it starts with ``~`` and there is no such home directory.
+    """
+    try:
+        return pathlib.Path(path).expanduser()
+    except RuntimeError as error:
+        raise SbmError(f"{option}: {str(path)!r} names no home directory ({error}). Write the path in full.") from error
+
+
 def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
     """Write a file so that a reader, or a crash, sees either the old content or the new.
 

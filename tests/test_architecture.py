@@ -12,6 +12,7 @@ MAY_IMPORT = {
     "types": {"config", "errors"},
     "errors": set(),
     "config": {"errors"},
+    "config_file": {"config", "errors", "storage"},
     "progress": set(),
     "storage": {"errors"},
     "parallel": {"types", "errors"},
@@ -33,7 +34,7 @@ MAY_IMPORT = {
     "judges": BASE | {"data", "evaluation", "networks", "runner", "sampling", "systems"},
     "experiment": BASE | {"data", "evaluation", "judges", "lock", "report", "sampling", "systems", "training"},
     "trained": BASE | {"data", "experiment", "runner", "sampling", "training"},
-    "main": {"errors", "experiment", "parallel", "preemption"},
+    "main": {"config_file", "errors", "experiment", "parallel", "preemption", "storage"},
     "__init__": {"trained"},
 }
 

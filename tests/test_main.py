@@ -291,7 +291,7 @@ def _main(*arguments):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--config=configs/quickstart.py", "--config.scor.num_steps=1"], 'Did you mean "score"'),
+        (["--config=configs/quickstart.py", "--config.scor.num_steps=1"], "Did you mean 'score'"),
         (["--config=configs/none.py"], "can not be read"),
         (["--config=configs/quickstart.py:tiny"], "unknown variant 'tiny'"),
         (["--config=configs/quickstart.py", "--config.sampler.solver=ddin"], "Did you mean 'ddim'"),

@@ -1,6 +1,7 @@
 """Data sets: rows of named modalities in three splits."""
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,6 +13,8 @@ from sbm_jax.data.arrays import ArraysConfig, load_arrays
 from sbm_jax.data.polymnist import PolyMnistConfig, load_polymnist
 from sbm_jax.distributions import LIKELIHOODS
 from sbm_jax.errors import SbmError, require, unknown
+
+logger = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,25 +38,26 @@ class DataConfig:
         require(0 <= self.missing < 1, "data.missing", self.missing, "0 (nothing) to less than 1")
 
 
-LOADERS: dict[str, Callable[[Any, pathlib.Path], types.Dataset]] = {
+LOADERS: dict[str, Callable[[Any, pathlib.Path, Sequence[str] | None], types.Dataset]] = {
     "polymnist": load_polymnist,
     "arrays": load_arrays,
 }
 
 
-def load(config: DataConfig, cache_dir: pathlib.Path) -> types.Dataset:
+def load(config: DataConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None) -> types.Dataset:
     """Return a data set.
 
     Args:
       config: which one, and its options.
       cache_dir: where prepared data are kept; used again by runs that ask for the same.
+      names: of the modalities to read; None for all that there are.
 
     Raises:
       SbmError: on an unknown name, or data that are missing, unreadable or not as declared.
     """
     if config.name not in LOADERS:
         raise unknown("data set", config.name, LOADERS)
-    dataset = LOADERS[config.name](getattr(config, config.name), cache_dir)
+    dataset = LOADERS[config.name](getattr(config, config.name), cache_dir, names)
     dataset = dataset._replace(settings={"name": config.name, **dataset.settings})
     if not config.missing:
         return dataset
@@ -77,32 +81,95 @@ def hide(split: types.Split, share: float, seed: int) -> types.Split:
     return dataclasses.replace(split, present=dict(zip(names, present.T, strict=True)))
 
 
-def check(dataset: types.Dataset, modalities: Sequence[types.Modality]) -> None:
-    """Check that the data are what the modalities declare.
+# MARK: Checks
+
+SPLITS = ("train", "validation", "test")
+
+
+def check(dataset: types.Dataset, modalities: Sequence[types.Modality]) -> types.Dataset:
+    """Check that the data are what the modalities declare, and say before anything is trained what looks wrong.
 
     Args:
       dataset: the data.
       modalities: names, shapes and likelihoods.
 
+    Returns:
+      The data in the types that `check_data` returns.
+
     Raises:
       SbmError: naming the split and the modality; see `check_data`. Also if one is missing, or if its rows
         are not as many as those of the others.
     """
-    for name in ("train", "validation", "test"):
-        split = getattr(dataset, name)
-        if not split.data:
-            expected = [modality.name for modality in modalities]
-            raise SbmError(f"the {name} split has no modality; expected {expected}. Add data.")
-        for modality in modalities:
-            if modality.name not in split.data:
-                raise unknown(f"modality in the {name} split:", modality.name, split.data)
-            check_data(f"{name}/{modality.name}", split.data[modality.name], modality)
-            if split.present is not None and not split.present[modality.name].any():
-                raise SbmError(f"no row of the {name} split has modality {modality.name!r}; add some, or leave it out.")
-        lengths = {key: len(rows) for key, rows in split.data.items()}
-        lengths |= {"label": len(split.labels)} if split.labels is not None else {}
-        if len(set(lengths.values())) != 1:
-            raise SbmError(f"the {name} split has {lengths} rows; expected as many of each. Mend the data.")
+    checked = {name: _check_split(name, getattr(dataset, name), modalities) for name in SPLITS}
+    train = checked["train"]
+    for modality in modalities:
+        rows = train.data[modality.name]
+        _tell_unusual(rows if train.present is None else rows[train.present[modality.name]], modality)
+    return dataset._replace(**checked)
+
+
+def _check_split(name: str, split: types.Split, modalities: Sequence[types.Modality]) -> types.Split:
+    if not split.data:
+        expected = [modality.name for modality in modalities]
+        raise SbmError(f"the {name} split has no modality; expected {expected}. Add data.")
+    data = dict(split.data)
+    for modality in modalities:
+        if modality.name not in data:
+            raise unknown(f"modality in the {name} split:", modality.name, data)
+        data[modality.name] = check_data(f"{name}/{modality.name}", data[modality.name], modality)
+        if split.present is not None and not split.present[modality.name].any():
+            raise SbmError(f"no row of the {name} split has modality {modality.name!r}; add some, or leave it out.")
+    lengths = {key: len(rows) for key, rows in data.items()}
+    lengths |= {"label": len(split.labels)} if split.labels is not None else {}
+    if len(set(lengths.values())) != 1:
+        raise SbmError(f"the {name} split has {lengths} rows; expected as many of each. Mend the data.")
+    return dataclasses.replace(split, data=data)
+
+
+_FEW = 1000  # rows that tell the usual size of values
+_LARGE = 20  # values of this many units are far from what a fresh network puts out
+_SMALL = 0.01  # values that differ by this many units are nearly the same to the likelihood
+_DARK = 0.1  # uint8 data that reach no more of their range may not be pixels
+
+
+def _tell_unusual(rows: np.ndarray, modality: types.Modality) -> None:
+    """Say which training data can not be learned well: constant ones, or in other units than the likelihood's.
+
+    Args:
+      rows: as `check_data` returns them.
+      modality: their modality.
+    """
+    where = f"data 'train/{modality.name}'"
+    if not (rows[:2] != rows[0]).any() and not (rows != rows[0]).any():
+        logger.warning(
+            "%s: all rows are equal, so nothing can be learned of it. Leave it out, or mend the data.", where
+        )
+        return
+    pixels = rows.dtype == np.uint8
+    low, high = (float(value) / (255.0 if pixels else 1.0) for value in (rows.min(), rows.max()))
+    size = np.sqrt(np.mean(np.square(rows[:: max(1, len(rows) // _FEW)].astype(np.float64))))
+    unit = 0.5 if _in_unit_range(modality) else modality.scale
+    found = f"{where} has values from {low:.3g} to {high:.3g}"
+    likelihood = f"the {modality.likelihood} likelihood of scale {modality.scale:.3g}"
+    if pixels and high < _DARK:
+        logger.warning("%s: it is uint8, which stands for value / 255. Convert it to float, if it is no image.", found)
+    elif not pixels and size > _LARGE * max(unit, 1.0):
+        logger.warning(
+            "%s, %.3g as root mean square; %s suits values of about 1, and may learn little. Standardise the data "
+            "(store pixels as uint8, or divide them by 255), or raise the modality's scale.",
+            *(found, size, likelihood),
+        )
+    elif high - low < _SMALL * unit:
+        logger.warning(
+            "%s; to %s they are nearly equal, and it may learn little. Standardise the data, or lower the modality's "
+            "scale.",
+            *(found, likelihood),
+        )
+
+
+def _in_unit_range(modality: types.Modality) -> bool:
+    """Return whether the likelihood is one of values in [0, 1]."""
+    return modality.likelihood in LIKELIHOODS and LIKELIHOODS[modality.likelihood].bounded
 
 
 def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndarray:
@@ -111,11 +178,11 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
     Args:
       name: what to call them in messages.
       rows: real numbers [N, *shape].
-      modality: its shape and likelihood.
+      modality: its shape, likelihood and bounds; values that leave these by rounding are brought to them.
 
     Raises:
-      SbmError: if there are no rows, or they have another shape, are no numbers, are not finite, or leave
-        [0, 1] under a likelihood of such values.
+      SbmError: if there are no rows, or they have another shape, are no numbers, are not finite, leave the bounds, or
+        are no probabilities under the categorical likelihood.
     """
     given = rows = np.asarray(rows)
     where = f"data {name!r}"
@@ -126,24 +193,68 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
         )
     if rows.dtype.kind not in "uifb":
         raise SbmError(f"{where} has the type {rows.dtype}; expected uint8, integers or floats. Convert it.")
-    unit = LIKELIHOODS[modality.likelihood].bounded if modality.likelihood in LIKELIHOODS else False
     if rows.dtype == np.uint8:
-        if unit and rows.max() == 1:
-            raise SbmError(
-                f"{where} is uint8 with no value above 1; uint8 stands for value / 255. Convert it to float."
-            )
-        return rows
-    with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
-        rows = rows.astype(np.int32 if rows.dtype.kind in "ui" else np.float32, copy=False)
-    if rows.dtype == np.int32 and not np.array_equal(rows, given):
-        raise SbmError(f"{where} has integers that int32 can not hold. Convert it to float.")
-    if not np.isfinite(rows).all():
-        raise SbmError(f"{where} has NaN or infinite values; expected finite ones. Mend the data.")
-    bounds = modality.bounds or ((0.0, 1.0) if unit else (-np.inf, np.inf))
-    if rows.min() < bounds[0] or rows.max() > bounds[1]:
+        _check_pixels(where, rows, modality)
+    else:
+        with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
+            rows = rows.astype(np.int32 if rows.dtype.kind in "ui" else np.float32, copy=False)
+        if rows.dtype == np.int32 and not np.array_equal(rows, given):
+            raise SbmError(f"{where} has integers that int32 can not hold. Convert it to float.")
+        if not np.isfinite(rows).all():
+            raise SbmError(f"{where} has NaN or infinite values; expected finite ones. Mend the data.")
+        rows = _within_bounds(where, rows, modality)
+    if modality.likelihood == "categorical":
+        _check_probabilities(where, rows)
+    return rows
+
+
+def _check_pixels(where: str, rows: np.ndarray, modality: types.Modality) -> None:
+    """Check that uint8 stands for value / 255, as everywhere."""
+    if rows.max() == 1:
+        raise SbmError(f"{where} is uint8 with no value above 1; uint8 stands for value / 255. Convert it to float.")
+    if modality.bounds and modality.bounds != (0.0, 1.0):
+        low, high = modality.bounds
         raise SbmError(
-            f"{where} has values from {rows.min():g} to {rows.max():g}; modality {modality.name!r} with the "
-            f"{modality.likelihood} likelihood expects {bounds[0]:g} to {bounds[1]:g} (or uint8, which stands for 0 to "
+            f"{where} is uint8, which stands for value / 255, from 0 to 1; modality {modality.name!r} has bounds "
+            f"{low:g} to {high:g}. Convert the data to float in these units, or change the bounds."
+        )
+
+
+_ROUNDING = 1e-5  # of the range, by which float32 arithmetic may leave it
+
+
+def _within_bounds(where: str, rows: np.ndarray, modality: types.Modality) -> np.ndarray:
+    low, high = modality.bounds or ((0.0, 1.0) if _in_unit_range(modality) else (-np.inf, np.inf))
+    least, largest = rows.min(), rows.max()
+    if low <= least and largest <= high:
+        return rows
+    slack = _ROUNDING * (high - low)
+    if least < low - slack or largest > high + slack:
+        raise SbmError(
+            f"{where} has values from {_digits(least)} to {_digits(largest)}; modality {modality.name!r} with the "
+            f"{modality.likelihood} likelihood expects {low:g} to {high:g} (or uint8, which stands for 0 to "
             "1). Rescale the data, or change the modality's bounds or likelihood."
         )
-    return rows
+    return np.clip(rows, low, high).astype(rows.dtype)
+
+
+def _digits(value: np.number) -> str:
+    """Return a number with as many digits as tell it from others of its type."""
+    return f"{float(str(value)):.9g}"
+
+
+_SUM_ERROR = 0.01  # of probabilities of any precision
+
+
+def _check_probabilities(where: str, rows: np.ndarray) -> None:
+    """Check that the last axis holds probabilities of classes; zeros only, as of rows without the modality, pass."""
+    pixels = rows.dtype == np.uint8
+    sums = rows.sum(axis=-1, dtype=np.float64) / (255.0 if pixels else 1.0)
+    error = _SUM_ERROR + (rows.shape[-1] / 510.0 if pixels else 0.0)  # uint8 rounds each
+    wrong = (np.abs(sums - 1.0) > error) & (sums != 0.0)
+    if wrong.any():
+        raise SbmError(
+            f"{where} has entries that sum to {sums[wrong][0]:.4g}; the categorical likelihood expects "
+            "probabilities of classes along the last axis, which sum to 1. Turn numbers of classes into one-hot rows, "
+            "or change the likelihood."
+        )

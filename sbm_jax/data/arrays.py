@@ -1,19 +1,24 @@
 """Bring-your-own data: a directory of NumPy archives, one for each split."""
 
+import collections
 import dataclasses
+import logging
 import os
 import pathlib
 import struct
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from sbm_jax import types
 from sbm_jax.data import files
-from sbm_jax.errors import SbmError
+from sbm_jax.errors import SbmError, unknown
 from sbm_jax.storage import DAMAGED_ARCHIVE
 
+logger = logging.getLogger(__name__)
+
 _LABEL = "label"
+_LIKE_LABEL = ("label", "labels", "y", "target", "targets", "class", "classes", "digit", "digits")
 _PRESENT = ".present"
 _LAYOUT = "train.npz, test.npz and optionally validation.npz, with one array [N, ...] for each modality"
 
@@ -24,8 +29,9 @@ class ArraysConfig:
 
     Attributes:
       directory: of `train.npz`, `test.npz` and optionally `validation.npz`. Each has an array [N, ...] for
-        every modality, under its name, and optionally integer labels [N] under `label`. uint8 stands for
-        values in [0, 1]. Rows for training may lack modalities: `<modality>.present` is bool [N], False where the
+        every modality, under its name, and optionally integer labels [N] under `label`, of which the different
+        values, in their order, are the classes 0, 1, ... Other arrays are not used. uint8 stands for values in [0, 1].
+        Rows for training may lack modalities: `<modality>.present` is bool [N], False where the
         row has none, and its array has anything there that the modality may have, such as zeros.
       validation_fraction: the share of the training rows that becomes validation where there is no
         `validation.npz`.
@@ -37,16 +43,17 @@ class ArraysConfig:
     seed: int = 0
 
 
-def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path) -> types.Dataset:
+def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None) -> types.Dataset:
     """Return the data set in a directory.
 
     Args:
       config: where it is.
       cache_dir: not needed: the arrays are read as they are.
+      names: of the modalities; what else is in the files is not read. None takes every array for one.
 
     Raises:
       SbmError: if a file is missing or unreadable, or its arrays are not rows of finite numbers that fit
-        together.
+        together, or its labels are no classes.
     """
     del cache_dir
     if not 0 < config.validation_fraction < 1:
@@ -55,25 +62,41 @@ def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path) -> types.Dataset:
     paths = {name: root / f"{name}.npz" for name in ("train", "validation", "test")}
     if not paths["validation"].exists():
         del paths["validation"]
-    splits = {name: _read(path) for name, path in paths.items()}
+    splits, unused = {}, {}
+    for name, path in paths.items():
+        splits[name], unused[path.name] = _read(path, names)
+    _tell_unused(unused, splits["train"].labels is not None)
     if splits["test"].present is not None and not all(mask.all() for mask in splits["test"].present.values()):
         raise SbmError(
             f"{paths['test']} lacks modalities of some rows; what is evaluated must have all. Leave them out."
         )
     for name, split in splits.items():
         _require_alike(paths[name], split, splits["train"])
+    classes = _classes(splits, paths)
     settings = {"digests": {name: _digest(path) for name, path in paths.items()}}
     if "validation" not in splits:
         splits["train"], splits["validation"] = _divide(splits["train"], config)
         settings |= {"validation_fraction": config.validation_fraction, "seed": config.seed}
-    return types.Dataset(**splits, num_classes=_num_classes(splits.values()), settings=settings)
+    if classes is None:
+        return types.Dataset(**splits, num_classes=None, settings=settings)
+    _check_classes(classes, splits["train"].labels, paths["train"])
+    if not np.array_equal(classes, np.arange(len(classes))):
+        settings |= {"labels": classes.tolist()}
+    numbered = {
+        name: dataclasses.replace(split, labels=np.searchsorted(classes, split.labels).astype(np.int32))
+        for name, split in splits.items()
+    }
+    return types.Dataset(**numbered, num_classes=len(classes), settings=settings)
 
 
-def _read(path: pathlib.Path) -> types.Split:
+def _read(path: pathlib.Path, names: Sequence[str] | None) -> tuple[types.Split, tuple[str, ...]]:
+    """Return the rows of a file, with labels as they are in it, and the names of the arrays that are not used."""
     try:
         with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
             _check_directory(path, len(archive.files))
-            arrays = {name: archive[name] for name in archive.files}
+            used = _used(archive.files, names, path)
+            arrays = {name: archive[name] for name in used}
+            unused = tuple(name for name in archive.files if name not in used)
     except FileNotFoundError as error:
         raise SbmError(f"{path} does not exist; expected {_LAYOUT}. Put it there.") from error
     except (OSError, *DAMAGED_ARCHIVE) as error:
@@ -81,14 +104,40 @@ def _read(path: pathlib.Path) -> types.Split:
             f"{path} can not be read: {error}. Expected an archive of plain arrays, without Python objects. "
             "Write it again with numpy.savez."
         ) from error
+    lengths = collections.Counter(len(array) for array in arrays.values() if array.ndim)
+    num_rows = lengths.most_common(1)[0][0] if lengths else 0  # one array of another length is the wrong one
     labels = arrays.pop(_LABEL, None)
     masks = {name.removesuffix(_PRESENT): arrays.pop(name) for name in list(arrays) if name.endswith(_PRESENT)}
     if not arrays:
         raise SbmError(f"{path} has no modality; expected {_LAYOUT}. Write it again.")
-    num_rows = len(next(iter(arrays.values()))) if next(iter(arrays.values())).ndim else 0
     data = {name: _checked(array, f"{path}: {name}", num_rows) for name, array in arrays.items()}
     labels = None if labels is None else _checked_labels(labels, f"{path}: {_LABEL}", num_rows)
-    return types.Split(data, labels, _checked_masks(masks, data, str(path), num_rows) if masks else None)
+    return types.Split(data, labels, _checked_masks(masks, data, str(path), num_rows) if masks else None), unused
+
+
+def _used(found: Sequence[str], names: Sequence[str] | None, path: pathlib.Path) -> list[str]:
+    """Return which of the arrays of a file are read, in the file's order.
+
+    Raises:
+      SbmError: if a modality is missing.
+    """
+    if names is None:
+        return list(found)
+    for name in names:
+        if name not in found:
+            raise unknown(f"modality in {path}:", name, found)
+    used = {_LABEL, *names, *(f"{name}{_PRESENT}" for name in names)}
+    stray = {name for name in found if name.endswith(_PRESENT) and name.removesuffix(_PRESENT) not in found}
+    return [name for name in found if name in used | stray]  # what is stray is refused later
+
+
+def _tell_unused(unused: Mapping[str, tuple[str, ...]], has_labels: bool) -> None:
+    """Say which arrays are not used, and which of them may be the labels."""
+    for names in dict.fromkeys(names for names in unused.values() if names):
+        where = " and ".join(file for file, found in unused.items() if found == names)
+        like = [name for name in names if name.lower() in _LIKE_LABEL] if not has_labels else []
+        hint = f" Labels are read from {_LABEL!r}: rename {like[0]!r}, if it has them." if like else ""
+        logger.warning("%s: not used, as no modality is called so: %s.%s", where, ", ".join(names), hint)
 
 
 _END = struct.Struct("<4s4H2LH")
@@ -153,12 +202,65 @@ def _checked(array: np.ndarray, where: str, num_rows: int) -> np.ndarray:
 
 
 def _checked_labels(labels: np.ndarray, where: str, num_rows: int) -> np.ndarray:
-    if labels.dtype.kind not in "iu" or labels.shape != (num_rows,) or labels.min() < 0:
+    """Return the labels as int64."""
+    if labels.dtype.kind not in "iub" or labels.shape != (num_rows,):
         raise SbmError(
-            f"{where} is {labels.dtype} {list(labels.shape)}; expected integers [{num_rows}], from 0. Mend "
-            "the labels or leave them out."
+            f"{where} is {labels.dtype} {list(labels.shape)}; expected integers [{num_rows}], the number of each row's "
+            "class. Mend the labels or leave them out."
         )
-    return _as_int32(labels, where)
+    if labels.dtype.kind == "u" and labels.max() > np.iinfo(np.int64).max:
+        raise SbmError(f"{where} has integers that int64 can not hold; expected numbers of classes. Number them anew.")
+    return labels.astype(np.int64)
+
+
+def _classes(splits: Mapping[str, types.Split], paths: Mapping[str, pathlib.Path]) -> np.ndarray | None:
+    """Return the labels that occur, in order; None without labels.
+
+    Raises:
+      SbmError: if some occur outside the training rows only: no classifier that learns from these can tell them.
+    """
+    if splits["train"].labels is None:
+        return None
+    classes = np.unique(splits["train"].labels)
+    for name, split in splits.items():
+        unseen = np.setdiff1d(split.labels, classes)
+        if len(unseen):
+            raise SbmError(
+                f"{paths[name]}: {_LABEL} has values that no row of {paths['train'].name} has: {_some(unseen)}. Leave "
+                "these rows out, or add such rows to the training data."
+            )
+    return classes
+
+
+def _check_classes(classes: np.ndarray, labels: np.ndarray, path: pathlib.Path) -> None:
+    """Check that there are fewer classes than rows to learn them from.
+
+    Args:
+      classes: the labels that occur.
+      labels: those of the training rows, without what was split off for validation.
+      path: of the file they come from, for messages.
+
+    Raises:
+      SbmError: if there are not two training rows for each class.
+    """
+    if 2 * len(classes) > len(labels):
+        raise SbmError(
+            f"{path}: {_LABEL} has {len(classes):,} different values ({_some(classes)}) in {len(labels):,} training "
+            "rows; these look like identifiers of rows, not classes. Expected two rows or more of a class on average. "
+            f"Store the class of each row under {_LABEL!r}, or leave it out."
+        )
+    lost = np.setdiff1d(classes, labels)
+    if len(lost):
+        logger.warning(
+            "%s: all rows with the label %s were split off for validation; no classifier learns them. Add rows, or "
+            "a validation.npz.",
+            path,
+            _some(lost),
+        )
+
+
+def _some(values: np.ndarray) -> str:
+    return ", ".join(map(str, values[:3])) + (", ..." if len(values) > 3 else "")
 
 
 def _as_int32(array: np.ndarray, where: str) -> np.ndarray:
@@ -194,11 +296,6 @@ def _take(split: types.Split, rows: np.ndarray) -> types.Split:
     labels = None if split.labels is None else split.labels[rows]
     present = None if split.present is None else {name: mask[rows] for name, mask in split.present.items()}
     return types.Split({name: array[rows] for name, array in split.data.items()}, labels, present)
-
-
-def _num_classes(splits: Any) -> int | None:
-    labels = [split.labels for split in splits if split.labels is not None]
-    return max(int(part.max()) for part in labels) + 1 if labels else None
 
 
 def _digest(path: pathlib.Path) -> str:

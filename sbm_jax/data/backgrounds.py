@@ -57,7 +57,7 @@ def from_directory(path: str, num: int) -> list[np.ndarray]:
 
 def _image_files(path: str, num: int) -> list[pathlib.Path]:
     root = files.directory(path, "background images", "backgrounds_directory")
-    found = sorted(file for file in root.iterdir() if file.suffix.lower() in _SUFFIXES)
+    found = files.listing(root, _SUFFIXES)
     if len(found) < num:
         raise SbmError(
             f"{root} has {len(found)} images ({', '.join(_SUFFIXES)}); expected {num}, one for each "

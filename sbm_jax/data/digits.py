@@ -20,6 +20,7 @@ from sklearn.model_selection import train_test_split
 
 from sbm_jax.data import files
 from sbm_jax.errors import SbmError
+from sbm_jax.storage import user_path
 
 SIZE = 28  # pixels along a side
 NUM_CLASSES = 10
@@ -204,7 +205,7 @@ def from_tfds(directory: str, seed: int) -> DigitSplits:
             "digits='tfds' needs TensorFlow, which is not installed; its reader of MNIST is written in it. "
             f"Install the [tensorboard] extra. {_INSTEAD}"
         )
-    builder = tfds.builder("mnist", data_dir=str(pathlib.Path(directory).expanduser()) if directory else None)
+    builder = tfds.builder("mnist", data_dir=str(user_path(directory, "digits_directory")) if directory else None)
     if not builder.is_prepared():
         _prepare(builder)
     train, test = (_as_digits(builder, split) for split in ("train", "test"))

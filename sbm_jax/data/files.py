@@ -7,9 +7,10 @@ import struct
 from collections.abc import Iterable
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageOps
 
 from sbm_jax.errors import SbmError
+from sbm_jax.storage import user_path
 
 
 def directory(path: str, what: str, option: str) -> pathlib.Path:
@@ -25,12 +26,25 @@ def directory(path: str, what: str, option: str) -> pathlib.Path:
     """
     if not path:
         raise SbmError(f"{option} is empty; expected the directory of {what}. Set it.")
-    found = pathlib.Path(path).expanduser()
+    found = user_path(path, option)
     if not found.is_dir():
         raise SbmError(f"{option}={path!r} is not a directory; expected the directory of {what}. Mend the path.")
     if not os.access(found, os.R_OK | os.X_OK):
         raise SbmError(f"{option}={path!r} may not be read; expected the directory of {what}. Mend its rights.")
     return found
+
+
+def listing(root: pathlib.Path, suffixes: Iterable[str]) -> list[pathlib.Path]:
+    """Return the files of a directory with these endings, sorted by name.
+
+    Hidden ones are left out, such as the .DS_Store and ._one.jpg that some systems add to whatever they copy.
+    """
+    suffixes = tuple(suffixes)
+    return sorted(
+        path
+        for path in root.iterdir()
+        if path.suffix.lower() in suffixes and not path.name.startswith(".") and path.is_file()
+    )
 
 
 _UNREADABLE = (
@@ -39,22 +53,39 @@ _UNREADABLE = (
 )
 """What Pillow raises on damaged files, by format."""
 
+_TO_8_BITS = 257  # 65535 / 255
+_OF_ANY_RANGE = ("I", "F")  # what of their values is white, no file says
+
 
 def rgb_image(path: pathlib.Path, advice: str) -> tuple[np.ndarray, str]:
-    """Return an image as uint8 [H, W, 3], and its mode in the file, such as ``"RGB"`` or ``"L"``.
+    """Return an image as uint8 [H, W, 3], upright, and its mode in the file, such as ``"RGB"`` or ``"L"``.
 
     Args:
       path: of the file.
-      advice: what to do about a damaged one, for messages.
+      advice: what to do about one that can not be used, for messages.
 
     Raises:
-      SbmError: if it can not be read as an image.
+      SbmError: if it can not be read as an image, is partly transparent, or has 32 bits a channel.
     """
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert("RGB")), image.mode
+            if image.mode in _OF_ANY_RANGE:
+                raise SbmError(f"{path} has 32 bits a channel, of any range; expected 8 or 16. {advice}")
+            return _opaque(ImageOps.exif_transpose(image), path, advice), image.mode
     except _UNREADABLE as error:
         raise SbmError(f"{path} can not be read as an image: {error}. {advice}") from error
+
+
+def _opaque(image: Image.Image, path: pathlib.Path, advice: str) -> np.ndarray:
+    """Return pixels as uint8 [H, W, 3], of which none may be transparent."""
+    if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
+        raise SbmError(f"{path} is partly transparent; expected an opaque image. {advice}")
+    if image.mode.startswith("I;16"):  # Pillow would cut it off at 255
+        grey = np.round(np.asarray(image) / _TO_8_BITS).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.has_transparency_data:  # as of palettes, of which Pillow warns
+        image = image.convert("RGBA")
+    return np.asarray(image.convert("RGB"))
 
 
 def content_digest(paths: Iterable[pathlib.Path]) -> str:

@@ -109,17 +109,21 @@ def _validate(config: PolyMnistConfig) -> None:
 # MARK: Loading
 
 
-def load_polymnist(config: PolyMnistConfig, cache_dir: pathlib.Path) -> types.Dataset:
+def load_polymnist(
+    config: PolyMnistConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None
+) -> types.Dataset:
     """Return the data set, from `cache_dir` if it was prepared there before.
 
     Args:
       config: what to make.
       cache_dir: the directory of prepared sets; each recipe has its own folder in it.
+      names: not needed: they are m0, m1, ...
 
     Raises:
       SbmError: on options out of range, missing or unreadable sources, or a directory that can not be
         written.
     """
+    del names
     _validate(config)
     settings = _archive_settings(config) if config.archive else _drawn_settings(config)
     rows_fn = _archive_rows if config.archive else _drawn_rows
@@ -408,7 +412,7 @@ def _paired_names(part: pathlib.Path, num_modalities: int) -> list[str]:
                 f"{part / name} is not a directory; expected the archive's images of modality {name}, as "
                 f"{part.name}/{name}/0.5.png. Mend data.polymnist.archive or lower num_modalities."
             )
-        listed[name] = {file.name for file in (part / name).iterdir() if not file.name.startswith(".")}
+        listed[name] = {file.name for file in files.listing(part / name, (".png",))}
     expected = listed["m0"]
     for name, found in listed.items():
         if found != expected:

@@ -13,16 +13,17 @@ METRIC_WIDTH, SYSTEM_WIDTH = 50, 26
 """Characters of the column of names, with that of chance, and of a system's."""
 
 
-def results_table(systems: Mapping[str, Any]) -> Table:
+def results_table(systems: Mapping[str, Any], encoding: str = "utf-8") -> Table:
     """Return the main metrics of systems, as value ± spread (number of samples).
 
     Args:
       systems: ``"systems"`` of ``results.json``.
+      encoding: of where the table is printed, see `shown`.
     """
-    table = Table(title="Results: value ± spread (samples)", title_justify="left")
+    table = Table(title=shown("Results: value ± spread (samples)", encoding), title_justify="left")
     table.add_column("metric", no_wrap=True)
     for name in systems:
-        table.add_column(escape(name), justify="right")
+        table.add_column(escape(shown(name, encoding)), justify="right")
     table.add_column("chance", justify="right", style="dim")
     for metric in summary.MAIN_METRICS:
         found = [system["metrics"].get(metric) for system in systems.values()]
@@ -30,9 +31,18 @@ def results_table(systems: Mapping[str, Any]) -> Table:
             continue
         chances = [summary.chance(metric, system["metrics"]) for system in systems.values()]
         chance = next((value for value in chances if value is not None), None)
-        cells = [summary.estimate_text(estimate) if estimate else "-" for estimate in found]
+        cells = [shown(summary.estimate_text(estimate), encoding) if estimate else "-" for estimate in found]
         table.add_row(metric, *cells, "" if chance is None else summary.number(chance))
     return table
+
+
+def shown(text: str, encoding: str) -> str:
+    """Return a text as an encoding can show it: ± as +- where it has none, any other character that it lacks as ?."""
+    try:
+        "±".encode(encoding)
+    except UnicodeEncodeError:
+        text = text.replace("±", "+-")
+    return text.encode(encoding, "replace").decode(encoding)
 
 
 def print_table(results: Mapping[str, Any], console: Console | None = None) -> None:
@@ -46,12 +56,14 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
     names = list(results["systems"])
     at_once = max(1, (console.width - METRIC_WIDTH) // SYSTEM_WIDTH)
     for start in range(0, len(names), at_once):
-        console.print(results_table({name: results["systems"][name] for name in names[start : start + at_once]}))
+        some = {name: results["systems"][name] for name in names[start : start + at_once]}
+        console.print(results_table(some, console.encoding))
     metrics = {name: system["metrics"] for name, system in results["systems"].items()}
-    shown = {name: [own[name] for own in metrics.values() if name in own] for name in summary.MAIN_METRICS}
-    for sentence in (summary.spread_notes(shown), summary.lead(metrics)):
+    found = {name: [own[name] for own in metrics.values() if name in own] for name in summary.MAIN_METRICS}
+    for sentence in (summary.spread_notes(found), summary.lead(metrics)):
         if sentence:
-            console.print(escape(sentence), highlight=False)
+            console.print(escape(shown(sentence, console.encoding)), highlight=False)
     for name, system in results["systems"].items():
         for metric, reason in system.get("not_available", {}).items():
-            console.print(escape(f"{name}: {metric} was not measured: {reason}."), style="dim", highlight=False)
+            line = shown(f"{name}: {metric} was not measured: {reason}.", console.encoding)
+            console.print(escape(line), style="dim", highlight=False)

@@ -73,7 +73,7 @@ def test_settings_follow_the_content_and_hold_no_path(tmp_path):
         ({"signal": np.array(["a"] * 20)}, "signal has the type"),
         ({"label": np.zeros(19, int)}, r"label is int64 \[19\]"),
         ({"label": np.zeros(20)}, "label is float64"),
-        ({"label": np.full(20, -1)}, "label is int64"),
+        ({"label": np.full(20, -1)}, "no row of train"),
         ({"image": None, "signal": None}, "has no modality"),
     ],
 )

@@ -1,0 +1,308 @@
+"""Config files on the command line: what they return, filled in with defaults, and overrides of any field of it."""
+
+import ast
+import dataclasses
+import importlib.machinery
+import importlib.util
+import inspect
+import re
+import sys
+import sysconfig
+import traceback
+import types
+import typing
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from absl import flags
+from ml_collections import ConfigDict, FieldReference, config_dict, config_flags
+from ml_collections.config_flags import config_path, tuple_parser
+
+from sbm_jax.config import plain
+from sbm_jax.errors import SbmError, unknown
+from sbm_jax.storage import user_path
+
+
+class ConfigParser(flags.ArgumentParser):
+    """Turns the value of ``--config`` into the `ConfigDict` that overrides are applied to."""
+
+    def __init__(self, name: str, cls: type):
+        """Prepare to read configs of a dataclass, given by the flag `name`."""
+        self._name, self._cls = name, cls
+
+    def parse(self, path: str) -> ConfigDict:
+        """Return what a file's `get_config` returns, with every field that it leaves to its default.
+
+        Args:
+          path: the file; what follows a colon is handed to `get_config`.
+
+        Raises:
+          SbmError: if the file is wrong, or an override on the command line names no field.
+        """
+        config = read(path)
+        try:
+            _fill(config, self._cls, self._name)
+        except SbmError as error:
+            raise SbmError(f"{path}: {error}") from error
+        for argument in flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False):
+            if override := re.match(rf"--?(no)?{self._name}\.([^=]*)", argument):
+                _check_override(config, self._name, override[2])
+        return config.lock()
+
+
+# MARK: Files
+
+
+def read(given: str) -> ConfigDict:
+    """Return what the `get_config` of a file returns.
+
+    Args:
+      given: the file; what follows a colon is handed to `get_config`.
+
+    Raises:
+      SbmError: naming the file, the line and what is wrong there.
+    """
+    name, *variants = given.split(":", 1)
+    path = user_path(name, "--config")
+    if not path.is_file():
+        found = "it is a directory" if name and path.is_dir() else "there is no such file"
+        raise SbmError(f"the config file {name!r} can not be read: {found}. Name one of configs/, or your own.")
+    loader = importlib.machinery.SourceFileLoader("config_of_the_run", str(path))  # of any suffix
+    spec = importlib.util.spec_from_loader(loader.name, loader)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
+    _call(path, lambda: loader.exec_module(module))
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+        raise SbmError(f"{path} has no function get_config; expected one that returns an ml_collections.ConfigDict.")
+    try:
+        inspect.signature(get_config).bind(*variants)
+    except TypeError as error:
+        mend = f"leave out {':' + variants[0]!r}" if variants else f"name variants after a colon, as in {name}:variant"
+        raise SbmError(f"get_config of {path} can not be called ({error}): {mend}, or mend its arguments.") from error
+    config = _call(path, lambda: get_config(*variants))
+    if not isinstance(config, ConfigDict):
+        raise SbmError(
+            f"get_config of {path} returns {type(config).__name__}; expected an ml_collections.ConfigDict. Return one."
+        )
+    return config
+
+
+def _call(path: Path, function: Callable[[], Any]) -> Any:
+    """Run code of a config file, whatever it may raise."""
+    try:
+        return function()
+    except Exception as error:  # it is not our code: it may raise anything
+        file, line = _place(error, path)
+        raise SbmError(f"{file}, line {line}: {_told(error)}" if line else f"{file}: {_told(error)}") from error
+
+
+def _place(error: Exception, path: Path) -> tuple[str, int | None]:
+    """Return the line that can not be read, or the last that ran in the config file, or in what it imports."""
+    if isinstance(error, SyntaxError):
+        return error.filename or str(path), error.lineno
+    libraries = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        file = Path(frame.filename)
+        of_a_library = frame.filename.startswith("<") or any(
+            map(file.is_relative_to, [*libraries, Path(__file__).parent])
+        )
+        if file == path or not of_a_library:
+            return frame.filename, frame.lineno
+    return str(path), None
+
+
+def _told(error: Exception) -> str:
+    """Return an error in one line; errors that configs raise to explain themselves, without their type."""
+    inner = error
+    if isinstance(error, SyntaxError):
+        return f"{type(error).__name__}: {error.msg}."  # str() would name the place again
+    while inner.args and isinstance(inner.args[0], BaseException):  # as a ConfigDict wraps them
+        inner = inner.args[0]
+    message = inner.args[0] if isinstance(inner, KeyError) and inner.args else inner  # str() would quote it
+    text = " ".join(str(message).split())
+    return text if isinstance(error, (SbmError, ValueError)) and text else f"{type(error).__name__}: {text}"
+
+
+# MARK: Defaults
+
+
+def _fill(group: ConfigDict | dict, cls: type, where: str) -> None:
+    """Set the fields of `cls` that are left out to their defaults, and give each the type that overrides are read as.
+
+    Raises:
+      SbmError: on an unknown field, or a missing one without a default.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name in group:
+        if name not in fields:
+            raise unknown(f"field of {where}:", name, fields)
+    given = dict(group.items(preserve_field_references=True) if isinstance(group, ConfigDict) else group)
+    for name, field in fields.items():
+        value = given[name] if name in given else _default(field, f"{where}.{name}")
+        if isinstance(value, FieldReference) and value.get_type() is not type(None):
+            continue  # its type is declared, and it may be computed from other fields
+        typed = _typed(hints[name], value, f"{where}.{name}")
+        if isinstance(group, ConfigDict):
+            with group.unlocked(), group.ignore_type():
+                if isinstance(typed, FieldReference) and name in group:
+                    del group[name]  # else what is there keeps its type, that of None
+                group[name] = typed
+        else:  # in a tuple, where nothing has types
+            group[name] = typed.get() if isinstance(typed, FieldReference) else typed
+
+
+def _default(field: dataclasses.Field, where: str) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    if field.default is dataclasses.MISSING:
+        raise SbmError(f"{where} is missing; it has no default.")
+    return field.default
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    """Return a value in the type that the dataclass declares; what does not fit it is left for `config.build`."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    kind = typing.get_origin(hint) or hint
+    if value is None or isinstance(value, FieldReference):
+        return config_dict.placeholder(ConfigDict if dataclasses.is_dataclass(kind) else kind)
+    if dataclasses.is_dataclass(kind):
+        return _group(kind, value, where)
+    if kind is tuple and isinstance(value, (list, tuple)):
+        entry, *_ = typing.get_args(hint)
+        in_tuple = [_typed(entry, item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return tuple(item.to_dict() if isinstance(item, ConfigDict) else item for item in in_tuple)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    return value
+
+
+def _group(cls: type, value: Any, where: str) -> Any:
+    if isinstance(value, cls):
+        value = ConfigDict(plain(value))
+    elif isinstance(value, Mapping):  # an entry of a tuple
+        value = dict(value)
+    if isinstance(value, (ConfigDict, dict)):
+        _fill(value, cls, where)
+    return value
+
+
+# MARK: Overrides
+
+
+def _check_override(config: ConfigDict, name: str, path: str) -> None:
+    """Check that an override names a field.
+
+    Raises:
+      SbmError: with the field that may be meant.
+    """
+    flag, found, where = f"--{name}.{path}", config, name
+    try:
+        parts = config_path.split(path)
+    except (ValueError, TypeError) as error:
+        raise SbmError(
+            f"{flag} does not name a field; expected a path such as --{name}.modalities[0].scale."
+        ) from error
+    for part in parts:
+        if found is None:
+            raise SbmError(
+                f"{flag}: the config file leaves {where} out, so it has no {part!r}. Add {where} to the file."
+            )
+        if isinstance(part, str) and isinstance(found, (ConfigDict, Mapping)):
+            if not found:
+                raise SbmError(
+                    f"{flag}: {where} is an empty group; give it whole, as in --{where}=\"{{'width': 64}}\"."
+                )
+            if part not in found:
+                raise unknown(f"field in {flag}:", part, found)
+            where += f".{part}"
+        elif isinstance(part, int) and isinstance(found, tuple):
+            if not 0 <= part < len(found):
+                raise SbmError(f"{flag}: {where} has {len(found)} entries, numbered from 0; there is no {part}.")
+            where += f"[{part}]"
+        else:
+            mend = "a tuple; name one of its entries, as in [0]" if isinstance(found, tuple) else "no group of fields"
+            raise SbmError(f"{flag}: {where} is {mend}.")
+        found = found[part]
+
+
+def _literal(text: str) -> Any:
+    """Return what Python reads in a text, or the text itself."""
+    try:
+        return ast.literal_eval(text)
+    except (SyntaxError, ValueError):
+        return text
+
+
+class _Whole(flags.ArgumentParser):
+    """Reads whole numbers, also as 1e3, and None."""
+
+    def parse(self, argument: Any) -> int | None:
+        value = _literal(argument) if isinstance(argument, str) else argument
+        if isinstance(value, float) and value.is_integer():
+            value = int(value)
+        if value is not None and (not isinstance(value, int) or isinstance(value, bool)):
+            raise ValueError("expected a whole number")
+        return value
+
+
+class _Number(flags.FloatParser):
+    """Reads numbers, and None."""
+
+    def parse(self, argument: Any) -> float | None:
+        if argument in (None, "None"):
+            return None
+        try:
+            return float(argument)
+        except ValueError as error:
+            raise ValueError("expected a number") from error
+
+
+class _Switch(flags.BooleanParser):
+    """Reads true and false."""
+
+    def parse(self, argument: Any) -> bool:
+        try:
+            return super().parse(argument)
+        except (ValueError, TypeError) as error:
+            raise ValueError("expected true or false") from error
+
+
+class _Tuple(tuple_parser.TupleParser):
+    """Reads tuples as Python writes them, or as entries between commas."""
+
+    def parse(self, argument: Any) -> tuple:
+        if not isinstance(argument, str):
+            return super().parse(argument)
+        value = _literal(argument)
+        if isinstance(value, str):
+            inner = re.sub(r"^\s*[(\[](.*)[)\]]\s*$", r"\1", value)
+            value = [_literal(part.strip()) for part in inner.split(",") if part.strip()]
+        return tuple(value) if isinstance(value, (list, tuple, set)) else (value,)
+
+
+class _Group(flags.ArgumentParser):
+    """Reads groups of fields as Python writes dictionaries, and None."""
+
+    def parse(self, argument: Any) -> ConfigDict | None:
+        value = _literal(argument) if isinstance(argument, str) else argument
+        if value is None or isinstance(value, ConfigDict):
+            return value
+        if not isinstance(value, dict):
+            raise ValueError(
+                "expected a group of fields, as in {'width': 64}, or None; or override its fields one by one"
+            )
+        return ConfigDict(value)
+
+
+for _kind, _parser in (
+    (int, _Whole()),
+    (float, _Number()),
+    (bool, _Switch()),
+    (tuple, _Tuple()),
+    (ConfigDict, _Group()),
+):
+    config_flags.register_flag_parser_for_type(_kind, _parser)

@@ -1,0 +1,207 @@
+"""What `--config` and its overrides may be, and what is said of those that may not."""
+
+import io
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from absl import flags
+from ml_collections import ConfigDict, config_flags
+
+from sbm_jax import config_file, experiment, main
+from sbm_jax.errors import SbmError
+
+ROOT = Path(__file__).parents[1]
+TINY = f"--config={ROOT}/tests/robustness/tiny.py:nowhere"
+
+
+@pytest.fixture
+def parse(monkeypatch):
+    """Return the experiment of a command line."""
+
+    def parse(*arguments):
+        values = flags.FlagValues()
+        argv = ["main", *arguments]
+        monkeypatch.setattr(sys, "argv", argv)
+        config = config_flags.DEFINE_config_file("config", flag_values=values)
+        values["config"].parser = config_file.ConfigParser("config", experiment.ExperimentConfig)
+        values(argv)
+        return experiment.parse_config(config.value)
+
+    return parse
+
+
+def _at(config, path):
+    for part in path.replace("[", ".").replace("]", "").split("."):
+        config = config[int(part)] if part.isdigit() else getattr(config, part)
+    return config
+
+
+# MARK: Overrides
+
+
+@pytest.mark.parametrize(
+    ("path", "text", "value"),
+    [
+        ("data.missing", "0.1", 0.1),  # the file leaves it to its default
+        ("marginal.strength", "2", 2.0),  # and the whole group
+        ("published", "sbm", "sbm"),
+        ("systems", "sbm_vae,mld", ("sbm_vae", "mld")),
+        ("systems", "sbm_vae", ("sbm_vae",)),
+        ("systems", "('sbm_vae', 'mld')", ("sbm_vae", "mld")),
+        ("systems", "[sbm_vae, mld]", ("sbm_vae", "mld")),
+        ("joint", "", ()),
+        ("autoencoder.network.widths", "32,64", (32, 64)),
+        ("modalities[1].bounds", "-1,1.5", (-1.0, 1.5)),
+        ("modalities[0].latent_size", "8", 8),
+        ("modalities[2].scale", "2", 2.0),
+        ("score.training.num_steps", "1e3", 1000),
+        ("autoencoder.beta", "1", 1.0),
+        ("score.training.split_parameters", "true", True),
+        ("data.polymnist.max_train", "5", 5),
+        ("data.polymnist.max_train", "None", None),
+        ("energy", "None", None),
+        ("data.arrays.directory", "~/a,b", "~/a,b"),
+    ],
+)
+def test_any_field_can_be_overridden(parse, path, text, value):
+    assert _at(parse(TINY, f"--config.{path}={text}"), path) == value
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("score.training.num_step=5", r"--config.score.training.num_step: 'num_step'. Did you mean 'num_steps'"),
+        ("modalities[0].latent_siz=8", "Did you mean 'latent_size'"),
+        ("modalities[3].scale=8", "has 3 entries"),
+        ("modalities.scale=8", r"is a tuple; name one of its entries"),
+        ("modalities[a].scale=8", r"is a tuple; name one of its entries"),
+        ("seed.x=1", "config.seed is no group of fields"),
+        ("joint_posterior.settings.beta=1", "is an empty group; give it whole"),
+        ("seed.=1", "does not name a field"),
+        ("=1", "does not name a field"),
+        ("score.training.num_steps=1.5", r"num_steps=1.5: expected a whole number$"),
+        ("score.training.num_steps=many", r"num_steps=many: expected a whole number$"),
+        ("autoencoder.beta=x", r"beta=x: expected a number$"),
+        ("score.training.split_parameters=7", "split_parameters=7: expected true or false"),
+        ("classifier=3", "classifier=3: expected a group of fields"),
+        ("seed=None", "config.seed must be int, not None"),
+        ("autoencoder.network.widths=a", r"widths\[0\] must be int, not 'a'"),
+    ],
+)
+def test_wrong_overrides_are_told_in_plain_words(parse, override, message):
+    with pytest.raises((SbmError, flags.Error), match=message) as caught:
+        parse(TINY, f"--config.{override}")
+    assert "\\" not in str(caught.value)
+
+
+def test_a_group_that_the_file_leaves_out_has_no_fields(parse, tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom tests.robustness import tiny\n"
+        "def get_config():\n    config = tiny.get_config('nowhere')\n    del config.energy\n    return config\n"
+    )
+    with pytest.raises(SbmError, match=r"leaves config.energy out, so it has no 'strength'"):
+        parse(f"--config={path}", "--config.energy.strength=2.0")
+    group = "{'training': {'num_steps': 3, 'batch_size': 2}}"
+    assert parse(f"--config={path}", f"--config.energy={group}").energy.training.num_steps == 3
+
+
+@pytest.mark.parametrize("name", ["quickstart.py:all", "polymnist.py:best,studies"])
+def test_filling_in_defaults_changes_no_config(parse, name):
+    assert parse(f"--config={ROOT}/configs/{name}") == experiment.parse_config(
+        config_file.read(f"{ROOT}/configs/{name}")
+    )
+
+
+def test_fields_that_are_computed_from_others_follow_overrides(tmp_path, parse):
+    path = tmp_path / "own.py"
+    path.write_text(
+        f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom tests.robustness import tiny\n"
+        "def get_config():\n    config = tiny.get_config('nowhere')\n"
+        "    config.sampler.num_particles = config.sampler.get_ref('num_steps')\n    return config\n"
+    )
+    assert parse(f"--config={path}", "--config.sampler.num_steps=9").sampler.num_particles == 9
+
+
+# MARK: Files
+
+FILES = {
+    "def get_config():\n    from ml_collections import ConfigDict\n    return ConfigDict({'seed': 1}).sede": (
+        'line 3: AttributeError: .*Did you mean "seed"'
+    ),
+    "def get_config():\n    return '3' + 1\n": "line 2: TypeError: can only concatenate",
+    "def get_config():\n    return ConfigDict()\n": "line 2: NameError: name 'ConfigDict' is not defined",
+    "def get_config(:\n    pass\n": "line 1: SyntaxError: ",
+    "\x00": "own.py.* null bytes",
+    "1 / 0": "line 1: ZeroDivisionError: division by zero",
+    "x = 1\n": "has no function get_config",
+    "get_config = 3\n": "has no function get_config",
+    "def get_config():\n    return {'a': 1}\n": "returns dict; expected an ml_collections.ConfigDict",
+    "def get_config():\n    pass\n": "returns NoneType; expected",
+    "def get_config(variant):\n    pass\n": "name variants after a colon",
+    "import nothing_of_this_name\n": "line 1: ModuleNotFoundError: No module named",
+    "def get_config():\n    raise ValueError('first\\nsecond')\n": "line 2: first second$",
+    "from sbm_jax.types import Modality\ndef get_config():\n    Modality('a', (3,), 0)\n": (
+        "line 3: modality 'a': latent_size is 0; expected at least 1.$"
+    ),
+    "from pathlib import Path\nPath('nowhere.txt').read_text()\n": "line 2: FileNotFoundError: .*nowhere.txt",
+    "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'scroe': {}})\n": (
+        "unknown field of config: 'scroe'. Did you mean 'score'"
+    ),
+}
+
+
+@pytest.mark.parametrize("content", FILES)
+def test_what_is_wrong_in_a_config_file_is_told_in_one_line(tmp_path, parse, content):
+    path = tmp_path / "own.py"
+    path.write_text(content)
+    with pytest.raises(SbmError, match=FILES[content]) as caught:
+        parse(f"--config={path}", "--config.seed=3")
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert "override" not in str(caught.value)
+
+
+def test_an_error_in_what_a_config_imports_is_told_with_its_place(tmp_path, monkeypatch):
+    (tmp_path / "own_helper.py").write_text("\n\nsize = undefined\n")
+    (tmp_path / "own.py").write_text("import own_helper\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(SbmError, match=r"own_helper.py, line 3: NameError"):
+        config_file.read(str(tmp_path / "own.py"))
+
+
+def test_a_config_file_must_be_a_file(tmp_path):
+    with pytest.raises(SbmError, match="it is a directory"):
+        config_file.read(str(tmp_path))
+    with pytest.raises(SbmError, match="there is no such file"):
+        config_file.read(str(tmp_path / "none.py"))
+    (tmp_path / "image.png").write_bytes(bytes(range(256)))
+    with pytest.raises(SbmError, match=r"image\.png"):
+        config_file.read(str(tmp_path / "image.png"))
+    (tmp_path / "own.py").write_text("def get_config(): pass\n")
+    with pytest.raises(SbmError, match="leave out ':fast'"):
+        config_file.read(f"{tmp_path}/own.py:fast")
+
+
+def test_the_home_directory_is_expanded(tmp_path, monkeypatch):
+    monkeypatch.setitem(os.environ, "HOME", str(tmp_path))
+    (tmp_path / "own.py").write_text("from ml_collections import ConfigDict\nget_config = ConfigDict\n")
+    assert config_file.read("~/own.py") == ConfigDict()
+    with pytest.raises(SbmError, match=r"--config: '~nobody_of_this_name/own.py' names no home directory"):
+        config_file.read("~nobody_of_this_name/own.py")
+
+
+# MARK: Terminals
+
+
+def test_nothing_that_is_printed_ends_a_run(monkeypatch):
+    monkeypatch.setattr(sys, "stdout", None)  # as by >&-
+    narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr(sys, "stderr", narrow)
+    main._print_anywhere()
+    print("±")
+    print("± of \udcff", file=sys.stderr, flush=True)
+    assert narrow.buffer.getvalue() == b"? of ?\n"
+    sys.stdout.close()
