@@ -2,6 +2,7 @@
 
 import functools
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -59,12 +60,17 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"random order; to repeat it: pytest -p randomly --randomly-seed={seed}")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _memory_is_given_back():
-    """What a module has compiled would else be kept, with its memory maps, of which a process may have so many."""
-    yield
-    jax.clear_caches()
-    gc.collect()
+FREED_EVERY = 20
+"""Tests after which what they have compiled is given up: else it is kept, with memory maps, which are limited."""
+
+_since = itertools.count(1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    if next(_since) % FREED_EVERY == 0 or nextitem is None or nextitem.path != item.path:
+        jax.clear_caches()
+        gc.collect()
 
 
 @pytest.fixture
