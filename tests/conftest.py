@@ -1,7 +1,9 @@
 """Settings of every test: virtual devices, quick compilation, no silent broadcasting; files that a test may lack."""
 
+import ctypes
 import functools
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -59,12 +61,19 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"random order; to repeat it: pytest -p randomly --randomly-seed={seed}")
 
 
-@pytest.fixture(autouse=True, scope="module")
-def _memory_is_given_back():
-    """What a module has compiled would else be kept, with its memory maps, of which a process may have so many."""
-    yield
-    jax.clear_caches()
-    gc.collect()
+FREED_EVERY = 10
+"""Tests after which what they have compiled is given up: else a process keeps gigabytes, and too many memory maps."""
+
+_tests = itertools.count(1)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    if next(_tests) % FREED_EVERY == 0 or nextitem is None or nextitem.path != item.path:
+        jax.clear_caches()
+        gc.collect()
+        if trim := getattr(ctypes.CDLL(None), "malloc_trim", None):  # else glibc keeps what was freed
+            trim(0)
 
 
 @pytest.fixture

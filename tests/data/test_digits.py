@@ -49,10 +49,10 @@ def test_sklearn_digits_look_like_mnist():
     assert not images[:, [0, -1]].any()
     assert not images[:, :, [0, -1]].any()
     ink = (images > 128).mean(axis=(1, 2))
-    assert ink.min() > 0.05
-    assert ink.max() < 0.45
+    assert ink.min() > 0.12  # 0.151 to 0.314, of a fixed set
+    assert ink.max() < 0.35
     height = (images > 128).any(axis=2).sum(axis=1)
-    assert 18 < np.median(height) <= 24
+    assert 23 <= np.median(height) <= 24
 
 
 @pytest.mark.parametrize("mark", ["-", "."])

@@ -116,7 +116,10 @@ def test_pairs_are_of_what_rows_have():
     has = np.asarray(present)
     expected = [has[b, given[b]] and has[b, free[b]] and has[(b + int(draws.shift)) % 400, free[b]] for b in range(400)]
     np.testing.assert_array_equal(rows, expected)
-    assert 0.15 < rows.mean() < 0.35  # half of the rows have a pair, and half of their negatives its second part
+    rows_with_pair, index = has.sum(axis=1) > 1, np.arange(400)
+    assert (has[index, given] & has[index, free])[rows_with_pair].all()
+    share = rows_with_pair.mean() * has.mean()  # of rows that have a pair, and a negative that has its second part
+    assert rows.mean() == pytest.approx(share, abs=3 * (share * (1 - share) / 400) ** 0.5)
 
 
 def test_info_nce_of_equal_embeddings_finds_every_counterpart():

@@ -123,7 +123,7 @@ def _train_for_a_while(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("survivor", [0, 1])
+@pytest.mark.parametrize("survivor", [0, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_a_process_that_dies_ends_the_other_and_the_pair_resumes(tmp_path, survivor):
     pair = _train_for_a_while(tmp_path)
     os.kill(_processes(pair)[1 - survivor], signal.SIGKILL)
@@ -145,7 +145,7 @@ def test_a_process_that_dies_ends_the_other_and_the_pair_resumes(tmp_path, survi
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("told", ["one", "all"])
+@pytest.mark.parametrize("told", ["one", pytest.param("all", marks=pytest.mark.exhaustive)])
 def test_processes_that_are_told_to_end_end_well(tmp_path, told):
     pair = _train_for_a_while(tmp_path)
     if told == "one":

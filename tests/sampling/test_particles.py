@@ -49,7 +49,9 @@ def test_mode_weights_become_right_as_particles_grow():
         result = exact_laws.draw(mixture, jax.random.key(6), jnp.repeat(z, rows, axis=0), FIRST, options)
         weights = exact_laws.responsibilities(mixture, result.z).reshape(conditions, rows, -1).mean(axis=1)
         errors.append(0.5 * np.mean(np.sum(np.abs(weights - truth), axis=1)))
-    assert errors[0] > 1.5 * errors[1] > 1.5 * 1.5 * errors[2]
+    # 0.28, 0.076 and 0.034; what chance adds, up to 0.02, shows in the last.
+    assert errors[0] > 3 * errors[1]
+    assert errors[1] > 1.7 * errors[2]
 
 
 # MARK: Rows

@@ -91,10 +91,11 @@ def test_mode_weights_given_one_of_three_at_20_evaluations(mixture, solver):
     assert _mode_weight_error(mixture, FIRST, SamplerOptions(solver, num_steps=20)) <= 0.02
 
 
-@pytest.mark.parametrize("conditioning", ["clean", "replacement", "reference"])
-def test_single_time_conditionings_are_biased(mixture, conditioning):
+@pytest.mark.parametrize(("conditioning", "bias"), [("clean", 0.206), ("replacement", 0.261), ("reference", 0.197)])
+def test_single_time_conditionings_are_biased(mixture, conditioning, bias):
+    """By as much as when this was written; by chance, 300 rows of 6 conditions differ by less than 0.02."""
     options = SamplerOptions("predictor_corrector", num_steps=50, grid="uniform", conditioning=conditioning)
-    assert 0.05 < _mode_weight_error(mixture, FIRST, options, rows=300) < 0.6
+    assert _mode_weight_error(mixture, FIRST, options, rows=300) == pytest.approx(bias, abs=0.03)
 
 
 def test_unconditional_mode_weights(mixture):
@@ -107,9 +108,8 @@ def test_unconditional_mode_weights(mixture):
 def test_resampling_lessens_the_bias_of_replacement(mixture):
     once = SamplerOptions("sde_dpm_solver_pp_2m", num_steps=20, conditioning="replacement")
     often = dataclasses.replace(once, resampling=10)
-    assert _mode_weight_error(mixture, FIRST, often, rows=200) < 0.9 * _mode_weight_error(
-        mixture, FIRST, once, rows=200
-    )
+    few, many = (_mode_weight_error(mixture, FIRST, options, rows=200) for options in (often, once))
+    assert few < 0.7 * many  # 0.157 and 0.280, each within 0.02 by chance
 
 
 # MARK: Observed sets, rows and padding
