@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 
 from sbm_jax import data, parallel, report
-from sbm_jax.config import build, plain
+from sbm_jax.config import build, checked_dataclass, plain
 from sbm_jax.data import DataConfig
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, check_size, check_targets
@@ -44,7 +44,7 @@ logger = logging.getLogger(__name__)
 # MARK: Configuration
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class Variation:
     """An experiment that differs from the main one in some settings, and shares with it what they do not touch.
 
@@ -68,7 +68,7 @@ class Variation:
             require(not path.startswith(kept), where, path, f"nothing of {', '.join(kept)}, which variations share")
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class ExperimentConfig:
     """Everything a run depends on; the fields of the files in `configs/`.
 
@@ -118,7 +118,7 @@ class ExperimentConfig:
     published: str = ""
 
     def __post_init__(self):
-        require(self.seed >= 0, "config.seed", self.seed, "0 or more")
+        require(0 <= self.seed < 2**32, "config.seed", self.seed, "0 to 2**32 - 1, of which JAX makes keys")
         require(bool(self.systems), "config.systems", self.systems, f"one or more of {', '.join(SYSTEMS)}")
         for name in self.systems:
             if name not in SYSTEMS:

@@ -24,6 +24,12 @@ _CONFIG = config_flags.DEFINE_config_file(
 flags.FLAGS["config"].parser = config_file.ConfigParser("config", experiment.ExperimentConfig)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is kept. Default: runs/<name of the config>.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of some steps of each stage to <workdir>/profile.")
+_GRACE = flags.DEFINE_float(
+    "grace_seconds",
+    preemption.GRACE_SECONDS,
+    "Seconds from SIGTERM until the process ends, whatever it is doing then; more where a checkpoint takes long.",
+    lower_bound=0.0,
+)
 _STAGES = flags.DEFINE_list("stages", None, "Only these training stages, and no evaluation.")
 
 
@@ -42,13 +48,14 @@ def _main(argv: list[str]) -> None:
         sys.exit(f"error: unexpected arguments {argv[1:]}; options start with --.")
     absl.logging.set_verbosity(absl.logging.ERROR)  # of orbax and tensorflow-datasets
     try:
-        _connect()
-        with preemption.listening(), _quiet_unless_main():
-            config = experiment.parse_config(_CONFIG.value)
-            workdir = user_path(_WORKDIR.value or Path("runs") / config.name, "--workdir")
-            jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
-            jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # a resumed run starts at once
-            experiment.run(config, workdir, _STAGES.value, profile=_PROFILE.value)
+        with preemption.listening(_GRACE.value):
+            _connect()
+            with _quiet_unless_main():
+                config = experiment.parse_config(_CONFIG.value)
+                workdir = user_path(_WORKDIR.value or Path("runs") / config.name, "--workdir")
+                jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
+                jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # a resumed run starts at once
+                experiment.run(config, workdir, _STAGES.value, profile=_PROFILE.value)
     except SbmError as error:
         _end(f"error: {error}", 1)
     except BrokenPipeError:
@@ -79,6 +86,7 @@ def _print_anywhere() -> None:
 
 
 def _connect() -> None:
+    """Connect the processes of a job, before anything else uses JAX."""
     try:
         parallel.start()
     except jax.errors.JaxRuntimeError as error:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from sbm_jax import types
+from sbm_jax.config import checked_dataclass
 from sbm_jax.data.arrays import ArraysConfig, load_arrays
 from sbm_jax.data.polymnist import PolyMnistConfig, load_polymnist
 from sbm_jax.distributions import LIKELIHOODS
@@ -17,7 +18,7 @@ from sbm_jax.errors import SbmError, require, unknown
 logger = logging.getLogger(__name__)
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class DataConfig:
     """The data set of an experiment.
 

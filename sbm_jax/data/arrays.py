@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from sbm_jax import types
+from sbm_jax.config import checked_dataclass
 from sbm_jax.data import files
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.storage import DAMAGED_ARCHIVE
@@ -23,7 +24,7 @@ _PRESENT = ".present"
 _LAYOUT = "train.npz, test.npz and optionally validation.npz, with one array [N, ...] for each modality"
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class ArraysConfig:
     """Arrays of one's own.
 

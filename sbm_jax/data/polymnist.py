@@ -26,6 +26,7 @@ from google.protobuf import json_format
 from PIL import Image
 
 from sbm_jax import types
+from sbm_jax.config import checked_dataclass
 from sbm_jax.data import backgrounds, digits, files
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.progress import progress_bar
@@ -56,7 +57,7 @@ class Rows(NamedTuple):
 # MARK: Options
 
 
-@dataclasses.dataclass(frozen=True)
+@checked_dataclass
 class PolyMnistConfig:
     """A PolyMNIST-style data set.
 
