@@ -323,8 +323,8 @@ def test_strength_0_is_no_guidance(guided):
     else:
         bound = dataclasses.replace(system, contrastive=dataclasses.replace(CONTRASTIVE, strength=0.0))
         plain = _generate(bound, products).latents
-    # Two programs, whose rounding differs by up to 4e-6.
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=2e-6), none, plain)
+    # Two programs: latents of up to 10, rounded differently.
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=3e-5), none, plain)
     some = _generate(system, products, 1.0).latents
     assert not np.allclose(none["words"], some["words"], atol=1e-3)
     np.testing.assert_array_equal(none["image"], some["image"])  # observed
