@@ -4,7 +4,6 @@ import operator
 import os
 import warnings
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,6 +15,7 @@ from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.runner import Runner
 from sbm_jax.sampling import SamplerOptions
+from sbm_jax.storage import user_path
 from sbm_jax.training.loop import load_product
 from sbm_jax.types import Generated, Key, Modality, Params, System
 
@@ -234,7 +234,7 @@ def load(workdir: str | os.PathLike[str], system: str | None = None) -> TrainedS
     """
     if not isinstance(workdir, (str, os.PathLike)):
         raise SbmError(f"workdir is {workdir!r}; expected the path of a work directory.")
-    workdir = Path(workdir).expanduser()
+    workdir = user_path(workdir, "workdir")
     config = experiment.read_config(workdir)
     name = config.systems[0] if system is None else system
     if name not in config.systems:

@@ -1,4 +1,4 @@
-"""Every config is complete: what is not in the file can not be set on the command line."""
+"""Every config is valid and names each field, so that its reader sees all that a run depends on."""
 
 import importlib.util
 from pathlib import Path
