@@ -199,7 +199,7 @@ def _num_rows(data: Mapping[str, np.ndarray], batch_size: int | None) -> int:
     if batch_size is not None:
         sizes["batch_size"] = _positive("batch_size", batch_size)
     if len(set(sizes.values())) != 1:
-        raise SbmError(f"the numbers of rows differ: {sizes}; expected the same for all modalities and batch_size.")
+        raise SbmError(f"all modalities (and batch_size) must have the same number of rows, not {sizes}.")
     return next(iter(sizes.values()))
 
 
