@@ -89,7 +89,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise SbmError(f"{where} must be a tuple, not {value!r}.")
         return tuple(_convert(arguments[0], item, f"{where}[{i}]") for i, item in enumerate(value))
-    if origin is dict or hint is dict or hint is Any:
+    if origin is dict or hint is dict:
+        if not isinstance(value, Mapping):
+            raise SbmError(f"{where} must be a group of fields, not {value!r}.")
+        return dict(value)
+    if hint is Any:
         return dict(value) if isinstance(value, Mapping) else value
     number = {int: numbers.Integral, float: numbers.Real}.get(hint)
     if number is None:
@@ -98,9 +102,17 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return value
     if isinstance(value, bool) or not isinstance(value, number):  # those of NumPy are numbers too
         raise SbmError(f"{where} must be {hint.__name__}, not {value!r}.")
-    if not math.isfinite(value):
+    if hint is int:
+        if not -(2**63) <= value < 2**63:
+            raise SbmError(f"{where} must be an integer of 64 bits, which {value!r:.40} is not.")
+        return int(value)
+    try:
+        number = float(value)
+    except OverflowError:  # an integer that no float holds
+        number = math.inf
+    if not math.isfinite(number):
         raise SbmError(f"{where} must be finite, not {value!r}.")
-    return hint(value)
+    return number
 
 
 def plain(value: Any) -> Any:

@@ -78,7 +78,7 @@ def read(given: str) -> ConfigDict:
         raise SbmError(f"{path} has no function get_config; expected one that returns an ml_collections.ConfigDict.")
     try:
         inspect.signature(get_config).bind(*variants)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:  # ValueError of what has no signature
         mend = f"leave out {':' + variants[0]!r}" if variants else f"name variants after a colon, as in {name}:variant"
         raise SbmError(f"get_config of {path} can not be called ({error}): {mend}, or mend its arguments.") from error
     config = _call(path, lambda: get_config(*variants))

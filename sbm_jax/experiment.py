@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import json
 import logging
+import os
 import re
 import shlex
 import sys
@@ -22,7 +23,7 @@ from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, check_siz
 from sbm_jax.judges import Judges, feature_space, read_weights, weights_path
 from sbm_jax.lock import writing_to
 from sbm_jax.sampling import SamplerOptions
-from sbm_jax.storage import write_atomically
+from sbm_jax.storage import user_path, write_atomically
 from sbm_jax.systems.auxiliary_prior import AuxiliaryPrior
 from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
 from sbm_jax.systems.eb_mvae import EbMvae, EbMvaeConfig
@@ -118,6 +119,8 @@ class ExperimentConfig:
     published: str = ""
 
     def __post_init__(self):
+        named = re.fullmatch(r"\w[\w .+-]*", self.name)  # the name of a directory
+        require(bool(named), "config.name", self.name, "letters, digits, spaces and any of _.+-")
         require(0 <= self.seed < 2**32, "config.seed", self.seed, "0 to 2**32 - 1, of which JAX makes keys")
         require(bool(self.systems), "config.systems", self.systems, f"one or more of {', '.join(SYSTEMS)}")
         for name in self.systems:
@@ -243,7 +246,11 @@ def read_config(workdir: Path) -> ExperimentConfig:
 
 
 def run(
-    config: ExperimentConfig, workdir: Path, stages: Iterable[str] | None = None, *, profile: bool = False
+    config: ExperimentConfig,
+    workdir: str | os.PathLike[str],
+    stages: Iterable[str] | None = None,
+    *,
+    profile: bool = False,
 ) -> dict[str, Any]:
     """Train what is not trained yet, evaluate, and write results and report.
 
@@ -263,6 +270,13 @@ def run(
       SbmError: on anything that the user can mend.
     """
     start = time.monotonic()
+    if not isinstance(config, ExperimentConfig):
+        raise SbmError(f"config is of type {type(config).__name__}; expected an ExperimentConfig, from parse_config.")
+    if not isinstance(workdir, (str, os.PathLike)):
+        raise SbmError(f"workdir is {workdir!r}; expected the path of a directory.")
+    if isinstance(stages, str) or not isinstance(stages, (Iterable, type(None))):
+        raise SbmError(f"stages is {stages!r}; expected a list of names, or None for all.")
+    workdir = user_path(workdir, "workdir")
     places = [f"{variation.study}_{variation.value}" for variation in config.variations]
     require(len({*places}) == len(places), "config.variations", places, "each study and value once")
     varied = [apply_changes(config, variation.changes) for variation in config.variations]

@@ -15,7 +15,7 @@ from absl import app, flags
 from ml_collections import config_flags
 
 from sbm_jax import config_file, experiment, parallel, preemption
-from sbm_jax.errors import SbmError
+from sbm_jax.errors import SbmError, require
 from sbm_jax.storage import user_path
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -28,7 +28,6 @@ _GRACE = flags.DEFINE_float(
     "grace_seconds",
     preemption.GRACE_SECONDS,
     "Seconds from SIGTERM until the process ends, whatever it is doing then; more where a checkpoint takes long.",
-    lower_bound=0.0,
 )
 _STAGES = flags.DEFINE_list("stages", None, "Only these training stages, and no evaluation.")
 
@@ -48,6 +47,7 @@ def _main(argv: list[str]) -> None:
         sys.exit(f"error: unexpected arguments {argv[1:]}; options start with --.")
     absl.logging.set_verbosity(absl.logging.ERROR)  # of orbax and tensorflow-datasets
     try:
+        require(0 <= _GRACE.value <= MOST_GRACE, "--grace_seconds", _GRACE.value, f"0 to {MOST_GRACE:g}")
         with preemption.listening(_GRACE.value):
             _connect()
             with _quiet_unless_main():
@@ -95,6 +95,9 @@ def _connect() -> None:
 
 OWN_FAILURES = ("RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "INVALID_ARGUMENT")
 """How errors of the runtime begin that are not of the connection to others: they would come again."""
+
+MOST_GRACE = 86_400.0
+"""A day: no scheduler waits for longer."""
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C."""

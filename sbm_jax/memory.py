@@ -25,14 +25,23 @@ def _left_in_container() -> float:
         limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
     except OSError:  # no container, or another system
         return float("inf")
-    return int(limit) - int(used) if limit.isdecimal() else float("inf")
+    return int(limit) - int(used) + _reclaimable() if limit.isdecimal() else float("inf")
+
+
+def _reclaimable() -> int:
+    """Return the bytes of files in the page cache, which `memory.current` counts and the kernel gives back."""
+    try:
+        stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
+        return int(stat.get("inactive_file", 0))
+    except (OSError, ValueError):
+        return 0
 
 
 def require_fits(what: str, num_bytes: float, advice: str) -> None:
     """Refuse an allocation that is larger than what is left.
 
     Args:
-      what: that is to be allocated, the subject of the message.
+      what: what is to be allocated; the subject of the message.
       num_bytes: bytes on one device.
       advice: what to do about it.
 
@@ -41,7 +50,7 @@ def require_fits(what: str, num_bytes: float, advice: str) -> None:
     """
     left = available()
     if num_bytes > left:
-        raise SbmError(f"{what} needs {_told(num_bytes)} of memory, but {_told(left)} are left. {advice}")
+        raise SbmError(f"{what} needs {_told(num_bytes)} of memory, but only {_told(left)} is left. {advice}")
 
 
 def _told(num_bytes: float) -> str:

@@ -68,7 +68,7 @@ def _ending_after(grace_seconds: float) -> Iterator[None]:
             while signals.read(1) not in (b"", bytes([signal.SIGTERM])):
                 pass  # another signal
         if not done.wait(grace_seconds) and not done.is_set():
-            message = f"told to end {grace_seconds:g} s ago. What was saved is kept: run the same command again.\n"
+            message = f"SIGTERM came {grace_seconds:g} s ago; this process ends now. What was saved is kept.\n"
             with contextlib.suppress(OSError):  # nobody may read it
                 os.write(2, message.encode())  # standard error: its Python object may be locked
             os._exit(RESUME)

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
@@ -63,17 +64,39 @@ class Runner:
         arguments = ((self.products, key), rows)
         signature = (options, num_samples, num_free, jax.tree.structure(rows), *map(_form, jax.tree.leaves(rows)))
         if signature not in self._programs:
+            self.require_fits(num_rows, num_samples)
             split = not (joint and missing)
             self._programs[signature] = self._compile(arguments, options, num_samples, num_free, split)
             if len(self._programs) > self.KEPT:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(signature)
-        result = self._programs[signature](*arguments)
+        program, num_bytes = self._programs[signature]
+        self.require_fits(num_rows, num_samples, num_bytes)
+        result = program(*arguments)
         if not missing or joint:
             return result
         # Cut on the host: on a device each length would be one more program.
         data, latents = jax.tree.map(lambda array: array[:num_rows], jax.device_get((result.data, result.latents)))
         return result._replace(data=data, latents=latents)
+
+    def require_fits(self, num_rows: int, num_samples: int, num_bytes: int = 0) -> None:
+        """Refuse a request that memory can not hold.
+
+        Args:
+          num_rows: B.
+          num_samples: S.
+          num_bytes: that its program takes on one device, where it is compiled; at least the samples are counted, which
+            every device holds whole.
+
+        Raises:
+          SbmError: with the bytes that are needed and those that are left.
+        """
+        entries = sum(math.prod(modality.shape) for modality in self.system.modalities)
+        memory.require_fits(
+            f"generating {num_rows:,} rows with {num_samples:,} samples each",
+            max(num_bytes, 4 * entries * num_samples * num_rows),
+            "Ask for fewer rows or samples at a time.",
+        )
 
     def _complete(self, data: Data, observed: Array) -> tuple[dict[str, Array], np.ndarray]:
         """Return data of all modalities and what is observed, bool [B, M]; what is not given is 0 and not observed."""
@@ -99,7 +122,9 @@ class Runner:
 
     def _compile(
         self, arguments: tuple, options: SamplerOptions, num_samples: int, num_free: int | None, split: bool
-    ) -> Any:
+    ) -> tuple[Any, int]:
+        """Return a program for arguments like these, and the bytes that it takes on one device, 0 where not known."""
+
         def function(whole, rows):
             products, key = whole
             data, observed, strength = rows
@@ -107,15 +132,9 @@ class Runner:
                 products, key, data, observed, options, num_samples, strength=strength, num_free=num_free
             )
 
-        advice = "Ask for fewer rows or samples at a time."
-        what = f"generating {len(arguments[1][1]):,} rows with {num_samples:,} samples each"
-        entries = sum(int(np.prod(modality.shape)) for modality in self.system.modalities)
-        memory.require_fits(what, 4 * entries * num_samples * len(arguments[1][1]), advice)  # without compiling
         compiled = (parallel.over_rows(function) if split else jax.jit(function)).lower(*arguments).compile()
-        needed = compiled.memory_analysis()
-        if needed is not None:  # some backends do not tell
-            memory.require_fits(what, needed.temp_size_in_bytes + needed.output_size_in_bytes, advice)
-        return compiled
+        needed = compiled.memory_analysis()  # None of some backends
+        return compiled, needed.temp_size_in_bytes + needed.output_size_in_bytes if needed else 0
 
 
 def make_generate(system: System, products: Mapping[str, Params], options: SamplerOptions):
@@ -133,7 +152,10 @@ def _checked_strength(strength: float | Array, num_rows: int) -> np.ndarray:
     Raises:
       SbmError: if it is neither a number nor one for each row, negative, or not finite.
     """
-    given = np.asarray(strength)
+    try:
+        given = np.asarray(strength)
+    except ValueError as error:
+        raise SbmError(f"strength is {strength!r}; expected a number, or one for each of {num_rows} rows.") from error
     if given.dtype.kind not in "fiu" or given.shape not in ((), (num_rows,)):
         raise SbmError(
             f"strength is {given.dtype} {list(given.shape)}; expected a number, or one for each of {num_rows} rows."

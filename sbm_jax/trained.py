@@ -61,8 +61,9 @@ class TrainedSystem:
     ) -> Generated:
         """Generate modalities from the given ones.
 
-        The first call with a number of rows, of samples and options compiles; later ones do not, whichever modalities
-        are given (see `runner.Runner`).
+        Calls with the same options and numbers of rows and samples share a few compiled programs, whichever modalities
+        are given: one for all sets, and others that are faster where half of the modalities are missing or less, a
+        quarter or less, and so on (see `runner.Runner`).
 
         Args:
           data: {name: [B, *shape]}, the observed modalities: uint8 images, or floats in the units of training. Empty
@@ -70,16 +71,16 @@ class TrainedSystem:
           targets: what to generate; None for everything that is not observed in all rows. Modalities that are neither
             given nor asked for are sampled and left out of the result.
           observed: bool [B, M], which modalities are given in each row, in the order of `modalities`; None where all
-            rows have all that is in `data`. What a row does not have may be anything in `data`, NaN too.
+            rows have all that is in `data`. What a row does not have may be anything in `data`, even NaN.
           num_samples: S, samples per row.
           batch_size: B where `data` is empty.
-          seed: an integer of 64 bits; equal seeds give equal samples, others give others.
+          seed: an integer of 64 bits; equal seeds give equal samples, different seeds different ones.
           strength: of the guidance, a number or one for each row [B], 0 or more; None for that of the config.
           options: overrides the options that the system was trained with.
 
         Returns:
           `data` {name: [B, S, *shape]} of the targets and their `latents`, on the host. Modalities that a row has come
-          back unchanged. Samples that diverged are NaN, which a warning tells.
+          back unchanged. Diverged samples are NaN; a warning says how many.
 
         Raises:
           SbmError: on an unknown modality, data of the wrong shape, not finite or out of range, any other argument that
@@ -92,6 +93,7 @@ class TrainedSystem:
         if options is not None and not isinstance(options, SamplerOptions):
             raise SbmError(f"options is {options!r}; expected sbm_jax.sampling.SamplerOptions, or None.")
         num_rows = _num_rows(arrays, batch_size)
+        self._runner.require_fits(num_rows, num_samples)  # before anything of this size is made
         given = np.tile([name in arrays for name in names], (num_rows, 1))
         if observed is not None:
             given = _checked_observed(observed, given, names)
@@ -146,8 +148,8 @@ def _as_arrays(data: Any) -> dict[str, np.ndarray]:
             arrays[name] = np.asarray(value)
         except (ValueError, TypeError) as error:
             raise SbmError(f"data {name!r} is no array ({error}); expected rows of equal shape.") from error
-        if arrays[name].ndim == 0:
-            raise SbmError(f"data {name!r} is {value!r}; expected an array of rows.")
+        if arrays[name].ndim == 0 or not len(arrays[name]):
+            raise SbmError(f"data {name!r} is {value!r}; expected an array of one row or more.")
     return arrays
 
 
@@ -184,6 +186,7 @@ def _key(seed: Any) -> Key:
 def _positive(name: str, value: Any) -> int:
     number = _integer(name, value)
     require(number >= 1, name, number, "1 or more")
+    require(number < 2**31, name, number, "less than 2**31")
     return number
 
 
@@ -209,7 +212,10 @@ def _checked_observed(observed: Any, given: np.ndarray, names: Sequence[str]) ->
     Raises:
       SbmError: if it is no such array, or something is observed that is not in the data, `given` bool [B, M].
     """
-    mask = np.asarray(observed)
+    try:
+        mask = np.asarray(observed)
+    except ValueError as error:
+        raise SbmError(f"observed is no array ({error}); expected bool {list(given.shape)}.") from error
     if mask.dtype != np.bool_ or mask.shape not in (given.shape, given.shape[1:]):
         raise SbmError(
             f"observed is {mask.dtype} {list(mask.shape)}; expected bool {list(given.shape)}, a row for each of the "

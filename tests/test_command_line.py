@@ -60,7 +60,7 @@ def test_what_looks_wrong_is_told_before_training_and_home_is_found(home):
     assert (home / "work" / "stages" / "classifier").is_dir()
     assert not (home / "~").exists()
     told, _ = errors.split("stage classifier: ")
-    assert "not used, as no modality is called so: filename." in told
+    assert "not used, because no modality has these names: filename." in told
     assert "'train/c': all rows are equal" in told
 
 

@@ -1,10 +1,19 @@
 import dataclasses
 
+import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
 from sbm_jax.config import build, plain
+from sbm_jax.data.arrays import ArraysConfig
 from sbm_jax.errors import SbmError
+from sbm_jax.experiment import Variation, parse_config, run
+from sbm_jax.sampling import SamplerOptions
+from sbm_jax.systems.classifier import ClassifierConfig
+from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig, Settings
+from sbm_jax.systems.unimodal import AutoencoderConfig
+from sbm_jax.types import Modality, TrainingConfig
+from tests.robustness.tiny import get_config
 
 
 @dataclasses.dataclass(frozen=True)
@@ -43,3 +52,50 @@ def test_build_makes_nested_dataclasses_and_plain_undoes_it():
 def test_bad_values_get_one_clear_error(values, message):
     with pytest.raises(SbmError, match=message):
         build(Outer, values, "config.c")
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Settings(beta="1"), "Settings.beta must be float"),
+        (lambda: JointPosteriorConfig(TrainingConfig(1, 2), settings="mopoe"), "settings must be a group of fields"),
+        (lambda: Variation("beta", "1", changes="zz"), "changes must be a group of fields"),
+        (lambda: SamplerOptions(num_steps=10**400), "integer of 64 bits"),
+        (lambda: SamplerOptions(snr=10**400), "must be finite"),
+        (lambda: Modality("a", (3,), 4, bounds=(0, np.nan)), "must be finite"),
+        (lambda: ClassifierConfig(TrainingConfig(1, 2), hidden=-1), "classifier.hidden is -1"),
+        (lambda: ClassifierConfig(TrainingConfig(1, 2), dropout=1.0), "classifier.dropout is 1.0"),
+        (lambda: ClassifierConfig(TrainingConfig(1, 2), widths=()), "classifier.widths"),
+        (lambda: AutoencoderConfig(TrainingConfig(1, 2), beta=-1.0), "autoencoder.beta is -1.0"),
+        (lambda: AutoencoderConfig(TrainingConfig(1, 2), rae_noise=-1.0), "autoencoder.rae_noise"),
+        (lambda: ArraysConfig(seed=-1), "data.arrays.seed"),
+    ],
+)
+def test_options_are_checked_however_they_are_made(make, message):
+    with pytest.raises(SbmError, match=message):
+        make()
+
+
+def test_numbers_of_numpy_and_whole_numbers_are_taken():
+    assert Modality("a", (np.int64(3),), 4, bounds=(0, 1)) == Modality("a", (3,), 4, bounds=(0.0, 1.0))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (({}, "runs/x"), "expected an ExperimentConfig"),
+        ((None, "runs/x"), "config is of type NoneType"),
+    ],
+)
+def test_a_run_wants_a_config(arguments, message):
+    with pytest.raises(SbmError, match=message):
+        run(*arguments)
+
+
+@pytest.mark.parametrize(
+    ("workdir", "stages", "message"),
+    [(3, None, "workdir is 3"), ("x", "classifier", "stages is"), ("x", 3, "stages is")],
+)
+def test_a_run_wants_a_path_and_names_of_stages(workdir, stages, message):
+    with pytest.raises(SbmError, match=message):
+        run(parse_config(get_config()), workdir, stages)

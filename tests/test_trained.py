@@ -136,10 +136,10 @@ def test_what_is_dropped_gives_its_memory_maps_back(monkeypatch, model):
 
 
 def test_a_request_that_memory_can_not_hold_is_refused_before_it_is_made(model, monkeypatch):
-    with pytest.raises(SbmError, match=r"needs [\d,.]+ TB of memory, but .* are left"):
+    with pytest.raises(SbmError, match=r"needs [\d,.]+ TB of memory, but only .* is left"):
         model.generate({}, batch_size=1_000_000, num_samples=10_000)
     monkeypatch.setattr(memory, "available", lambda: 60_000.0)  # of which the samples alone are 51,264
-    with pytest.raises(SbmError, match=r"generating 8 rows with 6 samples each needs .* but 60,000 bytes are left"):
+    with pytest.raises(SbmError, match=r"generating 8 rows with 6 samples each needs .* but only 60,000 bytes is left"):
         model.generate({}, batch_size=8, num_samples=6)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -102,11 +102,17 @@ def check(dataset: types.Dataset, modalities: Sequence[types.Modality]) -> types
         are not as many as those of the others.
     """
     checked = {name: _check_split(name, getattr(dataset, name), modalities) for name in SPLITS}
-    train = checked["train"]
     for modality in modalities:
-        rows = train.data[modality.name]
-        _tell_unusual(rows if train.present is None else rows[train.present[modality.name]], modality)
+        rows = {name: _present(split, modality.name) for name, split in checked.items()}
+        _tell_unusual(rows["train"], modality)
+        _tell_unlike(rows, modality)
     return dataset._replace(**checked)
+
+
+def _present(split: types.Split, name: str) -> np.ndarray:
+    """Return the rows that have a modality."""
+    rows = split.data[name]
+    return rows if split.present is None else rows[split.present[name]]
 
 
 def _check_split(name: str, split: types.Split, modalities: Sequence[types.Modality]) -> types.Split:
@@ -143,29 +149,54 @@ def _tell_unusual(rows: np.ndarray, modality: types.Modality) -> None:
     where = f"data 'train/{modality.name}'"
     if not (rows[:2] != rows[0]).any() and not (rows != rows[0]).any():
         logger.warning(
-            "%s: all rows are equal, so nothing can be learned of it. Leave it out, or mend the data.", where
+            "%s: all rows are equal, so nothing can be learned from it. Leave it out, or mend the data.", where
         )
         return
     pixels = rows.dtype == np.uint8
     low, high = (float(value) / (255.0 if pixels else 1.0) for value in (rows.min(), rows.max()))
-    size = np.sqrt(np.mean(np.square(rows[:: max(1, len(rows) // _FEW)].astype(np.float64))))
-    unit = 0.5 if _in_unit_range(modality) else modality.scale
-    found = f"{where} has values from {low:.3g} to {high:.3g}"
-    likelihood = f"the {modality.likelihood} likelihood of scale {modality.scale:.3g}"
+    size, probabilities = _size(rows), _in_unit_range(modality)
+    unit = 0.5 if probabilities else modality.scale
+    found = f"{where} has values from {_digits(np.float32(low))} to {_digits(np.float32(high))}"
+    likelihood = f"the {modality.likelihood} likelihood"
+    likelihood += "" if probabilities else f" of scale {modality.scale:.3g}"
     if pixels and high < _DARK:
-        logger.warning("%s: it is uint8, which stands for value / 255. Convert it to float, if it is no image.", found)
+        logger.warning(
+            "%s: it is uint8, which stands for value / 255. If these are not pixels, convert them to float.", found
+        )
     elif not pixels and size > _LARGE * max(unit, 1.0):
         logger.warning(
-            "%s, %.3g as root mean square; %s suits values of about 1, and may learn little. Standardise the data "
-            "(store pixels as uint8, or divide them by 255), or raise the modality's scale.",
+            "%s, %.3g as root mean square; %s is meant for values of about 1, so the model may learn little. "
+            "Standardise the data (store 8-bit pixels as uint8), or raise the modality's scale.",
             *(found, size, likelihood),
         )
     elif high - low < _SMALL * unit:
         logger.warning(
-            "%s; to %s they are nearly equal, and it may learn little. Standardise the data, or lower the modality's "
-            "scale.",
+            "%s; to %s they are nearly equal, so the model may learn little. Standardise the data, or choose another "
+            "likelihood or scale.",
             *(found, likelihood),
         )
+
+
+def _size(rows: np.ndarray) -> float:
+    """Return the root mean square of some of the rows, in the units in which uint8 is value / 255."""
+    some = rows[:: max(1, len(rows) // _FEW)].astype(np.float64)
+    return float(np.sqrt(np.mean(np.square(some)))) / (255.0 if rows.dtype == np.uint8 else 1.0)
+
+
+_UNLIKE = 10.0  # held-out rows that are larger or smaller than training rows by this factor have another unit
+
+
+def _tell_unlike(rows: Mapping[str, np.ndarray], modality: types.Modality) -> None:
+    """Say which held-out rows seem to have another unit than the training rows."""
+    trained = _size(rows["train"])
+    for name in SPLITS[1:]:
+        size = _size(rows[name])
+        if trained and size and not 1 / _UNLIKE < size / trained < _UNLIKE:
+            logger.warning(
+                "data '%s/%s' has a root mean square of %.3g, and the training rows one of %.3g: are both in the same "
+                "unit?",
+                *(name, modality.name, size, trained),
+            )
 
 
 def _in_unit_range(modality: types.Modality) -> bool:

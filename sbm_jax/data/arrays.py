@@ -13,7 +13,7 @@ import numpy as np
 from sbm_jax import types
 from sbm_jax.config import checked_dataclass
 from sbm_jax.data import files
-from sbm_jax.errors import SbmError, unknown
+from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.storage import DAMAGED_ARCHIVE
 
 logger = logging.getLogger(__name__)
@@ -42,6 +42,9 @@ class ArraysConfig:
     directory: str = ""
     validation_fraction: float = 0.1
     seed: int = 0
+
+    def __post_init__(self):
+        require(self.seed >= 0, "data.arrays.seed", self.seed, "0 or more")
 
 
 def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None) -> types.Dataset:
@@ -81,6 +84,12 @@ def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path, names: Sequence[s
     if classes is None:
         return types.Dataset(**splits, num_classes=None, settings=settings)
     _check_classes(classes, splits["train"].labels, paths["train"])
+    if len(classes) == 1 or classes[0] < 0:
+        logger.warning(
+            "%s: the labels are %s. A single class can not be missed, and a negative label is a class as any other; "
+            "leave labels out where they mean nothing.",
+            *(paths["train"], ", ".join(map(str, classes[:10]))),
+        )
     if not np.array_equal(classes, np.arange(len(classes))):
         settings |= {"labels": classes.tolist()}
     numbered = {
@@ -138,7 +147,7 @@ def _tell_unused(unused: Mapping[str, tuple[str, ...]], has_labels: bool) -> Non
         where = " and ".join(file for file, found in unused.items() if found == names)
         like = [name for name in names if name.lower() in _LIKE_LABEL] if not has_labels else []
         hint = f" Labels are read from {_LABEL!r}: rename {like[0]!r}, if it has them." if like else ""
-        logger.warning("%s: not used, as no modality is called so: %s.%s", where, ", ".join(names), hint)
+        logger.warning("%s: not used, because no modality has these names: %s.%s", where, ", ".join(names), hint)
 
 
 _END = struct.Struct("<4s4H2LH")
@@ -210,7 +219,7 @@ def _checked_labels(labels: np.ndarray, where: str, num_rows: int) -> np.ndarray
             "class. Mend the labels or leave them out."
         )
     if labels.dtype.kind == "u" and labels.max() > np.iinfo(np.int64).max:
-        raise SbmError(f"{where} has integers that int64 can not hold; expected numbers of classes. Number them anew.")
+        raise SbmError(f"{where} has integers that int64 can not hold; expected numbers of classes. Renumber them.")
     return labels.astype(np.int64)
 
 
@@ -267,7 +276,7 @@ def _some(values: np.ndarray) -> str:
 def _as_int32(array: np.ndarray, where: str) -> np.ndarray:
     narrow = array.astype(np.int32)
     if not np.array_equal(narrow, array):
-        raise SbmError(f"{where} has integers that int32 can not hold; expected smaller ones. Number them anew.")
+        raise SbmError(f"{where} has integers that int32 can not hold; expected smaller ones. Renumber them.")
     return narrow
 
 

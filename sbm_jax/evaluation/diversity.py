@@ -48,6 +48,9 @@ def relative_distances(
     return np.divide(sums, count, out=np.full(len(sums), np.nan), where=count > 0)
 
 
+_ROUNDING = 1e-10  # of the mean square: examples that differ by no more are equal, but for how float32 rounds them
+
+
 def within_class_distances(data: Mapping[str, np.ndarray], labels: np.ndarray, rows: np.ndarray) -> dict[str, float]:
     """Return the mean squared distance, per entry, of different real examples with the same label.
 
@@ -63,8 +66,10 @@ def within_class_distances(data: Mapping[str, np.ndarray], labels: np.ndarray, r
     sizes = [len(members) for members in classes]
 
     def distance(values: np.ndarray) -> float:
+        least = _ROUNDING * np.mean(np.square(as_float(values[rows]), dtype=np.float64))
         # In float64, where the variance of equal float32 values is exactly 0.
         own = [2 * np.mean(np.var(as_float(values[members]), axis=0, ddof=1, dtype=np.float64)) for members in classes]
-        return float(np.average(own, weights=sizes))
+        mean = float(np.average(own, weights=sizes))
+        return mean if mean > least else 0.0
 
     return {name: distance(values) for name, values in data.items()} if classes else {}

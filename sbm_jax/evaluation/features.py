@@ -50,9 +50,11 @@ class FeatureConfig:
 
     def __post_init__(self):
         where = "evaluation.features.num_examples"
-        require(self.num_examples == 0 or self.num_examples >= FEWEST, where, self.num_examples, f"0, or {FEWEST} up")
+        require(
+            self.num_examples == 0 or self.num_examples >= FEWEST, where, self.num_examples, f"0, or {FEWEST} or more"
+        )
         where = "evaluation.features.num_real"
-        require(self.num_real == 0 or self.num_real >= FEWEST, where, self.num_real, f"0 (all), or {FEWEST} up")
+        require(self.num_real == 0 or self.num_real >= FEWEST, where, self.num_real, f"0 (all), or {FEWEST} or more")
         for name in self.sets:
             if name not in SETS:
                 raise unknown("set of samples in evaluation.features.sets:", name, SETS)

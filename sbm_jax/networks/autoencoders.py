@@ -273,6 +273,12 @@ def check_modality(modality: Modality, config: AutoencoderNetworkConfig) -> None
         raise unknown(f"kind of modality {modality.name!r}:", modality.kind, KINDS)
     if modality.likelihood not in LIKELIHOODS:
         raise unknown(f"likelihood of modality {modality.name!r}:", modality.likelihood, LIKELIHOODS)
+    bounded = LIKELIHOODS[modality.likelihood].bounded
+    if bounded and modality.bounds and not 0 <= modality.bounds[0] < modality.bounds[1] <= 1:
+        raise SbmError(
+            f"modality {modality.name!r}: bounds {modality.bounds} leave [0, 1], the range of the "
+            f"{modality.likelihood} likelihood. Leave them out, or choose another likelihood."
+        )
     if modality.kind == "patch" and len(set(config.widths)) != 1:
         raise SbmError(f"config.autoencoder.network.widths must be equal for kind 'patch': {config.widths}.")
     if modality.kind != "mlp" and len(modality.shape) != 3:

@@ -144,6 +144,7 @@ def sample(
       SbmError: on shapes or choices that do not fit, or a step size at which the solver is unstable.
     """
     options = SamplerOptions() if options is None else options
+    _check_arguments(score_fn, sde, key, context, options, transforms)
     context = _checked(context, z_observed, start)
     if start is None and options.start == "gaussian":
         raise SbmError("sample: the option start = 'gaussian' needs the argument start, from `gaussian_conditional`.")
@@ -160,6 +161,7 @@ def sample(
     given = context.observed[:, :, None] & context.valid[None]
     z_observed = jnp.where(given, jnp.asarray(z_observed, jnp.float32), 0.0)
     rows = particles.repeat_rows(context, options.num_particles) if conditioning.filters else context
+    score_fn = _same_shape(score_fn)
     for transform in transforms:
         score_fn = transform(score_fn, rows)
 
@@ -259,6 +261,42 @@ def bind_context(options: SamplerOptions, context: Context) -> Context:
     conditioning = CONDITIONINGS[options.conditioning]
     rows = particles.repeat_rows(context, options.num_particles) if conditioning.filters else context
     return conditioning.bind_context(rows)
+
+
+def _check_arguments(
+    score_fn: ScoreFn, sde: SDE, key: Key, context: Context, options: SamplerOptions, transforms: Sequence
+) -> None:
+    """Check what is given for its kind.
+
+    Raises:
+      SbmError: naming the argument.
+    """
+    is_key = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0
+    transforming = isinstance(transforms, Sequence) and all(map(callable, transforms))
+    for name, value, fits, expected in (
+        ("score_fn", score_fn, callable(score_fn), "a function (key, z, t) -> score"),
+        ("sde", sde, callable(getattr(sde, "marginal", None)), "a process, such as sbm_jax.sde.VP()"),
+        ("key", key, is_key, "one typed key, from jax.random.key"),
+        ("context", context, isinstance(context, Context), "a sbm_jax.types.Context"),
+        ("options", options, isinstance(options, SamplerOptions), "SamplerOptions, or None"),
+        ("transforms", transforms, transforming, "a sequence of functions (score_fn, context) -> score_fn"),
+    ):
+        if not fits:
+            raise SbmError(f"sample: {name} is {value!r:.80}; expected {expected}.")
+
+
+def _same_shape(score_fn: ScoreFn) -> ScoreFn:
+    """Return the score function that checks, while it is traced, that a score is as large as its latents."""
+
+    def checked(key: Key, z: Array, t: Array) -> Array:
+        score = score_fn(key, z, t)
+        if jnp.shape(score) != z.shape:
+            raise SbmError(
+                f"sample: score_fn returns the shape {list(jnp.shape(score))}; expected that of z, {list(z.shape)}."
+            )
+        return score
+
+    return checked
 
 
 def _checked(context: Context, z_observed: Array, start: Array | None) -> Context:

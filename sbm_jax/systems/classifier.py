@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from sbm_jax import parallel
 from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.pipeline import as_float
+from sbm_jax.errors import require
 from sbm_jax.losses.classification import cross_entropy_terms
 from sbm_jax.networks.classifiers import DigitClassifier, VectorClassifier
 from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
@@ -31,6 +32,12 @@ class ClassifierConfig:
     widths: tuple[int, ...] = (32, 64, 128)
     hidden: int = 512
     dropout: float = 0.0
+
+    def __post_init__(self):
+        positive = bool(self.widths) and min(self.widths) >= 1
+        require(positive, "classifier.widths", self.widths, "one or more positive sizes")
+        require(self.hidden >= 1, "classifier.hidden", self.hidden, "at least 1")
+        require(0 <= self.dropout < 1, "classifier.dropout", self.dropout, "0 to less than 1")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -58,7 +58,8 @@ class AutoencoderConfig:
     aligned_size: int = 16
 
     def __post_init__(self):
-        require(self.alignment >= 0, "autoencoder.alignment", self.alignment, "0 or more")
+        for name in ("beta", "rae_beta", "rae_noise", "alignment"):
+            require(getattr(self, name) >= 0, f"autoencoder.{name}", getattr(self, name), "0 or more")
         if self.alignment:
             require(self.aligned_size >= 2, "autoencoder.aligned_size", self.aligned_size, "2 or more")
             require(

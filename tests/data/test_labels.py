@@ -104,7 +104,7 @@ def test_arrays_that_nobody_declared_are_left_alone(tmp_path, caplog):
     with caplog.at_level(logging.WARNING, "sbm_jax"):
         dataset = load(tmp_path, "image", "signal")
     assert dataset.train.data.keys() == {"image", "signal"}
-    assert "train.npz: not used, as no modality is called so: filename, weights, made_by." in caplog.text
+    assert "train.npz: not used, because no modality has these names: filename, weights, made_by." in caplog.text
     assert "test.npz" not in caplog.text
 
 
@@ -114,7 +114,7 @@ def test_labels_under_another_name_are_told(tmp_path, caplog, name):
         write(tmp_path, **{split: rows(num, label=None, **{name: np.arange(num) % 4})})
     with caplog.at_level(logging.WARNING, "sbm_jax"):
         assert load(tmp_path, "image", "signal").num_classes is None
-    assert f"train.npz and test.npz: not used, as no modality is called so: {name}." in caplog.text
+    assert f"train.npz and test.npz: not used, because no modality has these names: {name}." in caplog.text
     assert f"rename {name!r}" in caplog.text
     caplog.clear()
     write(tmp_path, train=rows(**{name: np.zeros(20)}), test=rows(6, **{name: np.zeros(6)}))

@@ -7,6 +7,7 @@ import pytest
 
 from sbm_jax import data
 from sbm_jax.errors import SbmError
+from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, check_modality
 from sbm_jax.types import Dataset, Modality, Split
 
 RNG = np.random.default_rng(0)
@@ -83,7 +84,7 @@ def told(caplog, rows, *args, **options):
 
 def test_training_data_of_unusual_size_are_told(caplog):
     usual = RNG.standard_normal((30, 6))
-    message = "likelihood of scale 0.707 suits values of about 1"
+    message = "likelihood of scale 0.707 is meant for values of about 1"
     assert message in told(caplog, 255 * UNIT)
     assert message in told(caplog, 255 * UNIT, "laplace")
     assert message in told(caplog, 255 * UNIT, bounds=(0.0, 255.0))
@@ -132,3 +133,16 @@ def test_checked_data_are_those_that_are_trained_on():
     found = data.check(Dataset(split, split, split, None, {}), [modality(bounds=(0.0, 1.0))])
     assert found.train.data["x"].max() == 1
     assert list(found.train.data) == ["x", "other"]
+
+
+def test_held_out_rows_of_another_unit_are_told(caplog):
+    train, test = Split({"x": UNIT}, None), Split({"x": 255 * UNIT}, None)
+    with caplog.at_level(logging.WARNING, "sbm_jax"):
+        data.check(Dataset(train, train, test, None, {}), [modality()])
+    assert "data 'test/x' has a root mean square of" in caplog.text
+    assert "validation" not in caplog.text
+
+
+def test_bounds_beyond_a_likelihood_of_probabilities_are_refused():
+    with pytest.raises(SbmError, match=r"leave \[0, 1\]"):
+        check_modality(modality("bernoulli", bounds=(0.0, 255.0)), AutoencoderNetworkConfig())

@@ -235,7 +235,7 @@ def test_batches_are_padded():
 
 
 def test_bad_settings_are_named():
-    with pytest.raises(SbmError, match="0, or 40 up"):
+    with pytest.raises(SbmError, match="0, or 40 or more"):
         FeatureConfig(10)
     with pytest.raises(SbmError, match="'given_rest'"):
         FeatureConfig(100, 0, ("given_rst",))

@@ -391,3 +391,38 @@ def test_resampling_a_solver_that_repeats_is_refused():
     options = SamplerOptions("langevin", corrector_steps=3, resampling=2)
     with pytest.raises(SbmError, match="set resampling to 1"):
         _draw_linear(jax.random.key(0), jnp.zeros((1, 3, 2)), NONE, options=options)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("score_fn", None),
+        ("sde", "vp"),
+        ("sde", None),
+        ("key", 0),
+        ("key", jax.random.split(jax.random.key(0))),
+        ("context", {}),
+        ("options", {"num_steps": 2}),
+        ("transforms", None),
+        ("transforms", [3]),
+        ("transforms", lambda score_fn, context: score_fn),
+    ],
+)
+def test_an_argument_of_another_kind_is_named(argument, value):
+    context = Context(jnp.zeros((2, 3), bool), jnp.ones((3, 4), bool))
+    given = {
+        "score_fn": lambda key, z, t: jnp.zeros_like(z),
+        "sde": VP(),
+        "key": jax.random.key(0),
+        "z_observed": jnp.zeros((2, 3, 4)),
+        "context": context,
+        **{argument: value},
+    }
+    with pytest.raises(SbmError, match=f"sample: {argument} is"):
+        sample(**given)
+
+
+def test_a_score_of_another_shape_is_refused():
+    context = Context(jnp.zeros((2, 3), bool), jnp.ones((3, 4), bool))
+    with pytest.raises(SbmError, match=r"score_fn returns the shape \[2, 1, 4\]"):
+        sample(lambda key, z, t: z[:, :1], VP(), jax.random.key(0), jnp.zeros((2, 3, 4)), context)
