@@ -64,14 +64,14 @@ def _ending_after(grace_seconds: float) -> Iterator[None]:
     done = threading.Event()
 
     def watch() -> None:
-        with os.fdopen(read_end, "rb", buffering=0) as signals:
+        with os.fdopen(read_end, "rb", buffering=0) as signals:  # open to the end: more signals may come
             while signals.read(1) not in (b"", bytes([signal.SIGTERM])):
                 pass  # another signal
-        if not done.wait(grace_seconds) and not done.is_set():
-            message = f"SIGTERM came {grace_seconds:g} s ago; this process ends now. What was saved is kept.\n"
-            with contextlib.suppress(OSError):  # nobody may read it
-                os.write(2, message.encode())  # standard error: its Python object may be locked
-            os._exit(RESUME)
+            if not done.wait(grace_seconds):
+                message = f"SIGTERM came {grace_seconds:g} s ago; this process ends now. What was saved is kept.\n"
+                with contextlib.suppress(OSError):  # nobody may read it
+                    os.write(2, message.encode())  # standard error: its Python object may be locked
+                os._exit(RESUME)
 
     # The handler in C writes the number of each signal there, wherever the main thread is.
     before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)

@@ -102,7 +102,7 @@ class TrainedSystem:
             if has.any():
                 rows[name] = self._checked_rows(name, arrays[name], has)
         result = jax.device_get(self._runner(options or self.options, _key(seed), rows, given, num_samples, strength))
-        diverged = int(result.info["diverged"])
+        diverged = int(result.info.get("diverged", 0))
         if diverged:
             warnings.warn(
                 f"{diverged} of {num_rows * num_samples} samples diverged and are NaN. Lower the strength of the "
