@@ -61,6 +61,8 @@ def _main(argv: list[str]) -> None:
     except BrokenPipeError:
         _end(f"error: nobody reads what is printed any more. {AGAIN}", preemption.RESUME)
     except OSError as error:
+        if isinstance(error, TimeoutError) and jax.process_count() > 1:  # of the processes that save a checkpoint
+            _end(GONE, preemption.RESUME)
         _end(f"error: {error}. What was finished is kept: mend this and run the same command again.", 1)
     except Exception as error:
         if jax.process_count() == 1:
@@ -68,7 +70,7 @@ def _main(argv: list[str]) -> None:
         traceback.print_exc()  # the other processes wait for this one: none may end as usual
         if not isinstance(error, jax.errors.JaxRuntimeError) or str(error).startswith(OWN_FAILURES):
             _end(f"error: this process failed ({type(error).__name__}); the others end with it.", 1)
-        _end(f"error: another process of this job is gone, or failed. {AGAIN}", preemption.RESUME)
+        _end(GONE, preemption.RESUME)
     except preemption.Preempted:
         _end(f"told to end. {AGAIN}", preemption.RESUME)
     except KeyboardInterrupt:
@@ -103,6 +105,8 @@ INTERRUPTED = 130
 """The exit status after Ctrl-C."""
 
 AGAIN = "What was finished is kept, and the same command goes on from there."
+
+GONE = f"error: another process of this job is gone, or failed. {AGAIN}"
 
 
 @contextlib.contextmanager

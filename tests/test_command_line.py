@@ -72,7 +72,7 @@ def test_a_run_on_a_terminal_of_ascii(home):
     assert "+-" in printed
     assert printed.endswith(f"Results: {home}/work/results.json\nReport:  {home}/work/report/index.html\n")
     metrics = json.loads((home / "work" / "results.json").read_text())["systems"]["sbm_vae"]["metrics"]
-    assert sum(name.startswith("coverage/digit_") for name in metrics) == 4
+    assert sum(name.startswith("coverage/class_") for name in metrics) == 4
 
 
 def test_an_error_in_a_config_is_one_line(home):

@@ -76,6 +76,8 @@ class Checkpoints:
             )
         try:
             self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
+        except TimeoutError:  # another process did not come to save its part
+            raise
         except OSError as error:
             raise self._not_written(step, error) from error
         self._unsettled = step
@@ -100,6 +102,9 @@ class Checkpoints:
         step = self._unsettled
         try:
             self._manager.wait_until_finished()
+        except TimeoutError:  # another process did not come to save its part
+            self._unsettled = None
+            raise
         except (OSError, ValueError) as error:  # tensorstore tells of a full disk by a ValueError
             self._unsettled = None
             raise self._not_written(step, error) from error
