@@ -43,12 +43,15 @@ class ConfigParser(flags.ArgumentParser):
         config = read(path)
         try:
             _fill(config, self._cls, self._name)
+            config.lock()
         except SbmError as error:
             raise SbmError(f"{path}: {error}") from error
+        except config_dict.RequiredValueError as error:
+            raise SbmError(f"{path}: a required_placeholder has no value. Give each field one.") from error
         for argument in flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False):
             if override := re.match(rf"--?(no)?{self._name}\.([^=]*)", argument):
                 _check_override(config, self._name, override[2])
-        return config.lock()
+        return config
 
 
 # MARK: Files

@@ -147,6 +147,10 @@ FILES = {
         "line 3: modality 'a': latent_size is 0; expected at least 1.$"
     ),
     "from pathlib import Path\nPath('nowhere.txt').read_text()\n": "line 2: FileNotFoundError: .*nowhere.txt",
+    f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom tests.robustness import tiny\n"
+    "from ml_collections import config_dict\ndef get_config():\n    config = tiny.get_config('nowhere')\n"
+    "    config.seed = config_dict.required_placeholder(int)\n    return config\n": "required_placeholder has no value",
+    "get_config = int\n": "get_config of .*own.py",
     "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'scroe': {}})\n": (
         "unknown field of config: 'scroe'. Did you mean 'score'"
     ),
