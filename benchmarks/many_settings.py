@@ -24,7 +24,7 @@ def settings(names: list[str], number: int):
     """Yield (given modalities, rows, samples, steps), all different."""
     sets = [chosen for size in range(len(names)) for chosen in itertools.combinations(names, size)]
     same = [(chosen, rows, 1, 10) for rows in (4, 8, 12, 16, 20) for chosen in sets][: number // 2]
-    others = itertools.product(range(1, 6), range(1, 6), range(2, 9))
+    others = itertools.product(range(1, 11), range(1, 6), range(2, 9))
     yield from same
     for (rows, samples, steps), chosen in itertools.islice(
         zip(others, itertools.cycle(sets), strict=False), number - len(same)
