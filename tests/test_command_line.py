@@ -36,7 +36,7 @@ def home(tmp_path_factory):
     return home
 
 
-def _run(home, *options, config="own.py", shell="", encoding=None):
+def _run(home, *options, config="own.py", workdir="work", shell="", encoding=None):
     environment = os.environ | {"HOME": str(home), "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
     environment |= {"PYTHONIOENCODING": encoding} if encoding else {}
     command = [
@@ -46,7 +46,7 @@ def _run(home, *options, config="own.py", shell="", encoding=None):
         "-m",
         "sbm_jax.main",
         f"--config=~/{config}",
-        "--workdir=~/work",
+        f"--workdir=~/{workdir}",
         *options,
     ]
     command = ["sh", "-c", f'"$@" {shell}', "sh", *command] if shell else command
@@ -54,10 +54,10 @@ def _run(home, *options, config="own.py", shell="", encoding=None):
 
 
 def test_what_looks_wrong_is_told_before_training_and_home_is_found(home):
-    done = _run(home, "--config.systems=sbm_vae,", *FAST, "--stages=classifier", shell=">&-")
+    done = _run(home, "--config.systems=sbm_vae,", *FAST, "--stages=classifier", workdir="classifier", shell=">&-")
     errors = done.stderr.decode()
     assert done.returncode == 0, errors
-    assert (home / "work" / "stages" / "classifier").is_dir()
+    assert (home / "classifier" / "stages" / "classifier").is_dir()
     assert not (home / "~").exists()
     told, _ = errors.split("stage classifier: ")
     assert "not used, because no modality has these names: filename." in told
