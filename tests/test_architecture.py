@@ -7,10 +7,23 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 
-BASE = {"types", "errors", "config", "memory", "progress", "storage", "parallel", "sde", "distributions", "mixtures"}
+BASE = {
+    "types",
+    "errors",
+    "config",
+    "registry",
+    "memory",
+    "progress",
+    "storage",
+    "parallel",
+    "sde",
+    "distributions",
+    "mixtures",
+}
 MAY_IMPORT = {
     "types": {"config", "errors"},
     "errors": set(),
+    "registry": {"errors"},
     "config": {"errors"},
     "config_file": {"config", "errors", "storage"},
     "progress": set(),
