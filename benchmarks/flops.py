@@ -5,8 +5,7 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 
-from sbm_jax import experiment
-from sbm_jax.experiment import ExperimentConfig
+from sbm_jax.experiment_config import ExperimentConfig, make_system
 
 
 def flops_per_step(config: ExperimentConfig) -> float:
@@ -14,7 +13,7 @@ def flops_per_step(config: ExperimentConfig) -> float:
 
     As XLA counts them before it optimises, with convolutions as such, in whatever form they are computed.
     """
-    system = experiment.SYSTEMS["sbm_vae"](config)
+    system = make_system(config, "sbm_vae")
     model, context = system.score_model, system.context(config.score.training.batch_size)
     if config.score.network.name == "unet":
         model = dataclasses.replace(model, network=model.network.clone(conv_mode="conv"))

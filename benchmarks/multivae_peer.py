@@ -58,22 +58,22 @@ def make_step(system: JointPosterior, data: dict[str, np.ndarray]) -> Callable[[
 
 
 def _options(system: JointPosterior) -> dict:
-    settings, names = system.settings, [modality.name for modality in system.modalities]
+    joining, names = system.joining, [modality.name for modality in system.modalities]
     options = {
         "n_modalities": len(names),
         "latent_dim": system.sizes[0],
         "input_dims": {modality.name: modality.shape for modality in system.modalities},
-        "decoders_dist": dict.fromkeys(names, settings.likelihood),
-        "decoder_dist_params": {name: {"scale": settings.scale} for name in names},
-        "beta": settings.beta,
+        "decoders_dist": dict.fromkeys(names, joining.likelihood),
+        "decoder_dist_params": {name: {"scale": joining.scale} for name in names},
+        "beta": joining.beta,
     }
     if system.name == "mvae":
-        options |= {"k": settings.num_subsets}
+        options |= {"k": joining.num_subsets}
     if system.name == "mvtcae":
-        options |= {"alpha": settings.alpha}
-    if system.is_mixture:
-        options |= {"K": settings.num_samples, "loss": f"{settings.estimator}_looser"}
-        options |= {"prior_and_posterior_dist": settings.posterior}
+        options |= {"alpha": joining.alpha}
+    if joining.is_mixture:
+        options |= {"K": joining.num_samples, "loss": f"{joining.estimator}_looser"}
+        options |= {"prior_and_posterior_dist": joining.posterior}
     if system.name == "mmvae_plus":
         options |= {"modalities_specific_dim": system.sizes[1]}
     return options

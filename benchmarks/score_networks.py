@@ -21,7 +21,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.flops import flops_per_step
-from sbm_jax import experiment, report
+from sbm_jax import experiment, experiment_config, report
 from sbm_jax.errors import SbmError
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sde import SDEConfig
@@ -105,7 +105,7 @@ def _main(argv: list[str]) -> None:
     absl.logging.set_verbosity(absl.logging.ERROR)  # of orbax and tensorflow-datasets
     try:
         workdir = Path(_WORKDIR.value)
-        config = experiment.read_config(workdir)
+        config = experiment_config.read_config(workdir)
         evaluation = dataclasses.replace(
             config.evaluation,
             num_examples=_EXAMPLES.value,

@@ -28,6 +28,7 @@ from rich.table import Table
 from benchmarks.timing import measure, measure_in_turn
 from sbm_jax import report
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
+from sbm_jax.systems import joinings
 from sbm_jax.systems.joint_posterior import JointPosterior
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
@@ -41,7 +42,8 @@ _AGAINST = flags.DEFINE_enum("against", None, ["multivae"], "Time MultiVae too, 
 _OUT = flags.DEFINE_string("out", None, "A directory for train_step.jsonl.")
 
 NUM_MODALITIES, LATENT_SIZE, SHAPE, WIDTHS = 5, 64, (28, 28, 3), (256, 256)
-SETTINGS = {"mvae": {"num_subsets": 0}, "mmvae_plus": {"latent_size": 32, "private_size": 32}}
+JOININGS = {cls.name: cls() for cls in (joinings.Mmvae, joinings.Mopoe, joinings.Mvtcae, joinings.MmvaePlus)}
+JOININGS["mvae"] = joinings.Mvae(num_subsets=0)
 
 Step = Callable[[], Any]
 Row = dict[str, Any]
@@ -50,10 +52,9 @@ Row = dict[str, Any]
 def make_system(name: str, num_modalities: int, latent_size: int) -> JointPosterior:
     """Return a system with the objective of its own paper."""
     modalities = tuple(Modality(f"m{i}", SHAPE, latent_size, "mlp") for i in range(num_modalities))
-    own = {name: SETTINGS[name]} if name in SETTINGS else {}
     network = AutoencoderNetworkConfig(WIDTHS, "float32")
-    config = JointPosteriorConfig(TrainingConfig(1, _BATCH.value), network, latent_size, "original", own)
-    return JointPosterior(name, modalities, config)
+    config = JointPosteriorConfig(TrainingConfig(1, _BATCH.value), network, latent_size)
+    return JointPosterior(name, modalities, config, JOININGS[name])
 
 
 def make_data(system: JointPosterior, batch: int) -> dict[str, np.ndarray]:

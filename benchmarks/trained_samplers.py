@@ -21,6 +21,7 @@ from rich.table import Table
 from sbm_jax import data, experiment, report
 from sbm_jax.errors import SbmError
 from sbm_jax.evaluation.features import FeatureConfig
+from sbm_jax.experiment_config import make_system, read_config
 from sbm_jax.judges import Judges
 from sbm_jax.training.loop import load_product
 
@@ -84,7 +85,7 @@ SHOWN = {
 
 def _measure(case: Case, config, products, judges: Judges) -> dict[str, Any]:
     sampler = dataclasses.replace(config.sampler, **case.sampler)
-    system = experiment.SYSTEMS[case.system](config)
+    system = make_system(config, case.system)
     metrics = judges.judge(system, products, sampler, config.evaluation, case.strength).metrics
     row = {"label": case.label, "system": case.system, **case.sampler, "strength": case.strength}
     for title, name in SHOWN.items():
@@ -113,7 +114,7 @@ def _main(argv: list[str]) -> None:
 
 
 def _run(workdir: Path) -> None:
-    config = experiment.read_config(workdir)
+    config = read_config(workdir)
     evaluation = dataclasses.replace(
         config.evaluation,
         num_examples=_EXAMPLES.value,
@@ -128,7 +129,7 @@ def _run(workdir: Path) -> None:
     if classifiers is None:
         raise SbmError(f"{workdir} has no classifier to judge coherence with; use data with labels.")
     chosen = [case for case in [*SAMPLERS, *GUIDANCE] if case.system in config.systems and _ONLY.value in case.label]
-    names = {name for case in chosen for name in experiment.SYSTEMS[case.system](config).stage_names}
+    names = {name for case in chosen for name in make_system(config, case.system).stage_names}
     products = {name: load_product(name, workdir) for name in sorted(names | {classifiers.stage_name})}
     trained = experiment.Trained([], classifiers, [], products)
     judges = dataclasses.replace(experiment.make_judges(config, trained, dataset, workdir), cache=None)

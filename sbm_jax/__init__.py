@@ -1,18 +1,23 @@
 """Score-based multimodal autoencoders in JAX: any modality from any others.
 
-`sbm_jax.load(workdir)` returns a trained system; see `sbm_jax.trained.TrainedSystem`.
+`sbm_jax.load(workdir)` returns a trained system; see `sbm_jax.trained.TrainedSystem`. `sbm_jax.default_config()` is
+where config files start; see `sbm_jax.experiment_config.ExperimentConfig`.
 """
 
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["load"]
+__all__ = ["default_config", "load"]
 
 
 def __getattr__(name: str) -> Any:
-    """Import `load` when it is asked for, so that importing a part of the package stays cheap."""
+    """Import what is asked for only then, so that importing a part of the package stays cheap."""
     if name == "load":
         from sbm_jax.trained import load
 
         return load
+    if name == "default_config":
+        from sbm_jax.experiment_config import default_config
+
+        return default_config
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""From a `ConfigDict` to the frozen dataclasses that own each option: the one place where their types are checked."""
+"""From the frozen dataclasses that own each option, with its default, to a `ConfigDict`, and back with checks."""
 
 import dataclasses
 import functools
@@ -9,7 +9,7 @@ import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference, config_dict
 
 from sbm_jax.errors import SbmError, unknown
 
@@ -26,7 +26,7 @@ def checked_dataclass(cls: type[T]) -> type[T]:
     Raises:
       SbmError: when an instance is made, on a value of another type than declared, or a float that is not finite.
     """
-    own = cls.__dict__.get("__post_init__")
+    own = getattr(cls, "__post_init__", None)
 
     def check(self: Any) -> None:
         for name, hint in _hints(cls).items():
@@ -123,4 +123,74 @@ def plain(value: Any) -> Any:
         return {str(key): plain(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
+    return value
+
+
+# MARK: Defaults
+
+
+def fill(group: ConfigDict | dict, cls: type, where: str) -> None:
+    """Set the fields that a group leaves out to their defaults, and give each the type that overrides are read as.
+
+    Args:
+      group: the values of some fields of `cls`.
+      cls: a dataclass.
+      where: the path of the group, for messages.
+
+    Raises:
+      SbmError: on an unknown field, or a missing one without a default.
+    """
+    hints = typing.get_type_hints(cls)
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    for name in group:
+        if name not in fields:
+            raise unknown(f"field of {where}:", name, fields)
+    given = dict(group.items(preserve_field_references=True) if isinstance(group, ConfigDict) else group)
+    for name, field in fields.items():
+        value = given[name] if name in given else _default(field, f"{where}.{name}")
+        if isinstance(value, FieldReference) and value.get_type() is not type(None):
+            continue  # its type is declared, and it may be computed from other fields
+        typed = _typed(hints[name], value, f"{where}.{name}")
+        if isinstance(group, ConfigDict):
+            with group.unlocked(), group.ignore_type():
+                if isinstance(typed, FieldReference) and name in group:
+                    del group[name]  # else what is there keeps its type, that of None
+                group[name] = typed
+        else:  # in a tuple, where nothing has types
+            group[name] = typed.get() if isinstance(typed, FieldReference) else typed
+
+
+def _default(field: dataclasses.Field, where: str) -> Any:
+    if field.default_factory is not dataclasses.MISSING:
+        return field.default_factory()
+    if field.default is dataclasses.MISSING:
+        raise SbmError(f"{where} is missing; it has no default.")
+    return field.default
+
+
+def _typed(hint: Any, value: Any, where: str) -> Any:
+    """Return a value in the type that the dataclass declares; what does not fit it is left for `config.build`."""
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
+    kind = typing.get_origin(hint) or hint
+    if value is None or isinstance(value, FieldReference):
+        return config_dict.placeholder(ConfigDict if dataclasses.is_dataclass(kind) else kind)
+    if dataclasses.is_dataclass(kind):
+        return _group(kind, value, where)
+    if kind is tuple and isinstance(value, (list, tuple)):
+        entry, *_ = typing.get_args(hint)
+        in_tuple = [_typed(entry, item, f"{where}[{i}]") for i, item in enumerate(value)]
+        return tuple(item.to_dict() if isinstance(item, ConfigDict) else item for item in in_tuple)
+    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+        return float(value)
+    return value
+
+
+def _group(cls: type, value: Any, where: str) -> Any:
+    if isinstance(value, cls):
+        value = ConfigDict(plain(value))
+    elif isinstance(value, Mapping):  # an entry of a tuple
+        value = dict(value)
+    if isinstance(value, (ConfigDict, dict)):
+        fill(value, cls, where)
     return value

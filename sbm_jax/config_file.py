@@ -1,7 +1,6 @@
-"""Config files on the command line: what they return, filled in with defaults, and overrides of any field of it."""
+"""Config files on the command line: what they return, and overrides of any field of it."""
 
 import ast
-import dataclasses
 import importlib.machinery
 import importlib.util
 import inspect
@@ -9,17 +8,14 @@ import re
 import sys
 import sysconfig
 import traceback
-import types
-import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from absl import flags
-from ml_collections import ConfigDict, FieldReference, config_dict, config_flags
+from ml_collections import ConfigDict, config_dict, config_flags
 from ml_collections.config_flags import config_path, tuple_parser
 
-from sbm_jax.config import plain
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.storage import user_path
 
@@ -27,9 +23,14 @@ from sbm_jax.storage import user_path
 class ConfigParser(flags.ArgumentParser):
     """Turns the value of ``--config`` into the `ConfigDict` that overrides are applied to."""
 
-    def __init__(self, name: str, cls: type):
-        """Prepare to read configs of a dataclass, given by the flag `name`."""
-        self._name, self._cls = name, cls
+    def __init__(self, name: str, complete: Callable[[ConfigDict], None]):
+        """Prepare to read configs.
+
+        Args:
+          name: of the flag.
+          complete: sets what a config leaves out to its default.
+        """
+        self._name, self._complete = name, complete
 
     def parse(self, path: str) -> ConfigDict:
         """Return what a file's `get_config` returns, with every field that it leaves to its default.
@@ -42,7 +43,7 @@ class ConfigParser(flags.ArgumentParser):
         """
         config = read(path)
         try:
-            _fill(config, self._cls, self._name)
+            self._complete(config)
             config.lock()
         except SbmError as error:
             raise SbmError(f"{path}: {error}") from error
@@ -125,72 +126,9 @@ def _told(error: Exception) -> str:
         inner = inner.args[0]
     message = inner.args[0] if isinstance(inner, KeyError) and inner.args else inner  # str() would quote it
     text = " ".join(str(message).split())
+    if field := re.match(r'Key "([^"]*)" does not exist and cannot be added since the config is locked', text):
+        text = f'there is no field "{field[1]}".{re.sub(r"^.*(?= Did you mean )|^.*$", "", text)}'
     return text if isinstance(error, (SbmError, ValueError)) and text else f"{type(error).__name__}: {text}"
-
-
-# MARK: Defaults
-
-
-def _fill(group: ConfigDict | dict, cls: type, where: str) -> None:
-    """Set the fields of `cls` that are left out to their defaults, and give each the type that overrides are read as.
-
-    Raises:
-      SbmError: on an unknown field, or a missing one without a default.
-    """
-    hints = typing.get_type_hints(cls)
-    fields = {field.name: field for field in dataclasses.fields(cls)}
-    for name in group:
-        if name not in fields:
-            raise unknown(f"field of {where}:", name, fields)
-    given = dict(group.items(preserve_field_references=True) if isinstance(group, ConfigDict) else group)
-    for name, field in fields.items():
-        value = given[name] if name in given else _default(field, f"{where}.{name}")
-        if isinstance(value, FieldReference) and value.get_type() is not type(None):
-            continue  # its type is declared, and it may be computed from other fields
-        typed = _typed(hints[name], value, f"{where}.{name}")
-        if isinstance(group, ConfigDict):
-            with group.unlocked(), group.ignore_type():
-                if isinstance(typed, FieldReference) and name in group:
-                    del group[name]  # else what is there keeps its type, that of None
-                group[name] = typed
-        else:  # in a tuple, where nothing has types
-            group[name] = typed.get() if isinstance(typed, FieldReference) else typed
-
-
-def _default(field: dataclasses.Field, where: str) -> Any:
-    if field.default_factory is not dataclasses.MISSING:
-        return field.default_factory()
-    if field.default is dataclasses.MISSING:
-        raise SbmError(f"{where} is missing; it has no default.")
-    return field.default
-
-
-def _typed(hint: Any, value: Any, where: str) -> Any:
-    """Return a value in the type that the dataclass declares; what does not fit it is left for `config.build`."""
-    if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
-    kind = typing.get_origin(hint) or hint
-    if value is None or isinstance(value, FieldReference):
-        return config_dict.placeholder(ConfigDict if dataclasses.is_dataclass(kind) else kind)
-    if dataclasses.is_dataclass(kind):
-        return _group(kind, value, where)
-    if kind is tuple and isinstance(value, (list, tuple)):
-        entry, *_ = typing.get_args(hint)
-        in_tuple = [_typed(entry, item, f"{where}[{i}]") for i, item in enumerate(value)]
-        return tuple(item.to_dict() if isinstance(item, ConfigDict) else item for item in in_tuple)
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
-        return float(value)
-    return value
-
-
-def _group(cls: type, value: Any, where: str) -> Any:
-    if isinstance(value, cls):
-        value = ConfigDict(plain(value))
-    elif isinstance(value, Mapping):  # an entry of a tuple
-        value = dict(value)
-    if isinstance(value, (ConfigDict, dict)):
-        _fill(value, cls, where)
-    return value
 
 
 # MARK: Overrides
@@ -212,7 +150,8 @@ def _check_override(config: ConfigDict, name: str, path: str) -> None:
     for part in parts:
         if found is None:
             raise SbmError(
-                f"{flag}: the config file leaves {where} out, so it has no {part!r}. Add {where} to the file."
+                f"{flag}: {where} is None, and has no {part!r}. Switch it on as a whole, as in --{where}={{}} for its "
+                f"defaults, or --{where}=\"{{'{part}': ...}}\"."
             )
         if isinstance(part, str) and isinstance(found, (ConfigDict, Mapping)):
             if not found:

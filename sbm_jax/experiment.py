@@ -5,244 +5,29 @@ import dataclasses
 import json
 import logging
 import os
-import re
 import shlex
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
 
 from sbm_jax import data, parallel, report
-from sbm_jax.config import build, checked_dataclass, plain
-from sbm_jax.data import DataConfig
+from sbm_jax.config import plain
 from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, check_size, check_targets
+from sbm_jax.evaluation import Estimate, Evaluation, check_size, check_targets
+from sbm_jax.experiment_config import ExperimentConfig, Variation, apply_changes, make_system, refuse_earlier
 from sbm_jax.judges import Judges, feature_space, read_weights, weights_path
 from sbm_jax.lock import writing_to
-from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import user_path, write_atomically
-from sbm_jax.systems.auxiliary_prior import AuxiliaryPrior
-from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
-from sbm_jax.systems.eb_mvae import EbMvae, EbMvaeConfig
-from sbm_jax.systems.joint_posterior import JointPosterior
-from sbm_jax.systems.joint_posterior_config import VARIANTS, JointPosteriorConfig
-from sbm_jax.systems.mld import Mld, MldConfig, mld_parts
-from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
-from sbm_jax.systems.sbm_contrastive import ContrastiveConfig, SbmContrastive
-from sbm_jax.systems.sbm_energy import EnergyConfig, SbmEnergy
-from sbm_jax.systems.sbm_finetuned import FinetuningConfig, SbmFinetuned
-from sbm_jax.systems.sbm_marginal import MarginalConfig, SbmMarginal
-from sbm_jax.systems.unimodal import AutoencoderConfig
+from sbm_jax.systems.classifier import Classifiers
 from sbm_jax.training.loop import run_stages
 from sbm_jax.training.writers import read_metrics
-from sbm_jax.types import Dataset, Modality, Params, Stage, System
+from sbm_jax.types import Dataset, Params, Stage, System
 
 logger = logging.getLogger(__name__)
-
-# MARK: Configuration
-
-
-@checked_dataclass
-class Variation:
-    """An experiment that differs from the main one in some settings, and shares with it what they do not touch.
-
-    Attributes:
-      study: what is varied, such as ``"beta"``; variations of one study are shown in one table.
-      value: its value, as it is shown.
-      changes: the new values by dotted path, such as ``{"autoencoder.beta": 0.5}``; not of what all variations share:
-        the data and the judges.
-    """
-
-    study: str
-    value: str
-    changes: dict[str, Any]
-
-    def __post_init__(self):
-        where = f"variation {self.study} = {self.value}"
-        named = re.fullmatch(r"\w[\w .+-]*", f"{self.study}_{self.value}")  # the name of a directory
-        require(bool(named), "study and value", where, "letters, digits, spaces and any of _.+-")
-        kept = ("data", "modalities", "classifier", "variations", "evaluation.features.weights", "seed", "published")
-        for path in self.changes:
-            require(not path.startswith(kept), where, path, f"nothing of {', '.join(kept)}, which variations share")
-
-
-@checked_dataclass
-class ExperimentConfig:
-    """Everything a run depends on; the fields of the files in `configs/`.
-
-    Attributes:
-      name: shown in the report.
-      seed: the seed of every random draw.
-      systems: the rows of the results table, keys of `SYSTEMS`.
-      modalities: the parts of a data point.
-      joint: the names of those that are modelled together; all where there is none. Stage I trains every modality,
-        unless its latents are aligned.
-      data: where the data come from.
-      autoencoder: stage I.
-      score: stage II.
-      energy: the energy model of the ``_c`` systems; None without them.
-      contrastive: the encoders of the ``_t`` systems; None without them.
-      marginal: the guidance of the ``_m`` systems.
-      finetuning: of the decoders of the ``_f`` systems; None without them.
-      eb_mvae: the energy of the joint latents of that system; None without it.
-      mld: the diffusion of that system; None without it.
-      joint_posterior: the multimodal variational autoencoders; None without them.
-      classifier: the judge of coherence; None for data without labels.
-      sampler: see `sampling.SamplerOptions`.
-      evaluation: see `evaluation.EvaluationConfig`.
-      variations: further experiments that share the work directory, and the report.
-      published: the published numbers that the report sets beside ours, a key of `report.published.PAPERS`, or "".
-    """
-
-    name: str
-    systems: tuple[str, ...]
-    modalities: tuple[Modality, ...]
-    data: DataConfig
-    autoencoder: AutoencoderConfig
-    score: ScoreConfig
-    sampler: SamplerOptions
-    evaluation: EvaluationConfig
-    energy: EnergyConfig | None = None
-    joint: tuple[str, ...] = ()
-    contrastive: ContrastiveConfig | None = None
-    marginal: MarginalConfig = MarginalConfig()
-    finetuning: FinetuningConfig | None = None
-    eb_mvae: EbMvaeConfig | None = None
-    mld: MldConfig | None = None
-    joint_posterior: JointPosteriorConfig | None = None
-    classifier: ClassifierConfig | None = None
-    seed: int = 0
-    variations: tuple[Variation, ...] = ()
-    published: str = ""
-
-    def __post_init__(self):
-        named = re.fullmatch(r"\w[\w .+-]*", self.name)  # the name of a directory
-        require(bool(named), "config.name", self.name, "letters, digits, spaces and any of _.+-")
-        require(0 <= self.seed < 2**32, "config.seed", self.seed, "0 to 2**32 - 1, of which JAX makes keys")
-        require(bool(self.systems), "config.systems", self.systems, f"one or more of {', '.join(SYSTEMS)}")
-        for name in self.systems:
-            if name not in SYSTEMS:
-                raise unknown("system (config.systems)", name, SYSTEMS)
-        names = [modality.name for modality in self.modalities]
-        if len(set(names)) != len(names) or not names:
-            raise SbmError(f"config.modalities must have at least one modality, each with its own name, not {names}.")
-        for name in self.joint:
-            if name not in names:
-                raise unknown("modality (config.joint)", name, names)
-
-    @property
-    def joint_modalities(self) -> tuple[Modality, ...]:
-        """The modalities that are modelled together, in the order of `modalities`."""
-        return tuple(modality for modality in self.modalities if not self.joint or modality.name in self.joint)
-
-
-def _sbm(name: str) -> Callable[[ExperimentConfig], System]:
-    """Return what makes `sbm_{vae, rae}`, plain or with a suffix, or `eb_mvae`, over the same latents, or `mld`.
-
-    Energy (`_c`), contrastive (`_t`) and marginal (`_m`) guidance, and fine-tuned decoders (`_f`).
-    """
-    _, kind, *suffix = name.split("_") if "_" in name else ("", "rae")
-
-    def make(config: ExperimentConfig) -> System:
-        parts = SbmConfig(config.autoencoder, config.score)
-        modalities = config.joint_modalities
-        shared = len(modalities) < len(config.modalities) and not config.autoencoder.alignment
-        common = {
-            "name": name,
-            "modalities": modalities,
-            "config": parts,
-            "seed": config.seed,
-            "regularised": kind == "rae",
-            "trained": config.modalities if shared else (),
-        }
-        if name == "mld":
-            if config.mld is None:
-                raise SbmError("system 'mld' needs config.mld, the config of its diffusion.")
-            return Mld(**{**common, "config": mld_parts(config.autoencoder, config.mld)}, mld=config.mld)
-        if name == "eb_mvae":
-            return EbMvae(**common, energy=config.eb_mvae)
-        if suffix == ["c"]:
-            return SbmEnergy(**common, energy=config.energy)
-        if suffix == ["t"]:
-            return SbmContrastive(**common, contrastive=config.contrastive)
-        if suffix == ["f"]:
-            return SbmFinetuned(**common, finetuning=config.finetuning, sampler=config.sampler)
-        if suffix == ["m"]:
-            return SbmMarginal(**common, marginal=config.marginal)
-        return Sbm(**common)
-
-    return make
-
-
-def _joint_posterior(name: str) -> Callable[[ExperimentConfig], System]:
-    """Return what makes a VAE with one latent for all modalities, or one with a trained prior."""
-
-    def make(config: ExperimentConfig) -> System:
-        if config.joint_posterior is None:
-            raise SbmError(f"system {name!r} needs config.joint_posterior, the config of its autoencoders.")
-        make_system = JointPosterior if name in VARIANTS["original"] else AuxiliaryPrior
-        return make_system(name, config.joint_modalities, config.joint_posterior, config.seed)
-
-    return make
-
-
-PRIORS = ("", "_score", "_mixture")
-"""Where joint samples of the multimodal VAEs come from: N(0, I), a score model or a Gaussian mixture."""
-
-SYSTEMS: dict[str, Callable[[ExperimentConfig], System]] = (
-    {
-        name: _sbm(name)
-        for name in (f"sbm_{kind}{guidance}" for guidance in ("", "_c", "_t", "_m", "_f") for kind in ("vae", "rae"))
-    }
-    | {name: _sbm(name) for name in ("eb_mvae", "mld")}
-    | {f"{name}{prior}": _joint_posterior(f"{name}{prior}") for prior in PRIORS for name in VARIANTS["original"]}
-)
-
-
-def parse_config(values: Mapping[str, Any]) -> ExperimentConfig:
-    """Return the checked form of a `ConfigDict` or of the JSON that a work directory keeps."""
-    return build(ExperimentConfig, values)
-
-
-def apply_changes(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
-    """Return the config with new values at dotted paths, and without variations.
-
-    Raises:
-      SbmError: if there is no such field, or a value does not fit.
-    """
-    values = plain(dataclasses.replace(config, variations=()))
-    for path, value in changes.items():
-        *groups, name = path.split(".")
-        group = values
-        for part in groups:
-            group = group.get(part)
-            if not isinstance(group, dict):
-                raise SbmError(f"variation: the config has no group {part!r} in {path!r}.")
-        if name not in group:
-            raise unknown(f"field in a variation's {path!r}:", name, group)
-        group[name] = value
-    return parse_config(values)
-
-
-def read_config(workdir: Path) -> ExperimentConfig:
-    """Return the config that a finished work directory keeps.
-
-    Raises:
-      SbmError: if there is none, or it is damaged.
-    """
-    path = workdir / "config.json"
-    if not path.is_file():
-        raise SbmError(f"{workdir} holds no finished run: {path} does not exist. Train it with python -m sbm_jax.main.")
-    try:
-        return parse_config(json.loads(path.read_text(encoding="utf-8")))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SbmError(f"{path} is damaged ({error}); run the training command again to rewrite it.") from error
-
-
-# MARK: The job
 
 
 def run(
@@ -277,6 +62,7 @@ def run(
     if isinstance(stages, str) or not isinstance(stages, (Iterable, type(None))):
         raise SbmError(f"stages is {stages!r}; expected a list of names, or None for all.")
     workdir = user_path(workdir, "workdir")
+    refuse_earlier(workdir)
     places = [f"{variation.study}_{variation.value}" for variation in config.variations]
     require(len({*places}) == len(places), "config.variations", places, "each study and value once")
     varied = [apply_changes(config, variation.changes) for variation in config.variations]
@@ -361,7 +147,7 @@ class Trained(NamedTuple):
 def check(config: ExperimentConfig) -> None:
     """Raise `SbmError` for what can not work, before anything is trained."""
     for name in config.systems:
-        SYSTEMS[name](config).check(config.sampler)
+        make_system(config, name).check(config.sampler)
     report.paper_of(config.published)
     features = config.evaluation.features
     if features.num_examples and (path := weights_path(features.weights)):
@@ -382,7 +168,7 @@ def _train(
     profile_dir: Path | None = None,
 ) -> Trained:
     """Run the stages of all systems."""
-    systems = [SYSTEMS[name](config) for name in config.systems]
+    systems = [make_system(config, name) for name in config.systems]
     classifiers = make_classifiers(config, dataset)
     stages = _all_stages(systems, classifiers, dataset)
     products = run_stages(stages, workdir, config.seed, only, shared=shared, profile_dir=profile_dir)

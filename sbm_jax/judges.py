@@ -24,7 +24,7 @@ from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import DAMAGED_ARCHIVE, user_path, write_atomically
 from sbm_jax.systems.classifier import Classifiers
-from sbm_jax.types import Dataset, Key, Modality, Params, Split, System
+from sbm_jax.types import Dataset, Encodes, HasLikelihood, Key, Modality, Params, Split, System
 
 
 @dataclasses.dataclass(frozen=True)
@@ -98,8 +98,8 @@ class Judges:
         strength: float | None,
     ) -> Evaluation:
         reconstruct = parallel.over_rows(system.reconstruct)
-        encode = parallel.over_rows(system.encode) if hasattr(system, "encode") else None
-        has_likelihood = getattr(system, "has_likelihood", False)
+        encode = parallel.over_rows(system.encode) if isinstance(system, Encodes) else None
+        has_likelihood = isinstance(system, HasLikelihood) and system.has_likelihood
         weights = None
         if has_likelihood:
             weights = parallel.over_rows(

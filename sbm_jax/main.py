@@ -14,14 +14,14 @@ import jax
 from absl import app, flags
 from ml_collections import config_flags
 
-from sbm_jax import config_file, experiment, parallel, preemption
+from sbm_jax import config_file, experiment, experiment_config, parallel, preemption
 from sbm_jax.errors import SbmError, require
 from sbm_jax.storage import user_path
 
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment: a file of configs/, with variants after a colon.", lock_config=True
 )
-flags.FLAGS["config"].parser = config_file.ConfigParser("config", experiment.ExperimentConfig)
+flags.FLAGS["config"].parser = config_file.ConfigParser("config", experiment_config.complete)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is kept. Default: runs/<name of the config>.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of some steps of each stage to <workdir>/profile.")
 _GRACE = flags.DEFINE_float(
@@ -51,7 +51,7 @@ def _main(argv: list[str]) -> None:
         with preemption.listening(_GRACE.value):
             _connect()
             with _quiet_unless_main():
-                config = experiment.parse_config(_CONFIG.value)
+                config = experiment_config.parse_config(_CONFIG.value)
                 workdir = user_path(_WORKDIR.value or Path("runs") / config.name, "--workdir")
                 jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
                 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # a resumed run starts at once

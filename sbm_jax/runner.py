@@ -12,7 +12,7 @@ import numpy as np
 from sbm_jax import memory, parallel
 from sbm_jax.errors import SbmError
 from sbm_jax.sampling import CONDITIONINGS, SamplerOptions
-from sbm_jax.types import Array, Data, Generated, Key, Params, System
+from sbm_jax.types import Array, Data, Generated, Key, Params, SparesObserved, System
 
 
 class Runner:
@@ -20,8 +20,8 @@ class Runner:
 
     One program serves all sets of observed modalities: what is not given is passed as zeros that nothing reads. Each
     combination of options, number of rows and number of samples has a program of its own, as have calls with strengths
-    and without. Where at most half of the modalities are free in every row, a program computes only so many, their
-    number rounded up to a power of two. The programs that were used last are kept.
+    and without. Where at most half of the modalities are free in every row, a program of a system that `SparesObserved`
+    computes only so many, their number rounded up to a power of two. The programs that were used last are kept.
 
     Attributes:
       system: whose `generate` is called.
@@ -116,6 +116,8 @@ class Runner:
 
     def _num_free(self, observed: np.ndarray) -> int | None:
         """Return a bound on the unobserved modalities of a row where it spares computing some; None for all."""
+        if not isinstance(self.system, SparesObserved):
+            return None
         most = int(np.max(np.sum(~observed, axis=-1)))
         bound = 1 << max(most - 1, 0).bit_length()
         return bound if 2 * bound <= len(self._names) else None
@@ -124,13 +126,12 @@ class Runner:
         self, arguments: tuple, options: SamplerOptions, num_samples: int, num_free: int | None, split: bool
     ) -> tuple[Any, int]:
         """Return a program for arguments like these, and the bytes that it takes on one device, 0 where not known."""
+        system = self.system if num_free is None else self.system.with_free(num_free)
 
         def function(whole, rows):
             products, key = whole
             data, observed, strength = rows
-            return self.system.generate(
-                products, key, data, observed, options, num_samples, strength=strength, num_free=num_free
-            )
+            return system.generate(products, key, data, observed, options, num_samples, strength=strength)
 
         compiled = (parallel.over_rows(function) if split else jax.jit(function)).lower(*arguments).compile()
         needed = compiled.memory_analysis()  # None of some backends

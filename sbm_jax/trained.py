@@ -9,13 +9,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from sbm_jax import experiment
 from sbm_jax.data import check_data
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.experiment_config import make_system, read_config
 from sbm_jax.runner import Runner
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import user_path
+from sbm_jax.systems.methods import find_method
 from sbm_jax.training.loop import load_product
 from sbm_jax.types import Generated, Key, Modality, Params, System
 
@@ -233,7 +234,7 @@ def load(workdir: str | os.PathLike[str], system: str | None = None) -> TrainedS
 
     Args:
       workdir: as given to `--workdir`.
-      system: which of its systems; None for the first.
+      system: the name of one of its systems, as in the table of results; None for the first.
 
     Raises:
       SbmError: if there is no finished run, or no such system in it.
@@ -241,10 +242,11 @@ def load(workdir: str | os.PathLike[str], system: str | None = None) -> TrainedS
     if not isinstance(workdir, (str, os.PathLike)):
         raise SbmError(f"workdir is {workdir!r}; expected the path of a work directory.")
     workdir = user_path(workdir, "workdir")
-    config = experiment.read_config(workdir)
-    name = config.systems[0] if system is None else system
-    if name not in config.systems:
-        raise unknown(f"system of {workdir}:", name, config.systems)
-    made = experiment.SYSTEMS[name](config)
+    config = read_config(workdir)
+    names = {find_method(name).name: name for name in config.systems}
+    wanted = next(iter(names)) if system is None else system
+    if wanted not in names:
+        raise unknown(f"system of {workdir}:", wanted, names)
+    made = make_system(config, names[wanted])
     products = {stage: load_product(stage, workdir) for stage in made.stage_names}
     return TrainedSystem(made, products, config.sampler)

@@ -6,7 +6,7 @@ Shape letters: B rows, M modalities, D the largest latent size, S samples per ro
 import dataclasses
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -160,8 +160,8 @@ class TrainingConfig:
         that one device can not hold; they are gathered where a step needs them.
     """
 
-    num_steps: int
-    batch_size: int
+    num_steps: int = 10_000
+    batch_size: int = 128
     optimizer: OptimizerConfig = OptimizerConfig()
     steps_per_dispatch: int = 1
     checkpoint_every: int = 0
@@ -277,7 +277,15 @@ class Generated(NamedTuple):
 
 
 class System(Protocol):
-    """One row of a results table: named training stages and a `generate` function."""
+    """One row of a results table: named training stages, and pure functions of their products.
+
+    What only some systems can do is said by `Encodes`, `HasLikelihood` and `SparesObserved`.
+
+    Attributes:
+      name: the row.
+      modalities: M modalities, in the order of every mask.
+      stage_names: the names of the stages with the products that its functions use.
+    """
 
     name: str
     modalities: tuple[Modality, ...]
@@ -299,7 +307,6 @@ class System(Protocol):
         num_samples: int = 1,
         *,
         strength: Array | float | None = None,
-        num_free: int | None = None,
     ) -> Generated:
         """Generate what is not observed.
 
@@ -311,5 +318,42 @@ class System(Protocol):
           options: the sampler's options.
           num_samples: S, samples per row.
           strength: of the guidance, a number or one for each row [B]; None for the system's own.
-          num_free: the largest number of unobserved modalities in a row, where it is known before tracing.
+
+        Raises:
+          SbmError: on data of an unknown modality, a wrong shape, or a strength where there is no guidance.
         """
+
+    def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
+        """Return what the system makes of float data that it is given whole, {modality: [B, *shape]}."""
+
+
+@runtime_checkable
+class Encodes(Protocol):
+    """A system with latents of each modality."""
+
+    def encode(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
+        """Return the latents {modality: [B, D_m]} of float data, in the units of generated ones."""
+
+
+@runtime_checkable
+class HasLikelihood(Protocol):
+    """A system that may bound the likelihood of data.
+
+    Attributes:
+      has_likelihood: whether it does so as it is configured; guidance, for one, changes the law.
+      has_costly_density: whether the log density of a latent takes many evaluations of a network.
+    """
+
+    has_likelihood: bool
+    has_costly_density: bool
+
+    def log_weights(self, products: Mapping[str, Params], key: Key, data: Data, num_samples: int) -> Array:
+        """Return log p(x, z_s) - log q(z_s | x) [B, S] of posterior samples given all of float data, in nats."""
+
+
+@runtime_checkable
+class SparesObserved(Protocol):
+    """A system that need not compute what is observed, where it is known how much that is."""
+
+    def with_free(self, number: int) -> System:
+        """Return the system for rows with at most so many unobserved modalities: the same samples, in less time."""

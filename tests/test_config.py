@@ -7,10 +7,11 @@ from ml_collections import ConfigDict
 from sbm_jax.config import build, plain
 from sbm_jax.data.arrays import ArraysConfig
 from sbm_jax.errors import SbmError
-from sbm_jax.experiment import Variation, parse_config, run
+from sbm_jax.experiment import run
+from sbm_jax.experiment_config import Variation, parse_config
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.classifier import ClassifierConfig
-from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig, Settings
+from sbm_jax.systems.joinings import Mopoe
 from sbm_jax.systems.unimodal import AutoencoderConfig
 from sbm_jax.types import Modality, TrainingConfig
 from tests.robustness.tiny import get_config
@@ -57,8 +58,8 @@ def test_bad_values_get_one_clear_error(values, message):
 @pytest.mark.parametrize(
     ("make", "message"),
     [
-        (lambda: Settings(beta="1"), "Settings.beta must be float"),
-        (lambda: JointPosteriorConfig(TrainingConfig(1, 2), settings="mopoe"), "settings must be a group of fields"),
+        (lambda: Mopoe(beta="1"), "Mopoe.beta must be float"),
+        (lambda: Mopoe(scale="1"), "Mopoe.scale must be float"),
         (lambda: Variation("beta", "1", changes="zz"), "changes must be a group of fields"),
         (lambda: SamplerOptions(num_steps=10**400), "integer of 64 bits"),
         (lambda: SamplerOptions(snr=10**400), "must be finite"),

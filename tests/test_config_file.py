@@ -9,8 +9,11 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from sbm_jax import config_file, experiment, main
+from sbm_jax import config_file, experiment_config, main
 from sbm_jax.errors import SbmError
+from sbm_jax.systems.classifier import ClassifierConfig
+from sbm_jax.systems.sbm import ScoreConfig
+from sbm_jax.systems.sbm_energy import EnergyConfig
 
 ROOT = Path(__file__).parents[1]
 TINY = f"--config={ROOT}/tests/robustness/tiny.py:nowhere"
@@ -25,16 +28,19 @@ def parse(monkeypatch):
         argv = ["main", *arguments]
         monkeypatch.setattr(sys, "argv", argv)
         config = config_flags.DEFINE_config_file("config", flag_values=values)
-        values["config"].parser = config_file.ConfigParser("config", experiment.ExperimentConfig)
+        values["config"].parser = config_file.ConfigParser("config", experiment_config.complete)
         values(argv)
-        return experiment.parse_config(config.value)
+        return experiment_config.parse_config(config.value)
 
     return parse
 
 
 def _at(config, path):
     for part in path.replace("[", ".").replace("]", "").split("."):
-        config = config[int(part)] if part.isdigit() else getattr(config, part)
+        if isinstance(config, dict):
+            config = config[part]
+        else:
+            config = config[int(part)] if part.isdigit() else getattr(config, part)
     return config
 
 
@@ -45,7 +51,9 @@ def _at(config, path):
     ("path", "text", "value"),
     [
         ("data.missing", "0.1", 0.1),  # the file leaves it to its default
-        ("marginal.strength", "2", 2.0),  # and the whole group
+        ("methods.sbm_m.strength", "2", 2.0),  # and the whole group
+        ("methods.mopoe.given", "mixture", "mixture"),
+        ("methods.joint_posterior.score_prior.training.num_steps", "7", 7),
         ("published", "sbm", "sbm"),
         ("systems", "sbm_vae,mld", ("sbm_vae", "mld")),
         ("systems", "sbm_vae", ("sbm_vae",)),
@@ -61,7 +69,7 @@ def _at(config, path):
         ("score.training.split_parameters", "true", True),
         ("data.polymnist.max_train", "5", 5),
         ("data.polymnist.max_train", "None", None),
-        ("energy", "None", None),
+        ("classifier", "None", None),
         ("data.arrays.directory", "~/a,b", "~/a,b"),
     ],
 )
@@ -78,7 +86,9 @@ def test_any_field_can_be_overridden(parse, path, text, value):
         ("modalities.scale=8", r"is a tuple; name one of its entries"),
         ("modalities[a].scale=8", r"is a tuple; name one of its entries"),
         ("seed.x=1", "config.seed is no group of fields"),
-        ("joint_posterior.settings.beta=1", "is an empty group; give it whole"),
+        ("variations=1", r"variations\[0\] must be a group of fields, not 1"),
+        ("methods.sbm_d.strength=1", "Did you mean 'sbm_"),
+        ("methods.mvae.alpha=1", "unknown field in --config.methods.mvae.alpha: 'alpha'"),
         ("seed.=1", "does not name a field"),
         ("=1", "does not name a field"),
         ("score.training.num_steps=1.5", r"num_steps=1.5: expected a whole number$"),
@@ -96,21 +106,43 @@ def test_wrong_overrides_are_told_in_plain_words(parse, override, message):
     assert "\\" not in str(caught.value)
 
 
-def test_a_group_that_the_file_leaves_out_has_no_fields(parse, tmp_path):
+def test_a_group_that_is_none_is_switched_on_as_a_whole(parse, tmp_path):
     path = tmp_path / "own.py"
     path.write_text(
         f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom tests.robustness import tiny\n"
-        "def get_config():\n    config = tiny.get_config('nowhere')\n    del config.energy\n    return config\n"
+        "def get_config():\n    config = tiny.get_config('nowhere')\n    del config.classifier\n    return config\n"
     )
-    with pytest.raises(SbmError, match=r"leaves config.energy out, so it has no 'strength'"):
-        parse(f"--config={path}", "--config.energy.strength=2.0")
-    group = "{'training': {'num_steps': 3, 'batch_size': 2}}"
-    assert parse(f"--config={path}", f"--config.energy={group}").energy.training.num_steps == 3
+    assert parse(f"--config={path}").classifier is None
+    with pytest.raises(SbmError, match=r"config.classifier is None, and has no 'hidden'.*--config.classifier=\{\} for"):
+        parse(f"--config={path}", "--config.classifier.hidden=2")
+    assert parse(f"--config={path}", "--config.classifier={}").classifier == ClassifierConfig()
+    group = "{'training': {'num_steps': 3}}"
+    assert parse(f"--config={path}", f"--config.classifier={group}").classifier.training.num_steps == 3
+
+
+def test_a_file_may_say_only_what_differs_from_the_defaults(parse, tmp_path):
+    path = tmp_path / "own.py"
+    path.write_text(
+        "import sbm_jax\n"
+        "def get_config():\n    config = sbm_jax.default_config()\n    config.methods.sbm_c.strength = 3\n"
+        "    config.modalities = ({'name': 'a', 'shape': (3,), 'latent_size': 2},)\n    return config\n"
+    )
+    config = parse(f"--config={path}", "--config.modalities[0].likelihood=laplace", "--config.methods.sbm_c.depth=1")
+    assert config.methods["sbm_c"] == EnergyConfig(strength=3.0, depth=1)
+    assert config.modalities[0].likelihood == "laplace"
+    assert config.score == ScoreConfig()
+    path.write_text(
+        "import sbm_jax\ndef get_config():\n    config = sbm_jax.default_config()\n"
+        "    config.methods.sbm_c.strenth = 3\n"
+    )
+    with pytest.raises(SbmError, match=r"line 4: .*no field \"strenth\".*Did you mean \"strength\"") as caught:
+        parse(f"--config={path}")
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("name", ["quickstart.py:all", "polymnist.py:best,studies"])
 def test_filling_in_defaults_changes_no_config(parse, name):
-    assert parse(f"--config={ROOT}/configs/{name}") == experiment.parse_config(
+    assert parse(f"--config={ROOT}/configs/{name}") == experiment_config.parse_config(
         config_file.read(f"{ROOT}/configs/{name}")
     )
 

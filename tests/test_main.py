@@ -13,7 +13,7 @@ import pytest
 from test_configs import load_config
 
 import sbm_jax
-from sbm_jax import experiment, judges
+from sbm_jax import experiment, experiment_config, judges
 from sbm_jax.config import plain
 from sbm_jax.errors import SbmError
 from tests.robustness.kill import TIMES
@@ -40,7 +40,7 @@ def tiny(**changes):
         "sampler": {"num_steps": 3},
         "evaluation": {"num_examples": 8, "num_unconditional": 8, "batch_size": 8, "num_repeats": 2},
     }
-    return experiment.parse_config({**config, **changes})
+    return experiment_config.parse_config({**config, **changes})
 
 
 def write_data(directory):
@@ -147,9 +147,9 @@ def test_variations_change_what_they_name_and_share_the_rest(varied):
 
 def test_aligned_latents_of_a_part_know_of_that_part_only():
     config = tiny(joint=("image",))
-    assert experiment.SYSTEMS["sbm_vae"](config).trained == config.modalities
+    assert experiment_config.make_system(config, "sbm_vae").trained == config.modalities
     aligned = dataclasses.replace(config.autoencoder, alignment=1.0, aligned_size=2)
-    assert experiment.SYSTEMS["sbm_vae"](dataclasses.replace(config, autoencoder=aligned)).trained == ()
+    assert experiment_config.make_system(dataclasses.replace(config, autoencoder=aligned), "sbm_vae").trained == ()
 
 
 def test_finished_evaluations_are_read(varied, monkeypatch):
@@ -263,7 +263,9 @@ def test_bad_input_to_generate_is_named(trained, data, targets, message):
         ({"published": "smb"}, "Did you mean 'sbm'"),
         ({"evaluation": {"features": {"num_examples": 0, "modalities": ["imag"]}}}, "Did you mean 'image'"),
         ({"systems": ["sbm_vae_m"]}, "probability_alone"),
-        ({"systems": ["sbm_vae_f"]}, "config.finetuning"),
+        ({"methods": {"sbm_f": {"probability_drop": 2.0}}}, "methods.sbm_f.probability_drop"),
+        ({"methods": {"sbm_g": {}}}, "unknown group of config.methods"),
+        ({"systems": ["sbm_jax.errors:SbmError"]}, "expected a Method"),
     ],
 )
 def test_bad_experiments_are_named(tmp_path, change, message):
@@ -308,6 +310,6 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message):
 
 
 def test_quickstart_is_what_readme_shows():
-    config = experiment.parse_config(load_config("quickstart.py"))
+    config = experiment_config.parse_config(load_config("quickstart.py"))
     assert config.systems == ("sbm_vae_m", "sbm_vae")
     assert len(config.modalities) == 5

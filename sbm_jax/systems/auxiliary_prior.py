@@ -22,8 +22,11 @@ from sbm_jax.distributions import POSTERIORS
 from sbm_jax.errors import SbmError
 from sbm_jax.mixtures import GaussianMixture
 from sbm_jax.sampling import SamplerOptions
+from sbm_jax.systems.joinings import JOININGS, Joining
 from sbm_jax.systems.joint_posterior import JointPosterior, Latents
+from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.latents import LatentStatistics, encode_rows, latent_statistics, pack, unpack, valid_entries
+from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.sbm import Sbm, SbmConfig
 from sbm_jax.types import Array, Dataset, Key, Modality, Params, Stage
 
@@ -73,7 +76,7 @@ class PosteriorBank:
                     joint = np.ones((len(split), 1), bool)
                     bank[name]["present"] = jnp.asarray(np.concatenate([joint, rows["present"]], axis=1))
             train = bank["train"]
-            spread = train["scale"] * POSTERIORS[self.system.settings.posterior].std
+            spread = train["scale"] * POSTERIORS[self.system.joining.posterior].std
             statistics = latent_statistics(train["mean"], spread, jnp.asarray(self.valid), train.get("present"))
             return bank | {"statistics": dataclasses.asdict(statistics)}
 
@@ -104,7 +107,7 @@ class PosteriorBank:
 
     def draw(self, key: Key, rows: Mapping[str, Array], statistics: LatentStatistics) -> Array:
         """Return standardised latents [B, parts, D] drawn from the posteriors of some rows."""
-        noise = self.system.noise(key, rows["mean"].shape)
+        noise = self.system.joining.noise(key, rows["mean"].shape)
         z = self.system.posterior.sample(rows["mean"], rows["scale"], noise)
         return jnp.where(jnp.asarray(self.valid)[None], statistics.standardise(z), 0.0)
 
@@ -153,11 +156,6 @@ class AuxiliaryPrior(JointPosterior):
     """
 
     @property
-    def method(self) -> str:
-        """The method, a key of `joint_posterior_config.VARIANTS`."""
-        return self.name.removesuffix(f"_{self.kind}")
-
-    @property
     def kind(self) -> str:
         """What the prior is, ``"score"`` or ``"mixture"``."""
         return self.name.rpartition("_")[2]
@@ -170,8 +168,6 @@ class AuxiliaryPrior(JointPosterior):
     @property
     def score(self) -> Sbm:
         """The score model, as a system over the parts of what is decoded."""
-        if self.config.score_prior is None:
-            raise SbmError(f"system {self.name!r} needs config.joint_posterior.score_prior, the config of its prior.")
         # One time for all parts: there is nothing to condition on.
         config = dataclasses.replace(self.config.score_prior, probability_none=1.0, probability_alone=0.0)
         return _BankScore(self.name, self.bank.parts, SbmConfig(None, config), self.seed, space=self.bank)
@@ -189,7 +185,7 @@ class AuxiliaryPrior(JointPosterior):
     @property
     def _bound_subsets(self) -> np.ndarray:
         """The posterior that the prior is trained on: that of everything, which is no mixture but for mixtures."""
-        return self._subsets() if self.is_mixture else np.ones((1, len(self.modalities)), bool)
+        return super()._bound_subsets if self.joining.is_mixture else np.ones((1, len(self.modalities)), bool)
 
     @property
     def has_costly_density(self) -> bool:
@@ -257,3 +253,15 @@ class AuxiliaryPrior(JointPosterior):
         else:
             density = self.score.log_density(products, key, z)
         return (density - jnp.log(statistics.std)[valid].sum()).reshape(latents.joint.shape[:2])
+
+
+def _make(name: str, shared: Shared, joint_posterior: JointPosteriorConfig, **own: Joining) -> AuxiliaryPrior:
+    (joining,) = own.values()
+    return AuxiliaryPrior(name, shared.modalities, joint_posterior, joining, shared.seed)
+
+
+METHODS = tuple(
+    Method(f"{cls.name}_{prior}", _make, {"joint_posterior": JointPosteriorConfig, cls.name: cls})
+    for prior in ("score", "mixture")
+    for cls in JOININGS
+)

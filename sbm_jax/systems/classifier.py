@@ -28,7 +28,7 @@ class ClassifierConfig:
       dropout: rate after the hidden layer.
     """
 
-    training: TrainingConfig
+    training: TrainingConfig = TrainingConfig()
     widths: tuple[int, ...] = (32, 64, 128)
     hidden: int = 512
     dropout: float = 0.0

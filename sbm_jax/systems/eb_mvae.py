@@ -19,7 +19,8 @@ from sbm_jax.losses.implicit_score_matching import TRACES, implicit_score_terms
 from sbm_jax.networks.energy import JointPerceptron
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sde import SDE
-from sbm_jax.systems.sbm import Sbm
+from sbm_jax.systems.method import Method, Shared
+from sbm_jax.systems.sbm import Sbm, fields_of
 from sbm_jax.types import Array, Context, Key, Metrics, Params, ScoreFn, Stage, TrainingConfig
 
 KINDS = ("field", "energy")
@@ -39,7 +40,7 @@ class EbMvaeConfig:
       step_size: λ of Eq. 3, in standard deviations of the latents.
     """
 
-    training: TrainingConfig
+    training: TrainingConfig = TrainingConfig()
     width: int = 512
     depth: int = 3
     kind: str = "field"
@@ -49,11 +50,11 @@ class EbMvaeConfig:
 
     def __post_init__(self):
         for name in ("width", "depth", "num_steps"):
-            require(getattr(self, name) >= 1, f"eb_mvae.{name}", getattr(self, name), "at least 1")
-        require(self.step_size > 0, "eb_mvae.step_size", self.step_size, "a positive number")
+            require(getattr(self, name) >= 1, f"methods.eb_mvae.{name}", getattr(self, name), "at least 1")
+        require(self.step_size > 0, "methods.eb_mvae.step_size", self.step_size, "a positive number")
         for name, known in (("kind", KINDS), ("trace", TRACES)):
             if getattr(self, name) not in known:
-                raise unknown(f"{name} (config.eb_mvae.{name})", getattr(self, name), known)
+                raise unknown(f"{name} (config.methods.eb_mvae.{name})", getattr(self, name), known)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +87,9 @@ class EbMvae(Sbm):
       energy: see `EbMvaeConfig`.
     """
 
-    energy: EbMvaeConfig | None = None
+    energy: EbMvaeConfig = EbMvaeConfig()
 
     has_likelihood = False  # its energy is not normalised
-
-    def __post_init__(self):
-        if self.energy is None:
-            raise SbmError(f"system {self.name!r} needs config.eb_mvae, the config of its energy.")
 
     @property
     def score_stage_name(self) -> str:
@@ -195,3 +192,10 @@ class EbMvae(Sbm):
         del z_observed, options, num_free
         params = products[self.score_stage_name]
         return lambda key, z, t: jnp.where(context.free, self._score(params, z), 0.0)
+
+
+def _make(name: str, shared: Shared, eb_mvae: EbMvaeConfig) -> EbMvae:
+    return EbMvae(**fields_of(name, shared), energy=eb_mvae)
+
+
+METHODS = (Method("eb_mvae", _make, {"eb_mvae": EbMvaeConfig}),)

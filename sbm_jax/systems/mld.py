@@ -18,7 +18,8 @@ from sbm_jax.errors import require, unknown
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sde import SDEConfig
-from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
+from sbm_jax.systems.method import Method, Shared
+from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig, fields_of
 from sbm_jax.systems.unimodal import AutoencoderConfig
 from sbm_jax.types import TrainingConfig
 
@@ -45,23 +46,25 @@ class MldConfig:
       sampler: a key of `SAMPLERS`.
     """
 
-    training: TrainingConfig
+    training: TrainingConfig = TrainingConfig()
     network: ScoreNetworkConfig = ScoreNetworkConfig(name="mlp_unet", width=512, depth=2)
     prediction: str = "velocity"
     probability_observed: float = 0.5
     sampler: str = "shared"
 
     def __post_init__(self):
-        require(0 <= self.probability_observed <= 1, "mld.probability_observed", self.probability_observed, "0 to 1")
+        require(
+            0 <= self.probability_observed <= 1, "methods.mld.probability_observed", self.probability_observed, "0 to 1"
+        )
         if self.sampler not in SAMPLERS:
-            raise unknown("sampler (config.mld.sampler)", self.sampler, SAMPLERS)
+            raise unknown("sampler (config.methods.mld.sampler)", self.sampler, SAMPLERS)
 
 
 @dataclasses.dataclass(frozen=True)
 class Mld(Sbm):
     """MLD, as SBM with other parts."""
 
-    mld: MldConfig | None = None
+    mld: MldConfig = MldConfig()
 
     @property
     def score_stage_name(self) -> str:
@@ -89,3 +92,11 @@ def mld_parts(autoencoder: AutoencoderConfig, mld: MldConfig) -> SbmConfig:
         probability_none=1.0 - mld.probability_observed,
     )
     return SbmConfig(free, score)
+
+
+def _make(name: str, shared: Shared, mld: MldConfig) -> Mld:
+    fields = {**fields_of(name, shared), "config": mld_parts(shared.autoencoder, mld), "regularised": True}
+    return Mld(**fields, mld=mld)
+
+
+METHODS = (Method("mld", _make, {"mld": MldConfig}),)

@@ -10,6 +10,7 @@ Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 202
 import dataclasses
 import functools
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,6 +25,7 @@ from sbm_jax.sampling.density import log_density
 from sbm_jax.sampling.starts import gaussian_conditional
 from sbm_jax.sde import SDE, SDEConfig, make_sde
 from sbm_jax.systems.latents import sample_posterior, unpack
+from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.observed import observed_rows, put_back
 from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
 from sbm_jax.types import (
@@ -60,7 +62,7 @@ class ScoreConfig:
       posterior: ``"sample"`` (posterior samples, an observed modality by its mean, as when sampling) or ``"mean"``.
     """
 
-    training: TrainingConfig
+    training: TrainingConfig = TrainingConfig()
     network: ScoreNetworkConfig = ScoreNetworkConfig()
     sde: SDEConfig = SDEConfig()
     prediction: str = "velocity"
@@ -104,6 +106,7 @@ class Sbm:
       regularised: True for RAE.
       batched: compute modalities of equal shape by one `vmap` (see `PerModality`); None for all but CPU.
       trained: the modalities of stage I, where they are more (see `LatentSpace`).
+      num_free: see `with_free`.
     """
 
     name: str
@@ -113,6 +116,7 @@ class Sbm:
     regularised: bool = False
     batched: bool | None = None
     trained: tuple[Modality, ...] = ()
+    num_free: int | None = None
 
     @property
     def latent_space(self) -> LatentSpace:
@@ -262,6 +266,10 @@ class Sbm:
         """Return the latents {modality: [B, D_m]} of float data, in the units of generated ones."""
         return unpack(self.latent_space.encode(products, data), self.modalities)
 
+    def with_free(self, number: int) -> "Sbm":
+        """Return the system for rows with at most so many unobserved modalities; see `types.SparesObserved`."""
+        return dataclasses.replace(self, num_free=number)
+
     def generate(
         self,
         products: Mapping[str, Params],
@@ -272,7 +280,6 @@ class Sbm:
         num_samples: int = 1,
         *,
         strength: Array | float | None = None,
-        num_free: int | None = None,
     ) -> Generated:
         """Generate what is not observed (section 2.1): encode, sample the joint latents, decode.
 
@@ -284,7 +291,6 @@ class Sbm:
           options: of the experiment, see `sampling.SamplerOptions`; some systems have their own (`own_options`).
           num_samples: S, samples per row.
           strength: of the guidance, a number or one for each row [B]; None for that of the config.
-          num_free: the largest number of unobserved modalities in a row, where it is known before tracing.
 
         Raises:
           SbmError: on data of an unknown modality, a wrong shape, or a strength where there is no guidance.
@@ -292,9 +298,7 @@ class Sbm:
         options = self.own_options(options)
         self._check_conditioning(options)
         observed = observed_rows(data, observed, self.modalities)
-        result = self.sample_latents(
-            products, key, data, observed, options, num_samples, strength=strength, num_free=num_free
-        )
+        result = self.sample_latents(products, key, data, observed, options, num_samples, strength=strength)
         samples = self.latent_space.decode(products, result.z)
         latents = unpack(result.z, self.modalities)
         return Generated(
@@ -316,7 +320,6 @@ class Sbm:
         num_samples: int = 1,
         *,
         strength: Array | float | None = None,
-        num_free: int | None = None,
     ) -> SampleResult:
         """Sample the joint latents of all samples of each row, given what is observed: bool [B, M]; see `generate`."""
         batch = len(observed)
@@ -328,7 +331,7 @@ class Sbm:
         given = jax.tree.map(lambda array: jnp.repeat(array, num_samples, axis=0), given)
         given["rows"] = jnp.arange(batch * num_samples)
         return in_chunks(
-            lambda chunk: self._sample(products, key, chunk, options, num_free), given, chunk_size(options)
+            lambda chunk: self._sample(products, key, chunk, options, self.num_free), given, chunk_size(options)
         )
 
     def _encode_observed(self, products: Mapping[str, Params], data: Data, observed: Array) -> dict[str, Array | None]:
@@ -474,3 +477,28 @@ def strength_of_rows(strength: Array | float | None, default: float, num_rows: i
     if strength.shape not in ((), (num_rows,)):
         raise SbmError(f"strength must be a number or one for each of {num_rows} rows, not {list(strength.shape)}.")
     return jnp.broadcast_to(strength, (num_rows,))
+
+
+# MARK: Methods
+
+KINDS = ("vae", "rae")
+"""The autoencoders that a score model, with any guidance, may have."""
+
+
+def fields_of(name: str, shared: Shared) -> dict[str, Any]:
+    """Return the fields of `Sbm` for a method's name, which begins with ``sbm_rae`` where they are regularised."""
+    return {
+        "name": name,
+        "modalities": shared.modalities,
+        "config": SbmConfig(shared.autoencoder, shared.score),
+        "seed": shared.seed,
+        "regularised": name.startswith("sbm_rae"),
+        "trained": shared.trained,
+    }
+
+
+def _make(name: str, shared: Shared) -> Sbm:
+    return Sbm(**fields_of(name, shared))
+
+
+METHODS = tuple(Method(f"sbm_{kind}", _make) for kind in KINDS)

@@ -27,7 +27,8 @@ from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.sampling import CONDITIONINGS, SamplerOptions
 from sbm_jax.sampling.guidance import classifier_free
 from sbm_jax.systems.latents import encode_rows
-from sbm_jax.systems.sbm import Sbm, strength_of_rows
+from sbm_jax.systems.method import Method, Shared
+from sbm_jax.systems.sbm import KINDS, Sbm, fields_of, strength_of_rows
 from sbm_jax.types import (
     Array,
     Context,
@@ -60,7 +61,7 @@ class ContrastiveConfig:
       strength: w, where a call gives none.
     """
 
-    training: TrainingConfig
+    training: TrainingConfig = TrainingConfig()
     network: AutoencoderNetworkConfig = AutoencoderNetworkConfig()
     embedding_size: int = 64
     dropout: float = 0.1
@@ -70,12 +71,14 @@ class ContrastiveConfig:
     strength: float = 1.0
 
     def __post_init__(self):
-        require(self.embedding_size >= 2, "contrastive.embedding_size", self.embedding_size, "2 or more")
-        require(self.temperature > 0, "contrastive.temperature", self.temperature, "a positive number")
-        require(0 <= self.dropout < 1, "contrastive.dropout", self.dropout, "0 to less than 1")
+        require(self.embedding_size >= 2, "methods.sbm_t.embedding_size", self.embedding_size, "2 or more")
+        require(self.temperature > 0, "methods.sbm_t.temperature", self.temperature, "a positive number")
+        require(0 <= self.dropout < 1, "methods.sbm_t.dropout", self.dropout, "0 to less than 1")
         for name in ("probability_none", "probability_absent"):
-            require(0 <= getattr(self, name) <= 1, f"contrastive.{name}", getattr(self, name), "0 to 1")
-        require(self.training.batch_size >= 2, "contrastive.training.batch_size", self.training.batch_size, "2 or more")
+            require(0 <= getattr(self, name) <= 1, f"methods.sbm_t.{name}", getattr(self, name), "0 to 1")
+        require(
+            self.training.batch_size >= 2, "methods.sbm_t.training.batch_size", self.training.batch_size, "2 or more"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,13 +89,11 @@ class SbmContrastive(Sbm):
       contrastive: see `ContrastiveConfig`.
     """
 
-    contrastive: ContrastiveConfig | None = None
+    contrastive: ContrastiveConfig = ContrastiveConfig()
 
     has_likelihood = False  # guidance changes the law
 
     def __post_init__(self):
-        if self.contrastive is None:
-            raise SbmError(f"system {self.name!r} needs config.contrastive, the config of the encoders.")
         if len(self.modalities) < 2:
             raise SbmError(f"system {self.name!r} needs pairs of modalities, but there is one modality only.")
         for modality in self.modalities:
@@ -287,3 +288,10 @@ class SbmContrastive(Sbm):
         if options.conditioning == "particles":
             strength = jnp.repeat(strength, options.num_particles)
         return (classifier_free(unconditional_fn, strength),)
+
+
+def _make(name: str, shared: Shared, sbm_t: ContrastiveConfig) -> SbmContrastive:
+    return SbmContrastive(**fields_of(name, shared), contrastive=sbm_t)
+
+
+METHODS = tuple(Method(f"sbm_{kind}_t", _make, {"sbm_t": ContrastiveConfig}) for kind in KINDS)

@@ -20,7 +20,8 @@ from sbm_jax.losses.noise_contrastive import draw_pairs, noise_contrastive_terms
 from sbm_jax.networks.energy import PairEnergy
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sampling.guidance import PAIRS, energy_guidance
-from sbm_jax.systems.sbm import Sbm, strength_of_rows
+from sbm_jax.systems.method import Method, Shared
+from sbm_jax.systems.sbm import KINDS, Sbm, fields_of, strength_of_rows
 from sbm_jax.types import Array, Context, Dataset, Key, Metrics, Params, ScoreTransform, Stage, TrainingConfig
 
 
@@ -39,7 +40,7 @@ class EnergyConfig:
       pairs: ``"random"``, one pair for each row and evaluation, or ``"all"``.
     """
 
-    training: TrainingConfig
+    training: TrainingConfig = TrainingConfig()
     width: int = 256
     depth: int = 4
     probability_clean: float = 0.5
@@ -49,12 +50,14 @@ class EnergyConfig:
 
     def __post_init__(self):
         for name in ("width", "depth"):
-            require(getattr(self, name) >= 1, f"energy.{name}", getattr(self, name), "at least 1")
+            require(getattr(self, name) >= 1, f"methods.sbm_c.{name}", getattr(self, name), "at least 1")
         for name in ("probability_clean", "gaussian_weight"):
-            require(0 <= getattr(self, name) <= 1, f"energy.{name}", getattr(self, name), "0 to 1")
-        require(self.training.batch_size >= 2, "energy.training.batch_size", self.training.batch_size, "2 or more")
+            require(0 <= getattr(self, name) <= 1, f"methods.sbm_c.{name}", getattr(self, name), "0 to 1")
+        require(
+            self.training.batch_size >= 2, "methods.sbm_c.training.batch_size", self.training.batch_size, "2 or more"
+        )
         if self.pairs not in PAIRS:
-            raise unknown("choice of pairs (config.energy.pairs)", self.pairs, PAIRS)
+            raise unknown("choice of pairs (config.methods.sbm_c.pairs)", self.pairs, PAIRS)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,13 +68,11 @@ class SbmEnergy(Sbm):
       energy: see `EnergyConfig`.
     """
 
-    energy: EnergyConfig | None = None
+    energy: EnergyConfig = EnergyConfig()
 
     has_likelihood = False  # guidance changes the law
 
     def __post_init__(self):
-        if self.energy is None:
-            raise SbmError(f"system {self.name!r} needs config.energy, the energy model's config.")
         if len(self.modalities) < 2:
             raise SbmError(f"system {self.name!r} needs pairs of modalities, but there is one modality only.")
 
@@ -166,3 +167,10 @@ class SbmEnergy(Sbm):
         if options.conditioning == "particles":
             strength = jnp.repeat(strength, options.num_particles)
         return (energy_guidance(energy_fn, strength, self.energy.pairs),)
+
+
+def _make(name: str, shared: Shared, sbm_c: EnergyConfig) -> SbmEnergy:
+    return SbmEnergy(**fields_of(name, shared), energy=sbm_c)
+
+
+METHODS = tuple(Method(f"sbm_{kind}_c", _make, {"sbm_c": EnergyConfig}) for kind in KINDS)

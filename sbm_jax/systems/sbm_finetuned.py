@@ -12,11 +12,12 @@ import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.pipeline import as_float
-from sbm_jax.errors import SbmError, require
+from sbm_jax.errors import require
 from sbm_jax.losses.autoencoding import reconstruction
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.latents import unpack
-from sbm_jax.systems.sbm import Sbm
+from sbm_jax.systems.method import Method, Shared
+from sbm_jax.systems.sbm import KINDS, Sbm, fields_of
 from sbm_jax.types import Array, Data, Dataset, Generated, Key, Metrics, Params, Stage, TrainingConfig
 
 
@@ -29,11 +30,13 @@ class FinetuningConfig:
       probability_drop: how often a modality is dropped, and generated from those that are left.
     """
 
-    training: TrainingConfig
+    training: TrainingConfig = TrainingConfig()
     probability_drop: float = 0.5
 
     def __post_init__(self):
-        require(0 < self.probability_drop < 1, "finetuning.probability_drop", self.probability_drop, "between 0 and 1")
+        require(
+            0 < self.probability_drop < 1, "methods.sbm_f.probability_drop", self.probability_drop, "between 0 and 1"
+        )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,12 +48,8 @@ class SbmFinetuned(Sbm):
       sampler: how missing latents are sampled in fine-tuning, on which the decoders depend.
     """
 
-    finetuning: FinetuningConfig | None = None
+    finetuning: FinetuningConfig = FinetuningConfig()
     sampler: SamplerOptions = SamplerOptions()
-
-    def __post_init__(self):
-        if self.finetuning is None:
-            raise SbmError(f"system {self.name!r} needs config.finetuning, how its decoders are fine-tuned.")
 
     @property
     def decoder_stage(self) -> str:
@@ -131,3 +130,10 @@ def _decoders(autoencoders: Params) -> Params:
 
 def _merge(autoencoders: Params, decoders: Params) -> Params:
     return {group: {**parts, "decoder": decoders[group]} for group, parts in autoencoders.items()}
+
+
+def _make(name: str, shared: Shared, sbm_f: FinetuningConfig) -> SbmFinetuned:
+    return SbmFinetuned(**fields_of(name, shared), finetuning=sbm_f, sampler=shared.sampler)
+
+
+METHODS = tuple(Method(f"sbm_{kind}_f", _make, {"sbm_f": FinetuningConfig}) for kind in KINDS)

@@ -24,7 +24,8 @@ from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, require
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sampling.guidance import classifier_free
-from sbm_jax.systems.sbm import Sbm, strength_of_rows
+from sbm_jax.systems.method import Method, Shared
+from sbm_jax.systems.sbm import KINDS, Sbm, fields_of, strength_of_rows
 from sbm_jax.types import Array, Context, Params, ScoreTransform
 
 
@@ -39,7 +40,7 @@ class MarginalConfig:
     strength: float = 1.0
 
     def __post_init__(self):
-        require(self.strength >= 0, "marginal.strength", self.strength, "0 or more")
+        require(self.strength >= 0, "methods.sbm_m.strength", self.strength, "0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,3 +82,10 @@ class SbmMarginal(Sbm):
         if options.conditioning == "particles":
             strength = jnp.repeat(strength, options.num_particles)
         return (classifier_free(marginal_fn, strength),)
+
+
+def _make(name: str, shared: Shared, sbm_m: MarginalConfig) -> SbmMarginal:
+    return SbmMarginal(**fields_of(name, shared), marginal=sbm_m)
+
+
+METHODS = tuple(Method(f"sbm_{kind}_m", _make, {"sbm_m": MarginalConfig}) for kind in KINDS)

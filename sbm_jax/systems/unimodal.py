@@ -49,7 +49,7 @@ class AutoencoderConfig:
       aligned_size: how many entries of every latent, the first ones, they see.
     """
 
-    training: TrainingConfig
+    training: TrainingConfig = TrainingConfig()
     network: AutoencoderNetworkConfig = AutoencoderNetworkConfig()
     beta: float = 0.1
     rae_beta: float = 1e-5

@@ -7,7 +7,7 @@ import pytest
 
 from sbm_jax.config import plain
 from sbm_jax.errors import SbmError
-from sbm_jax.experiment import parse_config
+from sbm_jax.experiment_config import parse_config
 from sbm_jax.report import exhibits, html
 from tests.test_configs import load_config
 
@@ -163,7 +163,7 @@ def test_the_experiment_of_eb_mvae_has_its_figures():
     ]
     assert [exhibit.label for exhibit in shown if exhibit.panels] == ["Figure 1", "Figure 3"]
     differing = {field for field, _, _ in exhibits.differences(run) if "." in field}
-    assert differing == {"data.polymnist.backgrounds", "eb_mvae.trace"}
+    assert differing == {"data.polymnist.backgrounds", "methods.eb_mvae.trace"}
     assert "Energy-Based Multimodal VAEs" in html.render(run, {}, {})
 
 

@@ -16,6 +16,7 @@ from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
+from sbm_jax.systems.joinings import Mopoe
 from sbm_jax.systems.joint_posterior import JointPosterior
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
@@ -48,7 +49,7 @@ def systems(num_steps: int, split: bool) -> list:
     joint = JointPosteriorConfig(training, latent_size=4, network=AutoencoderNetworkConfig((16,)))
     return [
         Sbm("sbm_vae", MODALITIES, SbmConfig(autoencoder, score)),
-        JointPosterior("mopoe", MODALITIES, joint),
+        JointPosterior("mopoe", MODALITIES, joint, Mopoe()),
     ]
 
 

@@ -21,8 +21,8 @@ from sbm_jax.data import backgrounds, check, polymnist
 from sbm_jax.data.arrays import ArraysConfig, load_arrays
 from sbm_jax.data.digits import read_idx
 from sbm_jax.errors import SbmError
-from sbm_jax.experiment import SYSTEMS, apply_changes, parse_config, read_config
 from sbm_jax.experiment import check as check_config
+from sbm_jax.experiment_config import apply_changes, make_system, parse_config, read_config
 from sbm_jax.training import loop
 from sbm_jax.training.checkpoints import Checkpoints
 from sbm_jax.types import Dataset, Modality
@@ -313,7 +313,7 @@ def test_random_configs(changes):
     except SbmError:
         return
     for name in config.systems:
-        SYSTEMS[name](config)
+        make_system(config, name)
 
 
 def test_nothing_of_pickle_is_read(tmp_path):

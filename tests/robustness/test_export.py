@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from sbm_jax import parallel
-from sbm_jax.experiment import SYSTEMS, apply_changes, make_classifiers, parse_config
+from sbm_jax.experiment import make_classifiers
+from sbm_jax.experiment_config import apply_changes, make_system, parse_config
 from sbm_jax.training import loop
 from sbm_jax.types import Dataset, Split
 from tests.test_configs import load_config
@@ -38,7 +39,7 @@ def _check(config):
     """Lower every training step, and every sampler given one modality and given nothing, on several devices."""
     sizes = [stage.training.batch_size for stage in (config.autoencoder, config.score, config.classifier)]
     dataset, key = _dataset(config, 2 * max(sizes)), jax.random.key(0)
-    systems = [SYSTEMS[name](config) for name in config.systems]
+    systems = [make_system(config, name) for name in config.systems]
     classifiers = make_classifiers(config, dataset)
     stages = {stage.name: stage for system in systems for stage in system.stages(dataset)}
     stages[classifiers.stage_name] = classifiers.stage(dataset)

@@ -7,8 +7,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sbm_jax import experiment
+from sbm_jax import experiment, experiment_config
 from sbm_jax.config import plain
+from sbm_jax.distributions import POSTERIORS
 from sbm_jax.errors import SbmError
 from sbm_jax.evaluation.evaluator import SETS
 from sbm_jax.losses.score_matching import WEIGHTINGS
@@ -19,13 +20,21 @@ from sbm_jax.sampling.guidance import PAIRS
 from sbm_jax.sampling.loop import STARTS
 from sbm_jax.sampling.solvers import SOLVERS
 from sbm_jax.sde import SDES
-from sbm_jax.systems import eb_mvae
+from sbm_jax.systems import eb_mvae, joinings
+from sbm_jax.systems.methods import METHODS
 from sbm_jax.systems.mld import SAMPLERS
 from sbm_jax.training.optimizers import SCHEDULES
 from tests.robustness.kill import write_data
 from tests.robustness.tiny import get_config
 
 CHOICES = {
+    "mmvae.posterior": POSTERIORS,
+    "mmvae_plus.posterior": POSTERIORS,
+    "mmvae.estimator": joinings.ESTIMATORS,
+    "mmvae_plus.estimator": joinings.ESTIMATORS[1:],
+    "private_prior": joinings.PRIVATE_PRIORS,
+    "given": joinings.GIVEN,
+    "likelihood": ["", "gaussian", "laplace"],
     "network.name": NETWORKS,
     "sde.name": SDES,
     "prediction": PREDICTIONS,
@@ -41,7 +50,6 @@ CHOICES = {
     "kind": eb_mvae.KINDS,
     "trace": eb_mvae.TRACES,
     "mld.sampler": SAMPLERS,
-    "variant": ["original", "sbm_paper"],
 }
 """Values of settings that are words, by the end of their path."""
 
@@ -63,7 +71,7 @@ def full_config(directory):
     values = plain(get_config(str(directory)).to_dict())
     values["score"] |= {"probability_alone": 0.2}
     values["evaluation"] |= {"num_examples": 8, "num_unconditional": 8, "batch_size": 8}
-    values = plain(experiment.parse_config(_small(values)))
+    values = plain(experiment_config.parse_config(_small(values)))
     values["data"]["arrays"]["directory"] = str(directory)
     return values
 
@@ -97,7 +105,7 @@ def changes(draw, values):
     """A system, and up to three settings that are drawn anew."""
     paths = [(path, value) for path, value in _paths(values) if path != "systems" and not any(f in path for f in FIXED)]
     chosen = draw(st.lists(st.sampled_from(paths), max_size=3, unique_by=lambda pair: pair[0]))
-    system = draw(st.sampled_from(sorted(experiment.SYSTEMS)))
+    system = draw(st.sampled_from(sorted(METHODS)))
     return {"systems": (system,)} | {path: draw(_near(path, value)) for path, value in chosen}
 
 
@@ -135,6 +143,8 @@ REFUSED_TOGETHER = {
     r"make no square": {"network.name", "latent_size"},
     r"set resampling to 1": {"resampling", "solver"},
     r"a process that stands still": {"sampler.grid"},
+    r"has no effect with": {"beta", "scale", "num_samples"},
+    r"wants Gaussian posteriors": {"mmvae.estimator"},
 }
 """Patterns of the errors that refuse settings together, and the settings that can be at fault."""
 
@@ -155,14 +165,14 @@ def is_due(message, changes):
 def _run_some(tmp_path, count):
     write_data(tmp_path / "data")
     values, ran, refused = full_config(tmp_path / "data"), [], []
-    base = experiment.parse_config(values)
+    base = experiment_config.parse_config(values)
 
     @settings(max_examples=count, deadline=None, derandomize=True, database=None, suppress_health_check=[*HealthCheck])
     @given(changes=changes(values))
     def run(changes):
         workdir = tmp_path / f"run_{len(ran) + len(refused)}"
         try:
-            experiment.run(experiment.apply_changes(base, changes), workdir)
+            experiment.run(experiment_config.apply_changes(base, changes), workdir)
         except SbmError as error:
             refused.append((str(error), changes))
             return

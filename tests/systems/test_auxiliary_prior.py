@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sbm_jax.errors import SbmError
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.auxiliary_prior import AuxiliaryPrior
+from sbm_jax.systems.joinings import MmvaePlus, Mopoe, Mvtcae
 from sbm_jax.systems.joint_posterior import JointPosterior, Latents
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.sbm import ScoreConfig
@@ -19,12 +19,11 @@ from sbm_jax.training.loop import fingerprints
 from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
 
 MODALITIES = (Modality("left", (6,), 3, "mlp"), Modality("right", (4,), 3, "mlp"), Modality("top", (3,), 3, "mlp"))
-PLUS = {"mmvae_plus": {"latent_size": 4, "private_size": 3}}
+JOININGS = {joining.name: joining for joining in (Mopoe(), Mvtcae(), MmvaePlus(latent_size=4, private_size=3))}
 CONFIG = JointPosteriorConfig(
     TrainingConfig(2, 16),
     AutoencoderNetworkConfig((16,)),
     latent_size=4,
-    settings=PLUS,
     score_prior=ScoreConfig(TrainingConfig(2, 8), ScoreNetworkConfig("mlp", 32, 1)),
     mixture_components=2,
 )
@@ -43,7 +42,7 @@ DATASET = Dataset(_split(300, 0), _split(20, 1), _split(5, 2), None, {})
 
 
 def _system(name):
-    return AuxiliaryPrior(name, MODALITIES, CONFIG)
+    return AuxiliaryPrior(name, MODALITIES, CONFIG, JOININGS[name.rpartition("_")[0]])
 
 
 @functools.cache
@@ -88,14 +87,14 @@ def test_a_mixture_has_the_moments_of_the_posteriors(name):
 def test_conditional_generation_is_that_of_the_method(name):
     """Rows with something observed do not depend on the prior; those without come from it."""
     system, products = _system(name), _products(name)
-    plain = JointPosterior(system.method, MODALITIES, CONFIG)
+    plain = JointPosterior(system.method, MODALITIES, CONFIG, system.joining)
     data = {k: jnp.asarray(v) for k, v in DATASET.test.data.items()}
     observed = jnp.array([[True, False, False]] * 4 + [[False] * 3])
     arguments = jax.random.key(3), data, observed, OPTIONS, 2
     ours, theirs = system.generate(products, *arguments), plain.generate(products, *arguments)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a[:4], b[:4], rtol=1e-4, atol=1e-5), ours.data, theirs.data)
     assert not np.allclose(ours.data["right"][4], theirs.data["right"][4], atol=1e-3)
-    given = system.generate(products, *arguments, num_free=2)
+    given = system.with_free(2).generate(products, *arguments)
     assert int(given.info["network_evaluations"]) == 0  # nothing is to come from the prior
 
 
@@ -120,7 +119,7 @@ def test_log_weights_have_the_density_of_the_prior(name):
 def test_the_density_of_a_mixture_is_that_of_the_latents():
     """Its average over its own samples is minus the entropy of the one Gaussian that fits them."""
     config = JointPosteriorConfig(TrainingConfig(2, 16), AutoencoderNetworkConfig((16,)), 4, mixture_components=1)
-    system, products = AuxiliaryPrior("mvtcae_mixture", MODALITIES, config), {}
+    system, products = AuxiliaryPrior("mvtcae_mixture", MODALITIES, config, Mvtcae()), {}
     for stage in system.stages(DATASET):
         products[stage.name] = stage.init(jax.random.key(0), products)
     latents, _ = system._sample_prior(products, jax.random.key(1), 100, 100, OPTIONS)
@@ -131,13 +130,7 @@ def test_the_density_of_a_mixture_is_that_of_the_latents():
 
 
 def test_the_prior_changes_no_stage_of_the_method():
-    plain = JointPosterior("mopoe", MODALITIES, CONFIG)
+    plain = JointPosterior("mopoe", MODALITIES, CONFIG, Mopoe())
     mark = fingerprints(plain.stages(DATASET))["mopoe"]
     assert fingerprints(_system("mopoe_score").stages(DATASET))["mopoe"] == mark
     assert _system("mopoe_score").stage_names == ("mopoe", "latents_mopoe", "prior_mopoe_score")
-
-
-def test_a_score_prior_needs_its_config():
-    config = JointPosteriorConfig(TrainingConfig(2, 4), AutoencoderNetworkConfig((16,)))
-    with pytest.raises(SbmError, match=r"joint_posterior\.score_prior"):
-        AuxiliaryPrior("mopoe_score", MODALITIES, config).check(OPTIONS)

@@ -168,5 +168,3 @@ def test_the_sampler_is_no_part_of_the_training():
 def test_what_does_not_exist_is_refused():
     with pytest.raises(SbmError, match="Known: exact, hutchinson, sliced"):
         EbMvaeConfig(TrainingConfig(2, 4), trace="full")
-    with pytest.raises(SbmError, match="eb_mvae"):
-        EbMvae("eb_mvae", MODALITIES, CONFIG)

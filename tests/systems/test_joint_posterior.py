@@ -7,14 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sbm_jax.config import build
 from sbm_jax.data import hide
 from sbm_jax.errors import SbmError
 from sbm_jax.losses import multimodal
 from sbm_jax.losses.multimodal import BoundTerms
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
 from sbm_jax.sampling import SamplerOptions
-from sbm_jax.systems.joint_posterior import JointPosterior, _random_subsets
-from sbm_jax.systems.joint_posterior_config import VARIANTS, JointPosteriorConfig
+from sbm_jax.systems.joinings import JOININGS, Mmvae, MmvaePlus, Mopoe, Mvae, Mvtcae, random_subsets
+from sbm_jax.systems.joint_posterior import JointPosterior
+from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
 
 MODALITIES = (
@@ -22,6 +24,17 @@ MODALITIES = (
     Modality("words", (6,), 3, "mlp", "categorical"),
     Modality("level", (2,), 3, "mlp", "laplace"),
 )
+CONFIG = JointPosteriorConfig(TrainingConfig(2, 4), AutoencoderNetworkConfig((16,)), latent_size=4)
+VARIANTS = {
+    "original": {cls.name: cls() for cls in JOININGS} | {"mmvae": Mmvae(num_samples=3)},
+    "sbm_paper": {
+        "mvae": Mvae(likelihood="", prior_beside_one=False),
+        "mmvae": Mmvae(likelihood="", posterior="normal", estimator="elbo", beta=2.5),
+        "mopoe": Mopoe(likelihood="", given="mixture"),
+        "mvtcae": Mvtcae(likelihood="", beta=0.1, alpha=0.9),
+        "mmvae_plus": MmvaePlus(beta=5.0),
+    },
+}
 CASES = [(method, variant) for variant, methods in VARIANTS.items() for method in methods]
 
 
@@ -46,11 +59,7 @@ def _float(split):
 
 @functools.cache
 def _system(method, variant):
-    settings = {"mmvae": {"num_samples": 3}} if variant == "original" else {}
-    config = JointPosteriorConfig(
-        TrainingConfig(2, 4), AutoencoderNetworkConfig((16,)), latent_size=4, variant=variant, settings=settings
-    )
-    return JointPosterior(method, MODALITIES, config)
+    return JointPosterior(method, MODALITIES, CONFIG, VARIANTS[variant][method])
 
 
 @functools.cache
@@ -168,16 +177,13 @@ def test_mopoe_as_in_the_sbm_paper_mixes_the_products_of_all_subsets():
     np.testing.assert_allclose(counts / 3000, 1 / 3, atol=0.04)
 
 
-@pytest.mark.parametrize(("method", "own"), [("mvtcae", {"alpha": 0.0, "beta": 1.0}), ("mmvae", {"num_samples": 1})])
-def test_the_mean_of_log_weights_is_the_bound_that_is_trained(method, own):
+@pytest.mark.parametrize("joining", [Mvtcae(alpha=0.0, beta=1.0), Mmvae(num_samples=1)], ids=["mvtcae", "mmvae"])
+def test_the_mean_of_log_weights_is_the_bound_that_is_trained(joining):
     """With a weight of 1 of the divergence; MMVAE+ trains another bound, with other private latents."""
     data, number = _float(DATASET.test), 600
-    config = JointPosteriorConfig(
-        TrainingConfig(2, 4), AutoencoderNetworkConfig((16,)), latent_size=4, settings={method: own}
-    )
-    system = JointPosterior(method, MODALITIES, config)
+    system = JointPosterior(joining.name, MODALITIES, CONFIG, joining)
     params = system._init(jax.random.key(0))
-    weights = np.asarray(system.log_weights({method: params}, jax.random.key(1), data, number))
+    weights = np.asarray(system.log_weights({joining.name: params}, jax.random.key(1), data, number))
     run = jax.jit(jax.vmap(lambda key: _loss(system, params, data, key=key)))
     losses = np.asarray(run(jnp.arange(100)))
     error = np.sqrt(weights.var(axis=1) / number + losses.var(axis=0) / 100)
@@ -198,11 +204,7 @@ def test_importance_weighted_bounds_are_exact_where_nothing_is_coded(method, mon
 
 
 def test_mopoe_may_have_private_latents():
-    settings = {"mopoe": {"private_size": 2, "beta_private": 0.5}}
-    config = JointPosteriorConfig(
-        TrainingConfig(2, 4), AutoencoderNetworkConfig((16,)), latent_size=4, settings=settings
-    )
-    system = JointPosterior("mopoe", MODALITIES, config)
+    system = JointPosterior("mopoe", MODALITIES, CONFIG, Mopoe(private_size=2, beta_private=0.5))
     params, data = system._init(jax.random.key(0)), _float(DATASET.test)
     assert np.isfinite(_loss(system, params, data)).all()
     assert np.isfinite(system.log_weights({"mopoe": params}, jax.random.key(1), data, 3)).all()
@@ -213,10 +215,7 @@ def test_mopoe_may_have_private_latents():
 
 def test_reconstructions_have_their_own_private_latent(monkeypatch):
     """The private latent of one modality changes its reconstruction, and no other."""
-    config = JointPosteriorConfig(
-        TrainingConfig(2, 4), AutoencoderNetworkConfig((16,)), 4, settings={"mopoe": {"private_size": 2}}
-    )
-    system, rng = JointPosterior("mopoe", MODALITIES, config), np.random.default_rng(0)
+    system, rng = JointPosterior("mopoe", MODALITIES, CONFIG, Mopoe(private_size=2)), np.random.default_rng(0)
     params, (mean, raw) = system._init(jax.random.key(0)), jnp.asarray(rng.normal(size=(2, 5, 3, 6)), jnp.float32)
     found = []
     for changed in (mean, mean.at[:, 1, 4:].add(1.0)):
@@ -228,10 +227,7 @@ def test_reconstructions_have_their_own_private_latent(monkeypatch):
 
 
 def test_likelihoods_may_weigh_the_same():
-    config = JointPosteriorConfig(
-        TrainingConfig(2, 4), AutoencoderNetworkConfig((16,)), settings={"mvae": {"rescaling": True}}
-    )
-    decoding = JointPosterior("mvae", MODALITIES, config)._decoding({}, {})
+    decoding = JointPosterior("mvae", MODALITIES, CONFIG, Mvae(rescaling=True))._decoding({}, {})
     assert decoding.rescaling == (1.0, 16 / 6, 8.0)
 
 
@@ -247,29 +243,27 @@ def test_a_mixture_takes_one_of_its_experts_for_each_sample():
 
 
 def test_random_subsets_have_sizes_from_two_to_all_but_one():
-    sizes = np.asarray(_random_subsets(jax.random.key(0), 3000, 5)).sum(axis=1)
+    sizes = np.asarray(random_subsets(jax.random.key(0), 3000, 5)).sum(axis=1)
     assert set(np.unique(sizes)) == {2, 3, 4}
     assert np.bincount(sizes)[2:].min() > 900
-    assert _random_subsets(jax.random.key(0), 3, 2).shape == (0, 2)
+    assert random_subsets(jax.random.key(0), 3, 2).shape == (0, 2)
 
 
 def test_what_does_not_exist_is_refused():
-    with pytest.raises(SbmError, match="variant"):
-        JointPosteriorConfig(TrainingConfig(2, 4), variant="sbm")
-    with pytest.raises(SbmError, match="Did you mean 'beta'"):
-        JointPosteriorConfig(TrainingConfig(2, 4), settings={"mvae": {"bta": 1.0}})
-    with pytest.raises(SbmError, match="Known: beta, latent_size"):
-        JointPosteriorConfig(TrainingConfig(2, 4), settings={"mvae": {"posterior": "normal"}})
-    with pytest.raises(SbmError, match="wants Gaussian"):
-        JointPosteriorConfig(TrainingConfig(2, 4), settings={"mmvae": {"estimator": "elbo"}})
-    with pytest.raises(SbmError, match="beta has no effect with the estimator 'iwae'"):
-        JointPosteriorConfig(TrainingConfig(2, 4), settings={"mmvae": {"beta": 2.0}})
-    with pytest.raises(SbmError, match="private_size"):
-        JointPosteriorConfig(TrainingConfig(2, 4), settings={"mmvae_plus": {"private_size": 0}})
-    with pytest.raises(SbmError, match="scale"):
-        JointPosteriorConfig(TrainingConfig(2, 4), settings={"mvae": {"scale": 0.0}})
-    with pytest.raises(SbmError, match="unknown method"):
-        JointPosteriorConfig(TrainingConfig(2, 4), settings={"mvea": {}})
+    for cls, options, message in (
+        (Mvae, {"bta": 1.0}, "Did you mean 'beta'"),
+        (Mvae, {"posterior": "normal"}, "Known: beta, latent_size"),
+        (Mvae, {"scale": 0.0}, "scale is 0.0"),
+        (Mvae, {"likelihood": "", "scale": 0.5}, "mvae.scale has no effect without a likelihood"),
+        (Mopoe, {"given": "all"}, "unknown given"),
+        (Mmvae, {"estimator": "elbo"}, "wants Gaussian"),
+        (Mmvae, {"beta": 2.0}, "beta has no effect with the estimator 'iwae'"),
+        (Mmvae, {"estimator": "elbo", "posterior": "normal", "num_samples": 2}, "num_samples has no effect"),
+        (MmvaePlus, {"private_size": 0}, "private_size is 0"),
+        (MmvaePlus, {"estimator": "elbo"}, "unknown estimator"),
+    ):
+        with pytest.raises(SbmError, match=message):
+            build(cls, options)
     system = _system("mvae", "original")
     with pytest.raises(SbmError, match="no guidance"):
         system.generate({}, jax.random.key(0), {}, jnp.zeros((2, 3), bool), SamplerOptions(), strength=1.0)

@@ -157,13 +157,12 @@ def test_bounding_the_unobserved_and_cutting_into_chunks_changes_nothing(name):
     made = fresh(system)
     data, mask = as_floats(DATASET.test), np.array([[1, 0, 0], [0, 1, 0], [1, 1, 0], [1, 1, 1], [0, 1, 1]], bool)
 
-    def latents(num_free, **changes):
+    def latents(system, **changes):
         options = dataclasses.replace(OPTIONS, **changes)
-        run = jax.jit(lambda: system.generate(made, jax.random.key(0), data, mask, options, num_free=num_free).latents)
-        return run()
+        return jax.jit(lambda: system.generate(made, jax.random.key(0), data, mask, options).latents)()
 
-    whole = latents(None)
-    for other in (latents(2), latents(None, chunk_size=2)):
+    whole = latents(system)
+    for other in (latents(system.with_free(2)), latents(system, chunk_size=2)):
         jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4, atol=2e-4), whole, other)
 
 

@@ -1,0 +1,232 @@
+"""Everything that a run depends on, as one config: its defaults, its checked form, and what work directories keep."""
+
+import dataclasses
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from sbm_jax.config import build, checked_dataclass, fill, plain
+from sbm_jax.data import DataConfig
+from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.evaluation import EvaluationConfig
+from sbm_jax.sampling import SamplerOptions
+from sbm_jax.systems.classifier import ClassifierConfig
+from sbm_jax.systems.method import Shared
+from sbm_jax.systems.methods import METHODS, find_method, option_groups
+from sbm_jax.systems.sbm import ScoreConfig
+from sbm_jax.systems.unimodal import AutoencoderConfig
+from sbm_jax.types import Modality, System
+
+
+@checked_dataclass
+class Variation:
+    """An experiment that differs from the main one in some settings, and shares with it what they do not touch.
+
+    Attributes:
+      study: what is varied, such as ``"beta"``; variations of one study are shown in one table.
+      value: its value, as it is shown.
+      changes: the new values by dotted path, such as ``{"autoencoder.beta": 0.5}``; not of what all variations share:
+        the data and the judges.
+    """
+
+    study: str
+    value: str
+    changes: dict[str, Any]
+
+    def __post_init__(self):
+        where = f"variation {self.study} = {self.value}"
+        named = re.fullmatch(r"\w[\w .+-]*", f"{self.study}_{self.value}")  # the name of a directory
+        require(bool(named), "study and value", where, "letters, digits, spaces and any of _.+-")
+        kept = ("data", "modalities", "classifier", "variations", "evaluation.features.weights", "seed", "published")
+        for path in self.changes:
+            require(not path.startswith(kept), where, path, f"nothing of {', '.join(kept)}, which variations share")
+
+
+@checked_dataclass
+class ExperimentConfig:
+    """Everything a run depends on; the fields of the files in `configs/`.
+
+    Attributes:
+      name: shown in the report.
+      seed: the seed of every random draw.
+      systems: the rows of the results table: methods of this package, keys of `systems.methods.METHODS`, and of others,
+        as ``"package.module:METHOD"``.
+      modalities: the parts of a data point.
+      joint: the names of those that are modelled together; all where there is none. Stage I trains every modality,
+        unless its latents are aligned.
+      data: where the data come from.
+      autoencoder: stage I.
+      score: stage II.
+      methods: what methods have of their own, {group: options}; see `Method.options`. All of this package's groups are
+        there, and those of the other methods in `systems`.
+      classifier: the judge of coherence; None for data without labels.
+      sampler: see `sampling.SamplerOptions`.
+      evaluation: see `evaluation.EvaluationConfig`.
+      variations: further experiments that share the work directory, and the report.
+      published: the published numbers that the report sets beside ours, a key of `report.published.PAPERS`, or "".
+    """
+
+    name: str = "experiment"
+    seed: int = 0
+    systems: tuple[str, ...] = ("sbm_vae",)
+    modalities: tuple[Modality, ...] = ()
+    joint: tuple[str, ...] = ()
+    data: DataConfig = dataclasses.field(default_factory=DataConfig)
+    autoencoder: AutoencoderConfig = AutoencoderConfig()
+    score: ScoreConfig = ScoreConfig()
+    methods: dict = dataclasses.field(default_factory=dict)
+    classifier: ClassifierConfig | None = None
+    sampler: SamplerOptions = SamplerOptions()
+    evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
+    variations: tuple[Variation, ...] = ()
+    published: str = ""
+
+    def __post_init__(self):
+        named = re.fullmatch(r"\w[\w .+-]*", self.name)  # the name of a directory
+        require(bool(named), "config.name", self.name, "letters, digits, spaces and any of _.+-")
+        require(0 <= self.seed < 2**32, "config.seed", self.seed, "0 to 2**32 - 1, of which JAX makes keys")
+        require(bool(self.systems), "config.systems", self.systems, f"one or more of {', '.join(METHODS)}")
+        rows = [find_method(name).name for name in self.systems]
+        require(len({*rows}) == len(rows), "config.systems", self.systems, "methods with different names")
+        names = [modality.name for modality in self.modalities]
+        if len(set(names)) != len(names) or not names:
+            raise SbmError(f"config.modalities must have at least one modality, each with its own name, not {names}.")
+        for name in self.joint:
+            if name not in names:
+                raise unknown("modality (config.joint)", name, names)
+        object.__setattr__(self, "methods", _build_methods(self.systems, self.methods))
+
+    @property
+    def joint_modalities(self) -> tuple[Modality, ...]:
+        """The modalities that are modelled together, in the order of `modalities`."""
+        return tuple(modality for modality in self.modalities if not self.joint or modality.name in self.joint)
+
+    @property
+    def shared(self) -> Shared:
+        """What all methods are given."""
+        joint = self.joint_modalities
+        trained = self.modalities if len(joint) < len(self.modalities) and not self.autoencoder.alignment else ()
+        return Shared(joint, self.autoencoder, self.score, self.sampler, self.seed, trained)
+
+
+def _build_methods(systems: tuple[str, ...], given: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the options of all methods, {group: dataclass}; what is not given is left to its defaults."""
+    groups = option_groups(systems)
+    for name in given:
+        if name not in groups:
+            raise unknown("group of config.methods:", name, groups)
+    found = {}
+    for name, cls in groups.items():
+        options = given.get(name, {})
+        found[name] = options if isinstance(options, cls) else build(cls, options, f"config.methods.{name}")
+    return found
+
+
+def make_system(config: ExperimentConfig, name: str) -> System:
+    """Return a system of an experiment.
+
+    Args:
+      config: the experiment.
+      name: the name of a method, as in `config.systems`; it need not be there.
+
+    Raises:
+      SbmError: if there is no such method, or it can not work with this config.
+    """
+    return find_method(name).system(config.shared, config.methods)
+
+
+# MARK: From and to plain values
+
+
+def complete(config: ConfigDict) -> None:
+    """Set what a config leaves out to its default, and give each field the type that overrides are read as.
+
+    Raises:
+      SbmError: on an unknown field or method.
+    """
+    fill(config, ExperimentConfig, "config")
+    with config.unlocked():
+        for name, cls in option_groups(config.systems).items():
+            if name not in config.methods:
+                config.methods[name] = ConfigDict()
+            fill(config.methods[name], cls, f"config.methods.{name}")
+
+
+def default_config() -> ConfigDict:
+    """Return all defaults: where config files start. The modalities are still to be named.
+
+    An unknown field can not be set, but for groups of `methods`, where other packages' methods have theirs.
+    """
+    config = ConfigDict()
+    complete(config)
+    config.lock()
+    config.methods.unlock()
+    for name in config.methods:
+        config.methods[name].lock()
+    return config
+
+
+def parse_config(values: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the checked form of a `ConfigDict` or of the JSON that a work directory keeps."""
+    return build(ExperimentConfig, values)
+
+
+def apply_changes(config: ExperimentConfig, changes: Mapping[str, Any]) -> ExperimentConfig:
+    """Return the config with new values at dotted paths, and without variations.
+
+    Raises:
+      SbmError: if there is no such field, or a value does not fit.
+    """
+    values = plain(dataclasses.replace(config, variations=()))
+    for path, value in changes.items():
+        *groups, name = path.split(".")
+        group = values
+        for part in groups:
+            group = group.get(part)
+            if not isinstance(group, dict):
+                raise SbmError(f"variation: the config has no group {part!r} in {path!r}.")
+        if name not in group:
+            raise unknown(f"field in a variation's {path!r}:", name, group)
+        group[name] = value
+    if "systems" in changes:  # methods that are left out take their options with them
+        left_out = {*option_groups(config.systems)} - {*option_groups(values["systems"])}
+        values["methods"] = {name: group for name, group in values["methods"].items() if name not in left_out}
+    return parse_config(values)
+
+
+def read_config(workdir: Path) -> ExperimentConfig:
+    """Return the config that a work directory keeps once its training is complete.
+
+    Raises:
+      SbmError: if there is none, or it is damaged or of an earlier version.
+    """
+    path = workdir / "config.json"
+    if not path.is_file():
+        raise SbmError(f"{workdir} holds no finished run: {path} does not exist. Train it with python -m sbm_jax.main.")
+    refuse_earlier(workdir)
+    try:
+        return parse_config(json.loads(path.read_text(encoding="utf-8")))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise SbmError(f"{path} is damaged ({error}); run the training command again to rewrite it.") from error
+
+
+def refuse_earlier(workdir: Path) -> None:
+    """Refuse a work directory from when the options of methods were fields of the config.
+
+    Raises:
+      SbmError: if it is one.
+    """
+    path = workdir / "config.json"
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, json.JSONDecodeError, UnicodeDecodeError):
+        return
+    if isinstance(values, dict) and "methods" not in values:
+        raise SbmError(
+            f"{workdir} was written by an earlier version of sbm_jax, with other options and parameters, which this "
+            "one can not read. Train in a new work directory, or use this one with the version that wrote it."
+        )

@@ -1,0 +1,380 @@
+"""How MVAE, MMVAE, MoPoE, MVTCAE and MMVAE+ join experts to a posterior, and the bounds that train them.
+
+Each is a class; its fields are the options of the method, with the defaults of its own paper.
+
+References: M. Wu and N. Goodman, 2018; Y. Shi et al., 2019; T. Sutter et al., 2021; H. Hwang et al., 2021; E. Palumbo
+et al., 2023; see `losses.multimodal`.
+"""
+
+import dataclasses
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.distributions import POSTERIORS
+from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.losses import multimodal
+from sbm_jax.types import Array, Key, Params
+
+ESTIMATORS = ("elbo", "iwae", "dreg")
+PRIVATE_PRIORS = ("standard", "own")
+GIVEN = ("product", "mixture")
+
+
+class Encoded(NamedTuple):
+    """A batch, as the bounds see it.
+
+    Attributes:
+      experts: means and raw scales [B, M, D + D'], those of private latents last.
+      decoding: see `losses.multimodal.Decoding`.
+      params: of the stage.
+      present: bool [B, M]; None where nothing is missing.
+    """
+
+    experts: tuple[Array, Array]
+    decoding: multimodal.Decoding
+    params: Params
+    present: Array | None
+
+    @property
+    def batch(self) -> int:
+        """B."""
+        return self.experts[0].shape[0]
+
+    @property
+    def num_modalities(self) -> int:
+        """M."""
+        return self.experts[0].shape[1]
+
+
+@checked_dataclass
+class Joining:
+    """How the experts of all modalities are joined to a posterior, and the bound that trains them.
+
+    Attributes:
+      likelihood: of modalities whose data are Gaussian or Laplace; "" for that of each.
+      scale: of this likelihood.
+      rescaling: weigh the log likelihood of a modality by the largest number of entries over its own.
+      latent_size: D; 0 for that of `JointPosteriorConfig`.
+    """
+
+    likelihood: str = "laplace"
+    scale: float = 0.75
+    rescaling: bool = False
+    latent_size: int = 0
+
+    # What follows is the same for all of a kind, where it is no option of it.
+
+    name = ""
+    """The method, the group of its options, and the stage that trains it."""
+
+    for_generation = ()
+    """The options that training does not depend on."""
+
+    posterior = "normal"
+    """The family of the experts, a key of `distributions.POSTERIORS`."""
+
+    private_size = 0
+    """D', the size of the private latent of each modality."""
+
+    private_prior = "standard"
+    """Where private latents of what is not observed come from."""
+
+    is_mixture = False
+    """Whether the posterior is a mixture of the experts, which may be of any family; else they are multiplied."""
+
+    mixes_given = False
+    """Whether a sample given some modalities comes from one of `subsets`, not from all that is observed."""
+
+    eps = multimodal.EXPERT_EPS
+    """Added to the variance of every expert of a product."""
+
+    def __post_init__(self):
+        if self.likelihood not in ("", "gaussian", "laplace"):
+            raise unknown(f"likelihood ({self._of('likelihood')})", self.likelihood, ("gaussian", "laplace"))
+        require(self.scale > 0, self._of("scale"), self.scale, "a positive number")
+        self._least(latent_size=0)
+        if not self.likelihood:
+            self._refuse_unused("scale", "without a likelihood, for each modality has its own")
+
+    def _of(self, field: str) -> str:
+        return f"config.methods.{self.name}.{field}"
+
+    def _least(self, **least: int) -> None:
+        for name, bound in least.items():
+            require(getattr(self, name) >= bound, self._of(name), getattr(self, name), f"{bound} or more")
+
+    def _choices(self, **known) -> None:
+        for name, choices in known.items():
+            if getattr(self, name) not in choices:
+                raise unknown(f"{name} ({self._of(name)})", getattr(self, name), choices)
+
+    def _refuse_unused(self, name: str, where: str) -> None:
+        defaults = {field.name: field.default for field in dataclasses.fields(self)}
+        if getattr(self, name) != defaults[name]:
+            raise SbmError(f"{self._of(name)} has no effect {where}; leave it at {defaults[name]}.")
+
+    def subsets(self, num_modalities: int) -> np.ndarray:
+        """Return the subsets of M modalities that the posterior of the bound mixes the products of, bool [S, M]."""
+        return np.ones((1, num_modalities), bool)
+
+    def prior_is_expert(self, members: Array) -> Array:
+        """Return bool [...] for subsets [..., M]: whether N(0, I) is one more expert of their products."""
+        return jnp.zeros(members.shape[:-1], bool)
+
+    def noise(self, key: Key, shape: tuple[int, ...]) -> Array:
+        """Return the noise that the experts' `Posterior.sample` takes."""
+        if POSTERIORS[self.posterior].noise == "uniform":
+            return jax.random.uniform(key, shape, minval=-1.0 + 1e-6, maxval=1.0)
+        return jax.random.normal(key, shape)
+
+    def terms(self, key: Key, encoded: Encoded) -> multimodal.BoundTerms | Array:
+        """Return the per-row terms of the bound, or the per-row loss [B] of an importance-weighted one.
+
+        Args:
+          key: for the noise and the subsets.
+          encoded: the batch.
+        """
+        raise NotImplementedError
+
+    def _mixture_terms(self, key: Key, encoded: Encoded, beta: float, beta_private: float = 1.0):
+        """Return the terms of the bound whose posterior mixes the products of `subsets`."""
+        noise_key, subset_key = jax.random.split(key)
+        experts, _, _, present = encoded
+        batch, size = encoded.batch, experts[0].shape[-1] - self.private_size
+        subsets = self.subsets(encoded.num_modalities)
+        at_hand = jnp.ones((batch, len(subsets)), bool)
+        if present is not None:
+            at_hand = multimodal.subsets_at_hand(subsets, present)
+        chosen = jax.random.categorical(subset_key, jnp.where(at_hand, 0.0, -jnp.inf))
+        joint, own = zip(*(jnp.split(array, [size], axis=-1) for array in experts), strict=True)
+        noise, private = jax.random.normal(noise_key, (batch, size)), None
+        if self.private_size:
+            own_noise = jax.random.normal(jax.random.fold_in(noise_key, 1), jnp.moveaxis(own[0], 1, 0).shape)
+            private = multimodal.PrivateLatents(*own, own_noise, beta_private)
+        return multimodal.mopoe_terms(*joint, encoded.decoding, noise, chosen, beta, present, subsets, private=private)
+
+
+@checked_dataclass
+class Mvae(Joining):
+    """The product of all experts and the prior, trained on all, on each alone and on random subsets.
+
+    Attributes:
+      beta: weight of the divergences.
+      num_subsets: random subsets of two modalities or more in each step.
+      prior_beside_one: N(0, I) is an expert beside a single one too; the tables of the SBM paper have it beside several
+        only.
+    """
+
+    beta: float = 1.0
+    num_subsets: int = 1
+    prior_beside_one: bool = True
+
+    name = "mvae"
+    eps = 0.0
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._least(beta=0, num_subsets=0)
+
+    def prior_is_expert(self, members: Array) -> Array:
+        """Return True for all subsets, or for those of more than one."""
+        return (members.sum(axis=-1) > 1) | self.prior_beside_one
+
+    def terms(self, key: Key, encoded: Encoded) -> multimodal.BoundTerms:
+        """Return the terms of the sum of bounds over subsets."""
+        noise_key, subset_key = jax.random.split(key)
+        number = encoded.num_modalities
+        fixed = np.concatenate([np.ones((1, number), bool), np.eye(number, dtype=bool)])
+        subsets = [*fixed, *random_subsets(subset_key, self.num_subsets, number)]
+        noise = jax.random.normal(noise_key, (len(subsets), encoded.batch, encoded.experts[0].shape[-1]))
+        return multimodal.mvae_terms(
+            *encoded.experts, encoded.decoding, noise, subsets, self.beta, encoded.present, self.prior_beside_one
+        )
+
+
+@checked_dataclass
+class Mvtcae(Joining):
+    """The product of all experts, which each expert alone is to predict.
+
+    Attributes:
+      beta: weight of the divergences.
+      alpha: of the conditional bounds.
+    """
+
+    beta: float = 2.5
+    alpha: float = 5 / 6
+
+    name = "mvtcae"
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._least(beta=0)
+        require(0 <= self.alpha <= 1, self._of("alpha"), self.alpha, "0 to 1")
+
+    def terms(self, key: Key, encoded: Encoded) -> multimodal.BoundTerms:
+        """Return the terms of the bound of the total correlation."""
+        noise_key, _ = jax.random.split(key)
+        noise = jax.random.normal(noise_key, (encoded.batch, encoded.experts[0].shape[-1]))
+        return multimodal.mvtcae_terms(
+            *encoded.experts, encoded.decoding, noise, self.alpha, self.beta, encoded.present
+        )
+
+
+@checked_dataclass
+class Mopoe(Joining):
+    """The mixture of the products of all subsets; that of all modalities has the prior as one more expert.
+
+    Attributes:
+      beta: weight of the divergences.
+      private_size: of the latent that each modality has besides; 0 for none.
+      beta_private: weight of their divergence, relative to that of the joint latent.
+      given: what samples come from where some modalities are observed: their ``"product"``, or the ``"mixture"`` of the
+        products of all subsets of them, as in the tables of the SBM paper.
+    """
+
+    beta: float = 2.5
+    private_size: int = 0
+    beta_private: float = 1.0
+    given: str = "product"
+
+    name = "mopoe"
+    for_generation = ("given",)
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._least(beta=0, private_size=0, beta_private=0)
+        self._choices(given=GIVEN)
+
+    @property
+    def mixes_given(self) -> bool:
+        """Whether a sample comes from the product of one subset of what is observed."""
+        return self.given == "mixture"
+
+    def subsets(self, num_modalities: int) -> np.ndarray:
+        """Return all of them but the empty one."""
+        return multimodal.all_subsets(num_modalities)
+
+    def prior_is_expert(self, members: Array) -> Array:
+        """Return True for the subset of all modalities."""
+        return members.all(axis=-1)
+
+    def terms(self, key: Key, encoded: Encoded) -> multimodal.BoundTerms:
+        """Return the terms of the evidence lower bound of a random subset."""
+        return self._mixture_terms(key, encoded, self.beta, self.beta_private)
+
+
+@checked_dataclass
+class Mmvae(Joining):
+    """The mixture of the experts. Its authors have K = 10 to 30 and ``"dreg"``: M K latents are decoded for each row.
+
+    Attributes:
+      beta: weight of the divergences of ``"elbo"``.
+      posterior: of the experts, a key of `distributions.POSTERIORS`.
+      estimator: ``"elbo"``, ``"iwae"`` or ``"dreg"``.
+      num_samples: K, importance samples.
+    """
+
+    beta: float = 1.0
+    posterior: str = "laplace_with_softmax"
+    estimator: str = "iwae"
+    num_samples: int = 1
+
+    name = "mmvae"
+    is_mixture = mixes_given = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._least(beta=0, num_samples=1)
+        self._choices(posterior=POSTERIORS, estimator=ESTIMATORS)
+        if self.estimator != "elbo":
+            self._refuse_unused("beta", f"with the estimator {self.estimator!r}")
+            return
+        self._refuse_unused("num_samples", "with the estimator 'elbo'")
+        if self.posterior != "normal":
+            raise SbmError(
+                f"{self._of('estimator')} 'elbo' wants Gaussian posteriors: set posterior to 'normal', or use 'iwae' "
+                "or 'dreg'."
+            )
+
+    def subsets(self, num_modalities: int) -> np.ndarray:
+        """Return each modality alone."""
+        return np.eye(num_modalities, dtype=bool)
+
+    def terms(self, key: Key, encoded: Encoded) -> multimodal.BoundTerms | Array:
+        """Return the loss of the importance-weighted bound, or the terms of the evidence lower bound."""
+        if self.estimator == "elbo":
+            return self._mixture_terms(key, encoded, self.beta)
+        noise_key, _ = jax.random.split(key)
+        (experts, decoding, params, present), number = encoded, encoded.num_modalities
+        noise = self.noise(noise_key, (number, self.num_samples, encoded.batch, experts[0].shape[-1]))
+        family = multimodal.Family(self.posterior, self.estimator)
+        return multimodal.mmvae_terms(*experts, decoding, noise, params["prior"], family, present)
+
+
+@checked_dataclass
+class MmvaePlus(Joining):
+    """The mixture of the experts, with a private latent for each modality.
+
+    Attributes:
+      beta: weight of the divergences.
+      posterior: of the experts, a key of `distributions.POSTERIORS`.
+      estimator: ``"iwae"`` or ``"dreg"``.
+      num_samples: K, importance samples.
+      private_size: of the latent of each modality.
+      private_prior: where the private latent of what is not observed comes from: ``"standard"``, the prior of the
+        bound, as its authors do, or ``"own"``, the trained one that others are reconstructed with.
+    """
+
+    latent_size: int = 32
+    beta: float = 2.5
+    posterior: str = "laplace_with_softmax"
+    estimator: str = "iwae"
+    num_samples: int = 1
+    private_size: int = 32
+    private_prior: str = "standard"
+
+    name = "mmvae_plus"
+    for_generation = ("private_prior",)
+    is_mixture = mixes_given = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        self._least(beta=0, num_samples=1, private_size=1)
+        self._choices(posterior=POSTERIORS, estimator=ESTIMATORS[1:], private_prior=PRIVATE_PRIORS)
+
+    def subsets(self, num_modalities: int) -> np.ndarray:
+        """Return each modality alone."""
+        return np.eye(num_modalities, dtype=bool)
+
+    def terms(self, key: Key, encoded: Encoded) -> Array:
+        """Return the loss of the importance-weighted bound."""
+        noise_key, _ = jax.random.split(key)
+        (experts, decoding, params, present), number = encoded, encoded.num_modalities
+        size = experts[0].shape[-1] - self.private_size
+        noise = [
+            self.noise(jax.random.fold_in(noise_key, i), (self.num_samples, encoded.batch, entries))
+            for i, entries in enumerate([size, *[self.private_size] * number] * number)
+        ]
+        (mean, own_mean), (raw, own_raw) = (jnp.split(array, [size], axis=-1) for array in experts)
+        family = multimodal.Family(self.posterior, self.estimator)
+        priors = params["private_priors"]
+        return multimodal.mmvae_plus_terms(
+            mean, raw, own_mean, own_raw, decoding, noise, priors, self.beta, family, present
+        )
+
+
+JOININGS = (Mvae, Mmvae, Mopoe, Mvtcae, MmvaePlus)
+
+
+def random_subsets(key: Key, number: int, num_modalities: int) -> Array:
+    """Return bool [number, M]: of sizes uniform in 2 to M - 1, and uniform for each size; none where M is below 3."""
+    size_key, order_key = jax.random.split(key)
+    if num_modalities < 3:
+        return jnp.ones((0, num_modalities), bool)
+    sizes = jax.random.randint(size_key, (number, 1), 2, num_modalities)
+    order = jnp.argsort(jax.random.uniform(order_key, (number, num_modalities)), axis=1)
+    return order < sizes

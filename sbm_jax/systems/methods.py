@@ -1,0 +1,67 @@
+"""The methods of this package, each as its own file says, and how configs find them and those of others."""
+
+from collections.abc import Iterable
+
+from sbm_jax.errors import SbmError
+from sbm_jax.registry import find
+from sbm_jax.systems import (
+    auxiliary_prior,
+    eb_mvae,
+    joint_posterior,
+    mld,
+    sbm,
+    sbm_contrastive,
+    sbm_energy,
+    sbm_finetuned,
+    sbm_marginal,
+)
+from sbm_jax.systems.method import Method
+
+_FILES = (
+    sbm,
+    sbm_energy,
+    sbm_contrastive,
+    sbm_marginal,
+    sbm_finetuned,
+    eb_mvae,
+    mld,
+    joint_posterior,
+    auxiliary_prior,
+)
+
+METHODS: dict[str, Method] = {method.name: method for file in _FILES for method in file.METHODS}
+"""This package's methods by name."""
+
+
+def find_method(name: str) -> Method:
+    """Return the method that a config names.
+
+    Args:
+      name: a key of `METHODS`, or ``"package.module:ATTRIBUTE"``.
+
+    Raises:
+      SbmError: if there is none.
+    """
+    method = find("system (config.systems)", name, METHODS)
+    if not isinstance(method, Method):
+        raise SbmError(
+            f"system {name!r} is of type {type(method).__name__}; expected a Method (sbm_jax.systems.method)."
+        )
+    return method
+
+
+def option_groups(systems: Iterable[str]) -> dict[str, type]:
+    """Return the groups of options of all methods of this package and those that a config names, {name: dataclass}.
+
+    Raises:
+      SbmError: if there is no such method, or two have different groups of one name.
+    """
+    groups: dict[str, type] = {}
+    for method in (*METHODS.values(), *map(find_method, systems)):
+        for name, cls in method.options.items():
+            if groups.setdefault(name, cls) is not cls:
+                raise SbmError(
+                    f"the options of method {method.name!r} would be config.methods.{name}, which are those of another "
+                    "method. Give them another name."
+                )
+    return groups
