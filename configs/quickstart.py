@@ -156,16 +156,22 @@ def get_config(variants: str = "") -> ConfigDict:
             "batch_size": 250,
             "num_repeats": 3,
             "num_figure_examples": 4,
-            "sets": ("given_rest", "random", "fixed_order", "unconditional", "diversity"),
-            "targets": (),
-            "features": {
-                "num_examples": 0,
-                "num_real": 0,
-                "sets": ("given_rest", "unconditional"),
-                "modalities": (),
-                "weights": "",
+            "metrics": {
+                "coherence": {"sets": ("given_rest", "random", "fixed_order", "unconditional")},
+                "class_shares": {},
+                "diversity": {},
+                "cosine": {},
+                "frechet": {
+                    "num_examples": 0,
+                    "num_real": 0,
+                    "sets": ("given_rest", "unconditional"),
+                    "modalities": (),
+                },
+                "likelihood": {"num_examples": 0, "num_samples": 64, "batch_size": 50, "samples_per_call": 8},
+                "reconstruction": {},
+                "classifier": {},
+                "sampling": {},
             },
-            "likelihood": {"num_examples": 0, "num_samples": 64, "batch_size": 50, "samples_per_call": 8},
         }
     )
     for variant in known:  # in this order, whatever the order on the command line
@@ -262,9 +268,11 @@ def _all(config: ConfigDict) -> None:
     config.eb_mvae.training.num_steps = 2500
     config.energy.training.num_steps = 1000
     config.evaluation.update(num_examples=150, num_repeats=1, num_unconditional=300, batch_size=150)
-    config.evaluation.sets = ("given_rest", "random", "unconditional")
-    config.evaluation.features.update(num_examples=150, sets=("given_rest",))
-    config.evaluation.likelihood.num_examples = 50
+    metrics = config.evaluation.metrics
+    metrics.coherence.sets = ("given_rest", "random", "unconditional")
+    metrics.diversity = None
+    metrics.frechet.update(num_examples=150, sets=("given_rest",))
+    metrics.likelihood.num_examples = 50
 
 
 def _square(config: ConfigDict) -> None:
@@ -285,5 +293,6 @@ def _smoke(config: ConfigDict) -> None:
     config.contrastive.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.finetuning.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.evaluation.update(num_examples=50, num_unconditional=50, batch_size=50, num_repeats=2)
-    config.evaluation.features.num_examples = min(50, config.evaluation.features.num_examples)
-    config.evaluation.likelihood.num_examples = min(20, config.evaluation.likelihood.num_examples)
+    metrics = config.evaluation.metrics
+    metrics.frechet.num_examples = min(50, metrics.frechet.num_examples)
+    metrics.likelihood.num_examples = min(20, metrics.likelihood.num_examples)

@@ -128,9 +128,9 @@ SBM = Paper(
         "joint_posterior.training.batch_size": Choice("512; MMVAE+ 256", (512,)),
         "evaluation.num_examples": _same(10_000),
         "evaluation.num_unconditional": _same(10_000),
-        "evaluation.features.num_examples": _same(10_000),
-        "evaluation.features.num_real": Choice("10000", (0, 10_000)),
-        "evaluation.features.modalities": Choice("all", ([],)),
+        "evaluation.metrics.frechet.num_examples": _same(10_000),
+        "evaluation.metrics.frechet.num_real": Choice("10000", (0, 10_000)),
+        "evaluation.metrics.frechet.modalities": Choice("all", ([],)),
     },
     further=(
         ("normalisation in autoencoders", "GroupNorm", "BatchNorm"),
@@ -159,7 +159,7 @@ EB_MVAE = Paper(
         "eb_mvae.num_steps": _same(40),
         "eb_mvae.training.optimizer.learning_rate": _same(1e-3),
         "eb_mvae.training.optimizer.schedule": _same("constant"),
-        "evaluation.features.num_examples": _same(10_000),
+        "evaluation.metrics.frechet.num_examples": _same(10_000),
     },
     further=(
         ("weight of the KL divergence", "constant", "on a schedule that is not given"),
