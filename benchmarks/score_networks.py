@@ -111,7 +111,11 @@ def _main(argv: list[str]) -> None:
             num_examples=_EXAMPLES.value,
             num_unconditional=_EXAMPLES.value,
             num_repeats=1,
-            sets=("given_rest", "random", "unconditional"),
+            metrics={
+                "coherence": {"sets": ("given_rest", "random", "unconditional")},
+                "class_shares": {},
+                "sampling": {},
+            },
         )
         config = dataclasses.replace(config, systems=("sbm_vae",), evaluation=evaluation)
         own = flops_per_step(config) * config.score.training.num_steps

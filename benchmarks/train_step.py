@@ -65,8 +65,8 @@ def make_data(system: JointPosterior, batch: int) -> dict[str, np.ndarray]:
 
 def make_step(system: JointPosterior, data: dict[str, np.ndarray]) -> Step:
     """Return a call that makes one training step, and returns the loss when it is done."""
-    split = Split(data, None)
-    stage = system.stages(Dataset(split, split, split, None, {}))[0]
+    split = Split(data)
+    stage = system.stages(Dataset(split, split, split, {}, {}))[0]
     optimizer = optax.adam(1e-3)
     params = stage.init(jax.random.key(0), {})
     state = [params, optimizer.init(params), jax.random.key(1)]

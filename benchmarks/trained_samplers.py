@@ -20,7 +20,6 @@ from rich.table import Table
 
 from sbm_jax import data, experiment, report
 from sbm_jax.errors import SbmError
-from sbm_jax.evaluation.features import FeatureConfig
 from sbm_jax.experiment_config import make_system, read_config
 from sbm_jax.judges import Judges
 from sbm_jax.training.loop import load_product
@@ -120,17 +119,22 @@ def _run(workdir: Path) -> None:
         num_examples=_EXAMPLES.value,
         num_unconditional=_EXAMPLES.value,
         num_repeats=1,
-        sets=("given_rest", "random", "unconditional", "diversity"),
-        features=FeatureConfig(num_examples=0),
+        metrics={
+            "coherence": {"sets": ("given_rest", "random", "unconditional")},
+            "class_shares": {},
+            "diversity": {},
+            "sampling": {},
+        },
     )
     config = dataclasses.replace(config, evaluation=evaluation)
     dataset = data.load(config.data, workdir / "data")
     classifiers = experiment.make_classifiers(config, dataset)
-    if classifiers is None:
+    if not classifiers:
         raise SbmError(f"{workdir} has no classifier to judge coherence with; use data with labels.")
     chosen = [case for case in [*SAMPLERS, *GUIDANCE] if case.system in config.systems and _ONLY.value in case.label]
     names = {name for case in chosen for name in make_system(config, case.system).stage_names}
-    products = {name: load_product(name, workdir) for name in sorted(names | {classifiers.stage_name})}
+    names |= {judge.stage_name for judge in classifiers.values()}
+    products = {name: load_product(name, workdir) for name in sorted(names)}
     trained = experiment.Trained([], classifiers, [], products)
     judges = dataclasses.replace(experiment.make_judges(config, trained, dataset, workdir), cache=None)
     head = {"command": " ".join(["python -m benchmarks.trained_samplers", *sys.argv[1:]]), **report.versions()}

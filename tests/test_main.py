@@ -108,7 +108,7 @@ VARIATIONS = [
     {
         "study": "modalities",
         "value": "1",
-        "changes": {"joint": ["image"], "systems": ["sbm_vae"], "evaluation.sets": ["unconditional"]},
+        "changes": {"joint": ["image"], "systems": ["sbm_vae"], "evaluation.metrics.coherence.sets": ["unconditional"]},
     },
 ]
 
@@ -261,7 +261,9 @@ def test_bad_input_to_generate_is_named(trained, data, targets, message):
         ({"data": {"name": "arrays", "arrays": {"directory": "/nowhere"}}}, "nowhere"),
         ({"modalities": []}, "at least one modality"),
         ({"published": "smb"}, "Did you mean 'sbm'"),
-        ({"evaluation": {"features": {"num_examples": 0, "modalities": ["imag"]}}}, "Did you mean 'image'"),
+        ({"evaluation": {"metrics": {"frechet": {"modalities": ["imag"]}}}}, "Did you mean 'image'"),
+        ({"evaluation": {"metrics": {"coherense": {}}}}, "Did you mean 'coherence'"),
+        ({"evaluation": {"metrics": {"f1": {"treshold": 0.5}}}}, "Did you mean 'threshold'"),
         ({"systems": ["sbm_vae_m"]}, "probability_alone"),
         ({"methods": {"sbm_f": {"probability_drop": 2.0}}}, "methods.sbm_f.probability_drop"),
         ({"methods": {"sbm_g": {}}}, "unknown group of config.methods"),

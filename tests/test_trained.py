@@ -50,7 +50,7 @@ def _data(seed=0):
 
 def _trained(system):
     """A system whose parameters are drawn wide, so that decoders leave the bounds of their modalities."""
-    dataset = Dataset(Split(_data(1), None), Split(_data(2), None), Split(_data(3), None), None, {})
+    dataset = Dataset(Split(_data(1)), Split(_data(2)), Split(_data(3)), {}, {})
     products = {}
     for stage in system.stages(dataset):
         products[stage.name] = stage.init(jax.random.key(0), products)

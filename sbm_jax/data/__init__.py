@@ -127,7 +127,7 @@ def _check_split(name: str, split: types.Split, modalities: Sequence[types.Modal
         if split.present is not None and not split.present[modality.name].any():
             raise SbmError(f"no row of the {name} split has modality {modality.name!r}; add some, or leave it out.")
     lengths = {key: len(rows) for key, rows in data.items()}
-    lengths |= {"label": len(split.labels)} if split.labels is not None else {}
+    lengths |= {question: len(answers) for question, answers in split.labels.items()}
     if len(set(lengths.values())) != 1:
         raise SbmError(f"the {name} split has {lengths} rows; expected as many of each. Mend the data.")
     return dataclasses.replace(split, data=data)

@@ -5,6 +5,7 @@ import dataclasses
 import logging
 import os
 import pathlib
+import re
 import struct
 from collections.abc import Mapping, Sequence
 
@@ -31,7 +32,8 @@ class ArraysConfig:
     Attributes:
       directory: of `train.npz`, `test.npz` and optionally `validation.npz`. Each has an array [N, ...] for
         every modality, under its name, and optionally integer labels [N] under `label`, of which the different
-        values, in their order, are the classes 0, 1, ... Other arrays are not used. uint8 stands for values in [0, 1].
+        values, in their order, are the classes 0, 1, ... Where rows have several labels, each answers a question of
+        its own, under `label.<question>`. Other arrays are not used. uint8 stands for values in [0, 1].
         Rows for training may lack modalities: `<modality>.present` is bool [N], False where the
         row has none, and its array has anything there that the modality may have, such as zeros.
       validation_fraction: the share of the training rows that becomes validation where there is no
@@ -69,34 +71,40 @@ def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path, names: Sequence[s
     splits, unused = {}, {}
     for name, path in paths.items():
         splits[name], unused[path.name] = _read(path, names)
-    _tell_unused(unused, splits["train"].labels is not None)
+    _tell_unused(unused, bool(splits["train"].labels))
     if splits["test"].present is not None and not all(mask.all() for mask in splits["test"].present.values()):
         raise SbmError(
             f"{paths['test']} lacks modalities of some rows; what is evaluated must have all. Leave them out."
         )
     for name, split in splits.items():
         _require_alike(paths[name], split, splits["train"])
-    classes = _classes(splits, paths)
+    questions = list(splits["train"].labels)
+    classes = {question: _classes(question, splits, paths) for question in questions}
     settings = {"digests": {name: _digest(path) for name, path in paths.items()}}
     if "validation" not in splits:
         splits["train"], splits["validation"] = _divide(splits["train"], config)
         settings |= {"validation_fraction": config.validation_fraction, "seed": config.seed}
-    if classes is None:
-        return types.Dataset(**splits, num_classes=None, settings=settings)
-    _check_classes(classes, splits["train"].labels, paths["train"])
-    if len(classes) == 1 or classes[0] < 0:
-        logger.warning(
-            "%s: the labels are %s. A single class can not be missed, and a negative label is a class as any other; "
-            "leave labels out where they mean nothing.",
-            *(paths["train"], ", ".join(map(str, classes[:10]))),
-        )
-    if not np.array_equal(classes, np.arange(len(classes))):
-        settings |= {"labels": classes.tolist()}
-    numbered = {
-        name: dataclasses.replace(split, labels=np.searchsorted(classes, split.labels).astype(np.int32))
-        for name, split in splits.items()
+    for question, values in classes.items():
+        _check_classes(question, values, splits["train"].labels[question], paths["train"])
+        if not np.array_equal(values, np.arange(len(values))):
+            settings |= {_array_of(question).replace(_LABEL, "labels", 1): values.tolist()}
+    numbered = {name: _numbered(split, classes) for name, split in splits.items()}
+    num_classes = {question: len(values) for question, values in classes.items()}
+    return types.Dataset(**numbered, num_classes=num_classes, settings=settings)
+
+
+def _array_of(question: str) -> str:
+    """Return the name of the array of the answers to a question."""
+    return _LABEL if question == _LABEL else f"{_LABEL}.{question}"
+
+
+def _numbered(split: types.Split, classes: Mapping[str, np.ndarray]) -> types.Split:
+    """Return a split with the numbers of the classes in place of the labels of the file."""
+    labels = {
+        question: np.searchsorted(values, split.labels[question]).astype(np.int32)
+        for question, values in classes.items()
     }
-    return types.Dataset(**numbered, num_classes=len(classes), settings=settings)
+    return dataclasses.replace(split, labels=labels)
 
 
 def _read(path: pathlib.Path, names: Sequence[str] | None) -> tuple[types.Split, tuple[str, ...]]:
@@ -116,13 +124,20 @@ def _read(path: pathlib.Path, names: Sequence[str] | None) -> tuple[types.Split,
         ) from error
     lengths = collections.Counter(len(array) for array in arrays.values() if array.ndim)
     num_rows = lengths.most_common(1)[0][0] if lengths else 0  # one array of another length is the wrong one
-    labels = arrays.pop(_LABEL, None)
+    labels = {name.removeprefix(f"{_LABEL}."): arrays.pop(name) for name in list(arrays) if _is_label(name)}
     masks = {name.removesuffix(_PRESENT): arrays.pop(name) for name in list(arrays) if name.endswith(_PRESENT)}
     if not arrays:
         raise SbmError(f"{path} has no modality; expected {_LAYOUT}. Write it again.")
     data = {name: _checked(array, f"{path}: {name}", num_rows) for name, array in arrays.items()}
-    labels = None if labels is None else _checked_labels(labels, f"{path}: {_LABEL}", num_rows)
+    labels = {
+        question: _checked_labels(array, f"{path}: {_array_of(question)}", num_rows)
+        for question, array in labels.items()
+    }
     return types.Split(data, labels, _checked_masks(masks, data, str(path), num_rows) if masks else None), unused
+
+
+def _is_label(name: str) -> bool:
+    return name == _LABEL or name.startswith(f"{_LABEL}.")
 
 
 def _used(found: Sequence[str], names: Sequence[str] | None, path: pathlib.Path) -> list[str]:
@@ -136,7 +151,7 @@ def _used(found: Sequence[str], names: Sequence[str] | None, path: pathlib.Path)
     for name in names:
         if name not in found:
             raise unknown(f"modality in {path}:", name, found)
-    used = {_LABEL, *names, *(f"{name}{_PRESENT}" for name in names)}
+    used = {*filter(_is_label, found), *names, *(f"{name}{_PRESENT}" for name in names)}
     stray = {name for name in found if name.endswith(_PRESENT) and name.removesuffix(_PRESENT) not in found}
     return [name for name in found if name in used | stray]  # what is stray is refused later
 
@@ -223,29 +238,34 @@ def _checked_labels(labels: np.ndarray, where: str, num_rows: int) -> np.ndarray
     return labels.astype(np.int64)
 
 
-def _classes(splits: Mapping[str, types.Split], paths: Mapping[str, pathlib.Path]) -> np.ndarray | None:
-    """Return the labels that occur, in order; None without labels.
+def _classes(question: str, splits: Mapping[str, types.Split], paths: Mapping[str, pathlib.Path]) -> np.ndarray:
+    """Return the answers to a question that occur, in order.
 
     Raises:
-      SbmError: if some occur outside the training rows only: no classifier that learns from these can tell them.
+      SbmError: if the question has no plain name, or some answers occur outside the training rows only: no classifier
+        that learns from these can tell them.
     """
-    if splits["train"].labels is None:
-        return None
-    classes = np.unique(splits["train"].labels)
+    if not re.fullmatch(r"\w+", question):  # the name of a directory
+        raise SbmError(
+            f"{paths['train']}: the array {_array_of(question)!r} has the answers to a question; expected its name in "
+            "letters, digits and _. Rename it."
+        )
+    classes = np.unique(splits["train"].labels[question])
     for name, split in splits.items():
-        unseen = np.setdiff1d(split.labels, classes)
+        unseen = np.setdiff1d(split.labels[question], classes)
         if len(unseen):
             raise SbmError(
-                f"{paths[name]}: {_LABEL} has values that no row of {paths['train'].name} has: {_some(unseen)}. Leave "
-                "these rows out, or add such rows to the training data."
+                f"{paths[name]}: {_array_of(question)} has values that no row of {paths['train'].name} has: "
+                f"{_some(unseen)}. Leave these rows out, or add such rows to the training data."
             )
     return classes
 
 
-def _check_classes(classes: np.ndarray, labels: np.ndarray, path: pathlib.Path) -> None:
+def _check_classes(question: str, classes: np.ndarray, labels: np.ndarray, path: pathlib.Path) -> None:
     """Check that there are fewer classes than rows to learn them from.
 
     Args:
+      question: what the labels answer.
       classes: the labels that occur.
       labels: those of the training rows, without what was split off for validation.
       path: of the file they come from, for messages.
@@ -253,11 +273,12 @@ def _check_classes(classes: np.ndarray, labels: np.ndarray, path: pathlib.Path) 
     Raises:
       SbmError: if there are not two training rows for each class.
     """
+    name = _array_of(question)
     if 2 * len(classes) > len(labels):
         raise SbmError(
-            f"{path}: {_LABEL} has {len(classes):,} different values ({_some(classes)}) in {len(labels):,} training "
+            f"{path}: {name} has {len(classes):,} different values ({_some(classes)}) in {len(labels):,} training "
             "rows; these look like identifiers of rows, not classes. Expected two rows or more of a class on average. "
-            f"Store the class of each row under {_LABEL!r}, or leave it out."
+            f"Store the class of each row under {name!r}, or leave it out."
         )
     lost = np.setdiff1d(classes, labels)
     if len(lost):
@@ -266,6 +287,12 @@ def _check_classes(classes: np.ndarray, labels: np.ndarray, path: pathlib.Path) 
             "a validation.npz.",
             path,
             _some(lost),
+        )
+    if len(classes) == 1 or classes[0] < 0:
+        logger.warning(
+            "%s: the labels are %s. A single class can not be missed, and a negative label is a class as any other; "
+            "leave labels out where they mean nothing.",
+            *(path, ", ".join(map(str, classes[:10]))),
         )
 
 
@@ -284,7 +311,7 @@ def _require_alike(path: pathlib.Path, split: types.Split, train: types.Split) -
     """Check that a split has the same arrays as the training split, but for the number of rows."""
     expected, found = (
         {name: (array.shape[1:], array.dtype.name) for name, array in part.data.items()}
-        | ({_LABEL: ((), "int32")} if part.labels is not None else {})
+        | {_array_of(question): ((), "int32") for question in part.labels}
         for part in (train, split)
     )
     if found != expected:
@@ -299,13 +326,7 @@ def _divide(split: types.Split, config: ArraysConfig) -> tuple[types.Split, type
             "rows, or a validation.npz."
         )
     rows = np.random.default_rng(config.seed).permutation(len(split))
-    return _take(split, np.sort(rows[num_validation:])), _take(split, np.sort(rows[:num_validation]))
-
-
-def _take(split: types.Split, rows: np.ndarray) -> types.Split:
-    labels = None if split.labels is None else split.labels[rows]
-    present = None if split.present is None else {name: mask[rows] for name, mask in split.present.items()}
-    return types.Split({name: array[rows] for name, array in split.data.items()}, labels, present)
+    return split.take(np.sort(rows[num_validation:])), split.take(np.sort(rows[:num_validation]))
 
 
 def _digest(path: pathlib.Path) -> str:

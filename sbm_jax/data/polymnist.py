@@ -138,7 +138,7 @@ def load_polymnist(
     )
     builder = _prepare(builder_config, cache_dir)
     splits = {name: _read_split(builder, name, config.num_modalities) for name in _SPLITS}
-    return types.Dataset(**splits, num_classes=digits.NUM_CLASSES, settings=settings)
+    return types.Dataset(**splits, num_classes={"label": digits.NUM_CLASSES}, settings=settings)
 
 
 def _prepare(builder_config: "PolyMnistBuilderConfig", cache_dir: pathlib.Path) -> "PolyMnist":
@@ -193,7 +193,7 @@ def _read_split(builder: "PolyMnist", split: str, num_modalities: int) -> types.
                 images[index] = row[name]
     except (OSError, ValueError, RuntimeError, IndexError) as error:
         raise _damaged(builder.data_path, error) from error
-    return types.Split(data, labels)
+    return types.Split(data, {"label": labels})
 
 
 # MARK: The builder

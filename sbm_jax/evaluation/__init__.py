@@ -1,23 +1,27 @@
 """Judging any system: arrays in, numbers with their spread and sample count out."""
 
-from sbm_jax.evaluation.coverage import of_real as real_shares
-from sbm_jax.evaluation.estimates import Estimate
-from sbm_jax.evaluation.evaluator import (
-    Evaluation,
-    EvaluationConfig,
-    check_size,
-    check_targets,
-    evaluate,
-    real_distances,
-)
+from sbm_jax.evaluation.config import EvaluationConfig, check, check_size
+from sbm_jax.evaluation.estimates import Estimate, estimate
+from sbm_jax.evaluation.evaluator import evaluate, real
+from sbm_jax.evaluation.metrics.base import Draw, Evaluation, Metric, Plan, Scene, Subject, Tools
+from sbm_jax.evaluation.observed_sets import Ask, ask_given, asks
 
 __all__ = [
+    "Ask",
+    "Draw",
     "Estimate",
     "Evaluation",
     "EvaluationConfig",
+    "Metric",
+    "Plan",
+    "Scene",
+    "Subject",
+    "Tools",
+    "ask_given",
+    "asks",
+    "check",
     "check_size",
-    "check_targets",
+    "estimate",
     "evaluate",
-    "real_distances",
-    "real_shares",
+    "real",
 ]

@@ -10,54 +10,14 @@ from pathlib import Path
 import numpy as np
 
 from sbm_jax import parallel
-from sbm_jax.config import checked_dataclass
-from sbm_jax.errors import require, unknown
 from sbm_jax.evaluation import fidelity, frechet
 from sbm_jax.evaluation.estimates import Estimate
-from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_TARGET, UNCONDITIONAL
 from sbm_jax.storage import DAMAGED_ARCHIVE, write_atomically
 
 FeatureFn = Callable[[np.ndarray], np.ndarray]  # [B, *shape] -> [B, D]
 
-RECONSTRUCTION = "reconstruction"
-
-SETS = (GIVEN_REST, UNCONDITIONAL, FIXED_ORDER, TO_TARGET, RECONSTRUCTION)
-"""What can be compared with real data: of ``fixed_order`` the last modality only, of ``to_target`` the targets."""
-
 FEWEST = 40
 """The smallest number of examples of which every distance can be taken."""
-
-
-@checked_dataclass
-class FeatureConfig:
-    """What is compared with real data.
-
-    Attributes:
-      num_examples: samples per distance; 0 for no distances.
-      num_real: real examples that they are compared with; 0 for all that are held out.
-      sets: families of observed sets, of `SETS`.
-      modalities: those to judge; where there is none, all that the features are made for. Inception's are made for
-        images of three channels in [0, 1]; those of one channel are judged where they are named.
-      weights: a file with the weights of the FID Inception-v3 (see `networks.inception`); "" looks for the installed
-        package that carries them.
-    """
-
-    num_examples: int = 1000
-    num_real: int = 0
-    sets: tuple[str, ...] = (GIVEN_REST, UNCONDITIONAL)
-    modalities: tuple[str, ...] = ()
-    weights: str = ""
-
-    def __post_init__(self):
-        where = "evaluation.features.num_examples"
-        require(
-            self.num_examples == 0 or self.num_examples >= FEWEST, where, self.num_examples, f"0, or {FEWEST} or more"
-        )
-        where = "evaluation.features.num_real"
-        require(self.num_real == 0 or self.num_real >= FEWEST, where, self.num_real, f"0 (all), or {FEWEST} or more")
-        for name in self.sets:
-            if name not in SETS:
-                raise unknown("set of samples in evaluation.features.sets:", name, SETS)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -110,7 +70,7 @@ class FeatureSpace:
             if name not in self.extract:
                 reasons[name] = f"{self.name} has no features of it"
             elif name in self.on_request and not asked:
-                reasons[name] = "it has one channel: name it in evaluation.features.modalities to compare it"
+                reasons[name] = "it has one channel: name it in evaluation.metrics.frechet.modalities to compare it"
         return reasons
 
     def measure(self, name: str) -> str:

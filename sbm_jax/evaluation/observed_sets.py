@@ -1,7 +1,8 @@
-"""Which modalities are given: boolean masks, True = observed."""
+"""Which modalities are given: boolean masks, True = observed, and what metrics ask to be generated."""
 
 import dataclasses
 import itertools
+from collections.abc import Collection, Sequence
 
 import jax
 import numpy as np
@@ -9,27 +10,97 @@ import numpy as np
 from sbm_jax.types import Key
 
 # Families of observed sets.
-GIVEN_REST = "given_rest"
-RANDOM = "random"
-FIXED_ORDER = "fixed_order"
-TO_TARGET = "to_target"
-UNCONDITIONAL = "unconditional"
-DIVERSITY = "diversity"
+GIVEN_REST = "given_rest"  # all but the target
+RANDOM = "random"  # of each row its own, of one size
+FIXED_ORDER = "fixed_order"  # the first ones
+TO_TARGET = "to_target"  # the first ones besides the target
+NAMED = "named"  # the same ones in all rows
+UNCONDITIONAL = "unconditional"  # none
 
 
 @dataclasses.dataclass(frozen=True)
-class Group:
-    """What some samples are generated for.
+class Ask:
+    """Samples that a metric looks at. Metrics that ask for the same share them.
 
     Attributes:
       family: of observed sets, such as `GIVEN_REST`, or the name of a grid of samples.
       size: how many modalities are given; None where the family says it.
       target: the modality that is judged; "" for all that are generated.
+      given: the names of the given modalities, of the family `NAMED`.
+      num_samples: samples of each row, next to each other.
+      num_rows: the examples to condition on, the first so many; None for all.
     """
 
     family: str
     size: int | None = None
     target: str = ""
+    given: tuple[str, ...] = ()
+    num_samples: int = 1
+    num_rows: int | None = None
+
+
+def asks(family: str, modalities: Sequence[str], targets: Collection[str] = ()) -> tuple[Ask, ...]:
+    """Return all of a family: of every target or size; none where nothing can be given.
+
+    Args:
+      family: of observed sets, but `NAMED`.
+      modalities: names of the modalities.
+      targets: those to generate, where the family has targets; () for all, of `TO_TARGET` for the first.
+    """
+    if family == UNCONDITIONAL:
+        return (Ask(UNCONDITIONAL),)
+    sizes = range(1, len(modalities))
+    if family == GIVEN_REST:
+        return tuple(Ask(GIVEN_REST, target=name) for name in targets or modalities) if sizes else ()
+    if family == TO_TARGET:
+        return tuple(Ask(TO_TARGET, size, name) for size in sizes for name in targets or modalities[:1])
+    return tuple(Ask(family, size) for size in sizes)
+
+
+def ask_given(given: Collection[str], target: str, modalities: Sequence[str]) -> Ask:
+    """Return what generates a target from the given modalities, from all others where none is named."""
+    others = tuple(name for name in modalities if name != target)
+    chosen = tuple(name for name in others if name in given)
+    return Ask(GIVEN_REST, target=target) if chosen in ((), others) else Ask(NAMED, given=chosen)
+
+
+_SIZED = (RANDOM, FIXED_ORDER, TO_TARGET)
+
+
+def position(ask: Ask, modalities: Sequence[str]) -> tuple:
+    """Return the key by which asks are sorted: the order in which they are generated, whoever asks for them."""
+    names = list(modalities)
+    target = names.index(ask.target) if ask.target else -1
+    if ask.num_samples > 1:
+        return 2, ask.num_samples, ask.family, ask.size or 0, target, ask.num_rows or 0
+    if ask.family == GIVEN_REST:
+        return 0, target
+    if ask.family in _SIZED:
+        return 1, ask.size, _SIZED.index(ask.family), target
+    return 3, ask.family == UNCONDITIONAL, ask.given
+
+
+def masks(ask: Ask, key: Key, num_rows: int, modalities: Sequence[str]) -> np.ndarray:
+    """Return the observed sets of `num_rows` rows: bool [num_rows, M].
+
+    Args:
+      ask: the family, and what it needs.
+      key: of one repeat; random sets of each size, and number of samples, are drawn from a key of their own.
+      num_rows: R.
+      modalities: the names of the columns.
+    """
+    names, count = list(modalities), len(modalities)
+    if ask.family == RANDOM:
+        number = ask.size + (count - 1) * (ask.num_samples - 1)
+        return random_of_size(jax.random.fold_in(key, number), num_rows, ask.size, count)
+    mask = {
+        GIVEN_REST: lambda: given_rest(names.index(ask.target), count),
+        FIXED_ORDER: lambda: first(ask.size, count),
+        TO_TARGET: lambda: first_others(ask.size, names.index(ask.target), count),
+        NAMED: lambda: np.isin(names, ask.given),
+        UNCONDITIONAL: lambda: np.zeros(count, bool),
+    }[ask.family]()
+    return np.tile(mask, (num_rows, 1))
 
 
 def given_rest(target: int, num_modalities: int) -> np.ndarray:

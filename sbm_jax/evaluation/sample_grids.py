@@ -8,28 +8,57 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sbm_jax.evaluation.generation import Requests, as_float
-from sbm_jax.evaluation.observed_sets import Group
+from sbm_jax.evaluation.batches import as_float
+from sbm_jax.evaluation.generation import Requests
+from sbm_jax.evaluation.metrics.base import Draw
+from sbm_jax.evaluation.observed_sets import Ask
 
 NUM_DRAWS = 3  # lines of samples per example in the grid "given_rest"
 NUM_UNCONDITIONAL = 16
 
-GIVEN_ONE, GIVEN_REST, UNCONDITIONAL = (Group(f"grid {name}") for name in ("given_one", "given_rest", "unconditional"))
+GIVEN_ONE, GIVEN_REST, UNCONDITIONAL = (Ask(f"grid {name}") for name in ("given_one", "given_rest", "unconditional"))
 
-Samples = Mapping[Group, Mapping[str, np.ndarray]]  # {group: {modality: [R, *shape]}}
+Samples = Mapping[Ask, Mapping[str, np.ndarray]]  # {grid: {modality: [R, *shape]}}
 
 
-def examples(rows: np.ndarray, labels: np.ndarray | None, count: int) -> np.ndarray:
-    """Return up to `count` of `rows`, of different labels as far as there are, in the order of the labels."""
-    if labels is None:
-        return rows[:count]
-    _, first = np.unique(labels[rows], return_index=True)
+class Grids:
+    """The samples that fill the grids, taken as they are drawn."""
+
+    def __init__(self, rows: np.ndarray, num_modalities: int):
+        """Show some of the examples, by their rows [E]."""
+        self.rows = rows
+        self.requests = requests(rows, num_modalities)
+        self.samples: dict[Ask, dict[str, list[np.ndarray]]] = {grid: {} for grid in self.requests}
+
+    def look(self, draw: Draw) -> None:
+        """Take the samples of one draw."""
+        for name in draw.call.samples:
+            self.samples[draw.ask].setdefault(name, []).append(draw.generated(name))
+
+    def figures(self, data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Return the arrays of all grids.
+
+        Args:
+          data: of the examples, {modality: [N, *shape]}.
+        """
+        samples = {
+            grid: {name: np.concatenate(values) for name, values in parts.items()}
+            for grid, parts in self.samples.items()
+        }
+        return grids(samples, data, self.rows)
+
+
+def examples(labels: Mapping[str, np.ndarray], num_rows: int, count: int) -> np.ndarray:
+    """Return up to `count` of `num_rows` rows, of different answers to the first question as far as there are."""
+    if not labels:
+        return np.arange(min(count, num_rows))
+    _, first = np.unique(next(iter(labels.values())), return_index=True)
     first = first[np.linspace(0, len(first) - 1, min(count, len(first))).astype(int)]
-    others = np.setdiff1d(np.arange(len(rows)), first)
-    return rows[np.concatenate([first, others])[:count]]
+    others = np.setdiff1d(np.arange(num_rows), first)
+    return np.concatenate([first, others])[:count]
 
 
-def requests(rows: np.ndarray, num_modalities: int) -> dict[Group, Requests]:
+def requests(rows: np.ndarray, num_modalities: int) -> dict[Ask, Requests]:
     """Return the requests whose samples fill the grids.
 
     Args:
@@ -54,7 +83,7 @@ def grids(samples: Samples, data: Mapping[str, np.ndarray], rows: np.ndarray) ->
     """Return the arrays of the grids whose samples are there.
 
     Args:
-      samples: the samples of the groups of `requests`.
+      samples: the samples of `requests`.
       data: {modality: [N, *shape]}.
       rows: int [E], the examples.
     """

@@ -108,7 +108,7 @@ def _of_sbm(
         _steps(by_study.get("steps")),
         _beta(paper, by_study.get("beta")),
         _cosine(paper, systems),
-        _coverage(systems),
+        _class_shares(systems),
         _classifier(paper, systems),
         *_beta_of_baselines(by_study),
         *_finetuning(systems, by_study.get("fine-tuning")),
@@ -147,7 +147,7 @@ def differences(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 def judged_modalities(results: Mapping[str, Any]) -> Sequence[str]:
     """Return the modalities whose distances from real data were taken; () for all."""
-    return _at(results.get("config", {}), "evaluation.features.modalities") or ()
+    return _at(results.get("config", {}), "evaluation.metrics.frechet.modalities") or ()
 
 
 def _at(config: Any, path: str) -> Any:
@@ -325,7 +325,7 @@ def _cosine(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
     )
 
 
-def _coverage(systems: Mapping[str, summary.Metrics]) -> Exhibit:
+def _class_shares(systems: Mapping[str, summary.Metrics]) -> Exhibit:
     classes = max((summary.num_classes(metrics) or 0 for metrics in systems.values()), default=0)
     rows = tuple(
         (name, tuple(Cell(metrics.get(f"coverage/class_{k}")) for k in range(classes)))

@@ -209,7 +209,7 @@ def _largest(systems: Mapping[str, summary.Metrics]) -> int:
     return max((int(n) for n in numbers if n.isdigit()), default=0) + 1
 
 
-def coverage_bars(
+def class_bars(
     metrics: summary.Metrics, per_modality: np.ndarray | None, real: summary.Metrics | None = None
 ) -> Chart | None:
     """Return the share of each class, or None when it was not measured.

@@ -86,7 +86,7 @@ def write_report(
       workdir: the run's directory.
       results: the content of ``results.json``: the only source of numbers.
       figures: {system: {name: array}}; ``samples/<grid>/data/<modality>`` [E, L, *shape] with
-        ``samples/<grid>/observed`` bool [E, L, M], and ``coverage`` [M, K].
+        ``samples/<grid>/observed`` bool [E, L, M], and ``class_shares`` [M, K].
       training_curves: {stage: records}, with ``step``, ``loss`` and, where not of training, ``split``.
 
     Raises:
@@ -133,8 +133,8 @@ def render(
             "agreement": charts.agreement_curve(metrics),
             "training": charts.training_curves(training_curves),
         },
-        coverage={
-            name: charts.coverage_bars(metrics[name], figures.get(name, {}).get("coverage"), real) for name in systems
+        class_shares={
+            name: charts.class_bars(metrics[name], figures.get(name, {}).get("class_shares"), real) for name in systems
         },
         grids={name: list(sample_grids(figures.get(name, {}))) for name in systems},
         config=list(flatten(results.get("config") or {})),

@@ -132,9 +132,9 @@ SBM = Paper(
         "methods.joint_posterior.training.batch_size": Choice("512; MMVAE+ 256", (512,)),
         "evaluation.num_examples": _same(10_000),
         "evaluation.num_unconditional": _same(10_000),
-        "evaluation.features.num_examples": _same(10_000),
-        "evaluation.features.num_real": Choice("10000", (0, 10_000)),
-        "evaluation.features.modalities": Choice("all", ([],)),
+        "evaluation.metrics.frechet.num_examples": _same(10_000),
+        "evaluation.metrics.frechet.num_real": Choice("10000", (0, 10_000)),
+        "evaluation.metrics.frechet.modalities": Choice("all", ([],)),
     },
     further=(
         ("normalisation in autoencoders", "GroupNorm", "BatchNorm"),
@@ -163,7 +163,7 @@ EB_MVAE = Paper(
         "methods.eb_mvae.num_steps": _same(40),
         "methods.eb_mvae.training.optimizer.learning_rate": _same(1e-3),
         "methods.eb_mvae.training.optimizer.schedule": _same("constant"),
-        "evaluation.features.num_examples": _same(10_000),
+        "evaluation.metrics.frechet.num_examples": _same(10_000),
     },
     further=(
         ("weight of the KL divergence", "constant", "on a schedule that is not given"),

@@ -283,7 +283,7 @@ def estimate_text(estimate: Mapping[str, Any]) -> str:
 
 
 def num_classes(metrics: Metrics) -> int | None:
-    """Return the number of classes whose coverage was measured, None when it was not."""
+    """Return the number of classes whose shares were measured, None when they were not."""
     return sum(name.startswith("coverage/class_") for name in metrics) or None
 
 

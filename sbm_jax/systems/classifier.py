@@ -42,21 +42,26 @@ class ClassifierConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Classifiers:
-    """One classifier for all modalities of the same shape.
+    """The judges of one question: one classifier for all modalities of the same shape.
 
     Attributes:
       modalities: the modalities to judge.
-      num_classes: number of labels.
+      num_classes: the number of answers.
       config: see `ClassifierConfig`.
       seed: the run's seed.
+      question: what is asked of each row, a key of `Split.labels`.
     """
 
     modalities: tuple[Modality, ...]
     num_classes: int
     config: ClassifierConfig
     seed: int = 0
+    question: str = "label"
 
-    stage_name = "classifier"
+    @property
+    def stage_name(self) -> str:
+        """The name of the training stage."""
+        return "classifier" if self.question == "label" else f"classifier_{self.question}"
 
     @property
     def groups(self) -> dict[str, list[str]]:
@@ -144,7 +149,7 @@ class Classifiers:
         """Return the training stage."""
 
         def rows(split: Split):
-            return {**split.rows([modality.name for modality in self.modalities]), "label": split.labels}
+            return {**split.rows([modality.name for modality in self.modalities]), "label": split.labels[self.question]}
 
         return Stage(
             name=self.stage_name,
@@ -153,6 +158,7 @@ class Classifiers:
                 "data": dataset.settings,
                 "modalities": plain(self.modalities),
                 "classifier": plain(self.config),
+                **({} if self.question == "label" else {"question": self.question}),
             },
             init=lambda key, upstream: self._init(key),
             training=self.config.training,

@@ -28,10 +28,10 @@ def test_three_files_are_read_as_they_are(tmp_path):
     write(tmp_path, train=rows(), validation=rows(5), test=rows(6))
     dataset = load(tmp_path)
     assert [len(split) for split in dataset[:3]] == [20, 5, 6]
-    assert dataset.num_classes == 4
+    assert dataset.num_classes == {"label": 4}
     assert dataset.train.data["image"].dtype == np.uint8
     assert dataset.train.data["signal"].dtype == np.float32
-    assert dataset.train.labels.dtype == np.int32
+    assert dataset.train.labels["label"].dtype == np.int32
     np.testing.assert_array_equal(dataset.test.data["signal"], rows(6)["signal"])
 
 
@@ -48,8 +48,8 @@ def test_validation_is_split_off_without_overlap(tmp_path):
 def test_labels_are_optional(tmp_path):
     write(tmp_path, train=rows(label=None), test=rows(label=None))
     dataset = load(tmp_path)
-    assert dataset.num_classes is None
-    assert dataset.train.labels is None
+    assert dataset.num_classes == {}
+    assert dataset.train.labels == {}
 
 
 def test_settings_follow_the_content_and_hold_no_path(tmp_path):

@@ -14,11 +14,12 @@ SIGNAL = Modality("signal", (5,), 2, likelihood="bernoulli")
 def split(num=3, **changes):
     values = {"image": np.zeros((num, 4, 4, 3), np.uint8), "signal": np.full((num, 5), 0.5, np.float32)}
     values |= changes
-    return Split({name: array for name, array in values.items() if array is not None}, np.zeros(num, np.int32))
+    data = {name: array for name, array in values.items() if array is not None}
+    return Split(data, {"label": np.zeros(num, np.int32)})
 
 
 def dataset(**changes):
-    return Dataset(split(), split(2), split(2, **changes), 1, {})
+    return Dataset(split(), split(2), split(2, **changes), {"label": 1}, {})
 
 
 def test_options_are_built_from_plain_values(tmp_path):
@@ -58,7 +59,7 @@ def test_bad_data_are_refused(changes, message):
 
 
 def test_labels_must_be_as_many_as_rows():
-    bad = dataset()._replace(test=dataclasses.replace(split(2), labels=np.zeros(3, np.int32)))
+    bad = dataset()._replace(test=dataclasses.replace(split(2), labels={"label": np.zeros(3, np.int32)}))
     with pytest.raises(SbmError, match="'label': 3"):
         data.check(bad, [IMAGE])
 
@@ -71,7 +72,7 @@ def test_unbounded_likelihoods_take_any_range():
 
 
 def test_hidden_modalities_leave_one():
-    split = Split({name: np.zeros((4000, 2), np.float32) for name in "abc"}, None)
+    split = Split({name: np.zeros((4000, 2), np.float32) for name in "abc"})
     present = np.stack(list(data.hide(split, 0.6, 0).present.values()), axis=1)
     assert present.any(axis=1).all()
     assert (~present).mean() == pytest.approx(0.6 * 2 / 3, abs=0.02)  # one of three is never hidden

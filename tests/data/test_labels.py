@@ -35,9 +35,9 @@ def test_the_labels_that_occur_are_the_classes(tmp_path, names):
     names = np.array(names)
     write(tmp_path, train=rows(label=names[np.arange(20) % 4]), test=rows(6, label=names[np.arange(6) % 4]))
     dataset = load(tmp_path)
-    assert dataset.num_classes == 4
-    assert dataset.test.labels.dtype == np.int32
-    assert dataset.test.labels.tolist() == [0, 1, 2, 3, 0, 1]
+    assert dataset.num_classes == {"label": 4}
+    assert dataset.test.labels["label"].dtype == np.int32
+    assert dataset.test.labels["label"].tolist() == [0, 1, 2, 3, 0, 1]
     assert dataset.settings["labels"] == names.tolist()
 
 
@@ -49,15 +49,15 @@ def test_usual_labels_leave_the_recipe_as_it_was(tmp_path):
 def test_a_label_of_training_rows_alone_is_a_class(tmp_path):
     write(tmp_path, train=rows(), test=rows(3))
     dataset = load(tmp_path)
-    assert dataset.num_classes == 4
-    assert dataset.test.labels.tolist() == [0, 1, 2]
+    assert dataset.num_classes == {"label": 4}
+    assert dataset.test.labels["label"].tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("dtype", [bool, np.uint8, np.uint64, np.int8])
 def test_labels_of_any_integers_are_read(tmp_path, dtype):
     labels = (np.arange(20) % 2).astype(dtype)
     write(tmp_path, train=rows(label=labels), test=rows(6, label=labels[:6]))
-    assert load(tmp_path).test.labels.tolist() == [0, 1, 0, 1, 0, 1]
+    assert load(tmp_path).test.labels["label"].tolist() == [0, 1, 0, 1, 0, 1]
 
 
 @pytest.mark.parametrize(
@@ -91,7 +91,7 @@ def test_a_class_that_is_split_off_whole_is_told(tmp_path, caplog):
     labels = np.where(np.arange(20) == held_out, 9, np.arange(20) % 4)
     write(tmp_path, train=rows(label=labels))
     with caplog.at_level(logging.WARNING, "sbm_jax"):
-        assert load(tmp_path).num_classes == 5
+        assert load(tmp_path).num_classes == {"label": 5}
     assert "all rows with the label 9 were split off" in caplog.text
 
 
@@ -113,7 +113,7 @@ def test_labels_under_another_name_are_told(tmp_path, caplog, name):
     for split, num in (("train", 20), ("test", 6)):
         write(tmp_path, **{split: rows(num, label=None, **{name: np.arange(num) % 4})})
     with caplog.at_level(logging.WARNING, "sbm_jax"):
-        assert load(tmp_path, "image", "signal").num_classes is None
+        assert load(tmp_path, "image", "signal").num_classes == {}
     assert f"train.npz and test.npz: not used, because no modality has these names: {name}." in caplog.text
     assert f"rename {name!r}" in caplog.text
     caplog.clear()

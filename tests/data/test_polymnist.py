@@ -104,12 +104,12 @@ def test_load_gives_three_splits_and_uses_the_prepared_folder(tmp_path, monkeypa
     assert "prepare train data" in capsys.readouterr().out
     assert [len(split) for split in first[:3]] == [120, 20, 40]
     parts = digits.from_sklearn("", seed=0)
-    np.testing.assert_array_equal(first.train.labels, np.tile(parts.train.labels[:40], 3))
-    np.testing.assert_array_equal(first.validation.labels, parts.validation.labels[:20])
-    np.testing.assert_array_equal(first.test.labels, np.tile(parts.test.labels[:20], 2))
+    np.testing.assert_array_equal(first.train.labels["label"], np.tile(parts.train.labels[:40], 3))
+    np.testing.assert_array_equal(first.validation.labels["label"], parts.validation.labels[:20])
+    np.testing.assert_array_equal(first.test.labels["label"], np.tile(parts.test.labels[:20], 2))
     expected = list(polymnist.tuples(parts.train.take(slice(40)), backgrounds.textures(2, seed=0), (0, 0, 1)))
     np.testing.assert_array_equal(first.train.data["m1"][40:80], stacked(expected, "m1"))
-    assert first.num_classes == 10
+    assert first.num_classes == {"label": 10}
 
     def refuse(*_):
         raise AssertionError("made again")
@@ -128,7 +128,7 @@ def test_the_builder_is_one_of_tensorflow_datasets(tmp_path):
     assert builder.info.splits["train"].num_examples == 40
     row = builder.as_data_source("train")[7]
     np.testing.assert_array_equal(row["m1"], dataset.train.data["m1"][7])
-    assert row["label"] == dataset.train.labels[7]
+    assert row["label"] == dataset.train.labels["label"][7]
 
 
 def test_settings_hold_no_path(tmp_path):
@@ -193,8 +193,8 @@ def archive(tmp_path):
 def test_archive_is_paired_by_name_in_numeric_order(archive, tmp_path):
     dataset = load_polymnist(PolyMnistConfig(archive=str(archive), num_modalities=3), tmp_path / "cache")
     assert [len(split) for split in dataset[:3]] == [10, 2, 11]
-    np.testing.assert_array_equal(dataset.train.labels, np.arange(10))
-    np.testing.assert_array_equal(dataset.validation.labels, [0, 1])
+    np.testing.assert_array_equal(dataset.train.labels["label"], np.arange(10))
+    np.testing.assert_array_equal(dataset.validation.labels["label"], [0, 1])
     for k in range(3):
         images = dataset.validation.data[f"m{k}"]
         assert images[:, 0, 0].tolist() == [[10, k, 5], [11, k, 5]]

@@ -76,9 +76,9 @@ def test_probabilities_of_any_precision_pass():
 
 def told(caplog, rows, *args, **options):
     caplog.clear()
-    split = Split({"x": rows}, None)
+    split = Split({"x": rows})
     with caplog.at_level(logging.WARNING, "sbm_jax"):
-        data.check(Dataset(split, split, split, None, {}), [modality(*args, **options)])
+        data.check(Dataset(split, split, split, {}, {}), [modality(*args, **options)])
     return caplog.text
 
 
@@ -113,9 +113,9 @@ def test_a_modality_that_is_constant_is_told(caplog):
     assert "all rows are equal" in told(caplog, np.zeros((30, 6), np.uint8))
     rows = np.concatenate([rows, UNIT])
     present = {"x": np.arange(60) < 30}  # what rows lack does not count
-    split = Split({"x": rows}, None, present)
+    split = Split({"x": rows}, {}, present)
     with caplog.at_level(logging.WARNING, "sbm_jax"):
-        data.check(Dataset(split, split, split, None, {}), [modality()])
+        data.check(Dataset(split, split, split, {}, {}), [modality()])
     assert "all rows are equal" in caplog.text
 
 
@@ -129,16 +129,16 @@ def test_one_batch_is_not_remarked_on(caplog):
 def test_checked_data_are_those_that_are_trained_on():
     rows = UNIT.copy()
     rows[0, 0] = 1.0000002
-    split = Split({"x": rows, "other": rows}, None)
-    found = data.check(Dataset(split, split, split, None, {}), [modality(bounds=(0.0, 1.0))])
+    split = Split({"x": rows, "other": rows})
+    found = data.check(Dataset(split, split, split, {}, {}), [modality(bounds=(0.0, 1.0))])
     assert found.train.data["x"].max() == 1
     assert list(found.train.data) == ["x", "other"]
 
 
 def test_held_out_rows_of_another_unit_are_told(caplog):
-    train, test = Split({"x": UNIT}, None), Split({"x": 255 * UNIT}, None)
+    train, test = Split({"x": UNIT}), Split({"x": 255 * UNIT})
     with caplog.at_level(logging.WARNING, "sbm_jax"):
-        data.check(Dataset(train, train, test, None, {}), [modality()])
+        data.check(Dataset(train, train, test, {}, {}), [modality()])
     assert "data 'test/x' has a root mean square of" in caplog.text
     assert "validation" not in caplog.text
 

@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.evaluation import coherence, reconstruction
-from sbm_jax.evaluation.coherence import NO_CLASS
+from sbm_jax.evaluation.metrics import class_shares, coherence, reconstruction
+from sbm_jax.evaluation.metrics.base import NO_CLASS
 
 # Three rows, four modalities.
 PREDICTED = np.array([[3, 3, 3, 3], [1, 2, 2, 2], [5, 5, 0, NO_CLASS]])
@@ -41,15 +41,15 @@ def test_unknown_rule_is_named():
         coherence.agreement(PREDICTED, "majorit")
 
 
-def test_mode_coverage_per_modality():
-    coverage = coherence.mode_coverage(PREDICTED, 6)
-    np.testing.assert_allclose(coverage[0], [0, 1 / 3, 0, 1 / 3, 0, 1 / 3])
-    np.testing.assert_allclose(coverage.sum(axis=1), [1, 1, 1, 2 / 3])
+def test_shares_of_classes_per_modality():
+    shares = class_shares.by_modality(PREDICTED, 6)
+    np.testing.assert_allclose(shares[0], [0, 1 / 3, 0, 1 / 3, 0, 1 / 3])
+    np.testing.assert_allclose(shares.sum(axis=1), [1, 1, 1, 2 / 3])
 
 
 def test_squared_error_is_per_element_and_per_row():
     data = {"image": np.zeros((2, 2, 2, 1)), "attributes": np.array([[0.0, 1.0], [1.0, 1.0]])}
     decoded = {"image": np.full((2, 2, 2, 1), 0.5), "attributes": np.array([[0.0, 0.0], [1.0, 1.0]])}
-    errors = reconstruction.squared_error(data, decoded)
+    errors = reconstruction.squared_errors(data, decoded)
     np.testing.assert_allclose(errors["image"], [0.25, 0.25])
     np.testing.assert_allclose(errors["attributes"], [0.5, 0.0])

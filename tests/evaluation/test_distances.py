@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.evaluation import EvaluationConfig, evaluate, real_distances
-from sbm_jax.evaluation.features import FeatureConfig, FeatureSpace, in_batches
+from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, check, evaluate, real
+from sbm_jax.evaluation.features import FeatureSpace, in_batches
+from sbm_jax.evaluation.metrics.frechet import FrechetOptions
 from sbm_jax.types import Generated, Split
 
 NAMES = ("a", "b", "c")
@@ -18,7 +19,10 @@ COUNT = 60
 
 def split(seed, count=COUNT):
     rng = np.random.default_rng(seed)
-    return Split({name: rng.integers(0, 256, (count, 3, 3, 1), dtype=np.uint8) for name in NAMES}, np.arange(count) % 3)
+    return Split(
+        {name: rng.integers(0, 256, (count, 3, 3, 1), dtype=np.uint8) for name in NAMES},
+        {"label": np.arange(count) % 3},
+    )
 
 
 def space(tmp_path, calls=None):
@@ -56,13 +60,22 @@ def classify(data):
     return {name: jnp.zeros(len(x), int) for name, x in data.items()}
 
 
-def judge(shift, tmp_path, features=None, **arguments):
-    features = features or FeatureConfig(COUNT, 0, ("given_rest", "unconditional", "fixed_order", "to_target"))
-    config = EvaluationConfig(COUNT, COUNT, batch_size=25, num_repeats=2, features=features)
-    arguments = {"space": space(tmp_path), "encode_fn": encode, "reconstruct_fn": lambda x: x} | arguments
-    return evaluate(
-        generator(shift), split(0), NAMES, jax.random.key(0), config, classifier_fn=classify, num_classes=3, **arguments
-    )
+def config_of(*others, num_repeats=1, batch_size=30, **frechet):
+    """Return a config with distances, and other metrics."""
+    metrics = {"frechet": {"num_examples": COUNT, **frechet}} | {name: {} for name in others}
+    return EvaluationConfig(COUNT, COUNT, batch_size, num_repeats, metrics=metrics)
+
+
+def tools(chosen, **classifiers):
+    return Tools(classifiers, dict.fromkeys(classifiers, 3), lambda name, asked: (chosen, {}))
+
+
+def judge(shift, tmp_path, chosen=None, encode=encode, **frechet):
+    sets = ("given_rest", "unconditional", "fixed_order", "to_target")
+    config = config_of("cosine", "class_shares", num_repeats=2, batch_size=25, **{"sets": sets} | frechet)
+    subject = Subject(generator(shift), lambda x: x, encode)
+    judges = tools(chosen or space(tmp_path), label=classify)
+    return evaluate(subject, split(0), NAMES, jax.random.key(0), config, judges)
 
 
 def test_shifted_samples_are_farther_away(tmp_path):
@@ -86,18 +99,28 @@ def test_shifted_samples_are_farther_away(tmp_path):
 
 
 def test_reconstructions_of_the_real_data_have_no_distance(tmp_path):
-    metrics = judge(0.5, tmp_path, FeatureConfig(COUNT, 0, ("reconstruction",), ("a",))).metrics
+    metrics = judge(0.5, tmp_path, sets=("reconstruction",), modalities=("a",)).metrics
     assert metrics["pixels/frechet/reconstruction/a"].value == pytest.approx(0.0, abs=1e-5)
     assert metrics["pixels/precision/reconstruction/a"].value == 1
     assert "pixels/frechet/given_rest/a" not in metrics
 
 
 def test_real_training_data_are_the_floor(tmp_path):
-    config = EvaluationConfig(COUNT, COUNT, features=FeatureConfig(COUNT))
-    metrics = real_distances(space(tmp_path), config, split(1), split(0), jax.random.key(0))
+    metrics = real(split(1), split(0), NAMES, jax.random.key(0), config_of(), tools(space(tmp_path)))
     assert 0 < metrics["pixels/frechet/real/a"].value < 0.2
     assert metrics["pixels/frechet/real"].n == 2 * COUNT
-    assert real_distances(None, config, split(1), split(0), jax.random.key(0)) == {}
+    assert real(split(1), split(0), NAMES, jax.random.key(0), config_of(), tools(None)) == {}
+
+
+def test_only_real_data_that_are_there_are_the_floor(tmp_path):
+    rows = np.arange(2 * COUNT)
+    train, present = split(1, 2 * COUNT), {name: (rows % 2 == 0) | (name != "a") for name in NAMES}
+    lacking = dataclasses.replace(train, present=present)
+    half = train.take(rows[rows % 2 == 0])
+    found, expected = (
+        real(some, split(0), NAMES, jax.random.key(0), config_of(), tools(space(tmp_path))) for some in (lacking, half)
+    )
+    assert found["pixels/frechet/real/a"] == expected["pixels/frechet/real/a"]
 
 
 def test_cosines_compare_with_encoded_latents(tmp_path):
@@ -112,15 +135,14 @@ def test_cosines_compare_with_encoded_latents(tmp_path):
 
 def test_modalities_on_request_are_judged_only_where_they_are_named(tmp_path):
     chosen = dataclasses.replace(space(tmp_path), on_request=("c",))
-    metrics, not_available, _ = judge(0.0, tmp_path, space=chosen)
+    metrics, not_available, _ = judge(0.0, tmp_path, chosen)
     assert metrics["pixels/frechet/given_rest"] == metrics["pixels/frechet/given_rest/a"]
-    assert "name it in evaluation.features.modalities" in not_available["pixels/frechet/c"]
+    assert "name it in evaluation.metrics.frechet.modalities" in not_available["pixels/frechet/c"]
     assert not_available["pixels/frechet/b"] == "pixels has no features of it"
-    named = FeatureConfig(COUNT, modalities=("c", "b"))
-    metrics, not_available, _ = judge(0.0, tmp_path, named, space=chosen)
+    metrics, not_available, _ = judge(0.0, tmp_path, chosen, modalities=("c", "b"))
     assert metrics["pixels/frechet/given_rest"] == metrics["pixels/frechet/given_rest/c"]
     assert not_available["pixels/frechet/b"] == "pixels has no features of it"
-    metrics, not_available, _ = judge(0.0, tmp_path, FeatureConfig(COUNT, modalities=("b",)), space=chosen)
+    metrics, not_available, _ = judge(0.0, tmp_path, chosen, modalities=("b",))
     assert not [name for name in metrics if name.startswith("pixels")]
     assert "pixels/frechet" in not_available
 
@@ -133,21 +155,18 @@ def test_samples_that_are_not_finite_are_left_out(tmp_path):
     def extract(images):  # of a network that hides what is not finite
         return np.nan_to_num(np.asarray(images, np.float32)).reshape(len(images), -1)[:, :4]
 
-    features = FeatureConfig(COUNT, sets=("given_rest", "unconditional"))
-    config = EvaluationConfig(COUNT, COUNT, batch_size=30, num_repeats=1, features=features)
     hidden = FeatureSpace("pixels", {"a": extract}, "v3", tmp_path)
-    metrics, _, _ = evaluate(lossy, split(0), NAMES, jax.random.key(0), config, space=hidden)
+    metrics, _, _ = evaluate(Subject(lossy), split(0), NAMES, jax.random.key(0), config_of(), tools(hidden))
     found = {name: e.n for name, e in metrics.items() if name.startswith("pixels")}
     assert found
     assert set(found.values()) == {COUNT - 2}  # one of each of two calls
 
 
 def test_neither_labels_nor_a_classifier_are_needed(tmp_path):
-    data = Split(split(0).data, None)
-    config = EvaluationConfig(COUNT, COUNT, batch_size=30, num_repeats=1, features=FeatureConfig(COUNT))
-    metrics, not_available, figures = evaluate(
-        generator(0.5), data, NAMES, jax.random.key(0), config, space=space(tmp_path), encode_fn=encode
-    )
+    data = Split(split(0).data)
+    subject = Subject(generator(0.5), encode=encode)
+    config = config_of("cosine", "diversity", "coherence", "class_shares")
+    metrics, not_available, figures = evaluate(subject, data, NAMES, jax.random.key(0), config, tools(space(tmp_path)))
     for name in ("pixels/frechet/given_rest", "pixels/kid/unconditional/a", "latents/cosine/given_rest/b"):
         assert name in metrics
     assert not_available["diversity/given_1"] == "the data have no labels"
@@ -157,18 +176,17 @@ def test_neither_labels_nor_a_classifier_are_needed(tmp_path):
 
 def test_a_perfect_generator_gets_what_real_data_get(tmp_path):
     """Few samples against many real examples: at equal counts both have the same precision, recall and coverage."""
-    real, held_out = split(1, 600), split(2, 600)
+    train, held_out = split(1, 600), split(2, 600)
 
     def copy(key, data, observed, num_samples):  # real examples, but others
         rows = jax.random.randint(key, (len(observed),), 0, 600)
         samples = {name: jnp.asarray(x / 255.0)[rows][:, None] for name, x in split(3, 600).data.items()}
         return Generated(samples, None, {"network_evaluations": jnp.array(1), "diverged": jnp.array(0)})
 
-    features = FeatureConfig(COUNT, sets=("unconditional",), modalities=("a",))
-    config = EvaluationConfig(COUNT, COUNT, batch_size=30, num_repeats=1, features=features)
-    chosen = space(tmp_path)
-    found = evaluate(copy, held_out, NAMES, jax.random.key(0), config, space=chosen).metrics
-    floor = real_distances(chosen, config, real, held_out, jax.random.key(0))
+    config = config_of(sets=("unconditional",), modalities=("a",))
+    chosen = tools(space(tmp_path))
+    found = evaluate(Subject(copy), held_out, NAMES, jax.random.key(0), config, chosen).metrics
+    floor = real(train, held_out, NAMES, jax.random.key(0), config, chosen)
     for name in ("precision", "recall", "density", "coverage"):
         ours, theirs = found[f"pixels/{name}/unconditional/a"], floor[f"pixels/{name}/real/a"]
         assert ours.n == theirs.n == COUNT
@@ -181,7 +199,7 @@ def test_constant_features_have_finite_distances(tmp_path):
         return np.ones((len(images), 4), np.float32)
 
     chosen = FeatureSpace("ones", {"a": constant}, "v1", tmp_path)
-    metrics = judge(0.0, tmp_path, space=chosen).metrics
+    metrics = judge(0.0, tmp_path, chosen).metrics
     found = {name: value for name, value in metrics.items() if name.startswith("ones")}
     assert found["ones/frechet/given_rest/a"].value == 0
     assert all(np.isfinite(e.value) and (e.std is None or np.isfinite(e.std)) for e in found.values())
@@ -191,13 +209,14 @@ def test_latents_without_a_direction_have_no_cosine(tmp_path):
     def zeros(data):
         return {name: np.zeros_like(values) if name == "a" else values for name, values in encode(data).items()}
 
-    metrics = judge(0.0, tmp_path, encode_fn=zeros).metrics
+    metrics = judge(0.0, tmp_path, encode=zeros).metrics
     assert "latents/cosine/given_rest/a" not in metrics
     assert metrics["latents/cosine/given_rest"].n == 2 * 2 * COUNT
 
 
 def test_without_encoders_or_features_nothing_is_compared(tmp_path):
-    metrics, not_available, _ = judge(0.0, tmp_path, space=None, encode_fn=None)
+    subject = Subject(generator(0.0))
+    metrics, not_available, _ = evaluate(subject, split(0), NAMES, jax.random.key(0), config_of("cosine"))
     assert not [name for name in metrics if name.startswith(("pixels", "latents"))]
     assert "latents" in not_available["latents/cosine/given_rest"]
 
@@ -236,8 +255,10 @@ def test_batches_are_padded():
 
 def test_bad_settings_are_named():
     with pytest.raises(SbmError, match="0, or 40 or more"):
-        FeatureConfig(10)
+        FrechetOptions(10)
     with pytest.raises(SbmError, match="'given_rest'"):
-        FeatureConfig(100, 0, ("given_rst",))
+        FrechetOptions(100, 0, ("given_rst",))
     with pytest.raises(SbmError, match="no more than 50"):
-        EvaluationConfig(num_examples=50, features=FeatureConfig(60))
+        check(EvaluationConfig(num_examples=50, metrics={"frechet": {"num_examples": 60}}), NAMES)
+    with pytest.raises(SbmError, match=r"unknown modality in config.evaluation.metrics.frechet.modalities: 'd'"):
+        check(config_of(modalities=("d",)), NAMES)

@@ -1,7 +1,6 @@
 """A generator whose coherence is known goes through the whole evaluation."""
 
 import contextlib
-import dataclasses
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +8,25 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.evaluation import EvaluationConfig, evaluate
+from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, evaluate
+from sbm_jax.evaluation.metrics import DEFAULT
 from sbm_jax.types import Generated, Split
 
 MODALITIES = ("a", "b", "attributes")
 NUM_CLASSES = 4
 SHAPES = {"a": (2, 2, 1), "b": (3, 2, 3), "attributes": (5,)}
-CONFIG = EvaluationConfig(num_examples=13, num_unconditional=40, batch_size=8, num_repeats=2, num_figure_examples=3)
+AMOUNTS = {"num_examples": 13, "num_unconditional": 40, "batch_size": 8, "num_repeats": 2, "num_figure_examples": 3}
+FAMILIES = ("given_rest", "random", "fixed_order", "to_target", "unconditional")
+TOOLS = ("reconstruction", "classifier", "sampling")  # what is measured beside the families of observed sets
+
+
+def config_of(*names, sets=FAMILIES, targets=(), **amounts):
+    """Return a config with some metrics, or all, and coherence of some families."""
+    metrics = {name: {} for name in names or DEFAULT} | {"coherence": {"sets": sets, "targets": targets}}
+    return EvaluationConfig(**AMOUNTS | {"metrics": metrics} | amounts)
+
+
+CONFIG = config_of()
 
 
 def images(digits):
@@ -33,7 +44,7 @@ def classifier(data):
 def split(labels=True):
     digits = np.arange(20) % NUM_CLASSES
     data = {name: np.asarray(jnp.round(255 * x)).astype(np.uint8) for name, x in images(digits).items()}
-    return Split(data, digits if labels else None)
+    return Split(data, {"label": digits} if labels else {})
 
 
 def generator(unobserved):
@@ -67,20 +78,20 @@ def uniform(key, given, shape):
     return jax.random.randint(key, shape, 0, NUM_CLASSES)
 
 
+JUDGES = Tools({"label": classifier}, {"label": NUM_CLASSES})
+
+
 def judge(unobserved, config=CONFIG, **arguments):
-    arguments = {
-        "classifier_fn": classifier,
-        "num_classes": NUM_CLASSES,
-        "reconstruct_fn": lambda x: x,
-    } | arguments
-    data = arguments.pop("split", split())
-    return evaluate(generator(unobserved), data, MODALITIES, jax.random.key(0), config, **arguments)
+    data, tools = arguments.pop("split", split()), arguments.pop("tools", JUDGES)
+    subject = Subject(generator(unobserved), **{"reconstruct": lambda x: x} | arguments)
+    return evaluate(subject, data, MODALITIES, jax.random.key(0), config, tools)
 
 
 def test_perfect_generator():
     metrics, not_available, _ = judge(perfect)
     # Real examples of one class are equal here, and there are neither encoders nor likelihoods.
-    assert set(not_available) == {"diversity/given_1", "latents/cosine/given_rest", "likelihood/elbo"}
+    missing = {"diversity/given_1", "latents/cosine/given_rest", "likelihood/elbo", "inception/fid"}
+    assert set(not_available) == missing
     for name in (
         "given_rest",
         "given_rest/b",
@@ -117,11 +128,11 @@ def test_all_metrics_have_their_names():
 
 
 def test_targets_are_generated_from_one_more_at_a_time():
-    config = dataclasses.replace(CONFIG, sets=("to_target",), targets=MODALITIES[1:])
+    config = config_of("coherence", sets=("to_target",), targets=MODALITIES[1:])
     found = {name for name in judge(perfect, config).metrics if name.startswith("coherence/")}
     assert found == {f"coherence/to_target/given_{k}/{name}" for k in (1, 2) for name in MODALITIES[1:]}
-    with pytest.raises(SbmError, match=r"unknown modality in config\.evaluation\.targets"):
-        judge(perfect, dataclasses.replace(config, targets=("sound",)))
+    with pytest.raises(SbmError, match=r"unknown modality in config\.evaluation\.metrics\.coherence\.targets"):
+        judge(perfect, config_of("coherence", sets=("to_target",), targets=("sound",)))
 
 
 def test_constant_generator_is_right_for_its_digit_only():
@@ -133,11 +144,11 @@ def test_constant_generator_is_right_for_its_digit_only():
     assert metrics["coherence/unconditional_all"].value == 1
     assert metrics["coverage/class_1"] == (1, 0, 80, "repeats")
     assert metrics["coverage/min"].value == 0
-    np.testing.assert_array_equal(figures["coverage"][:, 1], 1)
+    np.testing.assert_array_equal(figures["class_shares"][:, 1], 1)
 
 
 def test_random_generator_is_at_chance():
-    config = EvaluationConfig(num_examples=20, num_unconditional=2000, batch_size=500, num_repeats=2)
+    config = config_of(num_examples=20, num_unconditional=2000, batch_size=500)
     metrics = judge(uniform, config).metrics
     assert metrics["coherence/unconditional_2"].value == pytest.approx(7 / 16, abs=0.03)
     assert metrics["coherence/unconditional_all"].value == pytest.approx(1 / 16, abs=0.02)
@@ -178,14 +189,13 @@ def test_one_batch_shape_and_progress_to_the_end():
         return generate(key, data, observed, num_samples)
 
     evaluate(
-        counted,
+        Subject(counted),
         split(),
         MODALITIES,
         jax.random.key(0),
         CONFIG,
-        classifier_fn=classifier,
-        num_classes=NUM_CLASSES,
-        progress=progress,
+        JUDGES,
+        progress,
     )
     assert len(shapes) == 1
     assert sum(steps) == totals[0]
@@ -207,9 +217,7 @@ def test_sample_grids():
 
 
 def test_missing_labels_and_classifier_are_explained():
-    metrics, not_available, figures = judge(
-        perfect, split=split(labels=False), classifier_fn=None, reconstruct_fn=None, num_classes=None
-    )
+    metrics, not_available, figures = judge(perfect, split=split(labels=False), tools=Tools(), reconstruct=None)
     assert set(metrics) == {f"sampling/{x}" for x in ("network_evaluations", "samples_per_second", "diverged")}
     assert "classifier" in not_available["coherence/given_rest"]
     assert "autoencoder" in not_available["reconstruction/mse"]
@@ -254,10 +262,8 @@ def test_names_of_modalities_mean_nothing_to_the_evaluation():
         made = generator(perfect)(key, {name: data[names[name]] for name in MODALITIES}, observed, num_samples)
         return made._replace(data={names[name]: values for name, values in made.data.items()})
 
-    config = dataclasses.replace(CONFIG, targets=tuple(names.values()))
-    metrics = evaluate(
-        generate, renamed, tuple(names.values()), jax.random.key(0), config, classifier_fn=classifier, num_classes=4
-    ).metrics
+    config = config_of("coherence", targets=tuple(names.values()))
+    metrics = evaluate(Subject(generate), renamed, tuple(names.values()), jax.random.key(0), config, JUDGES).metrics
     assert {name: e.value for name, e in metrics.items() if "to_target" in name} == {
         f"coherence/to_target/given_{k}/{name}": 1 for k in (1, 2) for name in names.values()
     }
@@ -282,16 +288,16 @@ def varied(names):
 
 
 def test_a_modality_without_differences_is_left_out_of_diversity():
-    config = dataclasses.replace(CONFIG, sets=("diversity",))
+    config = config_of("diversity", sets=())
     generate, data = varied(("a", "b"))
-    metrics, not_available, _ = evaluate(generate, data, MODALITIES, jax.random.key(0), config)
+    metrics, not_available, _ = evaluate(Subject(generate), data, MODALITIES, jax.random.key(0), config)
     assert np.isfinite(metrics["diversity/given_1"].value)
     assert "real examples" in not_available["diversity/given_1/attributes"]
     assert "diversity/given_1" not in not_available
 
     # Where it is the only one that is generated, there is nothing to measure.
     generate, data = varied(("a",))
-    metrics, not_available, _ = evaluate(generate, data, MODALITIES, jax.random.key(0), config)
+    metrics, not_available, _ = evaluate(Subject(generate), data, MODALITIES, jax.random.key(0), config)
     assert metrics["diversity/given_1"].n < 2 * 13
     assert {"diversity/given_1/b", "diversity/given_1/attributes"} <= not_available.keys()
 
@@ -300,8 +306,8 @@ def test_what_is_not_finite_is_left_out_and_counted():
     def lost(data):
         return {name: x.at[0].set(jnp.nan) for name, x in jax.tree.map(jnp.asarray, data).items()}
 
-    config = dataclasses.replace(CONFIG, sets=("unconditional", "random", "diversity"))
-    metrics, _, _ = judge(perfect, config, reconstruct_fn=lost)
+    config = config_of(*TOOLS, "class_shares", "diversity", sets=("unconditional", "random"))
+    metrics, _, _ = judge(perfect, config, reconstruct=lost)
     assert metrics["reconstruction/mse/a"][:3] == (0, 0, 13 - 2)  # one of each of two batches
     assert metrics["classifier/reconstruction/a"].n == 13  # where it is wrong
     assert metrics["classifier/reconstruction/a"].value == pytest.approx(11 / 13)
@@ -309,7 +315,7 @@ def test_what_is_not_finite_is_left_out_and_counted():
     def nowhere(data):
         return {name: jnp.full_like(x, jnp.nan) for name, x in data.items()}
 
-    metrics, not_available, _ = judge(perfect, config, reconstruct_fn=nowhere)
+    metrics, not_available, _ = judge(perfect, config, reconstruct=nowhere)
     assert "reconstruction/mse/a" not in metrics
     assert not_available["reconstruction/mse/a"] == "no reconstruction is finite"
     generate, data = varied(MODALITIES)
@@ -318,9 +324,7 @@ def test_what_is_not_finite_is_left_out_and_counted():
         made = generate(key, given, observed, num_samples)
         return made._replace(data={name: x * jnp.nan for name, x in made.data.items()})
 
-    metrics, not_available, _ = evaluate(
-        diverged, data, MODALITIES, jax.random.key(0), config, classifier_fn=classifier, num_classes=4
-    )
+    metrics, not_available, _ = evaluate(Subject(diverged), data, MODALITIES, jax.random.key(0), config, JUDGES)
     assert not_available["diversity/given_1"] == "no pair of samples is finite"
     assert metrics["coherence/given_1"][:3] == (0, 0, 26)
     assert metrics["coverage/total_variation"].value == 1
@@ -328,21 +332,27 @@ def test_what_is_not_finite_is_left_out_and_counted():
 
 
 def test_sets_that_are_not_asked_for_are_listed():
-    config = EvaluationConfig(num_examples=5, batch_size=8, num_repeats=1, sets=("random",))
+    config = config_of("coherence", sets=("random",), num_examples=5, num_repeats=1)
     metrics, not_available, _ = judge(perfect, config)
     assert "coherence/given_2" in metrics
     assert "coherence/given_rest" not in metrics
-    assert "evaluation.sets" in not_available["coherence/given_rest"]
-    assert "evaluation.sets" in not_available["coverage"]
+    assert "metrics.coherence.sets" in not_available["coherence/given_rest"]
+    assert not [name for name in metrics if name.startswith("coverage")]
     assert metrics["coherence/given_2"].std is None
 
 
 def test_bad_settings_are_named():
     with pytest.raises(SbmError, match=r"'randm'.*'random'"):
-        EvaluationConfig(sets=("randm",))
+        config_of(sets=("randm",))
     with pytest.raises(SbmError, match="num_repeats must be at least 1"):
         EvaluationConfig(num_repeats=0)
     with pytest.raises(SbmError, match="has 20 rows"):
-        judge(perfect, EvaluationConfig(num_examples=21))
+        judge(perfect, config_of(num_examples=21))
     with pytest.raises(SbmError, match="unknown modality 'c'"):
-        evaluate(generator(perfect), split(), ("a", "c"), jax.random.key(0), CONFIG)
+        evaluate(Subject(generator(perfect)), split(), ("a", "c"), jax.random.key(0), CONFIG)
+    with pytest.raises(SbmError, match=r"unknown metric .*'coherense'\. Did you mean 'coherence'"):
+        EvaluationConfig(metrics={"coherense": {}})
+    with pytest.raises(SbmError, match="must be a group of options"):
+        EvaluationConfig(metrics={"coherence": 3})
+    with pytest.raises(SbmError, match="is no subclass of"):
+        EvaluationConfig(metrics={"mine": {"name": "sbm_jax.evaluation:evaluate"}})

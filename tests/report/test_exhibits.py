@@ -192,7 +192,7 @@ def test_studies_stand_beside_the_main_run():
 
 
 def test_which_modalities_are_judged_is_said():
-    config = {"evaluation": {"features": {"modalities": ["m4"]}}}
+    config = {"evaluation": {"metrics": {"frechet": {"modalities": ["m4"]}}}}
     assert by_label(config=config)["Table 5"].note == "Ours is the FID of m4 only."
     assert not by_label()["Table 5"].note
 

@@ -71,7 +71,7 @@ def arrays(modality="a"):
         "samples/given_one/observed": np.eye(3, 2, dtype=bool)[None].repeat(2, axis=0),
         "samples/another/data/a": np.zeros((1, 1, 4, 4, 1), np.float32),
         "samples/another/observed": np.zeros((1, 1, 1), bool),
-        "coverage": np.full((3, 10), 0.1),
+        "class_shares": np.full((3, 10), 0.1),
     }
 
 
@@ -150,7 +150,7 @@ def test_equal_results_give_equal_pages():
 def test_charts_are_none_without_their_numbers():
     assert charts.conditional_curve({"a": {}}) is None
     assert charts.agreement_curve({"a": {}}) is None
-    assert charts.coverage_bars({}, None) is None
+    assert charts.class_bars({}, None) is None
     assert charts.training_curves({"empty": CURVES["empty"]}) is None
 
 

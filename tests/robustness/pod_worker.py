@@ -34,9 +34,9 @@ def dataset() -> Dataset:
         rng = np.random.default_rng(seed)
         shared = rng.normal(size=(num_rows, 1))
         data = {m.name: (shared + 0.3 * rng.normal(size=(num_rows, *m.shape))).astype(np.float32) for m in MODALITIES}
-        return Split(data, None)
+        return Split(data)
 
-    return Dataset(split(37, 0), split(11, 1), split(9, 2), None, {"made for": "tests"})
+    return Dataset(split(37, 0), split(11, 1), split(9, 2), {}, {"made for": "tests"})
 
 
 def systems(num_steps: int, split: bool) -> list:

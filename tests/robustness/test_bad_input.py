@@ -71,7 +71,7 @@ def _same(dataset, whole):
     for found, expected in pairs:
         jax.tree.map(np.testing.assert_array_equal, found.data, expected.data)
         jax.tree.map(np.testing.assert_array_equal, found.present, expected.present)
-        np.testing.assert_array_equal(found.labels, expected.labels)
+        jax.tree.map(np.testing.assert_array_equal, found.labels, expected.labels)
 
 
 @settings(max_examples=300, **SETTINGS)
@@ -103,10 +103,10 @@ def test_arrays_of_any_shape_and_type(tmp_path, name, shape, dtype, fill):
     modalities = (Modality("a", (5,), 2, "mlp"), Modality("b", (2,), 2, "mlp"))
     try:
         train = load_arrays(ArraysConfig(str(tmp_path / "arrays")), tmp_path).train
-        check(Dataset(train, train, train, None, {}), modalities)
+        check(Dataset(train, train, train, {}, {}), modalities)
     except SbmError:
         return
-    found = train.labels if name == "label" else (train.present if "." in name else train.data)[name[0]]
+    found = train.labels[name] if name == "label" else (train.present if "." in name else train.data)[name[0]]
     np.testing.assert_array_equal(found, array.astype(np.float32) if array.dtype.kind == "f" else array)
     assert train.data["a"].shape == (12, 5)
     assert np.isfinite(train.data["a"]).all()

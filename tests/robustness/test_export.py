@@ -16,8 +16,8 @@ from tests.test_configs import load_config
 def _dataset(config, num_rows):
     """Rows of zeros in the shapes of a config."""
     data = {modality.name: np.zeros((num_rows, *modality.shape), np.uint8) for modality in config.modalities}
-    split = Split(data, np.zeros(num_rows, np.int32))
-    return Dataset(split, split, split, 10, {})
+    split = Split(data, {"label": np.zeros(num_rows, np.int32)})
+    return Dataset(split, split, split, {"label": 10}, {})
 
 
 def _abstract(tree):

@@ -11,7 +11,7 @@ from sbm_jax import experiment, experiment_config
 from sbm_jax.config import plain
 from sbm_jax.distributions import POSTERIORS
 from sbm_jax.errors import SbmError
-from sbm_jax.evaluation.evaluator import SETS
+from sbm_jax.evaluation.metrics.coherence import SETS
 from sbm_jax.losses.score_matching import WEIGHTINGS
 from sbm_jax.networks.score import NETWORKS, PREDICTIONS
 from sbm_jax.sampling import CONDITIONINGS
@@ -87,7 +87,7 @@ def _near(path, value):
     words = [words for end, words in CHOICES.items() if path.endswith(end)]
     if words:
         return st.sampled_from(sorted(words[0]))
-    if path == "evaluation.sets":
+    if path == "evaluation.metrics.coherence.sets":
         return st.lists(st.sampled_from(sorted(SETS)), min_size=1, max_size=2, unique=True)
     if isinstance(value, bool):
         return st.booleans()
@@ -200,8 +200,8 @@ def test_random_configs_run(tmp_path):
 
 
 def test_what_is_refused_without_a_reason_is_told():
-    changes = {"systems": ("mld",), "sampler.num_steps": 3, "evaluation.likelihood.batch_size": 0}
-    assert is_due("evaluation.likelihood.batch_size is 0; expected at least 1.", changes)
+    changes = {"systems": ("mld",), "sampler.num_steps": 3, "evaluation.metrics.likelihood.batch_size": 0}
+    assert is_due("evaluation.metrics.likelihood.batch_size is 0; expected at least 1.", changes)
     assert not is_due("sampler.num_steps is 3; expected at least 1.", changes)
     assert not is_due("sampler.num_particles is 4; expected at least 5.", changes)
     assert not is_due("system 'sbm_rae_m' needs a score network that has learned marginal scores", changes)

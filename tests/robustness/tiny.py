@@ -52,8 +52,13 @@ def get_config(directory: str = "") -> ConfigDict:
                 "num_unconditional": 30,
                 "batch_size": 30,
                 "num_repeats": 1,
-                "sets": ("given_rest", "unconditional"),
-                "features": {"num_examples": 0},
+                "metrics": {
+                    "coherence": {"sets": ("given_rest", "unconditional")},
+                    "class_shares": {},
+                    "reconstruction": {},
+                    "classifier": {},
+                    "sampling": {},
+                },
             },
         }
     )

@@ -38,10 +38,10 @@ def split_of(num_rows, seed):
         "words": np.eye(6, dtype=np.float32)[rng.integers(0, 6, num_rows)],
         "mask": rng.integers(0, 2, (num_rows, 8, 8, 1)).astype(np.float32),
     }
-    return Split(data, None)
+    return Split(data)
 
 
-DATASET = Dataset(split_of(10, 0), split_of(4, 1), split_of(5, 2), None, {})
+DATASET = Dataset(split_of(10, 0), split_of(4, 1), split_of(5, 2), {}, {})
 
 
 ENERGY = EnergyConfig(TrainingConfig(2, 4), width=16, depth=2)

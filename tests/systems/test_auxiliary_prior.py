@@ -35,10 +35,10 @@ def _split(num_rows, seed):
     rng = np.random.default_rng(seed)
     common = rng.normal(size=(num_rows, 1))
     data = {m.name: (common + 0.5 * rng.normal(size=(num_rows, *m.shape))).astype(np.float32) for m in MODALITIES}
-    return Split(data, None)
+    return Split(data)
 
 
-DATASET = Dataset(_split(300, 0), _split(20, 1), _split(5, 2), None, {})
+DATASET = Dataset(_split(300, 0), _split(20, 1), _split(5, 2), {}, {})
 
 
 def _system(name):

@@ -17,7 +17,7 @@ CLASSIFIERS = Classifiers(MODALITIES, 3, ClassifierConfig(TrainingConfig(2, 4), 
 def _split(num_rows):
     rng = np.random.default_rng(0)
     data = {m.name: rng.normal(size=(num_rows, *m.shape)).astype(np.float32) for m in MODALITIES}
-    return Split(data, rng.integers(0, 3, num_rows).astype(np.int32))
+    return Split(data, {"label": rng.integers(0, 3, num_rows).astype(np.int32)})
 
 
 def test_what_a_row_lacks_is_not_learned_from():
@@ -25,7 +25,7 @@ def test_what_a_row_lacks_is_not_learned_from():
     other = {name: np.where(split.present[name][:, None], array, 7.0) for name, array in split.data.items()}
     losses = []
     for changed in (split, dataclasses.replace(split, data=other)):
-        stage = CLASSIFIERS.stage(Dataset(changed, changed, changed, 3, {}))
+        stage = CLASSIFIERS.stage(Dataset(changed, changed, changed, {"label": 3}, {}))
         params = stage.init(jax.random.key(0), {})
         rows = jax.tree.map(jnp.asarray, stage.rows({}))
         losses.append(stage.loss(params, {}, jax.random.key(1), rows)[0])

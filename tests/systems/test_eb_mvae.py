@@ -29,10 +29,10 @@ ENERGY = EbMvaeConfig(TrainingConfig(2, 4), width=32, depth=2)
 
 def _split(rows, seed):
     rng = np.random.default_rng(seed)
-    return Split({m.name: rng.normal(size=(rows, 4)).astype(np.float32) for m in MODALITIES}, None)
+    return Split({m.name: rng.normal(size=(rows, 4)).astype(np.float32) for m in MODALITIES})
 
 
-DATASET = Dataset(_split(10, 0), _split(4, 1), _split(5, 2), None, {})
+DATASET = Dataset(_split(10, 0), _split(4, 1), _split(5, 2), {}, {})
 VALID = np.array([[True, True], [True, False], [True, True]])
 
 

@@ -45,10 +45,10 @@ def _split(num_rows, seed):
         "words": np.eye(6, dtype=np.float32)[rng.integers(0, 6, num_rows)],
         "level": rng.normal(size=(num_rows, 2)).astype(np.float32),
     }
-    return Split(data, None)
+    return Split(data)
 
 
-DATASET = Dataset(_split(10, 0), _split(4, 1), _split(5, 2), None, {})
+DATASET = Dataset(_split(10, 0), _split(4, 1), _split(5, 2), {}, {})
 
 
 def _float(split):

@@ -25,10 +25,10 @@ def _system(**own):
 
 def _split(num_rows, seed):
     rng = np.random.default_rng(seed)
-    return Split({m.name: rng.normal(size=(num_rows, *m.shape)).astype(np.float32) for m in MODALITIES}, None)
+    return Split({m.name: rng.normal(size=(num_rows, *m.shape)).astype(np.float32) for m in MODALITIES})
 
 
-DATASET = Dataset(_split(10, 0), _split(4, 1), _split(5, 2), None, {})
+DATASET = Dataset(_split(10, 0), _split(4, 1), _split(5, 2), {}, {})
 
 
 def _products(system):

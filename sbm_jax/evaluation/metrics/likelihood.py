@@ -1,23 +1,22 @@
 """Bounds of the log likelihood, from importance weights."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 
 import jax
 import numpy as np
 
 from sbm_jax.config import checked_dataclass
-from sbm_jax.errors import require
+from sbm_jax.errors import SbmError, require
+from sbm_jax.evaluation.batches import as_float
 from sbm_jax.evaluation.estimates import STANDARD_ERROR, Estimate
-from sbm_jax.evaluation.generation import as_float
-from sbm_jax.types import Array, Key
-
-WeightsFn = Callable[[Key, Mapping[str, Array], int], Array]
+from sbm_jax.evaluation.metrics.base import Evaluation, LogWeightsFn, Metric, Plan
+from sbm_jax.types import Key
 
 MEASURES = ("likelihood/elbo", "likelihood/importance_weighted")
 
 
 @checked_dataclass
-class LikelihoodConfig:
+class LikelihoodOptions:
     """How well bounds are estimated.
 
     Attributes:
@@ -33,20 +32,52 @@ class LikelihoodConfig:
     samples_per_call: int = 8
 
     def __post_init__(self):
-        require(self.num_examples >= 0, "evaluation.likelihood.num_examples", self.num_examples, "0 (none) or more")
+        require(
+            self.num_examples >= 0, "evaluation.metrics.likelihood.num_examples", self.num_examples, "0 (none) or more"
+        )
         for name in ("num_samples", "batch_size", "samples_per_call"):
-            require(getattr(self, name) >= 1, f"evaluation.likelihood.{name}", getattr(self, name), "at least 1")
+            require(
+                getattr(self, name) >= 1, f"evaluation.metrics.likelihood.{name}", getattr(self, name), "at least 1"
+            )
         divides = self.num_samples % self.samples_per_call == 0
-        require(divides, "evaluation.likelihood.samples_per_call", self.samples_per_call, "a divisor of num_samples")
+        require(
+            divides, "evaluation.metrics.likelihood.samples_per_call", self.samples_per_call, "a divisor of num_samples"
+        )
+
+
+class Likelihood(Metric):
+    """The ELBO and the importance-weighted bound of held-out rows, of systems that have them."""
+
+    Options = LikelihoodOptions
+
+    @classmethod
+    def check(cls, options: LikelihoodOptions, plan: Plan) -> None:
+        """Check that there are as many examples."""
+        if options.num_examples > plan.num_examples:
+            raise SbmError(
+                f"evaluation.metrics.likelihood.num_examples is {options.num_examples}, but evaluation.num_examples "
+                f"is {plan.num_examples}; it can not be more."
+            )
+
+    def result(self) -> Evaluation:
+        """Return the bounds, and why some are missing."""
+        subject, data = self.scene.subject, self.scene.examples.data
+        if subject.log_weights is None:
+            return Evaluation({}, {MEASURES[0]: "the system has none"}, {})
+        if not self.options.num_examples:
+            reason = "not asked for: evaluation.metrics.likelihood.num_examples is 0"
+            return Evaluation({}, {MEASURES[0]: reason}, {})
+        data = {name: data[name][: self.options.num_examples] for name in self.scene.modalities}
+        found = bounds(subject.log_weights, subject.costly_weights, data, self.scene.key(1), self.options)
+        return Evaluation(*found, {})
 
 
 def bounds(
-    weights_fn: WeightsFn,
+    weights_fn: LogWeightsFn,
     costly: bool,
     data: Mapping[str, np.ndarray],
-    rows: np.ndarray,
     key: Key,
-    config: LikelihoodConfig,
+    options: LikelihoodOptions,
 ) -> tuple[dict[str, Estimate], dict[str, str]]:
     """Return the ELBO and the importance-weighted bound of log p(x), in nats per row, with their standard errors.
 
@@ -55,21 +86,20 @@ def bounds(
     Args:
       weights_fn: `(key, float data, S) -> log p(x, z_s) - log q(z_s | x) [B, S]`, compiled for each S.
       costly: take one sample of each row only, which gives no importance-weighted bound.
-      data: {modality: [N, *shape]}.
-      rows: int [n], what is measured.
+      data: what is measured, {modality: [n, *shape]}.
       key: a typed key.
-      config: see `LikelihoodConfig`.
+      options: see `LikelihoodOptions`.
 
     Returns:
       The bounds, and what is not available, with the reason.
     """
-    rows = rows[: config.num_examples]
-    size, per_call = min(config.batch_size, len(rows)), 1 if costly else config.samples_per_call
-    total = 1 if costly else config.num_samples
+    num_rows = len(next(iter(data.values())))
+    size, per_call = min(options.batch_size, num_rows), 1 if costly else options.samples_per_call
+    total = 1 if costly else options.num_samples
     weights = []
-    for start in range(0, len(rows), size):
-        first = min(start, len(rows) - size)  # the last batch starts early, to have the size that is compiled
-        batch = {name: as_float(array[rows[first : first + size]]) for name, array in data.items()}
+    for start in range(0, num_rows, size):
+        first = min(start, num_rows - size)  # the last batch starts early, to have the size that is compiled
+        batch = {name: as_float(array[first : first + size]) for name, array in data.items()}
         batch_key = jax.random.fold_in(key, start)
         calls = [weights_fn(jax.random.fold_in(batch_key, i), batch, per_call) for i in range(total // per_call)]
         weights.append(np.concatenate([np.asarray(call, np.float64) for call in calls], axis=1)[start - first :])

@@ -1,0 +1,102 @@
+"""Which metrics are measured, with what options, and on how many rows and samples."""
+
+import dataclasses
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from sbm_jax import registry
+from sbm_jax.config import build, checked_dataclass, plain
+from sbm_jax.errors import SbmError
+from sbm_jax.evaluation.metrics import DEFAULT, METRICS, Metric, Plan
+from sbm_jax.types import Split
+
+
+def _default_metrics() -> dict[str, Any]:
+    return {name: dict(options) for name, options in DEFAULT.items()}
+
+
+@checked_dataclass
+class EvaluationConfig:
+    """How much is generated, and what is measured.
+
+    Attributes:
+      num_examples: rows of the split that are conditioned on, the same in every repeat.
+      num_unconditional: joint samples per repeat.
+      batch_size: rows per compiled call.
+      num_repeats: how often everything is generated anew, with other noise and other random sets.
+      num_figure_examples: rows shown in the sample grids.
+      inception_weights: a file with the weights of the FID Inception-v3 (see `networks.inception`); "" looks for the
+        installed package that carries them.
+      metrics: the options of each metric; None leaves one out. The key says which one, or the field ``name``: a key of
+        `metrics.METRICS`, or ``"package.module:CLASS"`` for one of another package. Options that are left out get
+        their defaults.
+    """
+
+    num_examples: int = 1000
+    num_unconditional: int = 1000
+    batch_size: int = 256
+    num_repeats: int = 3
+    num_figure_examples: int = 4
+    inception_weights: str = ""
+    metrics: dict[str, Any] = dataclasses.field(default_factory=_default_metrics)
+
+    def __post_init__(self):
+        for name in ("num_examples", "num_unconditional", "batch_size", "num_repeats", "num_figure_examples"):
+            if getattr(self, name) < 1:
+                raise SbmError(f"evaluation.{name} must be at least 1, not {getattr(self, name)}.")
+        whole = dict.fromkeys(self.metrics)
+        for label, _, options in self.chosen():
+            whole[label] = {"name": _name(label, self.metrics[label]), **plain(options)}
+        object.__setattr__(self, "metrics", whole)
+
+    def chosen(self) -> Iterator[tuple[str, type[Metric], Any]]:
+        """Yield the label, the class and the checked options of each metric that is measured.
+
+        Raises:
+          SbmError: on an unknown metric or option.
+        """
+        for label, group in self.metrics.items():
+            if group is None:
+                continue
+            where = f"evaluation.metrics.{label}"
+            name = _name(label, group)
+            cls = registry.find(f"metric ({where})", name, METRICS)
+            if not (isinstance(cls, type) and issubclass(cls, Metric)):
+                raise SbmError(f"{where}: {name!r} is no subclass of sbm_jax.evaluation.Metric. Name one.")
+            options = {option: value for option, value in group.items() if option != "name"}
+            yield label, cls, build(cls.Options, options, where)
+
+
+def _name(label: str, group: Any) -> str:
+    if not isinstance(group, dict):
+        raise SbmError(f"evaluation.metrics.{label} must be a group of options, or None, not {group!r}.")
+    return group.get("name", label)
+
+
+def check(config: EvaluationConfig, modalities: Sequence[str], known: Sequence[str] = ()) -> None:
+    """Check all metrics.
+
+    Args:
+      config: the metrics and how much is generated.
+      modalities: the names of those that are generated.
+      known: the names of all that the data have; () for the same.
+
+    Raises:
+      SbmError: on options that can not work with these modalities.
+    """
+    plan = Plan(config.num_examples, config.num_unconditional, tuple(modalities), tuple(known or modalities))
+    for _, cls, options in config.chosen():
+        cls.check(options, plan)
+
+
+def check_size(config: EvaluationConfig, split: Split) -> None:
+    """Check that the split has as many rows as are asked for.
+
+    Raises:
+      SbmError: if it has fewer.
+    """
+    if config.num_examples > len(split):
+        raise SbmError(
+            f"evaluation.num_examples is {config.num_examples}, but the split has {len(split)} rows; "
+            f"set it to {len(split)} or less."
+        )

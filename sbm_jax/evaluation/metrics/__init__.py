@@ -1,0 +1,36 @@
+"""Metrics, one file each, by their names in configs."""
+
+from sbm_jax.config import plain
+from sbm_jax.evaluation.metrics.base import Call, Draw, Evaluation, Metric, Plan, Scene, Subject, Tools
+from sbm_jax.evaluation.metrics.class_shares import ClassShares
+from sbm_jax.evaluation.metrics.coherence import Coherence
+from sbm_jax.evaluation.metrics.cosine import Cosine
+from sbm_jax.evaluation.metrics.diversity import Diversity
+from sbm_jax.evaluation.metrics.f1 import F1
+from sbm_jax.evaluation.metrics.frechet import Frechet
+from sbm_jax.evaluation.metrics.judge_accuracy import JudgeAccuracy
+from sbm_jax.evaluation.metrics.likelihood import Likelihood
+from sbm_jax.evaluation.metrics.mse import Mse
+from sbm_jax.evaluation.metrics.reconstruction import Reconstruction
+from sbm_jax.evaluation.metrics.sampling import Sampling
+
+METRICS: dict[str, type[Metric]] = {
+    "coherence": Coherence,
+    "class_shares": ClassShares,
+    "diversity": Diversity,
+    "cosine": Cosine,
+    "frechet": Frechet,
+    "likelihood": Likelihood,
+    "reconstruction": Reconstruction,
+    "classifier": JudgeAccuracy,
+    "sampling": Sampling,
+    "mse": Mse,
+    "f1": F1,
+}
+
+_NOT_BY_DEFAULT = ("mse", "f1")  # which say what is told of a modality without a classifier
+
+DEFAULT = {name: plain(cls.Options()) for name, cls in METRICS.items() if name not in _NOT_BY_DEFAULT}
+"""What is measured where a config does not say, with all options; distances and likelihoods of no examples."""
+
+__all__ = ["DEFAULT", "METRICS", "Call", "Draw", "Evaluation", "Metric", "Plan", "Scene", "Subject", "Tools"]

@@ -1,0 +1,225 @@
+"""Do generated modalities show the same class, and the class that was given?
+
+All functions take the classes that a classifier sees in each modality, `predicted` int [B, M], with `NO_CLASS` where a
+sample is not finite.
+"""
+
+import collections
+
+import numpy as np
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.errors import unknown
+from sbm_jax.evaluation import observed_sets
+from sbm_jax.evaluation.estimates import estimate
+from sbm_jax.evaluation.metrics.base import (
+    ALONE,
+    LABEL,
+    NO_CLASS,
+    NO_CLASSIFIER,
+    NO_LABELS,
+    Draw,
+    Evaluation,
+    Metric,
+    Plan,
+    Scene,
+    check_targets,
+    prefixed,
+)
+from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, RANDOM, TO_TARGET, UNCONDITIONAL
+
+SETS = {
+    GIVEN_REST: ("given_rest",),
+    RANDOM: ("given_k",),
+    FIXED_ORDER: ("fixed_order/given_k",),
+    TO_TARGET: ("to_target/given_k",),
+    UNCONDITIONAL: ("unconditional_k", "unconditional_majority_k"),
+}
+"""Each family of observed sets, and what is measured on it."""
+
+NAMES = {
+    GIVEN_REST: "given_rest/{target}",
+    RANDOM: "given_{size}",
+    FIXED_ORDER: "fixed_order/given_{size}",
+    TO_TARGET: "to_target/given_{size}/{target}",
+}
+"""The metric that samples serve, by family."""
+
+
+@checked_dataclass
+class CoherenceOptions:
+    """What is to show the same class.
+
+    Attributes:
+      sets: the families of observed sets, keys of `SETS`.
+      targets: the modalities that the family ``"to_target"`` generates, each from one, two, ... others in their order;
+        () for the first modality.
+    """
+
+    sets: tuple[str, ...] = (GIVEN_REST, RANDOM, FIXED_ORDER, UNCONDITIONAL)
+    targets: tuple[str, ...] = ()
+
+    def __post_init__(self):
+        for name in self.sets:
+            if name not in SETS:
+                raise unknown("family of observed sets in evaluation.metrics.coherence.sets:", name, SETS)
+
+
+class Coherence(Metric):
+    """The share of samples that show the class of what is given, or one class, for each question."""
+
+    Options = CoherenceOptions
+
+    def __init__(self, options: CoherenceOptions, scene: Scene):
+        """Ask for the families that can be judged."""
+        super().__init__(options, scene)
+        self.questions = list(scene.tools.classifiers)
+        self.missing = {
+            (question, family): reason
+            for question in self.questions or [LABEL]
+            for family in SETS
+            if (reason := self._reason(question, family))
+        }
+        judged = [family for family in options.sets if any((q, family) not in self.missing for q in self.questions)]
+        targets = {TO_TARGET: options.targets}
+        self.asks = tuple(
+            ask for name in judged for ask in observed_sets.asks(name, scene.modalities, targets.get(name, ()))
+        )
+        self.outcomes: dict[str, dict[int, list[np.ndarray]]] = collections.defaultdict(
+            lambda: collections.defaultdict(list)
+        )  # {metric: {repeat: outcomes of each draw}}
+
+    @classmethod
+    def check(cls, options: CoherenceOptions, plan: Plan) -> None:
+        """Check the targets, where they matter."""
+        check_targets("coherence", options, plan.modalities)
+
+    def _reason(self, question: str, family: str) -> str | None:
+        """Return why a family can not be measured; None where it can."""
+        if family not in self.options.sets:
+            return f"not asked for: {family!r} is not in evaluation.metrics.coherence.sets"
+        if not self.questions:
+            return NO_CLASSIFIER
+        if family == UNCONDITIONAL:
+            return None
+        if question not in self.scene.examples.labels:
+            return NO_LABELS
+        return None if len(self.scene.modalities) > 1 else ALONE
+
+    def look(self, draw: Draw) -> None:
+        """Take the outcome of each row."""
+        for question in self.questions:
+            if (question, draw.ask.family) in self.missing:
+                continue
+            classes = draw.classes(question)
+            if draw.ask.family == UNCONDITIONAL:
+                outcomes = unconditional(classes)
+            else:
+                outcomes = self._conditional(draw, classes, draw.labels(question))
+            for name, values in outcomes.items():
+                self.outcomes[prefixed("coherence", question, name)][draw.repeat].append(values)
+
+    def _conditional(self, draw: Draw, classes: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
+        ask = draw.ask
+        name = NAMES[ask.family].format(size=ask.size, target=ask.target)
+        if ask.target:
+            right = classes[:, self.scene.modalities.index(ask.target)] == truth
+            return {name: right} | ({GIVEN_REST: right} if ask.family == GIVEN_REST else {})
+        outcomes = {name: conditional(classes, truth, draw.observed)}
+        if ask.family == FIXED_ORDER:
+            outcomes[f"{name}/last"] = classes[:, -1] == truth
+        return outcomes
+
+    def result(self) -> Evaluation:
+        """Return the means over rows, and over the modalities that are generated."""
+        metrics = {
+            name: estimate([np.concatenate(parts) for parts in repeats.values()])
+            for name, repeats in self.outcomes.items()
+        }
+        missing = {
+            prefixed("coherence", question, name): reason
+            for (question, family), reason in self.missing.items()
+            for name in SETS[family]
+        }
+        return Evaluation(metrics, missing, {})
+
+
+def unconditional(predicted: np.ndarray) -> dict[str, np.ndarray]:
+    """Return whether at least k modalities agree in each row, by name: bool [B] for each k."""
+    num_modalities = predicted.shape[1]
+    outcomes = {}
+    for prefix, rule in (("unconditional", "first"), ("unconditional_majority", "majority")):
+        count = agreement(predicted, rule)
+        outcomes |= {f"{prefix}_{k}": count >= k for k in range(2, num_modalities + 1)}
+    if num_modalities > 1:
+        outcomes["unconditional_all"] = outcomes[f"unconditional_{num_modalities}"]
+    return outcomes
+
+
+def conditional(predicted: np.ndarray, labels: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Return each row's share of unobserved modalities that show its label: [B], nan where all are observed.
+
+    Args:
+      predicted: int [B, M].
+      labels: int [B], the classes of the given data.
+      observed: bool [B, M] or [M], True = given.
+    """
+    free = np.broadcast_to(~observed, predicted.shape)
+    correct = (predicted == labels[:, None]) & free
+    count = free.sum(axis=1)
+    return np.where(count > 0, correct.sum(axis=1) / np.maximum(count, 1), np.nan)
+
+
+def conditional_per_modality(predicted: np.ndarray, labels: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Return the accuracy of each modality over the rows where it is unobserved: [M], nan where it never is.
+
+    Args:
+      predicted: int [B, M].
+      labels: int [B], the classes of the given data.
+      observed: bool [B, M] or [M], True = given.
+    """
+    free = np.broadcast_to(~observed, predicted.shape)
+    correct = (predicted == labels[:, None]) & free
+    count = free.sum(axis=0)
+    return np.where(count > 0, correct.sum(axis=0) / np.maximum(count, 1), np.nan)
+
+
+def _agree_with_first(predicted: np.ndarray) -> np.ndarray:
+    shown = predicted != NO_CLASS
+    return ((predicted == predicted[:, :1]) & shown).sum(axis=1)
+
+
+def _agree_with_majority(predicted: np.ndarray) -> np.ndarray:
+    shown = predicted != NO_CLASS
+    same = (predicted[:, :, None] == predicted[:, None, :]) & shown[:, :, None]
+    return same.sum(axis=1).max(axis=1)
+
+
+RULES = {"first": _agree_with_first, "majority": _agree_with_majority}
+
+
+def agreement(predicted: np.ndarray, rule: str = "first") -> np.ndarray:
+    """Return how many of the M modalities agree, for each row: int [B].
+
+    Args:
+      predicted: int [B, M].
+      rule: ``"first"`` counts the modalities that show the class of modality 0, itself included, as published
+        baselines do; ``"majority"`` counts those that show the row's most frequent class.
+
+    Raises:
+      SbmError: when `rule` is unknown.
+    """
+    if rule not in RULES:
+        raise unknown("agreement rule", rule, RULES)
+    return RULES[rule](predicted)
+
+
+def agreement_curve(predicted: np.ndarray, rule: str = "first") -> np.ndarray:
+    """Return the fraction of rows in which at least k of M modalities agree, for k = 1..M: [M].
+
+    Args:
+      predicted: int [B, M].
+      rule: see `agreement`.
+    """
+    sizes = np.arange(1, predicted.shape[1] + 1)
+    return (agreement(predicted, rule)[:, None] >= sizes).mean(axis=0)

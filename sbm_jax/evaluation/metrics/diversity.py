@@ -1,0 +1,123 @@
+"""Do samples for the same condition differ as much as real examples of one class?"""
+
+import collections
+from collections.abc import Mapping
+
+import numpy as np
+
+from sbm_jax.evaluation.batches import as_float
+from sbm_jax.evaluation.estimates import estimate
+from sbm_jax.evaluation.metrics.base import ALONE, NO_LABELS, Draw, Evaluation, Metric, NoOptions, Scene
+from sbm_jax.evaluation.observed_sets import RANDOM, Ask
+
+METRIC = "diversity/given_1"
+MOST_PAIRS = 500  # both samples of every pair are kept in memory
+PAIRS = Ask(RANDOM, 1, num_samples=2, num_rows=MOST_PAIRS)
+
+
+class Diversity(Metric):
+    """The distance of two samples given the same modality, in units of that of real examples of one class."""
+
+    def __init__(self, options: NoOptions, scene: Scene):
+        """Measure the real examples; ask for pairs where these differ."""
+        super().__init__(options, scene)
+        self.reference: dict[str, float] = {}
+        if scene.examples.labels:
+            data = {name: scene.examples.data[name] for name in scene.modalities}
+            self.reference = within_class_distances(data, joint_labels(scene.examples.labels))
+        self.reason = self._reason()
+        self.asks = () if self.reason else (PAIRS,)
+        self.observed: dict[int, list[np.ndarray]] = collections.defaultdict(list)
+        self.samples: dict[int, dict[str, list[np.ndarray]]] = {}  # {repeat: {modality: samples of each draw}}
+
+    def _reason(self) -> str | None:
+        if not self.scene.examples.labels:
+            return NO_LABELS
+        if len(self.scene.modalities) < 2:
+            return ALONE
+        if not any(self.reference.values()):
+            return "no two of the real examples have the same label and differ"
+        return None
+
+    def look(self, draw: Draw) -> None:
+        """Take the samples; a pair may lie in two calls."""
+        self.observed[draw.repeat].append(draw.observed)
+        samples = self.samples.setdefault(draw.repeat, collections.defaultdict(list))
+        for name in self.scene.modalities:
+            samples[name].append(draw.generated(name))
+
+    def result(self) -> Evaluation:
+        """Return the mean over pairs."""
+        if self.reason:
+            return Evaluation({}, {METRIC: self.reason}, {})
+        missing = {
+            f"{METRIC}/{name}": "left out of the mean: real examples of one class do not differ in it"
+            for name, distance in self.reference.items()
+            if not distance
+        }
+        finite = []
+        for repeat, parts in self.samples.items():
+            samples = {name: np.concatenate(values) for name, values in parts.items()}
+            values = relative_distances(samples, np.concatenate(self.observed[repeat]), self.reference)
+            finite.append(values[np.isfinite(values)])
+        if not any(map(len, finite)):
+            return Evaluation({}, missing | {METRIC: "no pair of samples is finite"}, {})
+        return Evaluation({METRIC: estimate(finite)}, missing, {})
+
+
+def joint_labels(labels: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Return a number for each row, int [N], that rows share which have the same answers to all questions."""
+    answers = np.stack(list(labels.values()), axis=1)
+    return np.unique(answers, axis=0, return_inverse=True)[1].reshape(-1)
+
+
+def relative_distances(
+    samples: Mapping[str, np.ndarray], observed: np.ndarray, reference: Mapping[str, float]
+) -> np.ndarray:
+    """Return how far the two samples of each pair are apart, in units of the reference: [R / 2].
+
+    Squared distances; a mean over the unobserved modalities whose reference is above 0, nan where there is none, or a
+    sample is not finite.
+
+    Args:
+      samples: {modality: [R, *shape]}, pairs next to each other.
+      observed: bool [R, M], equal within a pair.
+      reference: {modality: the mean squared distance of real examples}.
+    """
+    names = list(samples)
+    measured = np.array([reference[name] > 0 for name in names])
+    distances = np.zeros((len(observed) // 2, len(names)))
+    for m in np.flatnonzero(measured):
+        values = samples[names[m]]
+        pairs = (values[::2] - values[1::2]).reshape(len(distances), -1)
+        distances[:, m] = np.mean(pairs**2, axis=1) / reference[names[m]]
+    counted = ~observed[::2] & measured
+    count = counted.sum(axis=1)
+    sums = np.where(counted, distances, 0.0).sum(axis=1)
+    return np.divide(sums, count, out=np.full(len(sums), np.nan), where=count > 0)
+
+
+_ROUNDING = 1e-10  # of the mean square: examples that differ by no more are equal, but for how float32 rounds them
+
+
+def within_class_distances(data: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:
+    """Return the mean squared distance, per entry, of different real examples with the same label.
+
+    E‖x - x'‖² = 2 Σ_d Var x_d within a class, with the unbiased variance; a mean over classes, by their size.
+
+    Args:
+      data: {modality: [N, *shape]}.
+      labels: int [N].
+    """
+    classes = [np.flatnonzero(labels == label) for label in np.unique(labels)]
+    classes = [members for members in classes if len(members) > 1]
+    sizes = [len(members) for members in classes]
+
+    def distance(values: np.ndarray) -> float:
+        least = _ROUNDING * np.mean(np.square(as_float(values), dtype=np.float64))
+        # In float64, where the variance of equal float32 values is exactly 0.
+        own = [2 * np.mean(np.var(as_float(values[members]), axis=0, ddof=1, dtype=np.float64)) for members in classes]
+        mean = float(np.average(own, weights=sizes))
+        return mean if mean > least else 0.0
+
+    return {name: distance(values) for name, values in data.items()} if classes else {}

@@ -1,0 +1,41 @@
+"""How well generated attributes are those of the row."""
+
+import numpy as np
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.evaluation.metrics.paired import Paired, PairedOptions
+
+
+@checked_dataclass
+class F1Options(PairedOptions):
+    """What is generated from what, and when an attribute is there.
+
+    Attributes:
+      threshold: an attribute is there where its value is above.
+    """
+
+    threshold: float = 0.5
+
+
+class F1(Paired):
+    """The F1 score of binary attributes: of each row over its attributes, and the mean over rows."""
+
+    Options = F1Options
+    name = "f1"
+
+    def compare(self, true: np.ndarray, generated: np.ndarray) -> np.ndarray:
+        """Return the score of each row, nan where a sample is not finite."""
+        finite = np.isfinite(generated).reshape(len(generated), -1).all(axis=1)
+        return np.where(finite, f1(true > self.options.threshold, generated > self.options.threshold), np.nan)
+
+
+def f1(true: np.ndarray, found: np.ndarray) -> np.ndarray:
+    """Return 2 |true ∧ found| / (|true| + |found|) of each row [N]; 0 where neither has an attribute.
+
+    Args:
+      true: bool [N, *shape].
+      found: the same.
+    """
+    true, found = true.reshape(len(true), -1), found.reshape(len(found), -1)
+    total = true.sum(axis=1) + found.sum(axis=1)
+    return 2 * (true & found).sum(axis=1) / np.maximum(total, 1)

@@ -1,0 +1,192 @@
+"""Distances of what a system generates from real data, in the features of a network."""
+
+import numpy as np
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.evaluation import observed_sets
+from sbm_jax.evaluation.batches import as_float
+from sbm_jax.evaluation.estimates import Estimate, average
+from sbm_jax.evaluation.features import FEWEST, FeatureSpace
+from sbm_jax.evaluation.metrics.base import Draw, Evaluation, Metric, Plan, Scene, check_targets
+from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_TARGET, UNCONDITIONAL, Ask
+from sbm_jax.types import Split
+
+RECONSTRUCTION = "reconstruction"
+
+SETS = (GIVEN_REST, UNCONDITIONAL, FIXED_ORDER, TO_TARGET, RECONSTRUCTION)
+"""What can be compared with real data: of ``fixed_order`` the last modality only, of ``to_target`` the targets."""
+
+BATCH = 250  # reconstructions in memory
+
+Found = dict[tuple[str, str], dict[str, Estimate]]  # {(set of samples, modality): {measure: distance}}
+
+
+@checked_dataclass
+class FrechetOptions:
+    """What is compared with real data.
+
+    Attributes:
+      num_examples: samples per distance, of the first repeat; 0 for no distances.
+      num_real: real examples that they are compared with; 0 for all that are held out.
+      sets: families of observed sets, of `SETS`.
+      targets: the modalities that ``"to_target"`` generates; () for the first.
+      modalities: those to judge; where there is none, all that the features are made for. Inception's are made for
+        images of three channels in [0, 1]; those of one channel are judged where they are named.
+      space: the features, such as ``"inception"`` or ``"classifier_features"``; "" for the first that there are.
+    """
+
+    num_examples: int = 0
+    num_real: int = 0
+    sets: tuple[str, ...] = (GIVEN_REST, UNCONDITIONAL)
+    targets: tuple[str, ...] = ()
+    modalities: tuple[str, ...] = ()
+    space: str = ""
+
+    def __post_init__(self):
+        where = "evaluation.metrics.frechet.num_examples"
+        require(
+            self.num_examples == 0 or self.num_examples >= FEWEST, where, self.num_examples, f"0, or {FEWEST} or more"
+        )
+        where = "evaluation.metrics.frechet.num_real"
+        require(self.num_real == 0 or self.num_real >= FEWEST, where, self.num_real, f"0 (all), or {FEWEST} or more")
+        for name in self.sets:
+            if name not in SETS:
+                raise unknown("set of samples in evaluation.metrics.frechet.sets:", name, SETS)
+
+
+class Frechet(Metric):
+    """Fréchet and kernel distances from real data, precision, recall, density and coverage.
+
+    Features are taken while samples are in memory. Samples that are not finite are left out.
+    """
+
+    Options = FrechetOptions
+    space: FeatureSpace | None = None
+
+    def __init__(self, options: FrechetOptions, scene: Scene):
+        """Find the features; ask for samples of the modalities that have some."""
+        super().__init__(options, scene)
+        self.judged: list[str] = []
+        self.features: dict[tuple[Ask, str], list[np.ndarray]] = {}
+        self.reasons = {"inception/fid": "not asked for: evaluation.metrics.frechet.num_examples is 0"}
+        if options.num_examples:
+            self.space, self.reasons = scene.tools.space(options.space, options.modalities)
+        if self.space is not None:
+            self.judged = self.space.judged(scene.modalities, options.modalities)
+            self.real = scene.real(options.num_real)
+        targets = {GIVEN_REST: self.judged, TO_TARGET: options.targets}
+        self.asks = tuple(
+            ask
+            for name in options.sets
+            if name != RECONSTRUCTION
+            for ask in observed_sets.asks(name, scene.modalities, targets.get(name, ()))
+            if self._judged_in(ask)
+        )
+
+    @classmethod
+    def check(cls, options: FrechetOptions, plan: Plan) -> None:
+        """Check names of modalities, and that as many samples are generated."""
+        most = min(plan.num_examples, plan.num_unconditional)
+        if options.num_examples > most:
+            raise SbmError(
+                f"evaluation.metrics.frechet.num_examples is {options.num_examples}, but no more than {most} samples "
+                "of a kind are generated (evaluation.num_examples, evaluation.num_unconditional)."
+            )
+        check_targets("frechet", options, plan.modalities)
+        for name in options.modalities:
+            if name not in plan.known:
+                raise unknown("modality in config.evaluation.metrics.frechet.modalities:", name, plan.known)
+
+    def _judged_in(self, ask: Ask) -> list[str]:
+        """Return the modalities that are judged in an ask: of the fixed order the last one."""
+        target = self.scene.modalities[-1] if ask.family == FIXED_ORDER else ask.target
+        return [name for name in self.judged if target in ("", name)]
+
+    def look(self, draw: Draw) -> None:
+        """Take features of as many samples as are asked for, of the first repeat: distances have an own error."""
+        if draw.repeat:
+            return
+        for name in self._judged_in(draw.ask):
+            taken = self.features.setdefault((draw.ask, name), [])
+            missing = self.options.num_examples - sum(map(len, taken))
+            if missing > 0:
+                taken.append(self._extract(name, draw.generated(name)[:missing]))
+
+    def _extract(self, name: str, samples: np.ndarray) -> np.ndarray:
+        """Return features [N, D] of samples [N, *shape], nan where a sample is not finite."""
+        finite = np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
+        return np.where(finite[:, None], self.space.extract[name](samples), np.nan)
+
+    def result(self) -> Evaluation:
+        """Return all distances, and their means over modalities."""
+        if self.space is None:
+            return Evaluation({}, self.reasons, {})
+        fid = self.space.measure("frechet")
+        if RECONSTRUCTION in self.options.sets and self.judged and self.scene.subject.reconstruct is not None:
+            self._reconstruct()
+        not_available = self.reasons | self._missing()
+        found: Found = {}
+        for (ask, name), parts in self.features.items():
+            features = np.concatenate(parts)
+            features = features[np.isfinite(features).all(axis=1)]
+            if len(features) < FEWEST:
+                not_available[f"{fid}/{_label(ask)}/{name}"] = f"{len(features)} finite samples are too few"
+                continue
+            found[_label(ask), name] = self.space.compare(name, features, self.real[name])
+        infinity = self.space.measure("frechet_infinity")
+        if found and not any(infinity in measures for measures in found.values()):
+            not_available[infinity] = "wants more than two samples for each feature"
+        return Evaluation(_metrics(found), not_available, {})
+
+    def _missing(self) -> dict[str, str]:
+        """Return the sets of samples, and the modalities, of which nothing is compared, and why."""
+        fid = self.space.measure("frechet")
+        if not self.judged:
+            return {fid: f"no modality that is asked for has features in {self.space.name}"}
+        there = {ask.family for ask, _ in self.features}
+        missing = self.space.missing(self.scene.modalities, self.options.modalities)
+        return {f"{fid}/{name}": reason for name, reason in missing.items()} | {
+            f"{fid}/{family}": "no samples of it, or of a judged modality in it, were generated"
+            if family in self.options.sets
+            else f"{family!r} is not in evaluation.metrics.frechet.sets"
+            for family in SETS
+            if family not in there
+        }
+
+    def of_real(self, train: Split) -> dict[str, Estimate]:
+        """Return the distances of as many real training examples."""
+        found: Found = {}
+        for name in self.judged:
+            rows = np.arange(len(train)) if train.present is None else np.flatnonzero(train.present[name])
+            chosen = rows[np.random.default_rng(0).permutation(len(rows))[: self.options.num_examples]]
+            if len(chosen) >= FEWEST:
+                features = self.space.real(name, train.take(chosen).data[name]).features
+                found["real", name] = self.space.compare(name, features, self.real[name])
+        return _metrics(found)
+
+    def _reconstruct(self) -> None:
+        number = min(self.options.num_examples, *map(len, self.real.values()))
+        for start in range(0, number, BATCH):
+            end = min(start + BATCH, number)
+            images = {name: as_float(values[start:end]) for name, values in self.real.items()}
+            decoded = self.scene.subject.reconstruct(images)
+            for name in self.judged:
+                taken = self.features.setdefault((Ask(RECONSTRUCTION), name), [])
+                taken.append(self._extract(name, np.asarray(decoded[name])))
+
+
+def _label(ask: Ask) -> str:
+    """Return what the samples of an ask are called in the names of metrics."""
+    return ask.family if ask.size is None else f"{ask.family}/given_{ask.size}"
+
+
+def _metrics(found: Found) -> dict[str, Estimate]:
+    """Return all distances, and their means over the modalities that are judged, by their full names."""
+    metrics: dict[str, Estimate] = {}
+    members: dict[str, list[str]] = {}
+    for (label, modality), measures in found.items():
+        for measure, value in measures.items():
+            metrics[f"{measure}/{label}/{modality}"] = value
+            members.setdefault(f"{measure}/{label}", []).append(f"{measure}/{label}/{modality}")
+    return metrics | {name: average(metrics, names) for name, names in members.items()}

@@ -1,0 +1,29 @@
+"""How often the classifiers are right about real data: the ceiling of what they can confirm."""
+
+import collections
+
+from sbm_jax.evaluation.batches import as_float, batches
+from sbm_jax.evaluation.estimates import BATCHES, estimate
+from sbm_jax.evaluation.metrics.base import LABEL, Evaluation, Metric, prefixed
+
+
+class JudgeAccuracy(Metric):
+    """The accuracy of each question's classifier on the examples, over all modalities and of each."""
+
+    def result(self) -> Evaluation:
+        """Return means over the examples."""
+        scene, groups = self.scene, collections.defaultdict(list)
+        for indices, count in batches(len(scene.examples), scene.batch_size) if scene.judged else ():
+            batch = {name: as_float(scene.examples.data[name][indices]) for name in scene.modalities}
+            for question in scene.judged:
+                right = scene.classify(question, batch) == scene.examples.labels[question][indices][:, None]
+                name = prefixed("classifier", question, "accuracy")
+                groups[name].append(right[:count].reshape(-1))
+                for m, modality in enumerate(scene.modalities):
+                    groups[f"{name}/{modality}"].append(right[:count, m])
+        missing = {
+            prefixed("classifier", question, "accuracy"): "there is no classifier, or the data have no labels"
+            for question in scene.tools.classifiers or [LABEL]
+            if question not in scene.judged
+        }
+        return Evaluation({name: estimate(parts, BATCHES) for name, parts in groups.items()}, missing, {})

@@ -1,0 +1,75 @@
+"""What compares generated data with the true data of the same row, and needs no labels."""
+
+import collections
+
+import numpy as np
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.errors import unknown
+from sbm_jax.evaluation.estimates import estimate
+from sbm_jax.evaluation.metrics.base import ALONE, Draw, Evaluation, Metric, Plan, Scene
+from sbm_jax.evaluation.observed_sets import ask_given
+
+
+@checked_dataclass
+class PairedOptions:
+    """What is generated from what, and compared with the truth.
+
+    Attributes:
+      modality: the one that is compared; "" for each.
+      given: the modalities that it is generated from; () for all others.
+    """
+
+    modality: str = ""
+    given: tuple[str, ...] = ()
+
+
+class Paired(Metric):
+    """The mean over rows of a measure of generated and true data of one row."""
+
+    Options = PairedOptions
+    name: str
+    """The first part of the names of the metrics."""
+
+    def __init__(self, options: PairedOptions, scene: Scene):
+        """Ask for the modalities given the others."""
+        super().__init__(options, scene)
+        targets = (options.modality,) if options.modality else scene.modalities
+        self.wanted = {
+            target: ask_given(options.given, target, scene.modalities)
+            for target in targets
+            if target not in options.given and len(scene.modalities) > 1
+        }
+        self.asks = tuple(self.wanted.values())
+        self.values: dict[str, dict[int, list[np.ndarray]]] = {
+            name: collections.defaultdict(list) for name in self.wanted
+        }  # {modality: {repeat: values of each draw}}
+
+    @classmethod
+    def check(cls, options: PairedOptions, plan: Plan) -> None:
+        """Check the names of modalities."""
+        for name in {*options.given, *filter(None, [options.modality])}:
+            if name not in plan.modalities:
+                raise unknown(f"modality in config.evaluation.metrics.{cls.name}:", name, plan.modalities)
+
+    def compare(self, true: np.ndarray, generated: np.ndarray) -> np.ndarray:
+        """Return the measure of each row [R] of data [R, *shape], nan where it has none."""
+        raise NotImplementedError
+
+    def look(self, draw: Draw) -> None:
+        """Compare the rows."""
+        for name, ask in self.wanted.items():
+            if ask == draw.ask:
+                self.values[name][draw.repeat].append(self.compare(draw.real(name), draw.generated(name)))
+
+    def result(self) -> Evaluation:
+        """Return the mean of each modality, without samples that are not finite."""
+        metrics, missing = {}, {} if self.wanted else {self.name: ALONE}
+        given = "given_" + ("+".join(self.options.given) or "rest")
+        for name, repeats in self.values.items():
+            finite = [values[np.isfinite(values)] for values in map(np.concatenate, repeats.values())]
+            if any(map(len, finite)):
+                metrics[f"{self.name}/{given}/{name}"] = estimate(finite)
+            else:
+                missing[f"{self.name}/{given}/{name}"] = "no sample is finite"
+        return Evaluation(metrics, missing, {})

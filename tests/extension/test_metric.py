@@ -1,0 +1,55 @@
+"""A metric in a file of its own, outside of the package, is named in a config and measured."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sbm_jax.errors import SbmError
+from sbm_jax.evaluation import EvaluationConfig, Subject, evaluate
+from sbm_jax.types import Generated, Split
+
+NAMES = ("photo", "mask", "sound")
+SPLIT = Split({name: np.full((12, 2, 2, 1), 100, np.uint8) for name in NAMES})
+
+
+def twice_as_bright(key, data, observed, num_samples):
+    observed = jnp.asarray(observed)
+    samples = {
+        name: jnp.where(observed[:, m, None, None, None], data[name], 2 * data[name])[:, None]
+        for m, name in enumerate(NAMES)
+    }
+    return Generated(samples, None, {})
+
+
+def measure(**options):
+    brightness = {"name": "tests.extension.metric:Brightness", **options}
+    config = EvaluationConfig(8, 8, 4, num_repeats=2, metrics={"brightness": brightness})
+    rows = []
+
+    def counted(key, data, observed, num_samples):
+        rows.append(np.asarray(observed))
+        return twice_as_bright(key, data, observed, num_samples)
+
+    metrics = evaluate(Subject(counted), SPLIT, NAMES, jax.random.key(0), config).metrics
+    return metrics, np.concatenate(rows)
+
+
+def test_a_metric_of_a_third_party_is_measured():
+    metrics, observed = measure(modality="photo")
+    assert metrics == {"brightness/photo": (pytest.approx(2.0), pytest.approx(0.0), 16, "repeats")}
+    assert (observed == [False, True, True]).all(axis=1).sum() >= 16
+
+
+def test_it_asks_for_what_it_needs():
+    _, observed = measure(modality="photo", given=("sound",))
+    assert (observed == [False, False, True]).all(axis=1).sum() >= 16
+
+
+def test_its_options_are_checked():
+    with pytest.raises(SbmError, match=r"evaluation\.metrics\.brightness\.modality is missing"):
+        measure()
+    with pytest.raises(SbmError, match=r"unknown field of evaluation\.metrics\.brightness: 'modalit'"):
+        measure(modality="photo", modalit="mask")
+    with pytest.raises(SbmError, match=r"tests\.extension\.metrics"):
+        EvaluationConfig(metrics={"brightness": {"name": "tests.extension.metrics:Brightness"}})
