@@ -148,7 +148,9 @@ def fill(group: ConfigDict | dict, cls: type, where: str) -> None:
     given = dict(group.items(preserve_field_references=True) if isinstance(group, ConfigDict) else group)
     for name, field in fields.items():
         value = given[name] if name in given else _default(field, f"{where}.{name}")
-        if isinstance(value, FieldReference) and value.get_type() is not type(None):
+        if isinstance(value, FieldReference) and value.get_type() is ConfigDict:
+            value = value.get()  # a group that may be None
+        elif isinstance(value, FieldReference) and value.get_type() is not type(None):
             continue  # its type is declared, and it may be computed from other fields
         typed = _typed(hints[name], value, f"{where}.{name}")
         if isinstance(group, ConfigDict):

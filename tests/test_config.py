@@ -8,7 +8,7 @@ from sbm_jax.config import build, plain
 from sbm_jax.data.arrays import ArraysConfig
 from sbm_jax.errors import SbmError
 from sbm_jax.experiment import run
-from sbm_jax.experiment_config import Variation, parse_config
+from sbm_jax.experiment_config import Variation, parse_config, read_config
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.classifier import ClassifierConfig
 from sbm_jax.systems.joinings import Mopoe
@@ -100,3 +100,12 @@ def test_a_run_wants_a_config(arguments, message):
 def test_a_run_wants_a_path_and_names_of_stages(workdir, stages, message):
     with pytest.raises(SbmError, match=message):
         run(parse_config(get_config()), workdir, stages)
+
+
+def test_a_work_directory_of_an_earlier_version_is_refused(tmp_path):
+    (tmp_path / "config.json").write_text('{"name": "old", "systems": ["sbm_vae_c"], "energy": {"strength": 1.0}}')
+    for use in (lambda: read_config(tmp_path), lambda: run(parse_config(get_config()), tmp_path)):
+        with pytest.raises(SbmError, match=r"an earlier version of .*Train in a new work directory") as caught:
+            use()
+        assert str(tmp_path) in str(caught.value)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json"]

@@ -123,11 +123,14 @@ def test_a_group_that_is_none_is_switched_on_as_a_whole(parse, tmp_path):
 def test_a_file_may_say_only_what_differs_from_the_defaults(parse, tmp_path):
     path = tmp_path / "own.py"
     path.write_text(
-        "import sbm_jax\n"
+        "import sbm_jax\nfrom ml_collections import ConfigDict\n"
         "def get_config():\n    config = sbm_jax.default_config()\n    config.methods.sbm_c.strength = 3\n"
+        "    config.classifier = ConfigDict({'hidden': 2})\n"
         "    config.modalities = ({'name': 'a', 'shape': (3,), 'latent_size': 2},)\n    return config\n"
     )
-    config = parse(f"--config={path}", "--config.modalities[0].likelihood=laplace", "--config.methods.sbm_c.depth=1")
+    overrides = ("modalities[0].likelihood=laplace", "methods.sbm_c.depth=1", "classifier.dropout=0.5")
+    config = parse(f"--config={path}", *(f"--config.{override}" for override in overrides))
+    assert config.classifier == ClassifierConfig(hidden=2, dropout=0.5)
     assert config.methods["sbm_c"] == EnergyConfig(strength=3.0, depth=1)
     assert config.modalities[0].likelihood == "laplace"
     assert config.score == ScoreConfig()

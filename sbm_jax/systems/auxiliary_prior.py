@@ -18,11 +18,11 @@ import numpy as np
 from sklearn.mixture import GaussianMixture as MixtureFit
 
 from sbm_jax.data.pipeline import as_float
-from sbm_jax.distributions import POSTERIORS
 from sbm_jax.errors import SbmError
 from sbm_jax.mixtures import GaussianMixture
 from sbm_jax.sampling import SamplerOptions
-from sbm_jax.systems.joinings import JOININGS, Joining
+from sbm_jax.systems.joining import Joining
+from sbm_jax.systems.joinings import JOININGS
 from sbm_jax.systems.joint_posterior import JointPosterior, Latents
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.latents import LatentStatistics, encode_rows, latent_statistics, pack, unpack, valid_entries
@@ -76,7 +76,7 @@ class PosteriorBank:
                     joint = np.ones((len(split), 1), bool)
                     bank[name]["present"] = jnp.asarray(np.concatenate([joint, rows["present"]], axis=1))
             train = bank["train"]
-            spread = train["scale"] * POSTERIORS[self.system.joining.posterior].std
+            spread = train["scale"] * self.system.posterior.std
             statistics = latent_statistics(train["mean"], spread, jnp.asarray(self.valid), train.get("present"))
             return bank | {"statistics": dataclasses.asdict(statistics)}
 

@@ -6,156 +6,20 @@ References: M. Wu and N. Goodman, 2018; Y. Shi et al., 2019; T. Sutter et al., 2
 et al., 2023; see `losses.multimodal`.
 """
 
-import dataclasses
-from typing import NamedTuple
-
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.distributions import POSTERIORS
-from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.errors import SbmError, require
 from sbm_jax.losses import multimodal
-from sbm_jax.types import Array, Key, Params
+from sbm_jax.systems.joining import Encoded, Joining
+from sbm_jax.types import Array, Key
 
 ESTIMATORS = ("elbo", "iwae", "dreg")
 PRIVATE_PRIORS = ("standard", "own")
 GIVEN = ("product", "mixture")
-
-
-class Encoded(NamedTuple):
-    """A batch, as the bounds see it.
-
-    Attributes:
-      experts: means and raw scales [B, M, D + D'], those of private latents last.
-      decoding: see `losses.multimodal.Decoding`.
-      params: of the stage.
-      present: bool [B, M]; None where nothing is missing.
-    """
-
-    experts: tuple[Array, Array]
-    decoding: multimodal.Decoding
-    params: Params
-    present: Array | None
-
-    @property
-    def batch(self) -> int:
-        """B."""
-        return self.experts[0].shape[0]
-
-    @property
-    def num_modalities(self) -> int:
-        """M."""
-        return self.experts[0].shape[1]
-
-
-@checked_dataclass
-class Joining:
-    """How the experts of all modalities are joined to a posterior, and the bound that trains them.
-
-    Attributes:
-      likelihood: of modalities whose data are Gaussian or Laplace; "" for that of each.
-      scale: of this likelihood.
-      rescaling: weigh the log likelihood of a modality by the largest number of entries over its own.
-      latent_size: D; 0 for that of `JointPosteriorConfig`.
-    """
-
-    likelihood: str = "laplace"
-    scale: float = 0.75
-    rescaling: bool = False
-    latent_size: int = 0
-
-    # What follows is the same for all of a kind, where it is no option of it.
-
-    name = ""
-    """The method, the group of its options, and the stage that trains it."""
-
-    for_generation = ()
-    """The options that training does not depend on."""
-
-    posterior = "normal"
-    """The family of the experts, a key of `distributions.POSTERIORS`."""
-
-    private_size = 0
-    """D', the size of the private latent of each modality."""
-
-    private_prior = "standard"
-    """Where private latents of what is not observed come from."""
-
-    is_mixture = False
-    """Whether the posterior is a mixture of the experts, which may be of any family; else they are multiplied."""
-
-    mixes_given = False
-    """Whether a sample given some modalities comes from one of `subsets`, not from all that is observed."""
-
-    eps = multimodal.EXPERT_EPS
-    """Added to the variance of every expert of a product."""
-
-    def __post_init__(self):
-        if self.likelihood not in ("", "gaussian", "laplace"):
-            raise unknown(f"likelihood ({self._of('likelihood')})", self.likelihood, ("gaussian", "laplace"))
-        require(self.scale > 0, self._of("scale"), self.scale, "a positive number")
-        self._least(latent_size=0)
-        if not self.likelihood:
-            self._refuse_unused("scale", "without a likelihood, for each modality has its own")
-
-    def _of(self, field: str) -> str:
-        return f"config.methods.{self.name}.{field}"
-
-    def _least(self, **least: int) -> None:
-        for name, bound in least.items():
-            require(getattr(self, name) >= bound, self._of(name), getattr(self, name), f"{bound} or more")
-
-    def _choices(self, **known) -> None:
-        for name, choices in known.items():
-            if getattr(self, name) not in choices:
-                raise unknown(f"{name} ({self._of(name)})", getattr(self, name), choices)
-
-    def _refuse_unused(self, name: str, where: str) -> None:
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        if getattr(self, name) != defaults[name]:
-            raise SbmError(f"{self._of(name)} has no effect {where}; leave it at {defaults[name]}.")
-
-    def subsets(self, num_modalities: int) -> np.ndarray:
-        """Return the subsets of M modalities that the posterior of the bound mixes the products of, bool [S, M]."""
-        return np.ones((1, num_modalities), bool)
-
-    def prior_is_expert(self, members: Array) -> Array:
-        """Return bool [...] for subsets [..., M]: whether N(0, I) is one more expert of their products."""
-        return jnp.zeros(members.shape[:-1], bool)
-
-    def noise(self, key: Key, shape: tuple[int, ...]) -> Array:
-        """Return the noise that the experts' `Posterior.sample` takes."""
-        if POSTERIORS[self.posterior].noise == "uniform":
-            return jax.random.uniform(key, shape, minval=-1.0 + 1e-6, maxval=1.0)
-        return jax.random.normal(key, shape)
-
-    def terms(self, key: Key, encoded: Encoded) -> multimodal.BoundTerms | Array:
-        """Return the per-row terms of the bound, or the per-row loss [B] of an importance-weighted one.
-
-        Args:
-          key: for the noise and the subsets.
-          encoded: the batch.
-        """
-        raise NotImplementedError
-
-    def _mixture_terms(self, key: Key, encoded: Encoded, beta: float, beta_private: float = 1.0):
-        """Return the terms of the bound whose posterior mixes the products of `subsets`."""
-        noise_key, subset_key = jax.random.split(key)
-        experts, _, _, present = encoded
-        batch, size = encoded.batch, experts[0].shape[-1] - self.private_size
-        subsets = self.subsets(encoded.num_modalities)
-        at_hand = jnp.ones((batch, len(subsets)), bool)
-        if present is not None:
-            at_hand = multimodal.subsets_at_hand(subsets, present)
-        chosen = jax.random.categorical(subset_key, jnp.where(at_hand, 0.0, -jnp.inf))
-        joint, own = zip(*(jnp.split(array, [size], axis=-1) for array in experts), strict=True)
-        noise, private = jax.random.normal(noise_key, (batch, size)), None
-        if self.private_size:
-            own_noise = jax.random.normal(jax.random.fold_in(noise_key, 1), jnp.moveaxis(own[0], 1, 0).shape)
-            private = multimodal.PrivateLatents(*own, own_noise, beta_private)
-        return multimodal.mopoe_terms(*joint, encoded.decoding, noise, chosen, beta, present, subsets, private=private)
 
 
 @checked_dataclass

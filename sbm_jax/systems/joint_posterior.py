@@ -14,12 +14,13 @@ import numpy as np
 
 from sbm_jax.config import plain
 from sbm_jax.data.pipeline import as_float
-from sbm_jax.distributions import POSTERIORS, Posterior, product_of_experts
+from sbm_jax.distributions import Posterior, product_of_experts
 from sbm_jax.errors import SbmError
 from sbm_jax.losses import multimodal
 from sbm_jax.networks.autoencoders import Autoencoders
 from sbm_jax.sampling import SamplerOptions
-from sbm_jax.systems.joinings import JOININGS, Encoded, Joining
+from sbm_jax.systems.joining import Encoded, Joining
+from sbm_jax.systems.joinings import JOININGS
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.observed import observed_rows, put_back
@@ -98,7 +99,7 @@ class JointPosterior:
     @property
     def posterior(self) -> Posterior:
         """The family of the experts."""
-        return POSTERIORS[self.joining.posterior]
+        return self.joining.family
 
     def check(self, options: SamplerOptions) -> None:
         """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
@@ -279,40 +280,14 @@ class JointPosterior:
     ) -> Latents:
         """Return latents given what is observed, bool [B, M]; those of rows without anything mean nothing."""
         choose_key, noise_key, own_key, unknown_key = jax.random.split(key, 4)
-        location, scale = self._joint_posterior(choose_key, experts, observed, num_samples, self.joining.mixes_given)
+        joint = self._joint_experts(experts, observed)
+        location, scale = self.joining.component(choose_key, *joint, observed, num_samples, self.joining.mixes_given)
         joint = self.posterior.sample(location, scale, self.joining.noise(noise_key, location.shape))
         private = self._unknown_private(params, unknown_key, len(observed), num_samples)
         if private.shape[-1]:
             own = self._sample_private(own_key, experts, num_samples)
             private = jnp.where(observed[:, None, :, None], own, private)
         return Latents(joint, private)
-
-    def _joint_posterior(
-        self, key: Key, experts: tuple[Array, Array], observed: Array, num_samples: int, mixes: bool
-    ) -> tuple[Array, Array]:
-        """Return location and scale [B, S, D] of joint latents given what is observed, bool [B, M].
-
-        Args:
-          key: chooses the component of a mixture.
-          experts: see `_experts`; those of unobserved data may be anything.
-          observed: bool [B, M].
-          num_samples: S.
-          mixes: take one of the products of `Joining.subsets` for each sample, not that of all that is observed.
-        """
-        mean, raw = self._joint_experts(experts, observed)
-        members = jnp.broadcast_to(observed[:, None], (len(observed), num_samples, len(self.modalities)))
-        if mixes:
-            subsets = self.joining.subsets(len(self.modalities))
-            at_hand = multimodal.subsets_at_hand(subsets, observed)
-            logits = jnp.where(at_hand | ~at_hand.any(axis=1, keepdims=True), 0.0, -jnp.inf)
-            chosen = jax.random.categorical(key, logits[:, None], shape=(len(observed), num_samples))
-            members = members & jnp.asarray(subsets)[chosen]
-        if self.joining.is_mixture:
-            expert = jnp.argmax(members, axis=-1)[..., None]
-            return tuple(jnp.take_along_axis(array, expert, axis=1) for array in (mean, self.posterior.scale(raw)))
-        prior = self.joining.prior_is_expert(members)
-        location, log_variance = product_of_experts(mean[:, None], raw[:, None], members, self.joining.eps, prior)
-        return location, jnp.exp(0.5 * log_variance)
 
     def _joint_experts(self, experts: tuple[Array, Array], observed: Array) -> tuple[Array, Array]:
         """Return means and raw scales [B, M, D] of experts of the joint latent, 0 where nothing is observed."""
@@ -336,7 +311,8 @@ class JointPosterior:
         """
         experts = self._experts(params, data)
         present = jnp.ones(experts[0].shape[:2], bool) if present is None else present
-        location, scale = self._joint_posterior(key, experts, present, 1, mixes=self.joining.is_mixture)
+        joint = self._joint_experts(experts, present)
+        location, scale = self.joining.component(key, *joint, present, 1, mixes=self.joining.is_mixture)
         own = (jnp.where(present[..., None], array[..., self.sizes[0] :], 0.0) for array in experts)
         own_mean, own_raw = (jnp.moveaxis(array, 1, 0) for array in own)
         return location[:, 0], scale[:, 0], own_mean, self.posterior.scale(own_raw)
@@ -379,7 +355,8 @@ class JointPosterior:
         everything = jnp.ones(experts[0].shape[:2], bool)
         choose_key, noise_key, own_key, prior_key = jax.random.split(key, 4)
         mixes = len(self._bound_subsets) > 1
-        location, scale = self._joint_posterior(choose_key, experts, everything, num_samples, mixes)
+        joint = self._joint_experts(experts, everything)
+        location, scale = self.joining.component(choose_key, *joint, everything, num_samples, mixes)
         joint = self.posterior.sample(location, scale, self.joining.noise(noise_key, location.shape))
         latents = Latents(joint, self._sample_private(own_key, experts, num_samples))
         inputs = {name: jnp.moveaxis(z, 1, 0) for name, z in self._decoder_inputs(latents).items()}
@@ -403,16 +380,8 @@ class JointPosterior:
 
     def _log_posterior(self, experts: tuple[Array, Array], latents: Latents) -> Array:
         """Return the log density of latents under the posterior given all modalities [B, S]."""
-        everything, z = jnp.ones(experts[0].shape[:2], bool), latents.joint
-        mean, raw = self._joint_experts(experts, everything)
-        if self.joining.is_mixture:
-            scale = self.posterior.scale(raw)
-            terms = self.posterior.log_prob(z[:, :, None], mean[:, None], scale[:, None]).sum(axis=-1)
-            joint = jax.nn.logsumexp(terms, axis=-1) - jnp.log(terms.shape[-1])
-        else:
-            joint = multimodal.mixture_of_products_log_prob(
-                z, mean, raw, self._bound_subsets, self.joining.eps, self.joining.prior_is_expert
-            )
+        everything = jnp.ones(experts[0].shape[:2], bool)
+        joint = self.joining.log_prob(latents.joint, *self._joint_experts(experts, everything), self._bound_subsets)
         own_mean, own_raw = (array[:, None, :, self.sizes[0] :] for array in experts)
         own_scale = self.posterior.scale(own_raw)
         return joint + self.posterior.log_prob(latents.private, own_mean, own_scale).sum(axis=(-2, -1))

@@ -158,7 +158,7 @@ def test_conditioning_is_the_product_of_what_is_observed(method):
     mean, raw = rng.normal(size=(2, 3, 4)), rng.normal(size=(2, 3, 4))
     observed = np.array([[True, False, True], [True, True, True]])
     experts = tuple(jnp.asarray(array, jnp.float32) for array in (mean, raw))
-    location, scale = system._joint_posterior(jax.random.key(0), experts, jnp.asarray(observed), 1, mixes=False)
+    location, scale = system.joining.component(jax.random.key(0), *experts, jnp.asarray(observed), 1, mixes=False)
     prior = {"mvae": [1, 1], "mopoe": [0, 1], "mvtcae": [0, 0]}[method]
     precision = np.exp(-raw) * observed[..., None]
     total = precision.sum(axis=1) + np.array(prior)[:, None]
