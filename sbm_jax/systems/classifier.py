@@ -144,7 +144,7 @@ class Classifiers:
         """Return the training stage."""
 
         def rows(split: Split):
-            return {**split.rows([modality.name for modality in self.modalities]), "label": split.labels}
+            return split.rows([modality.name for modality in self.modalities], label=split.labels)
 
         return Stage(
             name=self.stage_name,
