@@ -6,13 +6,15 @@ import logging
 import os
 import pathlib
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from sbm_jax import types
 from sbm_jax.config import checked_dataclass
 from sbm_jax.data import files
+from sbm_jax.data.loader import Loader
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.storage import DAMAGED_ARCHIVE
 
@@ -70,33 +72,57 @@ def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path, names: Sequence[s
     for name, path in paths.items():
         splits[name], unused[path.name] = _read(path, names)
     _tell_unused(unused, splits["train"].labels is not None)
-    if splits["test"].present is not None and not all(mask.all() for mask in splits["test"].present.values()):
-        raise SbmError(
-            f"{paths['test']} lacks modalities of some rows; what is evaluated must have all. Leave them out."
-        )
     for name, split in splits.items():
         _require_alike(paths[name], split, splits["train"])
-    classes = _classes(splits, paths)
+    require_complete(splits["test"], paths["test"])
+    classes = classes_of(splits, paths)
     settings = {"digests": {name: _digest(path) for name, path in paths.items()}}
     if "validation" not in splits:
         splits["train"], splits["validation"] = _divide(splits["train"], config)
         settings |= {"validation_fraction": config.validation_fraction, "seed": config.seed}
+    return numbered(splits, classes, paths["train"], settings)
+
+
+def require_complete(test: types.Split, path: pathlib.Path) -> None:
+    """Check that test rows lack no modality.
+
+    Raises:
+      SbmError: naming their file, if some do.
+    """
+    if test.present is not None and not all(mask.all() for mask in test.present.values()):
+        raise SbmError(f"{path} lacks modalities of some rows; what is evaluated must have all. Leave them out.")
+
+
+def numbered(
+    splits: Mapping[str, types.Split], classes: np.ndarray | None, path: pathlib.Path, settings: dict[str, Any]
+) -> types.Dataset:
+    """Return the data set of three splits with their labels numbered from 0.
+
+    Args:
+      splits: by name, with labels as they are in the files.
+      classes: the labels that occur, from `classes_of`.
+      path: of the labels of the training rows, for messages.
+      settings: of the data set; its classes are added where they are not 0, 1, ...
+
+    Raises:
+      SbmError: if the labels look like no classes.
+    """
     if classes is None:
         return types.Dataset(**splits, num_classes=None, settings=settings)
-    _check_classes(classes, splits["train"].labels, paths["train"])
+    _check_classes(classes, splits["train"].labels, path)
     if len(classes) == 1 or classes[0] < 0:
         logger.warning(
             "%s: the labels are %s. A single class can not be missed, and a negative label is a class as any other; "
             "leave labels out where they mean nothing.",
-            *(paths["train"], ", ".join(map(str, classes[:10]))),
+            *(path, ", ".join(map(str, classes[:10]))),
         )
     if not np.array_equal(classes, np.arange(len(classes))):
-        settings |= {"labels": classes.tolist()}
-    numbered = {
+        settings = settings | {"labels": classes.tolist()}
+    renumbered = {
         name: dataclasses.replace(split, labels=np.searchsorted(classes, split.labels).astype(np.int32))
         for name, split in splits.items()
     }
-    return types.Dataset(**numbered, num_classes=len(classes), settings=settings)
+    return types.Dataset(**renumbered, num_classes=len(classes), settings=settings)
 
 
 def _read(path: pathlib.Path, names: Sequence[str] | None) -> tuple[types.Split, tuple[str, ...]]:
@@ -114,15 +140,52 @@ def _read(path: pathlib.Path, names: Sequence[str] | None) -> tuple[types.Split,
             f"{path} can not be read: {error}. Expected an archive of plain arrays, without Python objects. "
             "Write it again with numpy.savez."
         ) from error
+    return as_split(arrays, str(path)), unused
+
+
+def as_split(arrays: Mapping[str, np.ndarray], where: str) -> types.Split:
+    """Return rows under the names that they have in an archive, with labels as they are.
+
+    Args:
+      arrays: {modality: real numbers [N, *shape]}, labels and masks of what is present; see `ArraysConfig`.
+      where: they come from, for messages.
+
+    Raises:
+      SbmError: if they are not rows of finite numbers that fit together.
+    """
     lengths = collections.Counter(len(array) for array in arrays.values() if array.ndim)
     num_rows = lengths.most_common(1)[0][0] if lengths else 0  # one array of another length is the wrong one
-    labels = arrays.pop(_LABEL, None)
-    masks = {name.removesuffix(_PRESENT): arrays.pop(name) for name in list(arrays) if name.endswith(_PRESENT)}
-    if not arrays:
-        raise SbmError(f"{path} has no modality; expected {_LAYOUT}. Write it again.")
-    data = {name: _checked(array, f"{path}: {name}", num_rows) for name, array in arrays.items()}
-    labels = None if labels is None else _checked_labels(labels, f"{path}: {_LABEL}", num_rows)
-    return types.Split(data, labels, _checked_masks(masks, data, str(path), num_rows) if masks else None), unused
+    small = {name: array for name, array in arrays.items() if name == _LABEL or name.endswith(_PRESENT)}
+    data = {name: _checked(array, f"{where}: {name}", num_rows) for name, array in arrays.items() if name not in small}
+    if not data:
+        raise SbmError(f"{where} has no modality; expected one array [N, ...] for each. Write it again.")
+    return types.Split(data, *labels_and_masks(small, data, where, num_rows))
+
+
+def labels_and_masks(
+    arrays: Mapping[str, np.ndarray], modalities: Collection[str], where: str, num_rows: int
+) -> tuple[np.ndarray | None, dict[str, np.ndarray] | None]:
+    """Return the labels as they are, and {modality: bool [N]} where some are said to be missing.
+
+    Args:
+      arrays: labels and masks under their names in an archive.
+      modalities: the names of those that there are.
+      where: they come from, for messages.
+      num_rows: N.
+
+    Raises:
+      SbmError: if they do not fit the rows.
+    """
+    masks = {name.removesuffix(_PRESENT): array for name, array in arrays.items() if name.endswith(_PRESENT)}
+    labels = arrays.get(_LABEL)
+    labels = None if labels is None else _checked_labels(labels, f"{where}: {_LABEL}", num_rows)
+    return labels, _checked_masks(masks, modalities, where, num_rows) if masks else None
+
+
+def small_arrays(split: types.Split) -> dict[str, np.ndarray]:
+    """Return labels and masks under the names that they have in an archive; the inverse of `labels_and_masks`."""
+    labels = {} if split.labels is None else {_LABEL: split.labels}
+    return labels | {f"{name}{_PRESENT}": mask for name, mask in (split.present or {}).items()}
 
 
 def _used(found: Sequence[str], names: Sequence[str] | None, path: pathlib.Path) -> list[str]:
@@ -172,7 +235,7 @@ def _check_directory(path: pathlib.Path, num_members: int) -> None:
 
 
 def _checked_masks(
-    masks: dict[str, np.ndarray], data: dict[str, np.ndarray], where: str, num_rows: int
+    masks: dict[str, np.ndarray], data: Collection[str], where: str, num_rows: int
 ) -> dict[str, np.ndarray]:
     """Return {modality: bool [N]} of all modalities, present where nothing is said."""
     for name, mask in masks.items():
@@ -223,8 +286,12 @@ def _checked_labels(labels: np.ndarray, where: str, num_rows: int) -> np.ndarray
     return labels.astype(np.int64)
 
 
-def _classes(splits: Mapping[str, types.Split], paths: Mapping[str, pathlib.Path]) -> np.ndarray | None:
+def classes_of(splits: Mapping[str, types.Split], paths: Mapping[str, pathlib.Path]) -> np.ndarray | None:
     """Return the labels that occur, in order; None without labels.
+
+    Args:
+      splits: by name.
+      paths: of the labels of each split, for messages.
 
     Raises:
       SbmError: if some occur outside the training rows only: no classifier that learns from these can tell them.
@@ -299,14 +366,11 @@ def _divide(split: types.Split, config: ArraysConfig) -> tuple[types.Split, type
             "rows, or a validation.npz."
         )
     rows = np.random.default_rng(config.seed).permutation(len(split))
-    return _take(split, np.sort(rows[num_validation:])), _take(split, np.sort(rows[:num_validation]))
-
-
-def _take(split: types.Split, rows: np.ndarray) -> types.Split:
-    labels = None if split.labels is None else split.labels[rows]
-    present = None if split.present is None else {name: mask[rows] for name, mask in split.present.items()}
-    return types.Split({name: array[rows] for name, array in split.data.items()}, labels, present)
+    return split.take(np.sort(rows[num_validation:])), split.take(np.sort(rows[:num_validation]))
 
 
 def _digest(path: pathlib.Path) -> str:
     return files.content_digest([path])
+
+
+DATASET = Loader(ArraysConfig, load_arrays)
