@@ -318,7 +318,7 @@ def _split(root: pathlib.Path, name: str, description: Description, names: Seque
     data, path = Records(root, description, names or known), root / f"{name}.npz"
     unread = set(known) - set(data)
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
             small = {key: archive[key] for key in archive.files if key.removesuffix(".present") not in unread}
     except (OSError, *DAMAGED_ARCHIVE) as error:
         raise SbmError(f"{path} can not be read: {error}. {_AGAIN}") from error

@@ -118,12 +118,13 @@ class _Writer:
             self._file = None
 
     def small(self) -> dict[str, np.ndarray]:
-        """Return labels and masks of all rows under their names in an archive."""
+        """Return labels, and masks of what is not always present, of all rows under their names in an archive."""
         names = dict.fromkeys(name for _, small in self._small for name in small)
-        return {
+        kept = {
             name: np.concatenate([small.get(name, np.ones(num_rows, bool)) for num_rows, small in self._small])
             for name in names
         }
+        return {name: array for name, array in kept.items() if not name.endswith(".present") or not array.all()}
 
     def description(self, small: Mapping[str, np.ndarray]) -> Description:
         """Return what tells of all files, once they are closed."""
