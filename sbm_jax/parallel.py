@@ -9,7 +9,7 @@ import contextlib
 import functools
 import importlib.util
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -20,6 +20,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from sbm_jax.errors import SbmError
+from sbm_jax.rows import ArrayRows, as_rows, read_ahead
 from sbm_jax.types import Array, Params
 
 T = TypeVar("T")
@@ -251,42 +252,90 @@ def _lengthen(array: Array, multiple: int) -> Array:
 
 
 class Feed:
-    """The rows of a training stage, on the devices or on the host, and the batches that are taken from them.
+    """The rows of a training stage, on the devices or not, and the batches that are taken from them.
 
-    Rows that are on devices already, or fit there, are held whole by each device, and batches are taken where they are
-    needed. Others stay on the host, as those of several processes do: then each process takes the part of a batch that
-    its own devices compute, so that a row is moved once.
+    Arrays that are on devices already, or fit there, are held whole by each device, and batches are taken where they
+    are needed. Other arrays stay on the host, as those of several processes do, and `Rows` on disk: then each process
+    reads the part of a batch that its own devices compute, so that a row is read and moved once.
     """
 
     SHARE = 0.25
     """The largest part of a device's memory that rows may take."""
 
     def __init__(self, rows: Any, mesh: jax.sharding.Mesh, on_host: bool | None = None):
-        """Place the rows, a pytree of arrays [N, ...]; `on_host` decides where, None by what they are."""
-        leaves = jax.tree.leaves(rows)
-        if on_host is None:
-            at_hand = all(isinstance(leaf, np.ndarray) for leaf in leaves)
-            size = sum(leaf.nbytes for leaf in leaves)
-            on_host = at_hand and (jax.process_count() > 1 or size > self.SHARE * _device_memory(mesh))
-        self.on_host, self.num_rows, self.mesh = on_host, len(leaves[0]), mesh
-        self._rows = jax.tree.map(np.asarray, rows) if on_host else replicate(rows, mesh)
+        """Place the rows, `Rows` or a pytree of arrays [N, ...].
+
+        Args:
+          rows: what is trained on.
+          mesh: the devices.
+          on_host: where arrays are kept; None decides by what they are. Rows that are no arrays stay where they are.
+        """
+        rows = as_rows(rows)
+        self.num_rows, self.mesh = len(rows), mesh
+        if isinstance(rows, ArrayRows):
+            leaves = jax.tree.leaves(rows.arrays)
+            if on_host is None:
+                at_hand = all(isinstance(leaf, np.ndarray) for leaf in leaves)
+                size = sum(leaf.nbytes for leaf in leaves)
+                on_host = at_hand and (jax.process_count() > 1 or size > self.SHARE * _device_memory(mesh))
+            self.on_host = on_host
+            rows = ArrayRows(jax.tree.map(np.asarray, rows.arrays)) if on_host else replicate(rows.arrays, mesh)
+        else:
+            self.on_host = True
+        self._rows = rows
+
+    def read(self, num: int, indices: Callable[[int], np.ndarray]) -> Iterator[tuple[Any, Any]]:
+        """Yield what `take` returns for `indices(0)` to `indices(num - 1)`; the host reads ahead.
+
+        Args:
+          num: how many there are, at least 1.
+          indices: `number -> rows [K, B]` of K batches, a function of the number alone.
+        """
+        if not self.on_host:
+            for i in range(num):
+                yield self._rows, indices(i)
+            return
+        row_bytes = sum(leaf.nbytes for leaf in jax.tree.leaves(self._rows.take(np.zeros(1, int))))
+        parts = read_ahead(lambda i: self._own(indices(i)), num, row_bytes * indices(0).size)
+        with contextlib.closing(parts):
+            for part in parts:
+                yield None, self._place(*part)
 
     def take(self, indices: np.ndarray) -> tuple[Any, Any]:
         """Return what `batch` needs for the batches of rows [K, B], as the arguments of a compiled function."""
-        if not self.on_host:
-            return self._rows, indices
-        sharding = NamedSharding(self.mesh, PartitionSpec(None, "data"))
+        return (None, self._place(*self._own(indices))) if self.on_host else (self._rows, indices)
 
-        def place(array: np.ndarray) -> Array:
-            shape = (*indices.shape, *array.shape[1:])
-            return jax.make_array_from_callback(shape, sharding, lambda index: array[indices[index[:2]]])
+    def _own(self, indices: np.ndarray) -> tuple[int, Any]:
+        """Return B, and this process's share of batches [K, B] as a pytree of arrays [K, own rows, ...]."""
+        num, size = indices.shape
+        own = indices[:, share(size, self.mesh, self.mesh.local_devices)]
+        rows = self._rows.take(own.ravel())
+        return size, jax.tree.map(lambda array: array.reshape(num, -1, *array.shape[1:]), rows)
 
-        return None, jax.tree.map(place, self._rows)
+    def _place(self, size: int, own: Any) -> Any:
+        """Return the batches [K, B, ...] of all processes, given the own share of each."""
+        split = size % self.mesh.size == 0
+        sharding = NamedSharding(self.mesh, PartitionSpec(None, "data") if split else PartitionSpec())
+        return jax.tree.map(
+            lambda array: jax.make_array_from_process_local_data(sharding, array, (len(array), size, *array.shape[2:])),
+            own,
+        )
 
     def batch(self, rows: Any, part: Any) -> Any:
-        """Within `jit`, return a batch [B, ...] of rows, given one of the K parts of what `take` returned."""
+        """Within `jit`, return a batch [B, ...] of rows, given one of the K parts of what `take` returned.
+
+        It is split over the devices where their number divides B.
+        """
         batch = part if self.on_host else jax.tree.map(lambda array: array[part], rows)
-        return split_batch(batch, self.mesh)
+        return batch if len(jax.tree.leaves(batch)[0]) % self.mesh.size else split_batch(batch, self.mesh)
+
+
+def share(batch_size: int, mesh: jax.sharding.Mesh, devices: Collection[jax.Device]) -> np.ndarray:
+    """Return which rows of a batch some devices compute, int [own rows]: all, if the mesh does not divide the batch."""
+    if batch_size % mesh.size:
+        return np.arange(batch_size)
+    own = [device in devices for device in mesh.devices.flat]
+    return np.flatnonzero(np.repeat(own, batch_size // mesh.size))
 
 
 def _device_memory(mesh: jax.sharding.Mesh) -> float:

@@ -5,7 +5,7 @@ Shape letters: B rows, M modalities, D the largest latent size, S samples per ro
 
 import dataclasses
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
@@ -191,7 +191,8 @@ class Stage:
       requires: names of the stages whose products it is given, frozen.
       training: see `TrainingConfig`; None for a computed stage.
       loss: see `LossFn`.
-      rows: `upstream -> pytree of arrays [N, ...]`; a batch is the same rows of each.
+      rows: `upstream ->` what it is trained on: a pytree of arrays [N, ...], or `rows.Rows`, of which not all need be
+        in memory. A batch is the same rows of each array.
       validation_rows: the same for held-out data.
       validation_loss: `loss` as it is evaluated on them, without dropout; None where it is the same.
     """
@@ -214,41 +215,59 @@ class Stage:
 
 # MARK: Data
 
+LABEL = "label"
+"""The question that the labels answer where rows have one each."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Rows of a data set.
+    """Rows of a data set, in memory; `data.records.RecordSplit` has them on disk.
 
     Attributes:
       data: {modality: [N, *shape]}; uint8 images stand for values in [0, 1].
-      labels: {question: int32 [N]}, the number of each row's class; a single question is called ``"label"``. {} where
+      labels: {question: int32 [N]}, the number of each row's class; a single question is called `LABEL`. {} where
         nothing is asked.
       present: {modality: bool [N]}, False where a row lacks a modality, whose data may then be anything of the
         modality's range; None where nothing is missing.
     """
 
-    data: dict[str, np.ndarray]
+    data: Mapping[str, np.ndarray]
     labels: dict[str, np.ndarray] = dataclasses.field(default_factory=dict)
     present: dict[str, np.ndarray] | None = None
 
     def __len__(self) -> int:
         return len(next(iter(self.data.values())))
 
-    def take(self, rows: np.ndarray) -> "Split":
-        """Return some of the rows, in memory, in the order of `rows`, int [n]."""
-        present = None if self.present is None else {name: mask[rows] for name, mask in self.present.items()}
-        labels = {question: answers[rows] for question, answers in self.labels.items()}
-        return Split({name: values[rows] for name, values in self.data.items()}, labels, present)
+    def read(self, names: Iterable[str], indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Return {modality: [B, *shape]} of the rows of these numbers, int [B]."""
+        return {name: self.data[name][indices] for name in names}
 
-    def rows(self, names: Sequence[str]) -> dict[str, Any]:
+    def take(self, indices: np.ndarray) -> "Split":
+        """Return the rows of these numbers, int [B], in memory."""
+        labels, present = jax.tree.map(lambda array: array[indices], (self.labels, self.present))
+        return Split(self.read(self.data, indices), labels, present)
+
+    def rows(self, names: Sequence[str], **beside: Any) -> Any:
         """Return what a training stage reads: ``data`` {modality: [N, *shape]}, and ``present``, bool [N, M].
 
         The latter is there only where something is missing.
+
+        Args:
+          names: of the modalities.
+          **beside: pytrees of more arrays [N, ...], such as ``label``.
+
+        Returns:
+          A pytree of arrays; `rows.Rows` of the same where the data are on disk.
         """
-        rows = {"data": {name: self.data[name] for name in names}}
-        if self.present is not None:
-            rows["present"] = np.stack([self.present[name] for name in names], axis=1)
-        return rows
+        return {"data": {name: self.data[name] for name in names}, **self.beside(names, beside)}
+
+    def beside(self, names: Sequence[str], more: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the small arrays that a training stage reads beside the data, all in memory; see `rows`."""
+        return dict(more) if self.present is None else {"present": self.presence(names), **more}
+
+    def presence(self, names: Sequence[str]) -> np.ndarray | None:
+        """Return which rows have which of some modalities, bool [N, M]; None where nothing is missing."""
+        return None if self.present is None else np.stack([self.present[name] for name in names], axis=1)
 
 
 class Dataset(NamedTuple):

@@ -3,19 +3,25 @@
 import dataclasses
 import logging
 import pathlib
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from sbm_jax import types
-from sbm_jax.config import checked_dataclass
-from sbm_jax.data.arrays import ArraysConfig, load_arrays
-from sbm_jax.data.polymnist import PolyMnistConfig, load_polymnist
+from sbm_jax.config import build, checked_dataclass
+from sbm_jax.data import arrays, polymnist, records
+from sbm_jax.data.arrays import ArraysConfig
+from sbm_jax.data.loader import Loader
+from sbm_jax.data.polymnist import PolyMnistConfig
+from sbm_jax.data.records import Column, RecordsConfig, RecordSplit, sum_range
 from sbm_jax.distributions import LIKELIHOODS
 from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.registry import find
 
 logger = logging.getLogger(__name__)
+
+
+DATASETS: dict[str, Loader] = {"polymnist": polymnist.DATASET, "arrays": arrays.DATASET, "records": records.DATASET}
 
 
 @checked_dataclass
@@ -23,9 +29,11 @@ class DataConfig:
     """The data set of an experiment.
 
     Attributes:
-      name: which one, a key of `LOADERS`; only the options of that one matter.
-      polymnist: see `PolyMnistConfig`.
+      name: which one, a key of `DATASETS`, or that of another package: ``"package.module:DATASET"``, a `Loader`.
+      polymnist: see `PolyMnistConfig`; options of a data set that is not named do not matter.
       arrays: see `ArraysConfig`.
+      records: see `RecordsConfig`.
+      options: of a data set of another package.
       missing: the probability that a modality of a training or validation row is hidden, besides those that the data
         lack; one of each row never is.
     """
@@ -33,16 +41,12 @@ class DataConfig:
     name: str = "polymnist"
     polymnist: PolyMnistConfig = dataclasses.field(default_factory=PolyMnistConfig)
     arrays: ArraysConfig = dataclasses.field(default_factory=ArraysConfig)
+    records: RecordsConfig = dataclasses.field(default_factory=RecordsConfig)
+    options: dict = dataclasses.field(default_factory=dict)
     missing: float = 0.0
 
     def __post_init__(self):
         require(0 <= self.missing < 1, "data.missing", self.missing, "0 (nothing) to less than 1")
-
-
-LOADERS: dict[str, Callable[[Any, pathlib.Path, Sequence[str] | None], types.Dataset]] = {
-    "polymnist": load_polymnist,
-    "arrays": load_arrays,
-}
 
 
 def load(config: DataConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None) -> types.Dataset:
@@ -56,9 +60,12 @@ def load(config: DataConfig, cache_dir: pathlib.Path, names: Sequence[str] | Non
     Raises:
       SbmError: on an unknown name, or data that are missing, unreadable or not as declared.
     """
-    if config.name not in LOADERS:
-        raise unknown("data set", config.name, LOADERS)
-    dataset = LOADERS[config.name](getattr(config, config.name), cache_dir, names)
+    loader = find("data set", config.name, DATASETS)
+    if config.name in DATASETS:
+        options = getattr(config, config.name)
+    else:
+        options = build(loader.options, config.options, "data.options")
+    dataset = loader.load(options, cache_dir, names)
     dataset = dataset._replace(settings={"name": config.name, **dataset.settings})
     if not config.missing:
         return dataset
@@ -102,11 +109,19 @@ def check(dataset: types.Dataset, modalities: Sequence[types.Modality]) -> types
         are not as many as those of the others.
     """
     checked = {name: _check_split(name, getattr(dataset, name), modalities) for name in SPLITS}
+    seen = {name: _in_memory(split) for name, split in checked.items()}
     for modality in modalities:
-        rows = {name: _present(split, modality.name) for name, split in checked.items()}
+        rows = {name: _present(split, modality.name) for name, split in seen.items()}
+        if not all(map(len, rows.values())):
+            continue  # rows that few have, on disk
         _tell_unusual(rows["train"], modality)
         _tell_unlike(rows, modality)
     return dataset._replace(**checked)
+
+
+def _in_memory(split: types.Split) -> types.Split:
+    """Return the rows; of those on disk, some from all over the split."""
+    return split.take(np.arange(0, len(split), -(-len(split) // _FEW))) if isinstance(split, RecordSplit) else split
 
 
 def _present(split: types.Split, name: str) -> np.ndarray:
@@ -119,18 +134,26 @@ def _check_split(name: str, split: types.Split, modalities: Sequence[types.Modal
     if not split.data:
         expected = [modality.name for modality in modalities]
         raise SbmError(f"the {name} split has no modality; expected {expected}. Add data.")
-    data = dict(split.data)
+    data, clip = dict(split.data), {}
     for modality in modalities:
         if modality.name not in data:
             raise unknown(f"modality in the {name} split:", modality.name, data)
-        data[modality.name] = check_data(f"{name}/{modality.name}", data[modality.name], modality)
+        where = f"{name}/{modality.name}"
+        if isinstance(split, RecordSplit):
+            clip |= _check_column(where, data[modality.name].column, modality)
+        else:
+            data[modality.name] = check_data(where, data[modality.name], modality)
         if split.present is not None and not split.present[modality.name].any():
             raise SbmError(f"no row of the {name} split has modality {modality.name!r}; add some, or leave it out.")
     lengths = {key: len(rows) for key, rows in data.items()}
     lengths |= {question: len(answers) for question, answers in split.labels.items()}
     if len(set(lengths.values())) != 1:
         raise SbmError(f"the {name} split has {lengths} rows; expected as many of each. Mend the data.")
-    return dataclasses.replace(split, data=data)
+    return (
+        dataclasses.replace(split, clip=clip)
+        if isinstance(split, RecordSplit)
+        else dataclasses.replace(split, data=data)
+    )
 
 
 _FEW = 1000  # rows that tell the usual size of values
@@ -218,15 +241,11 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
     """
     given = rows = np.asarray(rows)
     where = f"data {name!r}"
-    if rows.shape[1:] != modality.shape or rows.ndim == 0 or len(rows) == 0:
-        raise SbmError(
-            f"{where} has the shape {list(rows.shape)}; expected {['N', *modality.shape]} with N of 1 or "
-            f"more, as modality {modality.name!r} declares. Mend the data or the declared shape."
-        )
+    _check_shape(where, rows.shape, modality)
     if rows.dtype.kind not in "uifb":
         raise SbmError(f"{where} has the type {rows.dtype}; expected uint8, integers or floats. Convert it.")
     if rows.dtype == np.uint8:
-        _check_pixels(where, rows, modality)
+        _check_pixels(where, rows.max(), modality)
     else:
         with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
             rows = rows.astype(np.int32 if rows.dtype.kind in "ui" else np.float32, copy=False)
@@ -234,15 +253,43 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
             raise SbmError(f"{where} has integers that int32 can not hold. Convert it to float.")
         if not np.isfinite(rows).all():
             raise SbmError(f"{where} has NaN or infinite values; expected finite ones. Mend the data.")
-        rows = _within_bounds(where, rows, modality)
+        if bounds := _bounds_left(where, rows.min(), rows.max(), modality):
+            rows = np.clip(rows, *bounds).astype(rows.dtype)
     if modality.likelihood == "categorical":
-        _check_probabilities(where, rows)
+        _check_probabilities(where, sum_range(rows), rows.dtype, rows.shape[-1])
     return rows
 
 
-def _check_pixels(where: str, rows: np.ndarray, modality: types.Modality) -> None:
+def _check_column(name: str, column: Column, modality: types.Modality) -> dict[str, tuple[float, float]]:
+    """Check a modality of records by what its description tells of its values, as `check_data` checks arrays.
+
+    Returns:
+      {modality: bounds}, where values leave these by rounding; {} otherwise.
+    """
+    where = f"data {name!r}"
+    _check_shape(where, ("N", *column.shape), modality)
+    if column.dtype == "uint8":
+        _check_pixels(where, column.high, modality)
+        bounds = None
+    else:
+        least, largest = (np.dtype(column.dtype).type(value) for value in (column.low, column.high))
+        bounds = _bounds_left(where, least, largest, modality)
+    if modality.likelihood == "categorical":
+        _check_probabilities(where, column.sums, np.dtype(column.dtype), column.shape[-1])
+    return {modality.name: bounds} if bounds else {}
+
+
+def _check_shape(where: str, shape: Sequence[int | str], modality: types.Modality) -> None:
+    if tuple(shape[1:]) != modality.shape or shape[0] == 0:
+        raise SbmError(
+            f"{where} has the shape {list(shape)}; expected {['N', *modality.shape]} with N of 1 or "
+            f"more, as modality {modality.name!r} declares. Mend the data or the declared shape."
+        )
+
+
+def _check_pixels(where: str, largest: float, modality: types.Modality) -> None:
     """Check that uint8 stands for value / 255, as everywhere."""
-    if rows.max() == 1:
+    if largest == 1:
         raise SbmError(f"{where} is uint8 with no value above 1; uint8 stands for value / 255. Convert it to float.")
     if modality.bounds and modality.bounds != (0.0, 1.0):
         low, high = modality.bounds
@@ -255,11 +302,13 @@ def _check_pixels(where: str, rows: np.ndarray, modality: types.Modality) -> Non
 _ROUNDING = 1e-5  # of the range, by which float32 arithmetic may leave it
 
 
-def _within_bounds(where: str, rows: np.ndarray, modality: types.Modality) -> np.ndarray:
+def _bounds_left(
+    where: str, least: np.number, largest: np.number, modality: types.Modality
+) -> tuple[float, float] | None:
+    """Return the bounds if values from the least to the largest leave them, by rounding only; None if they do not."""
     low, high = modality.bounds or ((0.0, 1.0) if _in_unit_range(modality) else (-np.inf, np.inf))
-    least, largest = rows.min(), rows.max()
     if low <= least and largest <= high:
-        return rows
+        return None
     slack = _ROUNDING * (high - low)
     if least < low - slack or largest > high + slack:
         raise SbmError(
@@ -267,7 +316,7 @@ def _within_bounds(where: str, rows: np.ndarray, modality: types.Modality) -> np
             f"{modality.likelihood} likelihood expects {low:g} to {high:g} (or uint8, which stands for 0 to "
             "1). Rescale the data, or change the modality's bounds or likelihood."
         )
-    return np.clip(rows, low, high).astype(rows.dtype)
+    return low, high
 
 
 def _digits(value: np.number) -> str:
@@ -278,15 +327,13 @@ def _digits(value: np.number) -> str:
 _SUM_ERROR = 0.01  # of probabilities of any precision
 
 
-def _check_probabilities(where: str, rows: np.ndarray) -> None:
+def _check_probabilities(where: str, sums: tuple[float, ...], dtype: np.dtype, num_classes: int) -> None:
     """Check that the last axis holds probabilities of classes; zeros only, as of rows without the modality, pass."""
-    pixels = rows.dtype == np.uint8
-    sums = rows.sum(axis=-1, dtype=np.float64) / (255.0 if pixels else 1.0)
-    error = _SUM_ERROR + (rows.shape[-1] / 510.0 if pixels else 0.0)  # uint8 rounds each
-    wrong = (np.abs(sums - 1.0) > error) & (sums != 0.0)
-    if wrong.any():
+    error = _SUM_ERROR + (num_classes / 510.0 if dtype == np.uint8 else 0.0)  # uint8 rounds each
+    wrong = [value for value in sums if abs(value - 1.0) > error]
+    if wrong:
         raise SbmError(
-            f"{where} has entries that sum to {sums[wrong][0]:.4g}; the categorical likelihood expects "
+            f"{where} has entries that sum to {wrong[0]:.4g}; the categorical likelihood expects "
             "probabilities of classes along the last axis, which sum to 1. Turn numbers of classes into one-hot rows, "
             "or change the likelihood."
         )

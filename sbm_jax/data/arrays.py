@@ -1,25 +1,23 @@
 """Bring-your-own data: a directory of NumPy archives, one for each split."""
 
 import collections
-import dataclasses
 import logging
 import os
 import pathlib
-import re
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import numpy as np
 
 from sbm_jax import types
 from sbm_jax.config import checked_dataclass
-from sbm_jax.data import files
+from sbm_jax.data import files, labels
+from sbm_jax.data.loader import Loader
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.storage import DAMAGED_ARCHIVE
 
 logger = logging.getLogger(__name__)
 
-_LABEL = "label"
 _LIKE_LABEL = ("label", "labels", "y", "target", "targets", "class", "classes", "digit", "digits")
 _PRESENT = ".present"
 _LAYOUT = "train.npz, test.npz and optionally validation.npz, with one array [N, ...] for each modality"
@@ -72,39 +70,25 @@ def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path, names: Sequence[s
     for name, path in paths.items():
         splits[name], unused[path.name] = _read(path, names)
     _tell_unused(unused, bool(splits["train"].labels))
-    if splits["test"].present is not None and not all(mask.all() for mask in splits["test"].present.values()):
-        raise SbmError(
-            f"{paths['test']} lacks modalities of some rows; what is evaluated must have all. Leave them out."
-        )
     for name, split in splits.items():
         _require_alike(paths[name], split, splits["train"])
-    questions = list(splits["train"].labels)
-    classes = {question: _classes(question, splits, paths) for question in questions}
+    require_complete(splits["test"], paths["test"])
+    classes = labels.classes_of(splits, paths)
     settings = {"digests": {name: _digest(path) for name, path in paths.items()}}
     if "validation" not in splits:
         splits["train"], splits["validation"] = _divide(splits["train"], config)
         settings |= {"validation_fraction": config.validation_fraction, "seed": config.seed}
-    for question, values in classes.items():
-        _check_classes(question, values, splits["train"].labels[question], paths["train"])
-        if not np.array_equal(values, np.arange(len(values))):
-            settings |= {_array_of(question).replace(_LABEL, "labels", 1): values.tolist()}
-    numbered = {name: _numbered(split, classes) for name, split in splits.items()}
-    num_classes = {question: len(values) for question, values in classes.items()}
-    return types.Dataset(**numbered, num_classes=num_classes, settings=settings)
+    return labels.numbered(splits, classes, paths["train"], settings)
 
 
-def _array_of(question: str) -> str:
-    """Return the name of the array of the answers to a question."""
-    return _LABEL if question == _LABEL else f"{_LABEL}.{question}"
+def require_complete(test: types.Split, path: pathlib.Path) -> None:
+    """Check that test rows lack no modality.
 
-
-def _numbered(split: types.Split, classes: Mapping[str, np.ndarray]) -> types.Split:
-    """Return a split with the numbers of the classes in place of the labels of the file."""
-    labels = {
-        question: np.searchsorted(values, split.labels[question]).astype(np.int32)
-        for question, values in classes.items()
-    }
-    return dataclasses.replace(split, labels=labels)
+    Raises:
+      SbmError: naming their file, if some do.
+    """
+    if test.present is not None and not all(mask.all() for mask in test.present.values()):
+        raise SbmError(f"{path} lacks modalities of some rows; what is evaluated must have all. Leave them out.")
 
 
 def _read(path: pathlib.Path, names: Sequence[str] | None) -> tuple[types.Split, tuple[str, ...]]:
@@ -122,22 +106,56 @@ def _read(path: pathlib.Path, names: Sequence[str] | None) -> tuple[types.Split,
             f"{path} can not be read: {error}. Expected an archive of plain arrays, without Python objects. "
             "Write it again with numpy.savez."
         ) from error
+    return as_split(arrays, str(path)), unused
+
+
+def as_split(arrays: Mapping[str, np.ndarray], where: str) -> types.Split:
+    """Return rows under the names that they have in an archive, with labels as they are.
+
+    Args:
+      arrays: {modality: real numbers [N, *shape]}, labels and masks of what is present; see `ArraysConfig`.
+      where: they come from, for messages.
+
+    Raises:
+      SbmError: if they are not rows of finite numbers that fit together.
+    """
     lengths = collections.Counter(len(array) for array in arrays.values() if array.ndim)
     num_rows = lengths.most_common(1)[0][0] if lengths else 0  # one array of another length is the wrong one
-    labels = {name.removeprefix(f"{_LABEL}."): arrays.pop(name) for name in list(arrays) if _is_label(name)}
-    masks = {name.removesuffix(_PRESENT): arrays.pop(name) for name in list(arrays) if name.endswith(_PRESENT)}
-    if not arrays:
-        raise SbmError(f"{path} has no modality; expected {_LAYOUT}. Write it again.")
-    data = {name: _checked(array, f"{path}: {name}", num_rows) for name, array in arrays.items()}
-    labels = {
-        question: _checked_labels(array, f"{path}: {_array_of(question)}", num_rows)
-        for question, array in labels.items()
+    names = [name for name in arrays if labels.is_label(name) or name.endswith(_PRESENT)]
+    small = {name: arrays[name] for name in names}
+    data = {name: _checked(array, f"{where}: {name}", num_rows) for name, array in arrays.items() if name not in small}
+    if not data:
+        raise SbmError(f"{where} has no modality; expected one array [N, ...] for each. Write it again.")
+    return types.Split(data, *labels_and_masks(small, data, where, num_rows))
+
+
+def labels_and_masks(
+    arrays: Mapping[str, np.ndarray], modalities: Collection[str], where: str, num_rows: int
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None]:
+    """Return the labels as they are, by question, and {modality: bool [N]} where some are said to be missing.
+
+    Args:
+      arrays: labels and masks under their names in an archive.
+      modalities: the names of those that there are.
+      where: they come from, for messages.
+      num_rows: N.
+
+    Raises:
+      SbmError: if they do not fit the rows.
+    """
+    masks = {name.removesuffix(_PRESENT): array for name, array in arrays.items() if name.endswith(_PRESENT)}
+    answers = {
+        name.removeprefix(f"{types.LABEL}."): labels.checked_labels(array, f"{where}: {name}", num_rows)
+        for name, array in arrays.items()
+        if not name.endswith(_PRESENT)
     }
-    return types.Split(data, labels, _checked_masks(masks, data, str(path), num_rows) if masks else None), unused
+    return answers, _checked_masks(masks, modalities, where, num_rows) if masks else None
 
 
-def _is_label(name: str) -> bool:
-    return name == _LABEL or name.startswith(f"{_LABEL}.")
+def small_arrays(split: types.Split) -> dict[str, np.ndarray]:
+    """Return labels and masks under the names that they have in an archive; the inverse of `labels_and_masks`."""
+    answers = {labels.array_of(question): values for question, values in split.labels.items()}
+    return answers | {f"{name}{_PRESENT}": mask for name, mask in (split.present or {}).items()}
 
 
 def _used(found: Sequence[str], names: Sequence[str] | None, path: pathlib.Path) -> list[str]:
@@ -151,7 +169,7 @@ def _used(found: Sequence[str], names: Sequence[str] | None, path: pathlib.Path)
     for name in names:
         if name not in found:
             raise unknown(f"modality in {path}:", name, found)
-    used = {*filter(_is_label, found), *names, *(f"{name}{_PRESENT}" for name in names)}
+    used = {*filter(labels.is_label, found), *names, *(f"{name}{_PRESENT}" for name in names)}
     stray = {name for name in found if name.endswith(_PRESENT) and name.removesuffix(_PRESENT) not in found}
     return [name for name in found if name in used | stray]  # what is stray is refused later
 
@@ -161,7 +179,7 @@ def _tell_unused(unused: Mapping[str, tuple[str, ...]], has_labels: bool) -> Non
     for names in dict.fromkeys(names for names in unused.values() if names):
         where = " and ".join(file for file, found in unused.items() if found == names)
         like = [name for name in names if name.lower() in _LIKE_LABEL] if not has_labels else []
-        hint = f" Labels are read from {_LABEL!r}: rename {like[0]!r}, if it has them." if like else ""
+        hint = f" Labels are read from {types.LABEL!r}: rename {like[0]!r}, if it has them." if like else ""
         logger.warning("%s: not used, because no modality has these names: %s.%s", where, ", ".join(names), hint)
 
 
@@ -187,7 +205,7 @@ def _check_directory(path: pathlib.Path, num_members: int) -> None:
 
 
 def _checked_masks(
-    masks: dict[str, np.ndarray], data: dict[str, np.ndarray], where: str, num_rows: int
+    masks: dict[str, np.ndarray], data: Collection[str], where: str, num_rows: int
 ) -> dict[str, np.ndarray]:
     """Return {modality: bool [N]} of all modalities, present where nothing is said."""
     for name, mask in masks.items():
@@ -226,80 +244,6 @@ def _checked(array: np.ndarray, where: str, num_rows: int) -> np.ndarray:
     return array
 
 
-def _checked_labels(labels: np.ndarray, where: str, num_rows: int) -> np.ndarray:
-    """Return the labels as int64."""
-    if labels.dtype.kind not in "iub" or labels.shape != (num_rows,):
-        raise SbmError(
-            f"{where} is {labels.dtype} {list(labels.shape)}; expected integers [{num_rows}], the number of each row's "
-            "class. Mend the labels or leave them out."
-        )
-    if labels.dtype.kind == "u" and labels.max() > np.iinfo(np.int64).max:
-        raise SbmError(f"{where} has integers that int64 can not hold; expected numbers of classes. Renumber them.")
-    return labels.astype(np.int64)
-
-
-def _classes(question: str, splits: Mapping[str, types.Split], paths: Mapping[str, pathlib.Path]) -> np.ndarray:
-    """Return the answers to a question that occur, in order.
-
-    Raises:
-      SbmError: if the question has no plain name, or some answers occur outside the training rows only: no classifier
-        that learns from these can tell them.
-    """
-    if not re.fullmatch(r"\w+", question):  # the name of a directory
-        raise SbmError(
-            f"{paths['train']}: the array {_array_of(question)!r} has the answers to a question; expected its name in "
-            "letters, digits and _. Rename it."
-        )
-    classes = np.unique(splits["train"].labels[question])
-    for name, split in splits.items():
-        unseen = np.setdiff1d(split.labels[question], classes)
-        if len(unseen):
-            raise SbmError(
-                f"{paths[name]}: {_array_of(question)} has values that no row of {paths['train'].name} has: "
-                f"{_some(unseen)}. Leave these rows out, or add such rows to the training data."
-            )
-    return classes
-
-
-def _check_classes(question: str, classes: np.ndarray, labels: np.ndarray, path: pathlib.Path) -> None:
-    """Check that there are fewer classes than rows to learn them from.
-
-    Args:
-      question: what the labels answer.
-      classes: the labels that occur.
-      labels: those of the training rows, without what was split off for validation.
-      path: of the file they come from, for messages.
-
-    Raises:
-      SbmError: if there are not two training rows for each class.
-    """
-    name = _array_of(question)
-    if 2 * len(classes) > len(labels):
-        raise SbmError(
-            f"{path}: {name} has {len(classes):,} different values ({_some(classes)}) in {len(labels):,} training "
-            "rows; these look like identifiers of rows, not classes. Expected two rows or more of a class on average. "
-            f"Store the class of each row under {name!r}, or leave it out."
-        )
-    lost = np.setdiff1d(classes, labels)
-    if len(lost):
-        logger.warning(
-            "%s: all rows with the label %s were split off for validation; no classifier learns them. Add rows, or "
-            "a validation.npz.",
-            path,
-            _some(lost),
-        )
-    if len(classes) == 1 or classes[0] < 0:
-        logger.warning(
-            "%s: the labels are %s. A single class can not be missed, and a negative label is a class as any other; "
-            "leave labels out where they mean nothing.",
-            *(path, ", ".join(map(str, classes[:10]))),
-        )
-
-
-def _some(values: np.ndarray) -> str:
-    return ", ".join(map(str, values[:3])) + (", ..." if len(values) > 3 else "")
-
-
 def _as_int32(array: np.ndarray, where: str) -> np.ndarray:
     narrow = array.astype(np.int32)
     if not np.array_equal(narrow, array):
@@ -311,7 +255,7 @@ def _require_alike(path: pathlib.Path, split: types.Split, train: types.Split) -
     """Check that a split has the same arrays as the training split, but for the number of rows."""
     expected, found = (
         {name: (array.shape[1:], array.dtype.name) for name, array in part.data.items()}
-        | {_array_of(question): ((), "int32") for question in part.labels}
+        | {labels.array_of(question): ((), "int32") for question in part.labels}
         for part in (train, split)
     )
     if found != expected:
@@ -331,3 +275,6 @@ def _divide(split: types.Split, config: ArraysConfig) -> tuple[types.Split, type
 
 def _digest(path: pathlib.Path) -> str:
     return files.content_digest([path])
+
+
+DATASET = Loader(ArraysConfig, load_arrays)

@@ -1,5 +1,6 @@
 """From rows to batches: which rows each step uses, a function of the step alone, and in which form."""
 
+import functools
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -44,7 +45,14 @@ def batch_rows(num_rows: int, batch_size: int, seed: int, first_step: int, num_s
         )
     first, last = first_step * batch_size, (first_step + num_steps) * batch_size
     epochs = range(first // num_rows, -(-last // num_rows))
-    shuffled = [np.random.default_rng([seed, epoch]).permutation(num_rows) for epoch in epochs]
-    rows = np.concatenate([np.empty(0, int), *shuffled])
+    rows = np.concatenate([np.empty(0, np.int32), *(_shuffled(num_rows, seed, epoch) for epoch in epochs)])
     start = first - epochs.start * num_rows
-    return rows[start : start + last - first].astype(np.int32).reshape(num_steps, batch_size)
+    return rows[start : start + last - first].reshape(num_steps, batch_size)
+
+
+@functools.lru_cache(maxsize=4)  # most steps are in the epoch of the step before
+def _shuffled(num_rows: int, seed: int, epoch: int) -> np.ndarray:
+    """Return the order of the rows in an epoch, int32 [N], which nobody may change."""
+    order = np.random.default_rng([seed, epoch]).permutation(num_rows).astype(np.int32)
+    order.flags.writeable = False
+    return order

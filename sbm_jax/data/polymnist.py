@@ -28,6 +28,7 @@ from PIL import Image
 from sbm_jax import types
 from sbm_jax.config import checked_dataclass
 from sbm_jax.data import backgrounds, digits, files
+from sbm_jax.data.loader import Loader
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.progress import progress_bar
 
@@ -444,3 +445,6 @@ def _archive_image(path: pathlib.Path) -> np.ndarray:
     if found != expected:
         raise SbmError(f"{path} is {found}; expected {expected}. Unpack the archive again.")
     return pixels
+
+
+DATASET = Loader(PolyMnistConfig, load_polymnist)

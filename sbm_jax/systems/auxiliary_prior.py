@@ -67,14 +67,14 @@ class PosteriorBank:
             params, chunk = upstream[self.system.method], self.system.config.training.batch_size
             bank = {}
             for i, (name, split) in enumerate({"train": dataset.train, "validation": dataset.validation}.items()):
-                rows = {**self.system.rows(split), "number": np.arange(len(split))}
+                names = [modality.name for modality in self.system.modalities]
+                rows, present = split.rows(names, number=np.arange(len(split))), split.presence(names)
                 own_key = jax.random.fold_in(key, i)
                 bank[name] = encode_rows(lambda whole, rows: self._encode(*whole, rows), (params, own_key), rows, chunk)
-                if (
-                    "present" in rows and len(self.parts) > 1
-                ):  # nothing is known of the private latent of what is lacking
+                # Nothing is known of the private latent of what is lacking.
+                if present is not None and len(self.parts) > 1:
                     joint = np.ones((len(split), 1), bool)
-                    bank[name]["present"] = jnp.asarray(np.concatenate([joint, rows["present"]], axis=1))
+                    bank[name]["present"] = jnp.asarray(np.concatenate([joint, present], axis=1))
             train = bank["train"]
             spread = train["scale"] * self.system.posterior.std
             statistics = latent_statistics(train["mean"], spread, jnp.asarray(self.valid), train.get("present"))

@@ -14,7 +14,7 @@ from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import require
 from sbm_jax.losses.classification import cross_entropy_terms
 from sbm_jax.networks.classifiers import DigitClassifier, VectorClassifier
-from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
+from sbm_jax.types import LABEL, Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
 
 
 @checked_dataclass
@@ -56,12 +56,12 @@ class Classifiers:
     num_classes: int
     config: ClassifierConfig
     seed: int = 0
-    question: str = "label"
+    question: str = LABEL
 
     @property
     def stage_name(self) -> str:
         """The name of the training stage."""
-        return "classifier" if self.question == "label" else f"classifier_{self.question}"
+        return "classifier" if self.question == LABEL else f"classifier_{self.question}"
 
     @property
     def groups(self) -> dict[str, list[str]]:
@@ -149,7 +149,8 @@ class Classifiers:
         """Return the training stage."""
 
         def rows(split: Split):
-            return {**split.rows([modality.name for modality in self.modalities]), "label": split.labels[self.question]}
+            labels = split.labels[self.question]
+            return split.rows([modality.name for modality in self.modalities], label=labels)
 
         return Stage(
             name=self.stage_name,
@@ -158,7 +159,7 @@ class Classifiers:
                 "data": dataset.settings,
                 "modalities": plain(self.modalities),
                 "classifier": plain(self.config),
-                **({} if self.question == "label" else {"question": self.question}),
+                **({} if self.question == LABEL else {"question": self.question}),
             },
             init=lambda key, upstream: self._init(key),
             training=self.config.training,

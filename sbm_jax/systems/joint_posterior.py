@@ -133,7 +133,7 @@ class JointPosterior:
         )
         return [stage]
 
-    def rows(self, split: Split) -> dict[str, Any]:
+    def rows(self, split: Split) -> Any:
         """Return what the stage is trained on; see `types.Split.rows`."""
         return split.rows([modality.name for modality in self.modalities])
 

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sbm_jax import parallel
+from sbm_jax.rows import as_rows
 from sbm_jax.types import Array, Key, Modality, Params
 
 
@@ -37,16 +38,20 @@ def encode_rows(encode_fn: Callable[[Params, Any], Any], params: Params, rows: A
     Args:
       encode_fn: `(params, pytree of arrays [B, ...]) -> pytree of arrays [B, ...]`, row by row.
       params: its first argument.
-      rows: pytree of arrays [N, ...].
+      rows: `Rows` or a pytree of arrays [N, ...]; no more of them than some chunks are in memory at a time.
       chunk: rows at a time.
+
+    Returns:
+      Arrays [N, ...], all in memory.
     """
-    encode = parallel.over_rows(encode_fn)
-    num_rows = len(jax.tree.leaves(rows)[0])
+    encode, rows = parallel.over_rows(encode_fn), as_rows(rows)
+    num_rows = len(rows)
     chunk, parts = min(chunk, num_rows), []
     for start in range(0, num_rows, chunk):
         # The last chunk starts early, to have the size that is compiled; its repeated rows are cut off.
         first = min(start, num_rows - chunk)
-        encoded = encode(params, jax.tree.map(lambda array, first=first: array[first : first + chunk], rows))
+        jax.block_until_ready(parts[-2:-1])  # rows are read while the device computes, and do not pile up before it
+        encoded = encode(params, rows.take(np.arange(first, first + chunk)))
         parts.append(jax.tree.map(lambda array, skip=start - first: array[skip:], encoded))
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
 

@@ -163,11 +163,12 @@ class SbmContrastive(Sbm):
         )
 
         def embed(params: Params, split: Split) -> Array:
-            rows = self.latent_space.rows(split)
             embeddings = encode_rows(
-                lambda params, data: self._embeddings(params, as_float(data)), params, rows["data"], chunk
+                lambda params, rows: self._embeddings(params, as_float(rows["data"])),
+                *(params, self.latent_space.rows(split), chunk),
             )
-            return jnp.where(rows["present"][:, :, None], embeddings, 0.0) if "present" in rows else embeddings
+            present = split.presence([modality.name for modality in self.latent_space.modalities])
+            return embeddings if present is None else jnp.where(present[:, :, None], embeddings, 0.0)
 
         def bank(params: Params) -> Params:
             return {"train": embed(params, dataset.train), "validation": embed(params, dataset.validation)}

@@ -170,7 +170,7 @@ class LatentSpace:
             training=config.training,
         )
 
-    def rows(self, split: Split) -> dict[str, Any]:
+    def rows(self, split: Split) -> Any:
         """Return what stage I is trained on; see `types.Split.rows`."""
         return split.rows([modality.name for modality in self.modalities])
 
@@ -267,11 +267,11 @@ class LatentSpace:
         def encode(split: Split) -> dict[str, Array]:
             rows, chunk = self.rows(split), self.config.training.batch_size
             mean, std = encode_rows(
-                lambda params, data: self._posterior(params, as_float(data)), params, rows["data"], chunk
+                lambda params, rows: self._posterior(params, as_float(rows["data"])), params, rows, chunk
             )
-            if "present" not in rows:
+            if split.present is None:
                 return {"mean": mean, "std": std}
-            has = jnp.asarray(rows["present"])
+            has = jnp.asarray(split.presence([modality.name for modality in self.modalities]))
             mean, std = (jnp.where(has[:, :, None], array, 0.0) for array in (mean, std))
             return {"mean": mean, "std": std, "present": has}
 

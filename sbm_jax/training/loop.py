@@ -130,19 +130,21 @@ def _make_validate(stage: Stage, upstream: Mapping[str, Params], key: Key, mesh:
     num_rows, size = feed.num_rows, stage.training.batch_size
     loss = stage.validation_loss or stage.loss
 
+    starts = range(0, num_rows, size)
+
     @jax.jit
-    def loss_fn(params, upstream, rows, indices, key):
-        whole = len(indices) % mesh.size == 0  # the last batch may be one that can not be split
-        batch = feed.batch(rows, indices) if whole else jax.tree.map(lambda array: array[indices], rows)
-        return loss(params, upstream, key, batch)
+    def loss_fn(params, upstream, rows, parts, key):
+        return loss(params, upstream, key, feed.batch(rows, jax.tree.map(lambda array: array[0], parts)))
+
+    def batch(number: int) -> np.ndarray:
+        return np.arange(starts[number], min(starts[number] + size, num_rows))[None]
 
     def validate(params: Params) -> dict[str, float]:
         """Return the mean over all rows, weighting the last, smaller batch by its size."""
         totals: dict[str, float] = {}
-        for start in range(0, num_rows, size):
-            rows, indices = feed.take(np.arange(start, min(start + size, num_rows)))
-            weight = len(indices) / num_rows
-            loss, metrics = loss_fn(params, upstream, rows, indices, jax.random.fold_in(key, start))
+        for start, (rows, parts) in zip(starts, feed.read(len(starts), batch), strict=True):
+            weight = min(size, num_rows - start) / num_rows
+            loss, metrics = loss_fn(params, upstream, rows, parts, jax.random.fold_in(key, start))
             for name, value in {"loss": loss, **metrics}.items():
                 totals[name] = totals.get(name, 0.0) + weight * float(value)
         return totals
@@ -198,15 +200,21 @@ def train(
     validate = _make_validate(stage, upstream, keys.validation, mesh) if stage.training.validate_every else None
     done = saved = first_step
     pending, flops, start = None, None, time.monotonic()
+    counts = _schedule(stage, first_step)
+    starts = np.cumsum([first_step, *counts])
+
+    def batches(number: int) -> np.ndarray:
+        return batch_rows(feed.num_rows, stage.training.batch_size, seed, int(starts[number]), counts[number])
+
     with (
+        contextlib.closing(feed.read(len(counts), batches)) as read,
         contextlib.closing(MetricWriter(metrics_dir, stage.name, first_step)) as writer,
         progress_bar(f"train {stage.name}", stage.num_steps, done=first_step) as advance,
         contextlib.closing(Profile(profile_dir and profile_dir / stage.name)) as profile,
         preemption.saving_first(),
     ):
-        for count in _schedule(stage, first_step):
+        for count, (rows, parts) in zip(counts, read, strict=True):
             profile.step()
-            rows, parts = feed.take(batch_rows(feed.num_rows, stage.training.batch_size, seed, done, count))
             if flops is None:
                 flops = model_flops(train_steps, state, upstream, rows, parts, keys.steps)
             state, metrics = train_steps(state, upstream, rows, parts, keys.steps)

@@ -1,6 +1,6 @@
 """One process of the jobs that `test_pod` compares: trains two small systems, samples them, and writes what came out.
 
-    python -m tests.robustness.pod_worker DIRECTORY [split]
+    python -m tests.robustness.pod_worker DIRECTORY [split] [records]
 
 It takes its place from the variables that `sbm_jax.parallel.start` reads.
 """
@@ -12,6 +12,8 @@ import jax
 import numpy as np
 
 from sbm_jax import parallel
+from sbm_jax.data.records import RecordsConfig, load_records
+from sbm_jax.data.write_records import write_records
 from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.runner import make_generate
@@ -60,11 +62,20 @@ def check_split(stage: Stage) -> None:
     assert any(not sharding.is_fully_replicated for sharding in shardings)
 
 
-def main(directory: Path, split: bool) -> None:
+def on_disk(data: Dataset, directory: Path) -> Dataset:
+    """Return the same data set as records, which the first process writes."""
+    with parallel.main_first("records"):
+        for name in ("train", "validation", "test") if parallel.is_main() else ():
+            write_records(directory, name, [getattr(data, name).data])
+    return load_records(RecordsConfig(str(directory)), directory)
+
+
+def main(directory: Path, split: bool, records: bool) -> None:
     """Train, sample five rows (which no number of devices here divides), and write samples and metrics."""
     parallel.start()
     parallel.LARGE = 64 if split else parallel.LARGE
     data, options, found = dataset(), SamplerOptions(num_steps=3), {}
+    data = on_disk(data, directory / "records") if records else data
     made = systems(12, split)
     stages = [stage for system in made for stage in system.stages(data)]
     if split:
@@ -82,4 +93,4 @@ def main(directory: Path, split: bool) -> None:
 
 if __name__ == "__main__":
     jax.config.update("jax_numpy_rank_promotion", "raise")
-    main(Path(sys.argv[1]), sys.argv[2:] == ["split"])
+    main(Path(sys.argv[1]), "split" in sys.argv[2:], "records" in sys.argv[2:])

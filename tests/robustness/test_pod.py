@@ -87,6 +87,17 @@ def test_split_parameters_change_nothing(tmp_path):
     _assert_close(_samples(tmp_path / "split", "2x2"), _samples(tmp_path / "whole", "1x4"))
 
 
+@pytest.mark.slow
+def test_two_processes_that_read_their_shares_from_disk_get_the_same_bits(tmp_path):
+    memory, disk = tmp_path / "memory", tmp_path / "disk"
+    _finish(_pair(_worker(memory)))
+    _finish(_pair(_worker(disk, "records")))
+    one, other = (_samples(directory, "2x2") for directory in (memory, disk))
+    assert one.keys() == other.keys()
+    for name in one:
+        np.testing.assert_array_equal(one[name], other[name], err_msg=name)
+
+
 def _main(directory, workdir, *options):
     return command(tiny(directory / "data"), directory / workdir)[2:] + list(options)
 

@@ -17,7 +17,7 @@ from sbm_jax.errors import unknown
 from sbm_jax.evaluation.estimates import Estimate
 from sbm_jax.evaluation.features import FeatureSpace
 from sbm_jax.evaluation.observed_sets import TO_TARGET, Ask
-from sbm_jax.types import Array, Data, Generated, Key, Split
+from sbm_jax.types import LABEL, Array, Data, Generated, Key, Split
 
 ClassifierFn = Callable[[Data], Mapping[str, Array]]  # {modality: [B, *shape]} -> {modality: int [B]}
 ReconstructFn = Callable[[Data], Data]
@@ -28,9 +28,6 @@ SpaceFn = Callable[[str, Sequence[str]], tuple[FeatureSpace | None, dict[str, st
 
 NO_CLASS = -1
 """The class of a sample that is not finite: it is never right, agrees with nothing and is no share of any class."""
-
-LABEL = "label"
-"""The question whose answers are the labels of data that have one label a row."""
 
 
 class GenerateFn(Protocol):

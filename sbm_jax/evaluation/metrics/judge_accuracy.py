@@ -4,7 +4,8 @@ import collections
 
 from sbm_jax.evaluation.batches import as_float, batches
 from sbm_jax.evaluation.estimates import BATCHES, estimate
-from sbm_jax.evaluation.metrics.base import LABEL, Evaluation, Metric, prefixed
+from sbm_jax.evaluation.metrics.base import Evaluation, Metric, prefixed
+from sbm_jax.types import LABEL
 
 
 class JudgeAccuracy(Metric):

@@ -1,0 +1,329 @@
+"""Data on disk: rows in ArrayRecord files, of which those of a batch are read when they are needed.
+
+A split is described by `<split>.json`: the modalities in their order, the files, the number of rows and a digest of all
+of it. A record is one row: the values of all modalities, end to end, as raw bytes. Labels, and which rows lack which
+modality, are a few bytes a row; they are in `<split>.npz` and stay in memory. `write_records` makes such files.
+"""
+
+import dataclasses
+import json
+import pathlib
+import threading
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from array_record.python.array_record_module import ArrayRecordReader
+
+from sbm_jax import types
+from sbm_jax.config import build, checked_dataclass
+from sbm_jax.data import arrays, files, labels
+from sbm_jax.data.loader import Loader
+from sbm_jax.errors import SbmError, unknown
+from sbm_jax.rows import Rows
+from sbm_jax.storage import DAMAGED_ARCHIVE
+
+LAYOUT = "train.json, validation.json and test.json and the files that they name, as write_records makes them"
+_AGAIN = "Copy it again, or write the records again."
+
+# MARK: The description of a split
+
+
+@checked_dataclass
+class Column:
+    """A modality in records, and what its checks need to know of its values.
+
+    Attributes:
+      name: of the modality.
+      dtype: ``"uint8"``, ``"int32"`` or ``"float32"``, little-endian.
+      shape: of one row.
+      low: the least of all values.
+      high: the largest.
+      sums: the least and the largest sum along the last axis that is not zero, of uint8 as value / 255; () if all are.
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    low: float
+    high: float
+    sums: tuple[float, ...]
+
+    @property
+    def num_bytes(self) -> int:
+        """The bytes of one row."""
+        return np.dtype(self.dtype).itemsize * int(np.prod(self.shape))
+
+
+def sum_range(values: np.ndarray) -> tuple[float, ...]:
+    """Return the least and the largest sum of values [..., C] along the last axis that is not zero; see `Column`."""
+    sums = values.sum(axis=-1, dtype=np.float64) / (255.0 if values.dtype == np.uint8 else 1.0)
+    sums = sums[sums != 0.0]
+    return (float(sums.min()), float(sums.max())) if sums.size else ()
+
+
+@checked_dataclass
+class Shard:
+    """A file of records.
+
+    Attributes:
+      file: its name.
+      num_rows: how many records it has.
+      num_bytes: its size.
+    """
+
+    file: str
+    num_rows: int
+    num_bytes: int
+
+
+@checked_dataclass
+class Description:
+    """What `<split>.json` says.
+
+    Attributes:
+      columns: the modalities in their order in a record.
+      shards: the files in the order of their rows.
+      digest: of the content of all rows, and of labels and masks.
+      form: the version of this format.
+    """
+
+    columns: tuple[Column, ...]
+    shards: tuple[Shard, ...]
+    digest: str
+    form: int
+
+    @property
+    def num_rows(self) -> int:
+        """N."""
+        return sum(shard.num_rows for shard in self.shards)
+
+
+FORM = 1
+
+
+def read_description(root: pathlib.Path, name: str) -> Description:
+    """Return the description of a split.
+
+    Raises:
+      SbmError: if it is missing or damaged, or one of its files is missing or of another size.
+    """
+    path = root / f"{name}.json"
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        description = build(Description, found, str(path))
+    except FileNotFoundError as error:
+        raise SbmError(f"{path} does not exist; expected {LAYOUT}. Put it there.") from error
+    except (OSError, ValueError) as error:
+        raise SbmError(f"{path} can not be read: {error}. {_AGAIN}") from error
+    if description.form != FORM or not description.columns or not description.num_rows:
+        raise SbmError(f"{path} is no description of rows of form {FORM}. Write the records again.")
+    for shard in description.shards:
+        file = root / shard.file
+        size = file.stat().st_size if file.is_file() else None
+        if size != shard.num_bytes:
+            found = "does not exist" if size is None else f"has {size:,} bytes"
+            raise SbmError(f"{file} {found}; {path.name} expects a file of {shard.num_bytes:,} bytes. {_AGAIN}")
+    return description
+
+
+# MARK: Reading
+
+
+class Records(Mapping[str, "StoredColumn"]):
+    """The modalities of a split on disk, {name: [N, *shape]}, read where they are indexed. Threads may share it."""
+
+    def __init__(self, root: pathlib.Path, description: Description, names: Sequence[str]):
+        """Open the files of a description in a directory, for some of its modalities."""
+        self._root, self._shards = root, description.shards
+        self._ends = np.cumsum([shard.num_rows for shard in description.shards])
+        self._readers: list[ArrayRecordReader | None] = [None] * len(description.shards)
+        self._lock = threading.Lock()
+        offsets = np.cumsum([0, *(column.num_bytes for column in description.columns)])
+        placed = {
+            column.name: (column, int(start)) for column, start in zip(description.columns, offsets, strict=False)
+        }
+        self._columns = {name: placed[name] for name in names}
+        self._row_bytes, self.num_rows = int(offsets[-1]), description.num_rows
+
+    def __getitem__(self, name: str) -> "StoredColumn":
+        return StoredColumn(self, self._columns[name][0])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._columns)
+
+    def __len__(self) -> int:
+        return len(self._columns)
+
+    def take(self, names: Iterable[str], indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Return {name: [B, *shape]} of the rows of these numbers, int [B].
+
+        Raises:
+          SbmError: naming the file, if it is damaged.
+        """
+        content = np.empty((len(indices), self._row_bytes), np.uint8)
+        shards = np.searchsorted(self._ends, indices, side="right")
+        for shard in np.unique(shards):
+            where = np.flatnonzero(shards == shard)
+            first = self._ends[shard] - self._shards[shard].num_rows
+            content[where] = self._read(int(shard), indices[where] - first)
+        result = {}
+        for name in names:
+            column, start = self._columns[name]
+            values = np.ascontiguousarray(content[:, start : start + column.num_bytes])
+            result[name] = values.view(np.dtype(column.dtype).newbyteorder("<")).reshape(-1, *column.shape)
+        return result
+
+    def _read(self, shard: int, positions: np.ndarray) -> np.ndarray:
+        path = self._root / self._shards[shard].file
+        try:
+            with self._lock:
+                if self._readers[shard] is None:
+                    # Rows are read in any order: what follows one in the file is of no use.
+                    options = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 32768}
+                    self._readers[shard] = ArrayRecordReader(str(path), **options)
+            found = b"".join(self._readers[shard].read(positions.tolist()))
+            return np.frombuffer(found, np.uint8).reshape(len(positions), self._row_bytes)
+        except (RuntimeError, OSError, ValueError, IndexError) as error:
+            raise SbmError(f"{path} can not be read: {error}. {_AGAIN}") from error
+
+
+@dataclasses.dataclass(frozen=True)
+class StoredColumn:
+    """A modality on disk that is indexed as an array [N, *shape].
+
+    Attributes:
+      records: where it is.
+      column: what it is.
+    """
+
+    records: Records
+    column: Column
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(N, *shape)."""
+        return (len(self), *self.column.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of its values."""
+        return np.dtype(self.column.dtype)
+
+    def __len__(self) -> int:
+        return self.records.num_rows
+
+    def __getitem__(self, index: Any) -> np.ndarray:
+        rows = np.arange(len(self))[index]
+        values = self.records.take((self.column.name,), np.atleast_1d(rows))[self.column.name]
+        return values.reshape(*np.shape(rows), *self.column.shape)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordSplit(types.Split):
+    """Rows of a data set on disk; labels and masks are in memory.
+
+    Attributes:
+      data: {modality: [N, *shape]}, read where they are indexed; `take` reads several modalities at once.
+      clip: {modality: (low, high)}, the bounds that some values leave by rounding, to which they are brought.
+    """
+
+    data: Records
+    clip: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+
+    def read(self, names: Iterable[str], indices: np.ndarray) -> dict[str, np.ndarray]:
+        """Return {modality: [B, *shape]} of the rows of these numbers, int [B]."""
+        values = self.data.take(names, indices)
+        for name in values.keys() & self.clip.keys():
+            values[name] = np.clip(values[name], *self.clip[name]).astype(values[name].dtype, copy=False)
+        return values
+
+    def rows(self, names: Sequence[str], **beside: Any) -> Rows:
+        """Return what a training stage reads, on disk; see `types.Split.rows`."""
+        return RecordRows(self, tuple(names), self.beside(names, beside))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordRows(Rows):
+    """What a training stage reads from records.
+
+    Attributes:
+      split: the rows.
+      names: of the modalities.
+      beside: pytree of arrays [N, ...] in memory.
+    """
+
+    split: RecordSplit
+    names: tuple[str, ...]
+    beside: Mapping[str, Any]
+
+    def __len__(self) -> int:
+        return len(self.split)
+
+    def take(self, indices: np.ndarray) -> dict[str, Any]:
+        """Return ``data`` {modality: [B, *shape]}, and what is beside it."""
+        beside = jax.tree.map(lambda array: array[indices], dict(self.beside))
+        return {"data": self.split.read(self.names, indices), **beside}
+
+
+# MARK: Loading
+
+
+@checked_dataclass
+class RecordsConfig:
+    """Data on disk.
+
+    Attributes:
+      directory: of `train.json`, `validation.json`, `test.json`, and the files that they name.
+    """
+
+    directory: str = ""
+
+
+def load_records(config: RecordsConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None) -> types.Dataset:
+    """Return the data set in a directory; its rows stay there.
+
+    Args:
+      config: where it is.
+      cache_dir: not needed: the records are read where they are.
+      names: of the modalities that are read; None for all.
+
+    Raises:
+      SbmError: if a file is missing or damaged, or the splits do not fit together.
+    """
+    del cache_dir
+    root = files.directory(config.directory, f"your records: {LAYOUT}", "data.records.directory")
+    splits, layouts, digests = {}, {}, {}
+    for name in ("train", "validation", "test"):
+        description = read_description(root, name)
+        splits[name], digests[name] = _split(root, name, description, names), description.digest
+        layouts[name] = {column.name: (column.shape, column.dtype) for column in description.columns}
+        if layouts[name] != layouts["train"]:
+            raise SbmError(
+                f"{root / name}.json has {layouts[name]}; expected the modalities of train.json: {layouts['train']}. "
+                "Write it again to match."
+            )
+    paths = {name: root / f"{name}.npz" for name in splits}
+    arrays.require_complete(splits["test"], paths["test"])
+    classes = labels.classes_of(splits, paths)
+    return labels.numbered(splits, classes, paths["train"], {"digests": digests})
+
+
+def _split(root: pathlib.Path, name: str, description: Description, names: Sequence[str] | None) -> RecordSplit:
+    known = [column.name for column in description.columns]
+    for wanted in names or ():
+        if wanted not in known:
+            raise unknown(f"modality in {root / name}.json:", wanted, known)
+    data, path = Records(root, description, names or known), root / f"{name}.npz"
+    unread = set(known) - set(data)
+    try:
+        with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
+            small = {key: archive[key] for key in archive.files if key.removesuffix(".present") not in unread}
+    except (OSError, *DAMAGED_ARCHIVE) as error:
+        raise SbmError(f"{path} can not be read: {error}. {_AGAIN}") from error
+    answers, present = arrays.labels_and_masks(small, data, str(path), description.num_rows)
+    return RecordSplit(data, answers, present)
+
+
+DATASET = Loader(RecordsConfig, load_records)
