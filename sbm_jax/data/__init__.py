@@ -149,11 +149,7 @@ def _check_split(name: str, split: types.Split, modalities: Sequence[types.Modal
     lengths |= {question: len(answers) for question, answers in split.labels.items()}
     if len(set(lengths.values())) != 1:
         raise SbmError(f"the {name} split has {lengths} rows; expected as many of each. Mend the data.")
-    return (
-        dataclasses.replace(split, clip=clip)
-        if isinstance(split, RecordSplit)
-        else dataclasses.replace(split, data=data)
-    )
+    return dataclasses.replace(split, **({"clip": clip} if isinstance(split, RecordSplit) else {"data": data}))
 
 
 _FEW = 1000  # rows that tell the usual size of values

@@ -43,7 +43,7 @@ _MAX_SCALE = 0.1
 Row = dict[str, Any]  # {modality: uint8 [28, 28, 3], "label": int}
 
 
-class Rows(NamedTuple):
+class Stream(NamedTuple):
     """The rows of a split, to be made one by one.
 
     Attributes:
@@ -211,7 +211,7 @@ class PolyMnistBuilderConfig(tfds.core.BuilderConfig):
     """
 
     num_modalities: int = 0
-    rows_fn: Callable[[], Mapping[str, Rows]] = dict
+    rows_fn: Callable[[], Mapping[str, Stream]] = dict
     terminal: TextIO = sys.stdout
 
     def __repr__(self) -> str:
@@ -242,7 +242,7 @@ class PolyMnist(tfds.core.GeneratorBasedBuilder):
         del dl_manager
         return {split: self._generate_examples(split, rows) for split, rows in self.builder_config.rows_fn().items()}
 
-    def _generate_examples(self, split: str, rows: Rows) -> Iterator[tuple[int, Row]]:
+    def _generate_examples(self, split: str, rows: Stream) -> Iterator[tuple[int, Row]]:
         with (
             contextlib.redirect_stdout(self.builder_config.terminal),
             progress_bar(f"prepare {split} data", rows.num, "tuples") as advance,
@@ -282,7 +282,7 @@ def _drawn_settings(config: PolyMnistConfig) -> dict[str, Any]:
     }
 
 
-def _drawn_rows(config: PolyMnistConfig) -> dict[str, Rows]:
+def _drawn_rows(config: PolyMnistConfig) -> dict[str, Stream]:
     parts = digits.SOURCES[config.digits].load(config.digits_directory, config.seed)
     images = backgrounds.SOURCES[config.backgrounds].load(
         config.backgrounds_directory, config.num_modalities, config.seed
@@ -300,9 +300,9 @@ def _drawn_rows(config: PolyMnistConfig) -> dict[str, Rows]:
 
 def _paired(
     part: digits.Digits, images: Sequence[np.ndarray], seed: tuple[int, int], rounds: int, augment: float
-) -> Rows:
+) -> Stream:
     turns = (tuples(part, images, (*seed, turn), augment) for turn in range(rounds))
-    return Rows(rounds * len(part.labels), itertools.chain.from_iterable(turns))
+    return Stream(rounds * len(part.labels), itertools.chain.from_iterable(turns))
 
 
 def tuples(
@@ -385,7 +385,7 @@ def _archive_settings(config: PolyMnistConfig) -> dict[str, Any]:
     }
 
 
-def _archive_rows(config: PolyMnistConfig) -> dict[str, Rows]:
+def _archive_rows(config: PolyMnistConfig) -> dict[str, Stream]:
     root, names = _archive_names(config)
     first = len(names["train"]) - len(names["train"]) // _VALIDATION_SHARE
     chosen = {
@@ -395,7 +395,8 @@ def _archive_rows(config: PolyMnistConfig) -> dict[str, Rows]:
     }
     modalities = _names(config.num_modalities)
     return {
-        split: Rows(len(rows), _archive_tuples(root / part, modalities, rows)) for split, (part, rows) in chosen.items()
+        split: Stream(len(rows), _archive_tuples(root / part, modalities, rows))
+        for split, (part, rows) in chosen.items()
     }
 
 
