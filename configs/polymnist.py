@@ -265,6 +265,7 @@ def _base() -> ConfigDict:
             "batch_size": 500,
             "num_repeats": 3,
             "num_figure_examples": 4,
+            "inception_weights": "",
             "metrics": {
                 "coherence": {
                     "sets": ("given_rest", "random", "fixed_order", "to_target", "unconditional"),
@@ -279,6 +280,7 @@ def _base() -> ConfigDict:
                     "sets": ("given_rest", "unconditional", "fixed_order", "to_target", "reconstruction"),
                     "targets": (),
                     "modalities": (),
+                    "space": "",
                 },
                 "likelihood": {"num_examples": 0, "num_samples": 64, "batch_size": 50, "samples_per_call": 8},
                 "reconstruction": {},

@@ -156,8 +156,9 @@ def get_config(variants: str = "") -> ConfigDict:
             "batch_size": 250,
             "num_repeats": 3,
             "num_figure_examples": 4,
+            "inception_weights": "",
             "metrics": {
-                "coherence": {"sets": ("given_rest", "random", "fixed_order", "unconditional")},
+                "coherence": {"sets": ("given_rest", "random", "fixed_order", "unconditional"), "targets": ()},
                 "class_shares": {},
                 "diversity": {},
                 "cosine": {},
@@ -165,12 +166,14 @@ def get_config(variants: str = "") -> ConfigDict:
                     "num_examples": 0,
                     "num_real": 0,
                     "sets": ("given_rest", "unconditional"),
+                    "targets": (),
                     "modalities": (),
+                    "space": "",
                 },
                 "likelihood": {"num_examples": 0, "num_samples": 64, "batch_size": 50, "samples_per_call": 8},
                 "reconstruction": {},
                 "classifier": {},
-                "sampling": {},
+                "sampling": {"sets": ("unconditional",)},
             },
         }
     )

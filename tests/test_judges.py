@@ -1,5 +1,6 @@
 """Which features samples are compared with real data in, and why."""
 
+import dataclasses
 import json
 
 import jax
@@ -59,6 +60,25 @@ def test_features_are_chosen_by_name(products, tmp_path):
     assert missing.keys() == {"inception/fid"}
     with pytest.raises(SbmError, match=r"unknown features .*'classifier_feature'"):
         tools.space("classifier_feature", ())
+
+
+def test_kept_evaluations_are_of_the_same_metrics_and_options(products, tmp_path):
+    def fingerprint(**metrics):
+        return judges_of(products, tmp_path)._fingerprint({}, EvaluationConfig(metrics=metrics))
+
+    assert fingerprint(mse={}) == fingerprint(mse={"modality": ""})  # the default
+    assert len({fingerprint(), fingerprint(mse={}), fingerprint(mse={"modality": "image"})}) == 3
+
+
+def test_every_question_has_features_and_a_stage_of_its_own(products, tmp_path):
+    colour = dataclasses.replace(CLASSIFIERS, question="colour")
+    assert (CLASSIFIERS.stage_name, colour.stage_name) == ("classifier", "classifier_colour")
+    both = {"label": CLASSIFIERS, "colour": colour}
+    mine = dataclasses.replace(
+        judges_of({**products, "classifier_colour": products["classifier"]}, tmp_path), classifiers=both
+    )
+    assert mine.tools.classifiers.keys() == {"label", "colour"}
+    assert mine.tools.space("classifier_features_colour", ())[0].name == "classifier_features_colour"
 
 
 def test_a_file_that_is_named_must_be_there(tmp_path):
