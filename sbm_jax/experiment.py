@@ -16,12 +16,11 @@ from typing import Any, NamedTuple
 import jax
 
 from sbm_jax import data, parallel, report
-from sbm_jax import evaluation as judging
 from sbm_jax.config import build, checked_dataclass, plain
 from sbm_jax.data import DataConfig
 from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, check_size
-from sbm_jax.judges import Judges, read_weights, weights_path
+from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, check_metrics, check_size
+from sbm_jax.judges import Judges, check_weights, weights_path
 from sbm_jax.lock import writing_to
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import user_path, write_atomically
@@ -364,10 +363,9 @@ def check(config: ExperimentConfig) -> None:
     for name in config.systems:
         SYSTEMS[name](config).check(config.sampler)
     report.paper_of(config.published)
-    if path := weights_path(config.evaluation.inception_weights):
-        read_weights(path)
+    check_weights(config.evaluation.inception_weights)
     names, known = ([m.name for m in some] for some in (config.joint_modalities, config.modalities))
-    judging.check(config.evaluation, names, known)
+    check_metrics(config.evaluation, names, known)
 
 
 def _train(

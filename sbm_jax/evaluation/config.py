@@ -74,7 +74,7 @@ def _name(label: str, group: Any) -> str:
     return group.get("name", label)
 
 
-def check(config: EvaluationConfig, modalities: Sequence[str], known: Sequence[str] = ()) -> None:
+def check_metrics(config: EvaluationConfig, modalities: Sequence[str], known: Sequence[str] = ()) -> None:
     """Check all metrics.
 
     Args:
