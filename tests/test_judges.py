@@ -1,5 +1,6 @@
 """Which features samples are compared with real data in, and why."""
 
+import dataclasses
 import json
 
 import jax
@@ -24,7 +25,7 @@ def products(monkeypatch):
 
 def judges_of(products, directory, weights=None, modalities=MODALITIES, classifiers=CLASSIFIERS):
     asked = {} if classifiers is None else {"label": classifiers}
-    dataset = Dataset(None, None, None, {}, {})
+    dataset = Dataset(None, None, None, {"label": 3, "colour": 3}, {})
     return judges.Judges(dataset, modalities, asked, products, jax.random.key(0), weights, directory)
 
 
@@ -59,6 +60,31 @@ def test_features_are_chosen_by_name(products, tmp_path):
     assert missing.keys() == {"inception/fid"}
     with pytest.raises(SbmError, match=r"unknown features .*'classifier_feature'"):
         tools.space("classifier_feature", ())
+
+
+def test_kept_evaluations_are_of_the_same_metrics_and_options(products, tmp_path, monkeypatch):
+    def fingerprint(**metrics):
+        return judges_of(products, tmp_path)._fingerprint({}, EvaluationConfig(metrics=metrics))
+
+    mine = {"name": "tests.extension.metric:Brightness", "modality": "image"}
+    before = fingerprint(mine=mine)
+    assert fingerprint(mine=mine) == before
+    monkeypatch.setattr(judges.inspect, "getsource", lambda module: "changed")
+    assert fingerprint(mine=mine) != before
+
+    assert fingerprint(mse={}) == fingerprint(mse={"modality": ""})  # the default
+    assert len({fingerprint(), fingerprint(mse={}), fingerprint(mse={"modality": "image"})}) == 3
+
+
+def test_every_question_has_features_and_a_stage_of_its_own(products, tmp_path):
+    colour = dataclasses.replace(CLASSIFIERS, question="colour")
+    assert (CLASSIFIERS.stage_name, colour.stage_name) == ("classifier", "classifier_colour")
+    both = {"label": CLASSIFIERS, "colour": colour}
+    mine = dataclasses.replace(
+        judges_of({**products, "classifier_colour": products["classifier"]}, tmp_path), classifiers=both
+    )
+    assert mine.tools.classifiers.keys() == {"label", "colour"}
+    assert mine.tools.space("classifier_features_colour", ())[0].name == "classifier_features_colour"
 
 
 def test_a_file_that_is_named_must_be_there(tmp_path):
@@ -115,11 +141,12 @@ def test_kept_evaluations_say_what_their_spread_is_and_others_are_made_again(tmp
     assert judges._read(path) is None
 
 
-def test_real_data_have_their_classes_beside_the_distances(tmp_path):
+def test_real_data_have_their_classes_beside_the_distances(products, tmp_path):
     data = {"image": np.zeros((8, 8, 8, 3), np.uint8)}
     train, test = Split(data), Split(data, {"label": np.repeat([0, 2], [6, 2])})
     dataset = Dataset(train, train, test, {"label": 3}, {})
-    mine = judges.Judges(dataset, MODALITIES, {}, {}, jax.random.key(0), None, tmp_path)
+    asked = {"label": CLASSIFIERS}
+    mine = judges.Judges(dataset, MODALITIES, asked, products, jax.random.key(0), None, tmp_path)
     found = mine.real(EvaluationConfig(num_examples=8))
     assert {name: (e.value, e.n) for name, e in found.items()} == {
         "coverage/real/class_0": (0.75, 8),

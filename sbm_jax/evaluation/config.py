@@ -46,7 +46,8 @@ class EvaluationConfig:
                 raise SbmError(f"evaluation.{name} must be at least 1, not {getattr(self, name)}.")
         whole = dict.fromkeys(self.metrics)
         for label, _, options in self.chosen():
-            whole[label] = {"name": _name(label, self.metrics[label]), **plain(options)}
+            named = {"name": self.metrics[label]["name"]} if "name" in self.metrics[label] else {}
+            whole[label] = named | plain(options)
         object.__setattr__(self, "metrics", whole)
 
     def chosen(self) -> Iterator[tuple[str, type[Metric], Any]]:
@@ -73,7 +74,7 @@ def _name(label: str, group: Any) -> str:
     return group.get("name", label)
 
 
-def check(config: EvaluationConfig, modalities: Sequence[str], known: Sequence[str] = ()) -> None:
+def check_metrics(config: EvaluationConfig, modalities: Sequence[str], known: Sequence[str] = ()) -> None:
     """Check all metrics.
 
     Args:

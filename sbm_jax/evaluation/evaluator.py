@@ -8,10 +8,9 @@ import jax
 import numpy as np
 
 from sbm_jax.errors import unknown
-from sbm_jax.evaluation import config as configs
 from sbm_jax.evaluation import generation, sample_grids
 from sbm_jax.evaluation.batches import as_float, num_batches
-from sbm_jax.evaluation.config import EvaluationConfig
+from sbm_jax.evaluation.config import EvaluationConfig, check_metrics, check_size
 from sbm_jax.evaluation.estimates import Estimate
 from sbm_jax.evaluation.metrics import Draw, Evaluation, Metric, Scene, Subject, Tools
 from sbm_jax.evaluation.metrics.base import NO_TOOLS
@@ -55,7 +54,7 @@ def evaluate(
     Raises:
       SbmError: when the split lacks a modality or has fewer rows than asked for, or a metric does not fit.
     """
-    configs.check_size(config, test)
+    check_size(config, test)
     scene, repeats_key = _scene(subject, test, modalities, key, config, tools)
     metrics = list(_metrics(config, scene))
     asks = sorted({ask for metric in metrics for ask in metric.asks}, key=lambda ask: position(ask, scene.modalities))
@@ -104,7 +103,7 @@ def _scene(
     for name in modalities:
         if name not in test.data:
             raise unknown("modality", name, test.data)
-    configs.check(config, modalities, list(test.data))
+    check_metrics(config, modalities, list(test.data))
     rows_key, repeats_key = jax.random.split(key)
     order = np.asarray(jax.random.permutation(rows_key, len(test)))
     examples = test.take(order[: config.num_examples])

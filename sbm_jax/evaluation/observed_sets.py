@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 import jax
 import numpy as np
 
+from sbm_jax.errors import SbmError, unknown
 from sbm_jax.types import Key
 
 # Families of observed sets.
@@ -58,7 +59,16 @@ def asks(family: str, modalities: Sequence[str], targets: Collection[str] = ()) 
 
 
 def ask_given(given: Collection[str], target: str, modalities: Sequence[str]) -> Ask:
-    """Return what generates a target from the given modalities, from all others where none is named."""
+    """Return what generates a target from the given modalities, from all others where none is named.
+
+    Raises:
+      SbmError: if a name is no modality, or the target is given.
+    """
+    for name in (target, *given):
+        if name not in modalities:
+            raise unknown("modality of a metric:", name, modalities)
+    if target in given:
+        raise SbmError(f"a metric asks for {target!r}, and gives it. Leave it out of what is given.")
     others = tuple(name for name in modalities if name != target)
     chosen = tuple(name for name in others if name in given)
     return Ask(GIVEN_REST, target=target) if chosen in ((), others) else Ask(NAMED, given=chosen)
@@ -72,12 +82,14 @@ def position(ask: Ask, modalities: Sequence[str]) -> tuple:
     names = list(modalities)
     target = names.index(ask.target) if ask.target else -1
     if ask.num_samples > 1:
-        return 2, ask.num_samples, ask.family, ask.size or 0, target, ask.num_rows or 0
-    if ask.family == GIVEN_REST:
-        return 0, target
-    if ask.family in _SIZED:
-        return 1, ask.size, _SIZED.index(ask.family), target
-    return 3, ask.family == UNCONDITIONAL, ask.given
+        place = (2,)
+    elif ask.family == GIVEN_REST:
+        place = (0, target)
+    elif ask.family in _SIZED:
+        place = (1, ask.size, _SIZED.index(ask.family), target)
+    else:
+        place = (3, ask.family == UNCONDITIONAL)
+    return place, repr(ask)  # the latter for an order in any case, the same in all processes
 
 
 def masks(ask: Ask, key: Key, num_rows: int, modalities: Sequence[str]) -> np.ndarray:
@@ -88,19 +100,24 @@ def masks(ask: Ask, key: Key, num_rows: int, modalities: Sequence[str]) -> np.nd
       key: of one repeat; random sets of each size, and number of samples, are drawn from a key of their own.
       num_rows: R.
       modalities: the names of the columns.
+
+    Raises:
+      SbmError: on an unknown family.
     """
     names, count = list(modalities), len(modalities)
     if ask.family == RANDOM:
         number = ask.size + (count - 1) * (ask.num_samples - 1)
         return random_of_size(jax.random.fold_in(key, number), num_rows, ask.size, count)
-    mask = {
+    known = {
         GIVEN_REST: lambda: given_rest(names.index(ask.target), count),
         FIXED_ORDER: lambda: first(ask.size, count),
         TO_TARGET: lambda: first_others(ask.size, names.index(ask.target), count),
         NAMED: lambda: np.isin(names, ask.given),
         UNCONDITIONAL: lambda: np.zeros(count, bool),
-    }[ask.family]()
-    return np.tile(mask, (num_rows, 1))
+    }
+    if ask.family not in known:
+        raise unknown("family of observed sets", ask.family, (RANDOM, *known))
+    return np.tile(known[ask.family](), (num_rows, 1))
 
 
 def given_rest(target: int, num_modalities: int) -> np.ndarray:

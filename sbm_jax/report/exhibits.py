@@ -331,7 +331,7 @@ def _class_shares(systems: Mapping[str, summary.Metrics]) -> Exhibit:
         (name, tuple(Cell(metrics.get(f"coverage/class_{k}")) for k in range(classes)))
         for name, metrics in systems.items()
     )
-    title = "Mode coverage: share of each class in unconditional samples"
+    title = "Share of each class in unconditional samples"
     columns = tuple(map(str, range(classes)))
     return Exhibit("Figure 20", title, columns, rows if classes else (), metric="coverage")
 

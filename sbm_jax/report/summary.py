@@ -122,6 +122,13 @@ SECTIONS = (
         "Share of joint samples, generated from nothing, in which at least k modalities show one class. Chance: "
         "classes drawn uniformly, in each modality on their own.",
     ),
+    ("Coherence of further questions", ("coherence/",), "The same by the classifiers of other questions."),
+    (
+        "Samples beside the truth",
+        ("f1/", "mse/"),
+        "Generated data compared with the true data of the same row: F1 of binary attributes, a mean over rows, and "
+        "mean squared error per element. Samples that are not finite are left out.",
+    ),
     (
         "Diversity",
         ("diversity/",),
@@ -154,7 +161,7 @@ SECTIONS = (
         "Cosine similarity of generated latents with those of the true data, all other modalities given.",
     ),
     (
-        "Mode coverage",
+        "Shares of the classes",
         ("coverage/",),
         "Share of each class in all modalities of the unconditional samples. By chance alone, the rarest class of few "
         "samples is rarer than in real data, and the shares differ from the real ones. So what a perfect generator "
@@ -218,6 +225,8 @@ LABELS = (
     (r"coherence/unconditional_all", "all agree"),
     (r"coherence/unconditional_(\d+)", "at least {} agree with the first modality"),
     (r"coherence/unconditional_majority_(\d+)", "at least {} agree with one another"),
+    (r"f1/given_(.+)/(.+)", "F1 of {1} given {0}"),
+    (r"mse/given_(.+)/(.+)", "squared error of {1} given {0}"),
     (r"diversity/given_1", "one given"),
     (r"latents/cosine/given_rest", "every modality given the rest, mean"),
     (r"latents/cosine/given_rest/(.+)", "{} given the rest"),
@@ -293,11 +302,22 @@ def num_modalities(metrics: Metrics) -> int | None:
     return max((int(match[1]) for match in sizes if match), default=None)
 
 
+def _of_its_question(metric: str, metrics: Metrics) -> tuple[str, Metrics]:
+    """Return a metric, and all of the same question, as they are called where the data answer one question only."""
+    kind, question, name = [*metric.split("/", 2), ""][:3]
+    if f"coverage/{question}/class_0" not in metrics:
+        return metric, metrics
+    parts = [(other.split("/", 2), estimate) for other, estimate in metrics.items()]
+    own = {f"{p[0]}/{p[2]}": estimate for p, estimate in parts if len(p) == 3 and p[1] == question}
+    return f"{kind}/{name}", own
+
+
 def chance(metric: str, metrics: Metrics) -> float | None:
     """Return what uniform, independent guesses would give, None where that has no meaning.
 
     At least k of M agree with the first: P(1 + Binomial(M - 1, 1/K) ≥ k), K the number of classes.
     """
+    metric, metrics = _of_its_question(metric, metrics)
     classes, modalities = num_classes(metrics), num_modalities(metrics)
     if classes is None:
         return None
@@ -323,11 +343,12 @@ def real_counterpart(metric: str, metrics: Metrics, real: Metrics) -> Mapping[st
     Args:
       metric: a share of a class, or a distance of a modality or their mean.
       metrics: one system's.
-      real: those of real data: ``coverage/real/<class>``, ``<space>/<measure>/real`` and ``.../real/<modality>``.
+      real: those of real data: ``coverage/real/<class>``, of further questions ``coverage/<question>/real/<class>``,
+        ``<space>/<measure>/real`` and ``.../real/<modality>``.
     """
-    *_, last = metric.split("/")
+    before, _, last = metric.rpartition("/")
     if metric.startswith("coverage/"):
-        return real.get(f"coverage/real/{last}")
+        return real.get(f"{before}/real/{last}")
     space, _, rest = metric.partition("/")
     prefix = f"{space}/{rest.partition('/')[0]}/real"
     members = {name.removeprefix(f"{metric}/") for name in metrics if name.startswith(f"{metric}/")}

@@ -95,6 +95,21 @@ def test_a_class_that_is_split_off_whole_is_told(tmp_path, caplog):
     assert "all rows with the label 9 were split off" in caplog.text
 
 
+def test_rows_may_answer_several_questions(tmp_path):
+    colours = {"label.colour": np.array([7, 9])[np.arange(20) % 2]}
+    write(tmp_path, train=rows(**colours), test=rows(6, **{name: array[:6] for name, array in colours.items()}))
+    dataset = load(tmp_path, "image", "signal")
+    assert dataset.num_classes == {"label": 4, "colour": 2}
+    assert dataset.test.labels["colour"].tolist() == [0, 1, 0, 1, 0, 1]
+    assert dataset.settings["labels.colour"] == [7, 9]
+    assert dataset.train.data.keys() == {"image", "signal"}
+    taken = dataset.test.take(np.array([3, 0]))
+    assert {name: array.tolist() for name, array in taken.labels.items()} == {"label": [3, 0], "colour": [1, 0]}
+    write(tmp_path, train=rows(**{"label.a/b": np.zeros(20, int)}), test=rows(6, **{"label.a/b": np.zeros(6, int)}))
+    with pytest.raises(SbmError, match=r"the array 'label\.a/b' has the answers to a question"):
+        load(tmp_path)
+
+
 # MARK: Other arrays
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, check, evaluate, real
+from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, check_metrics, evaluate, real
 from sbm_jax.evaluation.features import FeatureSpace, in_batches
 from sbm_jax.evaluation.metrics.frechet import FrechetOptions
 from sbm_jax.types import Generated, Split
@@ -259,6 +259,6 @@ def test_bad_settings_are_named():
     with pytest.raises(SbmError, match="'given_rest'"):
         FrechetOptions(100, 0, ("given_rst",))
     with pytest.raises(SbmError, match="no more than 50"):
-        check(EvaluationConfig(num_examples=50, metrics={"frechet": {"num_examples": 60}}), NAMES)
+        check_metrics(EvaluationConfig(num_examples=50, metrics={"frechet": {"num_examples": 60}}), NAMES)
     with pytest.raises(SbmError, match=r"unknown modality in config.evaluation.metrics.frechet.modalities: 'd'"):
-        check(config_of(modalities=("d",)), NAMES)
+        check_metrics(config_of(modalities=("d",)), NAMES)

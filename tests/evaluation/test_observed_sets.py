@@ -2,7 +2,9 @@ import jax
 import numpy as np
 import pytest
 
+from sbm_jax.errors import SbmError
 from sbm_jax.evaluation import observed_sets
+from sbm_jax.evaluation.observed_sets import Ask
 
 
 def test_fixed_masks():
@@ -29,3 +31,32 @@ def test_random_sets_have_their_size_and_are_uniform():
 def test_impossible_size(size):
     with pytest.raises(ValueError, match="can not be drawn from 4"):
         observed_sets.random_of_size(jax.random.key(0), 3, size, 4)
+
+
+NAMES = ("a", "b", "c")
+
+
+def masks(ask, key=0):
+    return observed_sets.masks(ask, jax.random.key(key), 50, NAMES)
+
+
+def test_asks_are_the_same_whoever_asks():
+    assert observed_sets.ask_given((), "b", NAMES) == observed_sets.ask_given(("c", "a"), "b", NAMES)
+    assert observed_sets.ask_given((), "b", NAMES) in observed_sets.asks("given_rest", NAMES)
+    assert observed_sets.ask_given(("c",), "b", NAMES) == observed_sets.ask_given(("c",), "a", NAMES)
+    np.testing.assert_array_equal(masks(observed_sets.ask_given(("c",), "b", NAMES))[0], [False, False, True])
+    assert observed_sets.asks("given_rest", ("a",)) == observed_sets.asks("random", ("a",)) == ()
+    with pytest.raises(SbmError, match="unknown modality of a metric: 'd'"):
+        observed_sets.ask_given(("d",), "a", NAMES)
+    with pytest.raises(SbmError, match="asks for 'a', and gives it"):
+        observed_sets.ask_given(("a",), "a", NAMES)
+    with pytest.raises(SbmError, match="unknown family of observed sets 'all'"):
+        masks(Ask("all"))
+
+
+def test_random_sets_of_different_asks_are_drawn_on_their_own():
+    drawn = [masks(Ask("random", size, num_samples=n)) for size in (1, 2) for n in (1, 2)]
+    assert [m.sum(axis=1).tolist() for m in drawn] == [[1] * 50] * 2 + [[2] * 50] * 2
+    assert (drawn[0] != drawn[1]).any()
+    assert (drawn[0] != ~drawn[2]).any()  # not one order, cut in two places
+    assert (drawn[2] != drawn[3]).any()

@@ -7,7 +7,7 @@ import pytest
 from sklearn.metrics import f1_score
 
 from sbm_jax.errors import SbmError
-from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, check, evaluate
+from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, check_metrics, evaluate
 from sbm_jax.evaluation.features import FeatureSpace
 from sbm_jax.evaluation.metrics.f1 import f1
 from sbm_jax.types import Generated, Split
@@ -93,7 +93,7 @@ def test_a_modality_may_be_generated_from_some_others_only(tmp_path):
     metrics, _, _ = measure(Split(DATA), tmp_path, {"mse": {"modality": "image", "given": ("attributes",)}})
     assert metrics.keys() == {"mse/given_attributes/image"}
     with pytest.raises(SbmError, match=r"unknown modality in config\.evaluation\.metrics\.f1: 'attribute'"):
-        check(EvaluationConfig(metrics={"f1": {"modality": "attribute"}}), NAMES)
+        check_metrics(EvaluationConfig(metrics={"f1": {"modality": "attribute"}}), NAMES)
 
 
 def test_what_is_not_finite_has_no_score(tmp_path):

@@ -29,6 +29,20 @@ def test_chance():
     assert summary.chance("coverage/class_0", METRICS) is None  # a share is no guess
 
 
+def test_further_questions_have_their_own_chance_and_real_shares():
+    colour = {f"coverage/colour/class_{k}": estimate(0.5) for k in range(2)} | {"coherence/colour/given_1": estimate(1)}
+    metrics = {**METRICS, **colour, "coherence/colour/unconditional_2": estimate(1)}
+    assert summary.chance("coherence/colour/given_1", metrics) == 1 / 2
+    assert summary.chance("classifier/colour/accuracy", metrics) == 1 / 2
+    assert summary.chance("coherence/colour/unconditional_all", metrics) == 1 / 2
+    assert summary.chance("coherence/given_1", metrics) == 1 / 4
+    real = {
+        f"coverage/{name}": estimate(value) for name, value in (("real/class_1", 0.2), ("colour/real/class_1", 0.6))
+    }
+    assert summary.real_counterpart("coverage/colour/class_1", metrics, real)["value"] == 0.6
+    assert summary.real_counterpart("coverage/class_1", metrics, real)["value"] == 0.2
+
+
 def test_the_rarest_class_is_compared_with_that_of_a_perfect_generator():
     metrics = {**METRICS, "coverage/min": estimate(0.2), "coverage/min_expected": estimate(0.23)}
     assert summary.reference("coverage/min", metrics) == 0.23

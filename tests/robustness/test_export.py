@@ -42,7 +42,7 @@ def _check(config):
     systems = [make_system(config, name) for name in config.systems]
     classifiers = make_classifiers(config, dataset)
     stages = {stage.name: stage for system in systems for stage in system.stages(dataset)}
-    stages[classifiers.stage_name] = classifiers.stage(dataset)
+    stages |= {judge.stage_name: judge.stage(dataset) for judge in classifiers.values()}
     products, mesh = {}, parallel.data_mesh()
     for stage in stages.values():
         upstream = {name: products[name] for name in stage.requires}

@@ -1,0 +1,26 @@
+"""Data whose rows have several labels: a classifier, and coherence, of each."""
+
+import numpy as np
+
+from sbm_jax import experiment
+from tests.robustness.kill import write_data
+from tests.robustness.tiny import get_config
+
+
+def test_each_question_is_judged_by_a_classifier_of_its_own(tmp_path):
+    write_data(tmp_path / "data")
+    for path in (tmp_path / "data").iterdir():
+        arrays = dict(np.load(path))
+        np.savez(path, **arrays, **{"label.parity": arrays["label"] % 2})
+    config = get_config(str(tmp_path / "data"))
+    config.systems = ("sbm_vae",)
+    config.evaluation.update(num_examples=8, num_unconditional=8, batch_size=8)
+    results = experiment.run(experiment.parse_config(config), tmp_path / "work")
+    metrics = results["systems"]["sbm_vae"]["metrics"]
+    for name in ("coherence/{}given_rest", "coherence/{}unconditional_all", "classifier/{}accuracy", "coverage/{}min"):
+        assert {name.format(""), name.format("parity/")} <= metrics.keys()
+    assert {"coverage/class_3", "coverage/parity/class_1"} <= metrics.keys()
+    assert "coverage/parity/class_2" not in metrics
+    assert {"classifier", "classifier_parity"} <= results["seconds"].keys()
+    assert {"coverage/real/class_3", "coverage/parity/real/class_1"} <= results["data"]["metrics"].keys()
+    assert "Coherence of further questions" in (tmp_path / "work" / "report" / "index.html").read_text()
