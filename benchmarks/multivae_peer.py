@@ -87,7 +87,7 @@ def _layers(sizes: list[int]) -> nn.Sequential:
 
 
 class _Encoder(BaseEncoder):
-    """See `sbm_jax.networks.autoencoders.MLPEncoder`."""
+    """See `sbm_jax.networks.codecs.mlp.MLPEncoder`."""
 
     def __init__(self, shape: tuple[int, ...], widths: tuple[int, ...], sizes: tuple[int, int]):
         super().__init__()
@@ -107,7 +107,7 @@ class _Encoder(BaseEncoder):
 
 
 class _Decoder(BaseDecoder):
-    """See `sbm_jax.networks.autoencoders.MLPDecoder`."""
+    """See `sbm_jax.networks.codecs.mlp.MLPDecoder`."""
 
     def __init__(self, shape: tuple[int, ...], widths: tuple[int, ...], sizes: tuple[int, int]):
         super().__init__()

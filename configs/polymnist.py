@@ -82,11 +82,19 @@ def get_config(variants: str = "") -> ConfigDict:
     return config
 
 
-def _modalities(number: int, kind: str, latent_size: int) -> tuple:
+def _modalities(number: int, latent_size: int) -> tuple:
     return tuple(
-        {"name": f"m{i}", "shape": (28, 28, 3), "latent_size": latent_size, "kind": kind, "bounds": (0.0, 1.0)}
-        for i in range(number)
+        {"name": f"m{i}", "shape": (28, 28, 3), "latent_size": latent_size, "bounds": (0.0, 1.0)} for i in range(number)
     )
+
+
+SCALE = 0.5**0.5
+"""The papers' scale of the likelihood, with which it is the squared error; ours is learned."""
+
+
+def _with(config: ConfigDict, **changes) -> tuple:
+    """Return the modalities with some changes."""
+    return tuple({**modality, **changes} for modality in config.modalities)
 
 
 def _training(num_steps: int, learning_rate: float, every: int, **optimizer) -> dict:
@@ -135,7 +143,7 @@ def _base() -> ConfigDict:
             "missing": 0.0,
         }
     )
-    config.modalities = _modalities(10, "residual_conv", 64)
+    config.modalities = _modalities(10, 64)
     config.autoencoder = ConfigDict(
         {
             "beta": 0.1,
@@ -358,6 +366,7 @@ def _on_cpu(config: ConfigDict) -> bool:
 
 def _paper(config: ConfigDict) -> None:
     config.systems = tuple(name for name in config.systems if not name.endswith("_m"))
+    config.modalities = _with(config, scale=SCALE)
     config.autoencoder.alignment = 0.0
     config.autoencoder.training.optimizer.ema_decay = 0.0
     config.joint_posterior.update(variant="sbm_paper", latent_size=64 * len(config.modalities))
@@ -420,7 +429,7 @@ def _eb_mvae(config: ConfigDict) -> None:
     _few(5)(config)
     config.published = "eb_mvae"
     config.systems = ("eb_mvae", "mvae", "mmvae", "mopoe")
-    config.modalities = _modalities(5, "residual_conv", 512)
+    config.modalities = _with(config, latent_size=512, scale=SCALE)
     config.autoencoder.alignment = 0.0
     for stage in (config.autoencoder, config.joint_posterior):
         stage.network.widths = (32, 64, 128)
@@ -435,7 +444,7 @@ def _eb_mvae(config: ConfigDict) -> None:
 
 
 def _cpu(config: ConfigDict) -> None:
-    config.modalities = _modalities(len(config.modalities), "patch", 64)
+    config.modalities = _with(config, codec="patch", latent_size=64)
     scored = [name for name in config.systems if name.startswith("sbm_")]
     ours = ("sbm_vae_m", "sbm_vae") if scored else ()
     config.systems = (*ours, *(name for name in config.systems if name not in scored))

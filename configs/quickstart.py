@@ -177,7 +177,13 @@ def get_config(variants: str = "") -> ConfigDict:
 
 def _modalities(latent_size: int) -> tuple:
     return tuple(
-        {"name": f"m{i}", "shape": (28, 28, 3), "latent_size": latent_size, "kind": "patch", "bounds": (0.0, 1.0)}
+        {
+            "name": f"m{i}",
+            "shape": (28, 28, 3),
+            "latent_size": latent_size,
+            "codec": "patch",
+            "bounds": (0.0, 1.0),
+        }
         for i in range(NUM_MODALITIES)
     )
 

@@ -19,7 +19,7 @@ from absl import flags
 from ml_collections import ConfigDict, FieldReference, config_dict, config_flags
 from ml_collections.config_flags import config_path, tuple_parser
 
-from sbm_jax.config import plain
+from sbm_jax.config import named, plain
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.storage import user_path
 
@@ -154,6 +154,7 @@ def _fill(group: ConfigDict | dict, cls: type, where: str) -> None:
                     del group[name]  # else what is there keeps its type, that of None
                 group[name] = typed
         else:  # in a tuple, where nothing has types
+            typed = typed.to_dict() if isinstance(typed, ConfigDict) else typed
             group[name] = typed.get() if isinstance(typed, FieldReference) else typed
 
 
@@ -184,6 +185,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 
 def _group(cls: type, value: Any, where: str) -> Any:
+    value = named(cls, value)
     if isinstance(value, cls):
         value = ConfigDict(plain(value))
     elif isinstance(value, Mapping):  # an entry of a tuple
@@ -301,7 +303,16 @@ class _Group(flags.ArgumentParser):
         return ConfigDict(value)
 
 
+class _Untyped(flags.ArgumentParser):
+    """Reads what an entry of a tuple has in place of a number or a group: anything, as Python writes it."""
+
+    def parse(self, argument: Any) -> Any:
+        return _literal(argument) if isinstance(argument, str) else argument
+
+
 for _kind, _parser in (
+    (type(None), _Untyped()),
+    (dict, _Untyped()),
     (int, _Whole()),
     (float, _Number()),
     (bool, _Switch()),

@@ -156,7 +156,7 @@ def _sbm(name: str) -> Callable[[ExperimentConfig], System]:
             "config": parts,
             "seed": config.seed,
             "regularised": kind == "rae",
-            "trained": config.modalities if shared else (),
+            "encoded": config.modalities if shared else (),
         }
         if name == "mld":
             if config.mld is None:

@@ -13,7 +13,7 @@ import pytest
 import sbm_jax
 from sbm_jax import memory
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.runner import Runner
 from sbm_jax.sampling import SamplerOptions

@@ -91,7 +91,7 @@ SBM = Paper(
     settings={
         "data.polymnist.num_modalities": _same(10),
         "data.polymnist.backgrounds": Choice("ten photographs of its own"),
-        "modalities.0.kind": _same("residual_conv"),
+        "modalities.0.codec.name": _same("residual_conv"),
         "modalities.0.latent_size": _same(64),
         "autoencoder.beta": _same(0.1),
         "autoencoder.alignment": _same(0.0),
@@ -147,7 +147,7 @@ EB_MVAE = Paper(
     settings={
         "data.polymnist.num_modalities": _same(5),
         "data.polymnist.backgrounds": Choice("five photographs of its own"),
-        "modalities.0.kind": _same("residual_conv"),
+        "modalities.0.codec.name": _same("residual_conv"),
         "modalities.0.latent_size": _same(512),
         "autoencoder.beta": _same(0.1),
         "autoencoder.alignment": _same(0.0),

@@ -151,7 +151,7 @@ class Classifiers:
             settings={
                 "seed": self.seed,
                 "data": dataset.settings,
-                "modalities": plain(self.modalities),
+                "modalities": {modality.name: list(modality.shape) for modality in self.modalities},
                 "classifier": plain(self.config),
             },
             init=lambda key, upstream: self._init(key),

@@ -23,7 +23,7 @@ from sbm_jax.data.pipeline import as_float
 from sbm_jax.distributions import POSTERIORS, Posterior, product_of_experts
 from sbm_jax.errors import SbmError
 from sbm_jax.losses import multimodal
-from sbm_jax.networks.autoencoders import Autoencoders
+from sbm_jax.networks.codecs import Codecs
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig, Settings
 from sbm_jax.systems.observed import observed_rows, put_back
@@ -82,18 +82,17 @@ class JointPosterior:
         changes = {"likelihood": own.likelihood, "scale": own.scale} if own.likelihood else {}
         return tuple(
             dataclasses.replace(
-                modality,
-                latent_size=sum(self.sizes),
+                modality.with_latents(sum(self.sizes)),
                 **(changes if modality.likelihood in ("gaussian", "laplace") else {}),
             )
             for modality in self.modalities
         )
 
     @property
-    def autoencoders(self) -> Autoencoders:
+    def codecs(self) -> Codecs:
         """The encoders and decoders of all modalities."""
         batched = jax.default_backend() != "cpu" if self.batched is None else self.batched
-        return Autoencoders(self.decoded_modalities, self.config.network, batched)
+        return Codecs(self.decoded_modalities, self.config.network, batched)
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -124,7 +123,7 @@ class JointPosterior:
             settings={
                 "seed": self.seed,
                 "data": dataset.settings,
-                "modalities": plain(self.modalities),
+                "modalities": plain(self.decoded_modalities),
                 "network": plain(config.network),
                 "training": plain(config.training),
                 "variant": config.variant,
@@ -145,7 +144,7 @@ class JointPosterior:
 
     def _init(self, key: Key) -> Params:
         size, private_size = self.sizes
-        params = {"autoencoders": self.autoencoders.init(key), "prior": jnp.zeros(size)}
+        params = {"codecs": self.codecs.init(key), "prior": jnp.zeros(size)}
         if self.is_mixture and private_size:
             params["private_priors"] = jnp.zeros((len(self.modalities), private_size))
         return params
@@ -172,7 +171,7 @@ class JointPosterior:
           present: bool [B, M]; None where nothing is missing.
         """
         settings, experts = self.settings, self._experts(params, data)
-        decoding = self._decoding(params, data)
+        decoding = self._decoding(params, jax.random.fold_in(key, _DECODE), data)
         noise_key, subset_key = jax.random.split(key)
         batch, num_modalities, size = len(experts[0]), len(self.modalities), self.sizes[0]
         if self.method == "mvae":
@@ -226,18 +225,18 @@ class JointPosterior:
 
     def _experts(self, params: Params, data: Data) -> tuple[Array, Array]:
         """Return means and raw scales [B, M, D], private ones after the joint; 0 for what is not in `data`."""
-        encoded = self.autoencoders.encode(params["autoencoders"], data)
+        encoded = self.codecs.encode(params["codecs"], data)
         batch = len(next(iter(data.values())))
         nothing = (jnp.zeros((batch, sum(self.sizes))),) * 2
         found = [encoded.get(modality.name, nothing) for modality in self.modalities]
         return jnp.stack([mean for mean, _ in found], axis=1), jnp.stack([raw for _, raw in found], axis=1)
 
-    def _decoding(self, params: Params, data: Data) -> multimodal.Decoding:
-        def decode(latents: Mapping[str, Array]) -> dict[str, Array]:
-            return self.autoencoders.decode(params["autoencoders"], latents)
+    def _decoding(self, params: Params, key: Key, data: Data) -> multimodal.Decoding:
+        def log_prob(latents: Mapping[str, Array]) -> dict[str, Array]:
+            return self.codecs.log_prob(params["codecs"], key, data, latents)
 
         factors = multimodal.likelihood_rescaling(self.modalities) if self.settings.rescaling else None
-        return multimodal.Decoding(self.decoded_modalities, decode, data, factors or (1.0,) * len(self.modalities))
+        return multimodal.Decoding(self.modalities, log_prob, factors or (1.0,) * len(self.modalities))
 
     # MARK: Use
 
@@ -284,7 +283,7 @@ class JointPosterior:
                 )
             latents = given
         inputs = {name: z.reshape(-1, z.shape[-1]) for name, z in self._decoder_inputs(latents).items()}
-        samples = self.autoencoders.decode_mean(params["autoencoders"], inputs)
+        samples = self.codecs.generate(params["codecs"], jax.random.fold_in(key, _DECODE), inputs)
         finite = jnp.stack([jnp.isfinite(z).all(axis=-1) for z in inputs.values()]).all(axis=0)
         return Generated(
             data=put_back(samples, data, observed, self.modalities),
@@ -428,7 +427,7 @@ class JointPosterior:
         for i, modality in enumerate(self.modalities):
             joint = mean[:, i, :size] if self.is_mixture else product
             latents[modality.name] = jnp.concatenate([joint, mean[:, i, size:]], axis=-1)
-        return self.autoencoders.decode_mean(params["autoencoders"], latents)
+        return self.codecs.generate(params["codecs"], jax.random.key(0), latents)
 
     has_likelihood = True
     has_costly_density = False
@@ -454,7 +453,8 @@ class JointPosterior:
         joint = self.posterior.sample(location, scale, self.noise(noise_key, location.shape))
         latents = Latents(joint, self._sample_private(own_key, experts, num_samples))
         inputs = {name: jnp.moveaxis(z, 1, 0) for name, z in self._decoder_inputs(latents).items()}
-        unscaled = self._decoding(params, data)._replace(rescaling=(1.0,) * len(self.modalities))
+        decoding = self._decoding(params, jax.random.fold_in(key, _DECODE), data)
+        unscaled = decoding._replace(rescaling=(1.0,) * len(self.modalities))
         likelihood = unscaled.log_likelihood(inputs).sum(axis=-1)
         log_p, log_q = self._log_prior(products, prior_key, latents), self._log_posterior(experts, latents)
         return likelihood.T + log_p - log_q
@@ -487,6 +487,10 @@ class JointPosterior:
         own_mean, own_raw = (array[:, None, :, self.sizes[0] :] for array in experts)
         own_scale = self.posterior.scale(own_raw)
         return joint + self.posterior.log_prob(latents.private, own_mean, own_scale).sum(axis=(-2, -1))
+
+
+_DECODE = 10_001
+"""What is folded into the key of a call for decoders that draw."""
 
 
 def _random_subsets(key: Key, number: int, num_modalities: int) -> Array:

@@ -5,7 +5,7 @@ import dataclasses
 from sbm_jax.config import checked_dataclass
 from sbm_jax.distributions import POSTERIORS
 from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.systems.sbm import ScoreConfig
 from sbm_jax.types import TrainingConfig
 
@@ -19,7 +19,7 @@ class Settings:
 
     Attributes:
       likelihood: of modalities whose data are Gaussian or Laplace; "" for that of each.
-      scale: of this likelihood.
+      scale: of this likelihood; without one, each modality has its own, which may be learned.
       rescaling: weigh the log likelihood of a modality by the largest number of entries over its own.
       beta: weight of the divergences.
       alpha: of MVTCAE's conditional bounds.

@@ -7,7 +7,7 @@ import pytest
 
 from sbm_jax import data
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, check_modality
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig, check_modality
 from sbm_jax.types import Dataset, Modality, Split
 
 RNG = np.random.default_rng(0)

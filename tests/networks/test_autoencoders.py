@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, Autoencoders, make_decoder
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig, Autoencoders, make_decoder
 from sbm_jax.types import Modality
 
 MODALITIES = (
