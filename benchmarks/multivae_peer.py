@@ -36,7 +36,7 @@ def make_step(system: JointPosterior, data: dict[str, np.ndarray]) -> Callable[[
     """Return a call that makes one training step on a batch and returns the loss.
 
     Args:
-      system: ours, whose settings and networks are taken over; its modalities are vectors or images of kind ``"mlp"``.
+      system: ours, whose settings and networks are taken over; its modalities have the codec ``"mlp"``.
       data: {modality: float [B, *shape]}.
     """
     model_class, config_class = MODELS[system.name]

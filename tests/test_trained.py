@@ -56,8 +56,8 @@ def _trained(system):
         products[stage.name] = stage.init(jax.random.key(0), products)
     rng, score = np.random.default_rng(0), system.score_stage_name  # its last layer starts at 0
     products[score] = jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape), products[score])
-    name = system.latent_space.autoencoder_stage
-    products[name] = jax.tree.map(lambda leaf: 2.0 * leaf, products[name])
+    for name in system.latent_space.stage_names[:-1]:
+        products[name] = jax.tree.map(lambda leaf: 2.0 * leaf, products[name])
     return TrainedSystem(system, products, OPTIONS)
 
 
@@ -228,10 +228,9 @@ def test_seeds_of_64_bits_differ(model):
 
 def test_what_is_generated_can_be_given(model):
     """Decoders leave the bounds, samples do not."""
-    raw = model.system.latent_space.autoencoders.decode(
-        model.products[model.system.latent_space.autoencoder_stage],
-        {m.name: 3 * jnp.ones((1, m.latent_size)) for m in MODALITIES},
-    )
+    space = model.system.latent_space
+    latents = {m.name: 3 * jnp.ones((1, m.latent_size)) for m in MODALITIES}
+    raw = space.codecs.decode(space.params(model.products), latents)
     assert not -0.5 <= np.asarray(raw["sound"]).max() <= 0.5
     out = model.generate({}, batch_size=ROWS)
     for seed in range(3):

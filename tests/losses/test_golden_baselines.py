@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sbm_jax import distributions
 from sbm_jax.losses import multimodal
 from sbm_jax.types import Modality
 

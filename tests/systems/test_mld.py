@@ -40,7 +40,7 @@ def _products(system):
 
 def test_its_stages_are_its_own():
     system = _system()
-    assert system.stage_names == ("autoencoders_ae", "latents_ae", "score_mld")
+    assert system.stage_names == ("autoencoder_ae_left", "autoencoder_ae_right", "latents_ae", "score_mld")
     assert system.latent_space.config.rae_noise == 0
     assert not system.has_likelihood
 
