@@ -70,8 +70,10 @@ def _loss(meta, case, names, encoded):
 
 def _log_prob(case, modality, z):
     name = modality.name
-    output = (z @ case[f"dec_W_{name}"] + case[f"dec_b_{name}"]).reshape(*z.shape[:-1], *modality.shape)
-    density = distributions.LIKELIHOODS[modality.likelihood].log_prob(case[f"x_{name}"], output, modality.scale)
+    output = z.reshape(-1, z.shape[-1]) @ case[f"dec_W_{name}"] + case[f"dec_b_{name}"][None]
+    output = output.reshape(*z.shape[:-1], *modality.shape)
+    x = jnp.broadcast_to(case[f"x_{name}"], output.shape)
+    density = distributions.LIKELIHOODS[modality.likelihood].log_prob(x, output, modality.scale)
     return density.reshape(*z.shape[:-1], -1).sum(axis=-1)
 
 

@@ -30,9 +30,11 @@ X = _data()
 def _log_prob(latents, weights=WEIGHTS):
     """Return {name: log p(x | z) [..., B]} of decoders that look at the first entries of latents only."""
     found = {}
-    for i, name in enumerate(NAMES):
-        output = latents[name][..., : weights.shape[1]] @ jnp.asarray(weights[i])
-        found[name] = LIKELIHOODS["gaussian"].log_prob(X[:, i], output, SCALE).sum(axis=-1)
+    for name, z in latents.items():
+        i = NAMES.index(name)
+        output = z[..., : weights.shape[1]] @ jnp.asarray(weights[i])
+        x = jnp.broadcast_to(X[:, i], output.shape)
+        found[name] = LIKELIHOODS["gaussian"].log_prob(x, output, SCALE).sum(axis=-1)
     return found
 
 
