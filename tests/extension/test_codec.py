@@ -10,7 +10,7 @@ from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
 from sbm_jax.training.loop import run_stages
 from sbm_jax.types import Dataset, Modality, Split
 
-CODEC = {"name": "tests.extension.codec:Linear", "network": {"noise": 0.1}, "training": {"num_steps": 60}}
+CODEC = {"name": "tests.extension.codec:Linear", "network": {"noise": 0.05}, "training": {"num_steps": 300}}
 
 
 def _space(codec=CODEC):
