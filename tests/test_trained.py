@@ -19,9 +19,9 @@ from sbm_jax.runner import Runner
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
 from sbm_jax.systems.sbm_marginal import SbmMarginal
-from sbm_jax.systems.unimodal import AutoencoderConfig
+from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
 from sbm_jax.trained import TrainedSystem
-from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
+from sbm_jax.types import CodecConfig, Dataset, Modality, Split, TrainingConfig
 
 MODALITIES = (
     Modality("photo", (8, 8, 3), 4, "patch", bounds=(0.0, 1.0)),
@@ -239,6 +239,19 @@ def test_what_is_generated_can_be_given(model):
         for name, values in again.items():
             np.testing.assert_array_equal(out.data[name][:, 0], values)
         out = model.generate({"words": again["words"]}, targets=NAMES, seed=seed)
+
+
+def test_a_codec_is_saved_for_others(model, tmp_path):
+    path = tmp_path / "photo.npz"
+    model.save_codec("photo", path)
+    photo = dataclasses.replace(MODALITIES[0], codec=CodecConfig("patch", weights=str(path)))
+    (training,) = LatentSpace((photo,), CONFIG.autoencoder).trainings
+    x = {"photo": jnp.asarray(np.random.default_rng(0).random((2, 8, 8, 3)), jnp.float32)}
+    space = model.system.latent_space
+    expected, _ = space.codecs.encode(space.params(model.products), x)["photo"]
+    np.testing.assert_allclose(training.codecs.encode(training.load(), x)["photo"][0], expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(SbmError, match=r"unknown modality: 'foto'\. Did you mean 'photo'"):
+        model.save_codec("foto", path)
 
 
 def test_rows_have_sets_of_their_own(model):
