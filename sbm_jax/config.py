@@ -53,7 +53,8 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
 
     Args:
       cls: a frozen dataclass; fields may be dataclasses, or tuples of them, themselves.
-      values: the values by field name; fields with defaults may be left out.
+      values: the values by field name; fields with defaults may be left out. Where a dataclass with a field `name` is
+        expected, a string is that field.
       where: the path of these values, for messages.
 
     Raises:
@@ -84,6 +85,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
             return None
         return _convert(next(kind for kind in arguments if kind is not type(None)), value, where)
     if dataclasses.is_dataclass(hint):
+        value = named(hint, value)
         return value if isinstance(value, hint) else build(hint, value, where)
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
@@ -113,6 +115,11 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if not math.isfinite(number):
         raise SbmError(f"{where} must be finite, not {value!r}.")
     return number
+
+
+def named(cls: type, value: Any) -> Any:
+    """Return a string, where a dataclass with a field `name` is expected, as the group of fields that it stands for."""
+    return {"name": value} if isinstance(value, str) and "name" in _hints(cls) else value
 
 
 def plain(value: Any) -> Any:
@@ -159,6 +166,7 @@ def fill(group: ConfigDict | dict, cls: type, where: str) -> None:
                     del group[name]  # else what is there keeps its type, that of None
                 group[name] = typed
         else:  # in a tuple, where nothing has types
+            typed = typed.to_dict() if isinstance(typed, ConfigDict) else typed
             group[name] = typed.get() if isinstance(typed, FieldReference) else typed
 
 
@@ -189,6 +197,7 @@ def _typed(hint: Any, value: Any, where: str) -> Any:
 
 
 def _group(cls: type, value: Any, where: str) -> Any:
+    value = named(cls, value)
     if isinstance(value, cls):
         value = ConfigDict(plain(value))
     elif isinstance(value, Mapping):  # an entry of a tuple

@@ -240,7 +240,16 @@ class _Group(flags.ArgumentParser):
         return ConfigDict(value)
 
 
+class _Untyped(flags.ArgumentParser):
+    """Reads what an entry of a tuple has in place of a number or a group: anything, as Python writes it."""
+
+    def parse(self, argument: Any) -> Any:
+        return _literal(argument) if isinstance(argument, str) else argument
+
+
 for _kind, _parser in (
+    (type(None), _Untyped()),
+    (dict, _Untyped()),
     (int, _Whole()),
     (float, _Number()),
     (bool, _Switch()),

@@ -21,11 +21,13 @@ class Likelihood(NamedTuple):
         categorical); x in [0, 1].
       mean: `output -> x`, the expected data, in the units of the data.
       bounded: True where data must lie in [0, 1].
+      has_scale: whether `log_prob` uses the scale.
     """
 
-    log_prob: Callable[[Array, Array, float], Array]
+    log_prob: Callable[[Array, Array, Array | float], Array]
     mean: Callable[[Array], Array]
     bounded: bool
+    has_scale: bool
 
 
 def _gaussian(x: Array, output: Array, scale: float) -> Array:
@@ -47,10 +49,10 @@ def _categorical(x: Array, output: Array, scale: float) -> Array:
 
 
 LIKELIHOODS = {
-    "gaussian": Likelihood(_gaussian, lambda output: output, bounded=False),
-    "laplace": Likelihood(_laplace, lambda output: output, bounded=False),
-    "bernoulli": Likelihood(_bernoulli, jax.nn.sigmoid, bounded=True),
-    "categorical": Likelihood(_categorical, jax.nn.softmax, bounded=True),
+    "gaussian": Likelihood(_gaussian, lambda output: output, bounded=False, has_scale=True),
+    "laplace": Likelihood(_laplace, lambda output: output, bounded=False, has_scale=True),
+    "bernoulli": Likelihood(_bernoulli, jax.nn.sigmoid, bounded=True, has_scale=False),
+    "categorical": Likelihood(_categorical, jax.nn.softmax, bounded=True, has_scale=False),
 }
 
 

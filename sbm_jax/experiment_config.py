@@ -15,10 +15,10 @@ from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.evaluation import EvaluationConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.classifier import ClassifierConfig
+from sbm_jax.systems.codec_training import AutoencoderConfig
 from sbm_jax.systems.method import Shared
 from sbm_jax.systems.methods import METHODS, find_method, option_groups
 from sbm_jax.systems.sbm import ScoreConfig
-from sbm_jax.systems.unimodal import AutoencoderConfig
 from sbm_jax.types import Modality, System
 
 
@@ -109,8 +109,8 @@ class ExperimentConfig:
     def shared(self) -> Shared:
         """What all methods are given."""
         joint = self.joint_modalities
-        trained = self.modalities if len(joint) < len(self.modalities) and not self.autoencoder.alignment else ()
-        return Shared(joint, self.autoencoder, self.score, self.sampler, self.seed, trained)
+        encoded = self.modalities if len(joint) < len(self.modalities) and not self.autoencoder.alignment else ()
+        return Shared(joint, self.autoencoder, self.score, self.sampler, self.seed, encoded)
 
 
 def _build_methods(systems: tuple[str, ...], given: Mapping[str, Any]) -> dict[str, Any]:

@@ -13,10 +13,12 @@ from sbm_jax.data import check_data
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.experiment_config import make_system, read_config
+from sbm_jax.networks.codecs import files
 from sbm_jax.runner import Runner
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import user_path
 from sbm_jax.systems.methods import find_method
+from sbm_jax.systems.sbm import Sbm
 from sbm_jax.training.loop import load_product
 from sbm_jax.types import Generated, Key, Modality, Params, System
 
@@ -47,6 +49,23 @@ class TrainedSystem:
     def modalities(self) -> tuple[Modality, ...]:
         """The modalities, in the order of observed masks."""
         return self.system.modalities
+
+    def save_codec(self, name: str, path: str | os.PathLike[str]) -> None:
+        """Write the codec of a modality to a file, which the `codec.weights` of another experiment may name.
+
+        Args:
+          name: of the modality.
+          path: the file, a NumPy ``.npz``.
+
+        Raises:
+          SbmError: for an unknown modality, a system whose modalities have no codecs of their own, or a file that can
+            not be written.
+        """
+        if not isinstance(self.system, Sbm):
+            raise SbmError(
+                f"system {self.system.name!r} has no codecs of single modalities; load one whose name is sbm_*."
+            )
+        files.save(path, self.system.latent_space.codec_params(self.products, name))
 
     def generate(
         self,

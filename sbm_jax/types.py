@@ -27,6 +27,34 @@ Metrics = dict[str, Array]  # scalars
 
 
 @checked_dataclass
+class CodecConfig:
+    """How a modality is encoded and decoded; a string where this is expected is its `name`.
+
+    What is left out is that of `config.autoencoder`, whose fields `network`, `beta` and `training` are the defaults of
+    all modalities.
+
+    Attributes:
+      name: a key of `networks.codecs.CODECS`, or ``"package.module:ATTRIBUTE"``.
+      network: the codec's own options, such as ``{"widths": (64, 64)}``.
+      beta: weight of the KL divergence (VAE).
+      weight: weight of the modality's loss in stage I, where several codecs are trained in one step.
+      training: changes of the training, such as ``{"num_steps": 2000, "optimizer": {"learning_rate": 1e-3}}``.
+      weights: a file of parameters, from `TrainedSystem.save_codec`, which are then not trained; "" for none.
+    """
+
+    name: str = "residual_conv"
+    network: dict = dataclasses.field(default_factory=dict, hash=False)
+    beta: float | None = None
+    weight: float = 1.0
+    training: dict = dataclasses.field(default_factory=dict, hash=False)
+    weights: str = ""
+
+    def __post_init__(self):
+        require(self.beta is None or self.beta >= 0, "codec.beta", self.beta, "0 or more, or None")
+        require(self.weight > 0, "codec.weight", self.weight, "a positive number")
+
+
+@checked_dataclass
 class Modality:
     """A named part of a data point, and how it is encoded.
 
@@ -34,18 +62,19 @@ class Modality:
       name: the key under which data and latents of this modality are found.
       shape: the shape of one example, channels last for images.
       latent_size: D_m, the size of its latent vector.
-      kind: the encoder and decoder, a key of `networks.autoencoders.KINDS`.
+      codec: the encoder and decoder; see `CodecConfig`.
       likelihood: the decoder's distribution, a key of `distributions.LIKELIHOODS`.
-      scale: scale of that distribution (standard deviation, or Laplace scale); ignored by discrete ones.
+      scale: scale of that distribution (standard deviation, or Laplace scale); None for the one that maximises the
+        likelihood, which is learned with the decoder. Discrete distributions have none.
       bounds: the range that data must lie in, (low, high); empty for that of the likelihood.
     """
 
     name: str
     shape: tuple[int, ...]
     latent_size: int
-    kind: str = "residual_conv"
+    codec: CodecConfig = CodecConfig()
     likelihood: str = "gaussian"
-    scale: float = 0.5**0.5
+    scale: float | None = None
     bounds: tuple[float, ...] = ()
 
     def __post_init__(self):
@@ -55,9 +84,14 @@ class Modality:
         require(bool(named), "modality: name", self.name, "letters, digits, spaces and any of _.+-, and not 'label'")
         require(self.latent_size >= 1, f"{where} latent_size", self.latent_size, "at least 1")
         require(bool(self.shape) and min(self.shape) >= 1, f"{where} shape", self.shape, "positive sizes")
-        require(self.scale > 0, f"{where} scale", self.scale, "a positive number")
+        require(self.scale is None or self.scale > 0, f"{where} scale", self.scale, "a positive number, or None")
         ordered = not self.bounds or (len(self.bounds) == 2 and self.bounds[0] < self.bounds[1])
         require(ordered, f"{where} bounds", self.bounds, "(low, high), or ()")
+
+    def with_latents(self, size: int) -> "Modality":
+        """Return the modality with latents of another size, and of its codec only what makes its networks."""
+        codec = CodecConfig(self.codec.name, self.codec.network)
+        return dataclasses.replace(self, latent_size=size, codec=codec)
 
 
 # MARK: Sampling

@@ -27,8 +27,8 @@ def tiny(**changes):
         "name": "tiny",
         "systems": ["sbm_vae", "sbm_rae"],
         "modalities": [
-            {"name": "image", "shape": (8, 8, 1), "latent_size": 4, "kind": "patch", "bounds": (0.0, 1.0)},
-            {"name": "level", "shape": (4,), "latent_size": 4, "kind": "mlp", "likelihood": "categorical"},
+            {"name": "image", "shape": (8, 8, 1), "latent_size": 4, "codec": "patch", "bounds": (0.0, 1.0)},
+            {"name": "level", "shape": (4,), "latent_size": 4, "codec": {"name": "mlp"}, "likelihood": "categorical"},
         ],
         "data": {"name": "arrays"},
         "autoencoder": {"training": {"num_steps": 4, "batch_size": 8}, "network": {"widths": (8,)}},
@@ -147,9 +147,9 @@ def test_variations_change_what_they_name_and_share_the_rest(varied):
 
 def test_aligned_latents_of_a_part_know_of_that_part_only():
     config = tiny(joint=("image",))
-    assert experiment_config.make_system(config, "sbm_vae").trained == config.modalities
+    assert experiment_config.make_system(config, "sbm_vae").encoded == config.modalities
     aligned = dataclasses.replace(config.autoencoder, alignment=1.0, aligned_size=2)
-    assert experiment_config.make_system(dataclasses.replace(config, autoencoder=aligned), "sbm_vae").trained == ()
+    assert experiment_config.make_system(dataclasses.replace(config, autoencoder=aligned), "sbm_vae").encoded == ()
 
 
 def test_finished_evaluations_are_read(varied, monkeypatch):

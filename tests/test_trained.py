@@ -13,15 +13,15 @@ import pytest
 import sbm_jax
 from sbm_jax import memory
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.runner import Runner
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
 from sbm_jax.systems.sbm_marginal import SbmMarginal
-from sbm_jax.systems.unimodal import AutoencoderConfig
+from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
 from sbm_jax.trained import TrainedSystem
-from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
+from sbm_jax.types import CodecConfig, Dataset, Modality, Split, TrainingConfig
 
 MODALITIES = (
     Modality("photo", (8, 8, 3), 4, "patch", bounds=(0.0, 1.0)),
@@ -56,8 +56,8 @@ def _trained(system):
         products[stage.name] = stage.init(jax.random.key(0), products)
     rng, score = np.random.default_rng(0), system.score_stage_name  # its last layer starts at 0
     products[score] = jax.tree.map(lambda leaf: leaf + 0.1 * rng.normal(size=leaf.shape), products[score])
-    name = system.latent_space.autoencoder_stage
-    products[name] = jax.tree.map(lambda leaf: 2.0 * leaf, products[name])
+    for name in system.latent_space.stage_names[:-1]:
+        products[name] = jax.tree.map(lambda leaf: 2.0 * leaf, products[name])
     return TrainedSystem(system, products, OPTIONS)
 
 
@@ -228,10 +228,9 @@ def test_seeds_of_64_bits_differ(model):
 
 def test_what_is_generated_can_be_given(model):
     """Decoders leave the bounds, samples do not."""
-    raw = model.system.latent_space.autoencoders.decode(
-        model.products[model.system.latent_space.autoencoder_stage],
-        {m.name: 3 * jnp.ones((1, m.latent_size)) for m in MODALITIES},
-    )
+    space = model.system.latent_space
+    latents = {m.name: 3 * jnp.ones((1, m.latent_size)) for m in MODALITIES}
+    raw = space.codecs.decode(space.params(model.products), latents)
     assert not -0.5 <= np.asarray(raw["sound"]).max() <= 0.5
     out = model.generate({}, batch_size=ROWS)
     for seed in range(3):
@@ -240,6 +239,19 @@ def test_what_is_generated_can_be_given(model):
         for name, values in again.items():
             np.testing.assert_array_equal(out.data[name][:, 0], values)
         out = model.generate({"words": again["words"]}, targets=NAMES, seed=seed)
+
+
+def test_a_codec_is_saved_for_others(model, tmp_path):
+    path = tmp_path / "photo.npz"
+    model.save_codec("photo", path)
+    photo = dataclasses.replace(MODALITIES[0], codec=CodecConfig("patch", weights=str(path)))
+    (training,) = LatentSpace((photo,), CONFIG.autoencoder).trainings
+    x = {"photo": jnp.asarray(np.random.default_rng(0).random((2, 8, 8, 3)), jnp.float32)}
+    space = model.system.latent_space
+    expected, _ = space.codecs.encode(space.params(model.products), x)["photo"]
+    np.testing.assert_allclose(training.codecs.encode(training.load(), x)["photo"][0], expected, rtol=1e-5, atol=1e-6)
+    with pytest.raises(SbmError, match=r"unknown modality: 'foto'\. Did you mean 'photo'"):
+        model.save_codec("foto", path)
 
 
 def test_rows_have_sets_of_their_own(model):

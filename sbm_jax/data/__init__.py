@@ -174,10 +174,10 @@ def _tell_unusual(rows: np.ndarray, modality: types.Modality) -> None:
     pixels = rows.dtype == np.uint8
     low, high = (float(value) / (255.0 if pixels else 1.0) for value in (rows.min(), rows.max()))
     size, probabilities = _size(rows), _in_unit_range(modality)
-    unit = 0.5 if probabilities else modality.scale
+    unit = 0.5 if probabilities else modality.scale or 1.0
     found = f"{where} has values from {_digits(np.float32(low))} to {_digits(np.float32(high))}"
     likelihood = f"the {modality.likelihood} likelihood"
-    likelihood += "" if probabilities else f" of scale {modality.scale:.3g}"
+    likelihood += "" if probabilities or not modality.scale else f" of scale {modality.scale:.3g}"
     if pixels and high < _DARK:
         logger.warning(
             "%s: it is uint8, which stands for value / 255. If these are not pixels, convert them to float.", found

@@ -2,7 +2,7 @@
 
 Encoders give a Gaussian (or Laplace) expert for each modality; the methods differ in how they join these to a
 posterior, and in the bound. Every function takes its noise and its choices of subsets as arrays, so that recorded ones
-can be replayed, and decoders as a function from {name: latents [R, ·]} to {name: raw outputs [R, *shape]}.
+can be replayed, and decoders as a function from {name: latents [..., B, ·]} to {name: log likelihoods [..., B]}.
 
 Experts are stacked: means and log variances, or the raw scales of any family (`distributions.POSTERIORS`), [B, M, D];
 `present` is bool [B, M], False where a row lacks a modality, which then enters no posterior and no likelihood.
@@ -20,19 +20,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from sbm_jax.distributions import (
-    LIKELIHOODS,
     POSTERIORS,
     Posterior,
     gaussian_kl,
     product_of_experts,
     standard_normal_kl,
 )
-from sbm_jax.types import Array, Data, Modality
+from sbm_jax.types import Array, Modality
 
 DECODED_AT_ONCE = 8192
 """Latents that each decoder is given at a time."""
 
-DecodeFn = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+LogProbFn = Callable[[Mapping[str, Array]], Mapping[str, Array]]
 
 
 @flax.struct.dataclass
@@ -53,14 +52,12 @@ class Decoding(NamedTuple):
 
     Attributes:
       modalities: the modalities, in the order of every mask.
-      decode_fn: {name: latents [R, ·]} -> {name: raw outputs [R, *shape]}.
-      data: {name: float [B, *shape]}.
+      log_prob_fn: {name: latents [..., B, ·]} -> {name: log p(x_m | z) [..., B]}, of data that it knows.
       rescaling: a factor for the log likelihood of each modality.
     """
 
     modalities: tuple[Modality, ...]
-    decode_fn: DecodeFn
-    data: Data
+    log_prob_fn: LogProbFn
     rescaling: tuple[float, ...]
 
     def log_likelihood(self, z: Mapping[str, Array] | Array) -> Array:
@@ -84,15 +81,9 @@ class Decoding(NamedTuple):
         return {name: array.reshape(*lead, batch) for name, array in terms.items()}
 
     def _by_modality(self, latents: Mapping[str, Array]) -> dict[str, Array]:
-        outputs = self.decode_fn({name: array.reshape(-1, array.shape[-1]) for name, array in latents.items()})
-        terms = {}
-        for modality, factor in zip(self.modalities, self.rescaling, strict=True):
-            lead, output = latents[modality.name].shape[:-1], outputs[modality.name]
-            output = output.reshape(-1, lead[-1], *output.shape[1:])
-            x = self.data[modality.name]
-            density = LIKELIHOODS[modality.likelihood].log_prob(x[None], output, modality.scale)
-            terms[modality.name] = factor * density.reshape(*lead, -1).sum(axis=-1)
-        return terms
+        terms = self.log_prob_fn(latents)
+        names = [modality.name for modality in self.modalities]
+        return {name: factor * terms[name] for name, factor in zip(names, self.rescaling, strict=True)}
 
 
 def likelihood_rescaling(modalities: Sequence[Modality]) -> tuple[float, ...]:

@@ -3,12 +3,12 @@
 import flax.linen as nn
 import jax.numpy as jnp
 
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, make_encoder
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig, make_codec
 from sbm_jax.types import Array, Modality
 
 
 class ContrastiveEncoder(nn.Module):
-    """The encoder of a modality's kind, a residual projection head, and unit length.
+    """The encoder of a modality's codec, a residual projection head, and unit length.
 
     Attributes:
       modality: what is encoded; its latent size is the size of the embedding.
@@ -25,7 +25,7 @@ class ContrastiveEncoder(nn.Module):
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False) -> Array:
         """Map [B, *shape] to unit vectors [B, E]."""
-        features, _ = make_encoder(self.modality, self.config)(x)
+        features, _ = make_codec(self.modality, self.config).encoder(x)
         hidden = nn.Dense(self.modality.latent_size)(nn.gelu(features))
         hidden = nn.LayerNorm()(features + nn.Dropout(self.dropout, deterministic=not train)(hidden))
         return hidden / jnp.linalg.norm(hidden, axis=-1, keepdims=True)

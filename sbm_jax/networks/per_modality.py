@@ -1,6 +1,5 @@
 """One module for each modality, with parameters of equal modalities stacked."""
 
-import collections
 import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from sbm_jax.errors import unknown
 from sbm_jax.types import Key, Modality, Params
 
 
@@ -16,9 +16,9 @@ class PerModality:
     """Initialises and applies a module for each modality.
 
     Parameters of modalities that differ in nothing but their name are stacked on a leading axis and are one entry of
-    the parameter dictionary. `batched` chooses how such a group is computed: one `vmap` over the stack (accelerators),
-    or one modality after the other (CPU, where a convolution under `vmap` is about nine times slower). The results
-    and the parameters are the same.
+    the parameter dictionary, under the name of the first of them. `batched` chooses how such a group is computed: one
+    `vmap` over the stack (accelerators), or one modality after the other (CPU, where a convolution under `vmap` is
+    about nine times slower). The results and the parameters are the same.
     """
 
     modalities: tuple[Modality, ...]
@@ -27,10 +27,13 @@ class PerModality:
     @property
     def groups(self) -> dict[str, list[Modality]]:
         """The modalities by parameter group, in order."""
-        groups = collections.defaultdict(list)
+        groups: list[list[Modality]] = []
         for modality in self.modalities:
-            groups[modality.kind, modality.shape, modality.latent_size].append(modality)
-        return {f"{'x'.join(map(str, shape))}_{kind}_{size}": g for (kind, shape, size), g in groups.items()}
+            own = next((g for g in groups if dataclasses.replace(g[0], name=modality.name) == modality), None)
+            if own is None:
+                groups.append(own := [])
+            own.append(modality)
+        return {group[0].name: group for group in groups}
 
     def init(self, key: Key, init_fn: Callable[[Modality, Key], Params]) -> Params:
         """Return {group: parameters}, each leaf stacked over the group's modalities."""
@@ -41,6 +44,14 @@ class PerModality:
             )
             for name, group in self.groups.items()
         }
+
+    def own(self, params: Params, name: str) -> Params:
+        """Return the parameters of one modality."""
+        for group, modalities in self.groups.items():
+            for i, modality in enumerate(modalities):
+                if modality.name == name:
+                    return jax.tree.map(lambda leaf, i=i: leaf[i], params[group])
+        raise unknown("modality:", name, [modality.name for modality in self.modalities])
 
     def apply(
         self,

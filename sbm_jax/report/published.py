@@ -91,8 +91,9 @@ SBM = Paper(
     settings={
         "data.polymnist.num_modalities": _same(10),
         "data.polymnist.backgrounds": Choice("ten photographs of its own"),
-        "modalities.0.kind": _same("residual_conv"),
+        "modalities.0.codec.name": _same("residual_conv"),
         "modalities.0.latent_size": _same(64),
+        "modalities.0.scale": Choice("0.71: the squared error", (0.5**0.5,)),
         "autoencoder.beta": _same(0.1),
         "autoencoder.alignment": _same(0.0),
         "autoencoder.network.widths": _same([64, 128, 256]),
@@ -151,8 +152,9 @@ EB_MVAE = Paper(
     settings={
         "data.polymnist.num_modalities": _same(5),
         "data.polymnist.backgrounds": Choice("five photographs of its own"),
-        "modalities.0.kind": _same("residual_conv"),
+        "modalities.0.codec.name": _same("residual_conv"),
         "modalities.0.latent_size": _same(512),
+        "modalities.0.scale": Choice("0.71: the squared error", (0.5**0.5,)),
         "autoencoder.beta": _same(0.1),
         "autoencoder.alignment": _same(0.0),
         "autoencoder.training.num_steps": Choice("300 epochs", (58_593,)),

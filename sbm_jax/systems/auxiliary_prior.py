@@ -48,7 +48,7 @@ class PosteriorBank:
         """The joint latent and the private ones, as modalities of the score model."""
         size, own_size = self.system.sizes
         own = [(f"private_{modality.name}", own_size) for modality in self.system.modalities if own_size]
-        return tuple(Modality(name, (size,), size, "mlp") for name, size in [("joint", size), *own])
+        return tuple(Modality(name, (size,), size) for name, size in [("joint", size), *own])
 
     @property
     def valid(self) -> np.ndarray:

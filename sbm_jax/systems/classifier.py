@@ -157,7 +157,7 @@ class Classifiers:
             settings={
                 "seed": self.seed,
                 "data": dataset.settings,
-                "modalities": plain(self.modalities),
+                "modalities": {modality.name: list(modality.shape) for modality in self.modalities},
                 "classifier": plain(self.config),
                 **({} if self.question == LABEL else {"question": self.question}),
             },

@@ -17,7 +17,7 @@ from sbm_jax.data.pipeline import as_float
 from sbm_jax.distributions import Posterior, product_of_experts
 from sbm_jax.errors import SbmError
 from sbm_jax.losses import multimodal
-from sbm_jax.networks.autoencoders import Autoencoders
+from sbm_jax.networks.codecs import Codecs
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.joining import Encoded, Joining
 from sbm_jax.systems.joinings import JOININGS
@@ -78,18 +78,17 @@ class JointPosterior:
         changes = {"likelihood": own.likelihood, "scale": own.scale} if own.likelihood else {}
         return tuple(
             dataclasses.replace(
-                modality,
-                latent_size=sum(self.sizes),
+                modality.with_latents(sum(self.sizes)),
                 **(changes if modality.likelihood in ("gaussian", "laplace") else {}),
             )
             for modality in self.modalities
         )
 
     @property
-    def autoencoders(self) -> Autoencoders:
+    def codecs(self) -> Codecs:
         """The encoders and decoders of all modalities."""
         batched = jax.default_backend() != "cpu" if self.batched is None else self.batched
-        return Autoencoders(self.decoded_modalities, self.config.network, batched)
+        return Codecs(self.decoded_modalities, self.config.network, batched)
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -119,7 +118,7 @@ class JointPosterior:
             settings={
                 "seed": self.seed,
                 "data": dataset.settings,
-                "modalities": plain(self.modalities),
+                "modalities": plain(self.decoded_modalities),
                 "network": plain(config.network),
                 "training": plain(config.training),
                 "latent_size": self.sizes[0],
@@ -139,7 +138,7 @@ class JointPosterior:
 
     def _init(self, key: Key) -> Params:
         size, private_size = self.sizes
-        params = {"autoencoders": self.autoencoders.init(key), "prior": jnp.zeros(size)}
+        params = {"codecs": self.codecs.init(key), "prior": jnp.zeros(size)}
         if self.joining.is_mixture and private_size:
             params["private_priors"] = jnp.zeros((len(self.modalities), private_size))
         return params
@@ -165,23 +164,23 @@ class JointPosterior:
           data: {modality: float [B, *shape]}; what a row lacks may be anything finite.
           present: bool [B, M]; None where nothing is missing.
         """
-        encoded = Encoded(self._experts(params, data), self._decoding(params, data), params, present)
-        return self.joining.terms(key, encoded)
+        decoding = self._decoding(params, jax.random.fold_in(key, _DECODE), data)
+        return self.joining.terms(key, Encoded(self._experts(params, data), decoding, params, present))
 
     def _experts(self, params: Params, data: Data) -> tuple[Array, Array]:
         """Return means and raw scales [B, M, D], private ones after the joint; 0 for what is not in `data`."""
-        encoded = self.autoencoders.encode(params["autoencoders"], data)
+        encoded = self.codecs.encode(params["codecs"], data)
         batch = len(next(iter(data.values())))
         nothing = (jnp.zeros((batch, sum(self.sizes))),) * 2
         found = [encoded.get(modality.name, nothing) for modality in self.modalities]
         return jnp.stack([mean for mean, _ in found], axis=1), jnp.stack([raw for _, raw in found], axis=1)
 
-    def _decoding(self, params: Params, data: Data) -> multimodal.Decoding:
-        def decode(latents: Mapping[str, Array]) -> dict[str, Array]:
-            return self.autoencoders.decode(params["autoencoders"], latents)
+    def _decoding(self, params: Params, key: Key, data: Data) -> multimodal.Decoding:
+        def log_prob(latents: Mapping[str, Array]) -> dict[str, Array]:
+            return self.codecs.log_prob(params["codecs"], key, data, latents)
 
         factors = multimodal.likelihood_rescaling(self.modalities) if self.joining.rescaling else None
-        return multimodal.Decoding(self.decoded_modalities, decode, data, factors or (1.0,) * len(self.modalities))
+        return multimodal.Decoding(self.modalities, log_prob, factors or (1.0,) * len(self.modalities))
 
     # MARK: Use
 
@@ -231,7 +230,7 @@ class JointPosterior:
                 )
             latents = given
         inputs = {name: z.reshape(-1, z.shape[-1]) for name, z in self._decoder_inputs(latents).items()}
-        samples = self.autoencoders.decode_mean(params["autoencoders"], inputs)
+        samples = self.codecs.generate(params["codecs"], jax.random.fold_in(key, _DECODE), inputs)
         finite = jnp.stack([jnp.isfinite(z).all(axis=-1) for z in inputs.values()]).all(axis=0)
         return Generated(
             data=put_back(samples, data, observed, self.modalities),
@@ -334,7 +333,7 @@ class JointPosterior:
         for i, modality in enumerate(self.modalities):
             joint = mean[:, i, :size] if self.joining.is_mixture else product
             latents[modality.name] = jnp.concatenate([joint, mean[:, i, size:]], axis=-1)
-        return self.autoencoders.decode_mean(params["autoencoders"], latents)
+        return self.codecs.generate(params["codecs"], jax.random.key(0), latents)
 
     has_likelihood = True
     has_costly_density = False
@@ -360,7 +359,8 @@ class JointPosterior:
         joint = self.posterior.sample(location, scale, self.joining.noise(noise_key, location.shape))
         latents = Latents(joint, self._sample_private(own_key, experts, num_samples))
         inputs = {name: jnp.moveaxis(z, 1, 0) for name, z in self._decoder_inputs(latents).items()}
-        unscaled = self._decoding(params, data)._replace(rescaling=(1.0,) * len(self.modalities))
+        decoding = self._decoding(params, jax.random.fold_in(key, _DECODE), data)
+        unscaled = decoding._replace(rescaling=(1.0,) * len(self.modalities))
         likelihood = unscaled.log_likelihood(inputs).sum(axis=-1)
         log_p, log_q = self._log_prior(products, prior_key, latents), self._log_posterior(experts, latents)
         return likelihood.T + log_p - log_q
@@ -385,6 +385,10 @@ class JointPosterior:
         own_mean, own_raw = (array[:, None, :, self.sizes[0] :] for array in experts)
         own_scale = self.posterior.scale(own_raw)
         return joint + self.posterior.log_prob(latents.private, own_mean, own_scale).sum(axis=(-2, -1))
+
+
+_DECODE = 10_001
+"""What is folded into the key of a call for decoders that draw."""
 
 
 def _make(name: str, shared: Shared, joint_posterior: JointPosteriorConfig, **own: Joining) -> JointPosterior:

@@ -8,8 +8,8 @@ from sbm_jax.sampling import SamplerOptions
 from sbm_jax.types import Modality, System
 
 if TYPE_CHECKING:  # they say themselves how they are made
+    from sbm_jax.systems.codec_training import AutoencoderConfig
     from sbm_jax.systems.sbm import ScoreConfig
-    from sbm_jax.systems.unimodal import AutoencoderConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Shared:
       score: stage II.
       sampler: how the experiment samples.
       seed: of every random draw; part of the settings of every stage.
-      trained: the modalities of stage I, where they are more than those that are modelled together; else ().
+      encoded: the modalities of stage I, where they are more than those that are modelled together; else ().
     """
 
     modalities: tuple[Modality, ...]
@@ -30,7 +30,7 @@ class Shared:
     score: "ScoreConfig"
     sampler: SamplerOptions = SamplerOptions()
     seed: int = 0
-    trained: tuple[Modality, ...] = ()
+    encoded: tuple[Modality, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)

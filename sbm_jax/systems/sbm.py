@@ -105,7 +105,7 @@ class Sbm:
       seed: the run's seed, part of every stage's fingerprint.
       regularised: True for RAE.
       batched: compute modalities of equal shape by one `vmap` (see `PerModality`); None for all but CPU.
-      trained: the modalities of stage I, where they are more (see `LatentSpace`).
+      encoded: the modalities of stage I, where they are more (see `LatentSpace`).
       num_free: see `with_free`.
     """
 
@@ -115,14 +115,14 @@ class Sbm:
     seed: int = 0
     regularised: bool = False
     batched: bool | None = None
-    trained: tuple[Modality, ...] = ()
+    encoded: tuple[Modality, ...] = ()
     num_free: int | None = None
 
     @property
     def latent_space(self) -> LatentSpace:
         """Stage I: what every modality is encoded to and decoded from."""
         return LatentSpace(
-            self.modalities, self.config.autoencoder, self.seed, self.regularised, self.batched, self.trained
+            self.modalities, self.config.autoencoder, self.seed, self.regularised, self.batched, self.encoded
         )
 
     @property
@@ -153,7 +153,7 @@ class Sbm:
 
     def check(self, options: SamplerOptions) -> None:
         """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
-        jax.eval_shape(self.latent_space.autoencoders.init, jax.random.key(0))
+        self.latent_space.check()
         self.check_score(self.own_options(options))
 
     def own_options(self, options: SamplerOptions) -> SamplerOptions:
@@ -190,7 +190,7 @@ class Sbm:
     # MARK: Stages
 
     def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the autoencoder stage, the latent bank and the score stage."""
+        """Return the stages of the codecs, the latent bank and the score stage."""
         return [*self.latent_space.stages(dataset), self.make_score_stage()]
 
     def make_score_stage(self) -> Stage:
@@ -209,8 +209,8 @@ class Sbm:
 
     @property
     def joint_settings(self) -> dict[str, list[str]]:
-        """What the fingerprint of a stage over a part of the trained modalities must say."""
-        return {"joint": [modality.name for modality in self.modalities]} if self.trained else {}
+        """What the fingerprint of a stage over a part of the encoded modalities must say."""
+        return {"joint": [modality.name for modality in self.modalities]} if self.encoded else {}
 
     def context(self, batch: int) -> Context:
         """Return the context of a batch in which nothing is observed."""
@@ -299,7 +299,7 @@ class Sbm:
         self._check_conditioning(options)
         observed = observed_rows(data, observed, self.modalities)
         result = self.sample_latents(products, key, data, observed, options, num_samples, strength=strength)
-        samples = self.latent_space.decode(products, result.z)
+        samples = self.latent_space.decode(products, jax.random.fold_in(key, _DECODE), result.z)
         latents = unpack(result.z, self.modalities)
         return Generated(
             data=put_back(samples, data, observed, self.modalities),
@@ -411,7 +411,8 @@ class Sbm:
         statistics = space.statistics(products)
         flat = jnp.where(valid[None], statistics.standardise(z.reshape(-1, *valid.shape)), 0.0)
         log_p = self.log_density(products, prior_key, flat) - jnp.log(statistics.std).sum()
-        likelihood = space.log_likelihood(products, data, jnp.moveaxis(z, 1, 0)).sum(axis=-1)
+        decode_key = jax.random.fold_in(key, _DECODE)
+        likelihood = space.log_likelihood(products, decode_key, data, jnp.moveaxis(z, 1, 0)).sum(axis=-1)
         return likelihood.T + log_p.reshape(-1, num_samples) - log_q
 
     @property
@@ -455,6 +456,9 @@ class Sbm:
         return ()
 
 
+_DECODE = 10_001
+"""What is folded into the key of a call for decoders that draw."""
+
 CPU_CHUNK = 64
 """Rows that are sampled at a time on a CPU, where the activations of more leave the caches."""
 
@@ -493,7 +497,7 @@ def fields_of(name: str, shared: Shared) -> dict[str, Any]:
         "config": SbmConfig(shared.autoencoder, shared.score),
         "seed": shared.seed,
         "regularised": name.startswith("sbm_rae"),
-        "trained": shared.trained,
+        "encoded": shared.encoded,
     }
 
 

@@ -21,7 +21,7 @@ from sbm_jax.errors import SbmError, require
 from sbm_jax.losses.info_nce import has_pair, info_nce_terms, inverse_temperature
 from sbm_jax.losses.masked import masked_mean
 from sbm_jax.losses.score_matching import Draws, random_observed, random_present
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, check_modality
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig, FeedForward, make_codec
 from sbm_jax.networks.contrastive import ContrastiveEncoder
 from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.sampling import CONDITIONINGS, SamplerOptions
@@ -97,7 +97,11 @@ class SbmContrastive(Sbm):
         if len(self.modalities) < 2:
             raise SbmError(f"system {self.name!r} needs pairs of modalities, but there is one modality only.")
         for modality in self.modalities:
-            check_modality(modality, self.contrastive.network)
+            if not isinstance(make_codec(modality, self.contrastive.network), FeedForward):
+                raise SbmError(
+                    f"system {self.name!r} needs the encoder of every codec as a module, which {modality.codec.name!r} "
+                    "does not give; expected a codec made from networks.codecs.FeedForward. Choose another system."
+                )
 
     encoder_stage = "contrastive"
     embedding_stage = "embeddings"
@@ -117,7 +121,7 @@ class SbmContrastive(Sbm):
     def encoders(self) -> PerModality:
         """The encoders of all modalities, with the embedding as their latents."""
         size = self.contrastive.embedding_size
-        modalities = tuple(dataclasses.replace(modality, latent_size=size) for modality in self.modalities)
+        modalities = tuple(modality.with_latents(size) for modality in self.modalities)
         return PerModality(modalities, self.latent_space.computes_batched)
 
     def _encoder(self, modality: Modality) -> ContrastiveEncoder:
@@ -126,8 +130,8 @@ class SbmContrastive(Sbm):
     # MARK: Stages
 
     def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the autoencoders, the latent bank, the encoders, the bank of embeddings and the score model."""
-        autoencoders, latents, score = super().stages(dataset)
+        """Return the codecs, the latent bank, the encoders, the bank of embeddings and the score model."""
+        *latents, score = super().stages(dataset)
         score = dataclasses.replace(
             score,
             settings={**score.settings, **self._recipe("probability_none", "probability_absent")},
@@ -135,7 +139,7 @@ class SbmContrastive(Sbm):
             rows=lambda upstream: self._bank_rows(upstream, "train"),
             validation_rows=lambda upstream: self._bank_rows(upstream, "validation"),
         )
-        return [autoencoders, latents, *self._encoder_stages(dataset), score]
+        return [*latents, *self._encoder_stages(dataset), score]
 
     def _recipe(self, *names: str) -> dict:
         return {name: plain(getattr(self.contrastive, name)) for name in names}

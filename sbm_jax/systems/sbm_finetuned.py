@@ -13,7 +13,6 @@ import jax.numpy as jnp
 from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import require
-from sbm_jax.losses.autoencoding import reconstruction
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.latents import unpack
 from sbm_jax.systems.method import Method, Shared
@@ -75,8 +74,8 @@ class SbmFinetuned(Sbm):
                 "data": dataset.settings,
                 **self.joint_settings,
             },
-            requires=(space.autoencoder_stage, space.bank_stage, self.score_stage_name),
-            init=lambda key, upstream: _decoders(upstream[space.autoencoder_stage]),
+            requires=(*space.stage_names, self.score_stage_name),
+            init=lambda key, upstream: _decoders(space.params(upstream)),
             loss=self._decoder_loss,
             rows=lambda upstream: space.rows(dataset.train),
             validation_rows=lambda upstream: space.rows(dataset.validation),
@@ -99,17 +98,18 @@ class SbmFinetuned(Sbm):
         z = jnp.where(sampled.diverged[:, None, None], 0.0, sampled.z)
         drop = drop & ~sampled.diverged[:, None]
         latents = unpack(space.statistics(upstream).restore(z), self.modalities)
-        outputs = space.autoencoders.decode(_merge(upstream[space.autoencoder_stage], params), latents)
+        params = _merge(space.params(upstream), params)
+        outputs = space.codecs.decode(params, latents)
+        terms = space.codecs.loss(params, jax.random.fold_in(key, _LOSS), data, outputs)
         loss = jnp.zeros(num_rows)
         for i, modality in enumerate(self.modalities):
-            terms = reconstruction(modality, data[modality.name], outputs[modality.name])
-            loss = loss + jnp.where(drop[:, i], terms, 0.0)
+            loss = loss + jnp.where(drop[:, i], terms[modality.name], 0.0)
         count = jnp.maximum(drop.any(axis=1).sum(), 1)
         return loss.sum() / count, {"dropped": drop.mean(), "diverged": sampled.diverged.mean()}
 
     def _with_decoders(self, products: Mapping[str, Params]) -> dict[str, Params]:
-        stage = self.latent_space.autoencoder_stage
-        return {**products, stage: _merge(products[stage], products[self.decoder_stage])}
+        stages = self.latent_space.stage_names[:-1]
+        return {**products, **{name: _merge(products[name], products[self.decoder_stage]) for name in stages}}
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
         """Return what the fine-tuned decoders make of the posterior means of float data."""
@@ -124,12 +124,20 @@ class SbmFinetuned(Sbm):
         return super().generate(self._with_decoders(products), *arguments, **options)
 
 
-def _decoders(autoencoders: Params) -> Params:
-    return {group: jax.tree.map(jnp.copy, parts["decoder"]) for group, parts in autoencoders.items()}
+_LOSS = 10_001
+"""What is folded into the key of a step for decoders that draw."""
 
 
-def _merge(autoencoders: Params, decoders: Params) -> Params:
-    return {group: {**parts, "decoder": decoders[group]} for group, parts in autoencoders.items()}
+def _decoders(codecs: Params) -> Params:
+    """Return a copy of all parameters but the encoders'."""
+    return {
+        group: {name: jax.tree.map(jnp.copy, part) for name, part in parts.items() if name != "encoder"}
+        for group, parts in codecs.items()
+    }
+
+
+def _merge(codecs: Params, decoders: Params) -> Params:
+    return {group: {**parts, **decoders[group]} for group, parts in codecs.items()}
 
 
 def _make(name: str, shared: Shared, sbm_f: FinetuningConfig) -> SbmFinetuned:

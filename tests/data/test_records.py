@@ -15,7 +15,7 @@ from sbm_jax.data.pipeline import as_float, batch_rows
 from sbm_jax.data.records import RecordSplit
 from sbm_jax.data.write_records import write_records
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.rows import ArrayRows, as_rows, read_ahead
 from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
 from sbm_jax.systems.latents import encode_rows

@@ -7,7 +7,7 @@ import pytest
 
 from sbm_jax import data
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, check_modality
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig, make_codec
 from sbm_jax.types import Dataset, Modality, Split
 
 RNG = np.random.default_rng(0)
@@ -15,8 +15,8 @@ UNIT = RNG.random((30, 6)).astype(np.float32)
 ONE_HOT = np.eye(6, dtype=np.float32)[RNG.integers(0, 6, 30)]
 
 
-def modality(likelihood="gaussian", **options):
-    return Modality("x", (6,), 2, "mlp", likelihood=likelihood, **options)
+def modality(likelihood="gaussian", scale=0.5**0.5, **options):
+    return Modality("x", (6,), 2, "mlp", likelihood, scale, **options)
 
 
 def checked(rows, *args, **options):
@@ -145,4 +145,4 @@ def test_held_out_rows_of_another_unit_are_told(caplog):
 
 def test_bounds_beyond_a_likelihood_of_probabilities_are_refused():
     with pytest.raises(SbmError, match=r"leave \[0, 1\]"):
-        check_modality(modality("bernoulli", bounds=(0.0, 255.0)), AutoencoderNetworkConfig())
+        make_codec(modality("bernoulli", bounds=(0.0, 255.0)), AutoencoderNetworkConfig())

@@ -6,7 +6,7 @@ import pytest
 from sbm_jax import data
 from sbm_jax.config import build
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
 from sbm_jax.training.loop import run_stages
 from sbm_jax.types import Modality, TrainingConfig

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sbm_jax import distributions
 from sbm_jax.losses import multimodal
 from sbm_jax.types import Modality
 
@@ -56,19 +57,24 @@ def _loss(meta, case, names, encoded):
         Modality(name, case[f"x_{name}"].shape[1:], size, "mlp", likelihood, float(meta["scale"])) for name in names
     )
 
-    def decode(latents):
-        return {
-            name: (z @ case[f"dec_W_{name}"] + case[f"dec_b_{name}"][None]).reshape(-1, *case[f"x_{name}"].shape[1:])
-            for name, z in latents.items()
-        }
+    def log_prob(latents):
+        return {modality.name: _log_prob(case, modality, latents[modality.name]) for modality in modalities}
 
     rescaling = multimodal.likelihood_rescaling(modalities) if meta["rescaling"] else (1.0,) * len(names)
-    data = {name: jnp.asarray(case[f"x_{name}"]) for name in names}
-    decoding = multimodal.Decoding(modalities, decode, data, rescaling)
+    decoding = multimodal.Decoding(modalities, log_prob, rescaling)
     noise = [jnp.asarray(case[f"noise_{i}"]) for i in range(sum(key.startswith("noise_") for key in case))]
     present = jnp.stack([case[f"mask_{name}"] for name in names], axis=1).astype(bool) if meta.get("masked") else None
     terms = _terms(meta, case, names, encoded, decoding, noise, present)
     return terms.sum() if meta["loss_reduction"] == "sum over the batch" else terms.mean()
+
+
+def _log_prob(case, modality, z):
+    name = modality.name
+    output = z.reshape(-1, z.shape[-1]) @ case[f"dec_W_{name}"] + case[f"dec_b_{name}"][None]
+    output = output.reshape(*z.shape[:-1], *modality.shape)
+    x = jnp.broadcast_to(case[f"x_{name}"], output.shape)
+    density = distributions.LIKELIHOODS[modality.likelihood].log_prob(x, output, modality.scale)
+    return density.reshape(*z.shape[:-1], -1).sum(axis=-1)
 
 
 def _terms(meta, case, names, encoded, decoding, noise, present):

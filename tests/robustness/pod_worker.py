@@ -14,7 +14,7 @@ import numpy as np
 from sbm_jax import parallel
 from sbm_jax.data.records import RecordsConfig, load_records
 from sbm_jax.data.write_records import write_records
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions

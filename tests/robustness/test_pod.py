@@ -18,7 +18,7 @@ from sbm_jax.training.writers import read_metrics
 from tests.robustness.kill import command, numbers, tiny, write_data
 
 ROOT = Path(__file__).parents[2]
-STAGES = ("autoencoders_vae", "score_sbm_vae", "mopoe")
+STAGES = ("autoencoder_vae_left", "score_sbm_vae", "mopoe")
 
 
 def _start(command, devices=4):
@@ -124,7 +124,7 @@ def _train_for_a_while(tmp_path):
     if not (tmp_path / "data").exists():
         write_data(tmp_path / "data")
     pair = _pair(_main(tmp_path, "run", LONG))
-    manifests = tmp_path / "run" / "stages" / "autoencoders_vae" / "manifests"
+    manifests = tmp_path / "run" / "stages" / "autoencoder_vae_a" / "manifests"
     before, deadline = set(manifests.glob("*.json")), time.monotonic() + 400
     while set(manifests.glob("*.json")) <= before:
         assert time.monotonic() < deadline
@@ -152,7 +152,7 @@ def test_a_process_that_dies_ends_the_other_and_the_pair_resumes(tmp_path, survi
     again = _train_for_a_while(tmp_path)
     for process in _processes(again):
         os.kill(process, signal.SIGKILL)
-    assert "stage autoencoders_vae resumes from step" in again.communicate()[0]
+    assert "stage autoencoder_vae_a resumes from step" in again.communicate()[0]
 
 
 @pytest.mark.slow

@@ -26,7 +26,7 @@ def get_config(directory: str = "") -> ConfigDict:
             "systems": ("sbm_vae_c", "mopoe_mixture"),
             "data": {"name": "arrays", "arrays": {"directory": directory}},
             "modalities": tuple(
-                {"name": name, "shape": (size,), "latent_size": latent, "kind": "mlp"}
+                {"name": name, "shape": (size,), "latent_size": latent, "codec": "mlp"}
                 for name, (size, latent) in sizes.items()
             ),
             "autoencoder": {"training": _training(60), "network": autoencoder},

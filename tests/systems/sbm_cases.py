@@ -6,7 +6,7 @@ import functools
 import jax
 import numpy as np
 
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig

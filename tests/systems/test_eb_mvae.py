@@ -10,7 +10,7 @@ import pytest
 
 from sbm_jax.errors import SbmError
 from sbm_jax.losses.implicit_score_matching import TRACES, implicit_score_terms
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.eb_mvae import EbMvae, EbMvaeConfig

@@ -12,7 +12,7 @@ from sbm_jax.data import hide
 from sbm_jax.errors import SbmError
 from sbm_jax.losses import multimodal
 from sbm_jax.losses.multimodal import BoundTerms
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.joinings import JOININGS, Mmvae, MmvaePlus, Mopoe, Mvae, Mvtcae, random_subsets
 from sbm_jax.systems.joint_posterior import JointPosterior

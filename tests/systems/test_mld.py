@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.mld import Mld, MldConfig, mld_parts
@@ -40,7 +40,7 @@ def _products(system):
 
 def test_its_stages_are_its_own():
     system = _system()
-    assert system.stage_names == ("autoencoders_ae", "latents_ae", "score_mld")
+    assert system.stage_names == ("autoencoder_ae_left", "autoencoder_ae_right", "latents_ae", "score_mld")
     assert system.latent_space.config.rae_noise == 0
     assert not system.has_likelihood
 

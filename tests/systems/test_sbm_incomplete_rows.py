@@ -75,9 +75,10 @@ def test_rows_that_lack_nothing_are_as_without_a_mask(name):
 
 def test_alignment_sees_only_what_rows_have():
     space = LatentSpace(MODALITIES, aligned_config())
-    params = space.autoencoders.init(jax.random.key(0))
+    (training,) = space.trainings
+    params = space.codecs.init(jax.random.key(0))
     rows = (jax.tree.map(jnp.asarray, space.rows(_lacking(other).train)) for other in (False, True))
-    losses = [space._autoencoder_loss(params, {}, jax.random.key(1), batch) for batch in rows]
+    losses = [training.loss(params, {}, jax.random.key(1), batch) for batch in rows]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), *losses)
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.autoencoders import AutoencoderNetworkConfig, Autoencoders, make_decoder
+from sbm_jax.networks.codecs import CODECS, AutoencoderNetworkConfig, Codecs, make_codec
 from sbm_jax.types import Modality
 
 MODALITIES = (
@@ -19,17 +19,17 @@ DATA = {m.name: jax.random.uniform(jax.random.key(i), (2, *m.shape)) for i, m in
 
 
 @pytest.fixture(scope="module")
-def autoencoders():
-    return Autoencoders(MODALITIES, AutoencoderNetworkConfig((8, 8)), batched=False)
+def codecs():
+    return Codecs(MODALITIES, AutoencoderNetworkConfig((8, 8)), batched=False)
 
 
 @pytest.fixture(scope="module")
-def params(autoencoders):
-    return jax.jit(autoencoders.init)(jax.random.key(0))
+def params(codecs):
+    return jax.jit(codecs.init)(jax.random.key(0))
 
 
-def test_equal_modalities_share_a_stack_and_start_differently(autoencoders, params):
-    assert [[m.name for m in group] for group in autoencoders.per_modality.groups.values()] == [
+def test_equal_modalities_share_a_stack_and_start_differently(codecs, params):
+    assert [[m.name for m in group] for group in codecs.per_modality.groups.values()] == [
         ["a", "b"],
         ["words"],
         ["c"],
@@ -39,9 +39,9 @@ def test_equal_modalities_share_a_stack_and_start_differently(autoencoders, para
     assert not np.allclose(kernels[0], kernels[1])
 
 
-def test_shapes(autoencoders, params):
-    posteriors = autoencoders.encode(params, DATA)
-    outputs = autoencoders.decode(params, {name: mean for name, (mean, _) in posteriors.items()})
+def test_shapes(codecs, params):
+    posteriors = codecs.encode(params, DATA)
+    outputs = codecs.decode(params, {name: mean for name, (mean, _) in posteriors.items()})
     assert list(posteriors) == [m.name for m in MODALITIES]
     for modality in MODALITIES:
         mean, log_variance = posteriors[modality.name]
@@ -50,22 +50,24 @@ def test_shapes(autoencoders, params):
 
 
 @pytest.mark.parametrize("names", [["a", "words", "b", "c"], ["b"]])
-def test_batched_equals_unrolled(autoencoders, params, names):
-    batched = dataclasses.replace(autoencoders, batched=True)
+def test_batched_equals_unrolled(codecs, params, names):
+    batched = dataclasses.replace(codecs, batched=True)
     data = {name: DATA[name] for name in names}
-    one, other = jax.jit(autoencoders.encode)(params, data), jax.jit(batched.encode)(params, data)
+    one, other = jax.jit(codecs.encode)(params, data), jax.jit(batched.encode)(params, data)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), one, other)
 
 
-def test_means_of_discrete_likelihoods_are_probabilities(autoencoders, params):
-    means = autoencoders.decode_mean(params, {"words": jnp.ones((2, 3))})["words"]
+def test_means_of_discrete_likelihoods_are_probabilities(codecs, params):
+    means = codecs.generate(params, jax.random.key(0), {"words": jnp.ones((2, 3))})["words"]
     np.testing.assert_allclose(means.sum(axis=-1), 1.0, rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "patchh"}, "kind of modality 'a'.*Did you mean 'patch'"),
+        ({"codec": "patchh"}, "codec of modality 'a'.*Did you mean 'patch'"),
+        ({"codec": {"name": "patch", "network": {"width": (8,)}}}, "field of modality 'a': codec.network"),
+        ({"codec": {"name": "patch", "network": {"widths": (8, 4)}}}, "needs equal widths"),
         ({"likelihood": "gauss"}, "likelihood of modality 'a'"),
         ({"shape": (12,)}, "needs the shape"),
     ],
@@ -73,26 +75,24 @@ def test_means_of_discrete_likelihoods_are_probabilities(autoencoders, params):
 def test_bad_modalities_are_refused(change, message):
     bad = dataclasses.replace(MODALITIES[0], **change)
     with pytest.raises(SbmError, match=message):
-        Autoencoders((bad,), AutoencoderNetworkConfig((8, 8)), batched=False)
+        Codecs((bad,), AutoencoderNetworkConfig((8, 8)), batched=False)
 
 
-@pytest.mark.parametrize("kind", ["residual_conv", "patch", "mlp"])
-def test_bfloat16_decoders_tell_neighbouring_grey_levels_apart(kind):
+@pytest.mark.parametrize("name", CODECS)
+def test_bfloat16_decoders_tell_neighbouring_grey_levels_apart(name):
     """Near 1 bfloat16 has steps of 1/256 = 0.0039, as coarse as 8-bit images: last layers are float32."""
-    shape = (6,) if kind == "mlp" else (8, 8, 1)
-    modality = Modality("image", shape, 4, kind)
-    decoder = make_decoder(modality, AutoencoderNetworkConfig((8,), dtype="bfloat16"))
+    shape = (6,) if name == "mlp" else (8, 8, 1)
+    codec = make_codec(Modality("image", shape, 4, name), AutoencoderNetworkConfig((8,), dtype="bfloat16"))
     z = jax.random.normal(jax.random.key(1), (64, 4))
-    params = decoder.init(jax.random.key(0), z)
-    output = np.asarray(decoder.apply(params, z), np.float32)
+    output = np.asarray(codec.decode(codec.init(jax.random.key(0)), z), np.float32)
     assert np.mean(output == output.astype(jnp.bfloat16).astype(np.float32)) < 0.1
 
 
 def test_expected_data_are_inside_their_bounds():
     modality = Modality("image", (8, 8, 1), 4, "patch", bounds=(-0.1, 0.2))
-    autoencoders = Autoencoders((modality,), AutoencoderNetworkConfig((8,)), batched=False)
+    codec = make_codec(modality, AutoencoderNetworkConfig((8,)))
     raw = jax.random.normal(jax.random.key(0), (3, 8, 8, 1))
-    expected = autoencoders.expected({"image": raw})["image"]
+    expected = codec.sample({}, jax.random.key(1), raw)
     np.testing.assert_array_equal(expected, np.clip(raw, -0.1, 0.2))
 
 

@@ -1,0 +1,125 @@
+"""Codecs: how modalities become latents and back. One file for each kind, and all modalities at once."""
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.config import build, plain
+from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, Codec, FeedForward
+from sbm_jax.networks.codecs.mlp import MLP
+from sbm_jax.networks.codecs.patch import Patch
+from sbm_jax.networks.codecs.residual_conv import ResidualConv
+from sbm_jax.networks.per_modality import PerModality
+from sbm_jax.registry import find
+from sbm_jax.types import Array, Key, Modality, Params
+
+__all__ = ["CODECS", "AutoencoderNetworkConfig", "Codec", "Codecs", "FeedForward", "make_codec"]
+
+CODECS: dict[str, type[Codec]] = {"residual_conv": ResidualConv, "patch": Patch, "mlp": MLP}
+"""The codecs of this package, by name."""
+
+
+def make_codec(modality: Modality, network: AutoencoderNetworkConfig) -> Codec:
+    """Return the codec of a modality.
+
+    Args:
+      modality: names the codec and may give it options.
+      network: the values of those options that the modality leaves out.
+
+    Raises:
+      SbmError: if there is no such codec, or it can not do what it is asked for.
+    """
+    codec = find(f"codec of modality {modality.name!r}:", modality.codec.name, CODECS)
+    options = {field.name for field in dataclasses.fields(codec.Options)}
+    shared = {name: value for name, value in plain(network).items() if name in options}
+    where = f"modality {modality.name!r}: codec.network"
+    return codec(modality, build(codec.Options, {**shared, **modality.codec.network}, where))
+
+
+@dataclasses.dataclass(frozen=True)
+class Codecs:
+    """The codecs of all modalities as pure functions of data and latents by name.
+
+    Attributes:
+      modalities: the modalities.
+      network: see `make_codec`.
+      batched: see `PerModality`.
+    """
+
+    modalities: tuple[Modality, ...]
+    network: AutoencoderNetworkConfig
+    batched: bool
+
+    def __post_init__(self):
+        for modality in self.modalities:
+            make_codec(modality, self.network)
+
+    @property
+    def per_modality(self) -> PerModality:
+        """How parameters are stacked."""
+        return PerModality(self.modalities, self.batched)
+
+    def init(self, key: Key) -> Params:
+        """Return {group: parameters}, each leaf stacked over the group's modalities."""
+        return self.per_modality.init(key, lambda modality, key: make_codec(modality, self.network).init(key))
+
+    def encode(self, params: Params, data: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
+        """Return {name: (mean [B, D_m], log variance [B, D_m])} for the modalities in `data` (float, [B, *shape])."""
+
+        def encode(modality: Modality, weights: Params, x: Array) -> tuple[Array, Array]:
+            return make_codec(modality, self.network).encode(weights, x)
+
+        return self.per_modality.apply(params, data, encode)
+
+    def decode(self, params: Params, latents: Mapping[str, Array]) -> dict[str, Array]:
+        """Return {name: raw output of the decoder [B, ...]} for the modalities in `latents` ([B, D_m])."""
+
+        def decode(modality: Modality, weights: Params, z: Array) -> Array:
+            return make_codec(modality, self.network).decode(weights, z)
+
+        return self.per_modality.apply(params, latents, decode)
+
+    def loss(
+        self, params: Params, key: Key, data: Mapping[str, Array], outputs: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Return {name: -log p(x | z), or its bound, [B]} of float data, given the decoders' raw outputs."""
+
+        def loss(modality: Modality, weights: Params, given: tuple[Array, Array, Key]) -> Array:
+            x, output, key = given
+            return make_codec(modality, self.network).loss(weights, key, x, output)
+
+        keys = self._keys(key)
+        inputs = {name: (data[name], output, keys[name]) for name, output in outputs.items()}
+        return self.per_modality.apply(params, inputs, loss)
+
+    def sample(self, params: Params, key: Key, outputs: Mapping[str, Array]) -> dict[str, Array]:
+        """Return {name: data [B, *shape] inside their bounds}, given the decoders' raw outputs."""
+
+        def sample(modality: Modality, weights: Params, given: tuple[Array, Key]) -> Array:
+            output, key = given
+            return make_codec(modality, self.network).sample(weights, key, output)
+
+        keys = self._keys(key)
+        return self.per_modality.apply(params, {name: (output, keys[name]) for name, output in outputs.items()}, sample)
+
+    def generate(self, params: Params, key: Key, latents: Mapping[str, Array]) -> dict[str, Array]:
+        """Return {name: data [B, *shape]} for the modalities in `latents` ([B, D_m])."""
+        return self.sample(params, key, self.decode(params, latents))
+
+    def log_prob(
+        self, params: Params, key: Key, data: Mapping[str, Array], latents: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Return {name: log p(x | z), or its bound, [..., B]} of float data [B, *shape], for latents [..., B, D_m]."""
+        flat = {name: z.reshape(-1, z.shape[-1]) for name, z in latents.items()}
+        repeated = {}
+        for name, z in latents.items():
+            x = data[name]
+            repeated[name] = jnp.broadcast_to(x, (*z.shape[:-2], *x.shape)).reshape(-1, *x.shape[1:])
+        losses = self.loss(params, key, repeated, self.decode(params, flat))
+        return {name: -losses[name].reshape(z.shape[:-1]) for name, z in latents.items()}
+
+    def _keys(self, key: Key) -> dict[str, Key]:
+        """Return a key for each modality."""
+        return dict(zip([m.name for m in self.modalities], jax.random.split(key, len(self.modalities)), strict=True))

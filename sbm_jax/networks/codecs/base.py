@@ -1,0 +1,188 @@
+"""What a codec is, and the base of those with a feed-forward decoder."""
+
+import dataclasses
+import math
+from typing import Any, ClassVar, Protocol
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.distributions import LIKELIHOODS, sum_over_entries
+from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.types import Array, Key, Modality, Params
+
+
+@checked_dataclass
+class AutoencoderNetworkConfig:
+    """Sizes of the encoders and decoders, of all codecs that have none of their own.
+
+    Attributes:
+      widths: channels before each halving of the map (residual_conv), of each residual convolution, all equal (patch),
+        or units of each hidden layer (mlp).
+      dtype: type of the convolutions' operands, ``"float32"`` or ``"bfloat16"``; parameters, norms and the decoders'
+        last layers stay float32: near 1, bfloat16 can not tell neighbouring grey levels apart.
+    """
+
+    widths: tuple[int, ...] = (64, 128, 256)
+    dtype: str = "float32"
+
+    def __post_init__(self):
+        positive = bool(self.widths) and min(self.widths) >= 1
+        require(positive, "autoencoder.network.widths", self.widths, "one or more positive sizes")
+        known = self.dtype in ("float32", "bfloat16")
+        require(known, "autoencoder.network.dtype", self.dtype, "'float32' or 'bfloat16'")
+
+
+class Codec(Protocol):
+    """How one modality becomes latents and back, as pure functions.
+
+    Implementations are frozen dataclasses, made as ``CODEC(modality, options)``; ``CODEC.Options`` is the dataclass of
+    the options. Parameters are a dictionary: ``"encoder"`` is the encoder's, everything else the decoder's.
+    """
+
+    Options: ClassVar[type]
+    modality: Modality
+    options: Any
+
+    def init(self, key: Key) -> Params:
+        """Return fresh parameters."""
+
+    def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
+        """Return mean and log variance [B, D_m] of the posterior of data [B, *shape]."""
+
+    def decode(self, params: Params, z: Array) -> Array:
+        """Return what `loss` and `sample` need to know of latents [B, D_m]: the raw output [B, ...] of a network."""
+
+    def loss(self, params: Params, key: Key, x: Array, output: Array) -> Array:
+        """Return -log p(x | z) [B] of data [B, *shape], in nats, or a bound of it, given what `decode` returned."""
+
+    def sample(self, params: Params, key: Key, output: Array) -> Array:
+        """Return data [B, *shape] inside the modality's bounds, given what `decode` returned."""
+
+
+class Heads(nn.Module):
+    """Mean and log variance of the posterior from a flat feature vector."""
+
+    latent_size: int
+
+    @nn.compact
+    def __call__(self, features: Array) -> tuple[Array, Array]:
+        """Map [B, F] to two arrays [B, D_m]; log variances are kept in [-12, 6]."""
+        features = features.astype(jnp.float32)
+        log_variance = nn.Dense(self.latent_size, kernel_init=nn.initializers.normal(1e-3))(features)
+        return nn.Dense(self.latent_size)(features), jnp.clip(log_variance, -12.0, 6.0)
+
+
+# MARK: Calibration
+
+FIRST_SCALE = 0.5**0.5
+"""The scale of a likelihood before it is learned, with which a Gaussian's is the squared error."""
+
+LEAST_SCALE = 1e-3
+"""What a learned scale stays above: a quarter of a grey level. Noiseless data would make it 0."""
+
+SCALE_RATE = 10.0
+"""Logarithms of scales are this many times their parameter. Adam moves every parameter by about the learning rate in a
+step, with which a logarithm would take thousands of steps for the few units that it has to go."""
+
+
+def learned_scale(parameter: Array, num_entries: int) -> Array:
+    """Return the scale that a parameter, a scalar, stands for.
+
+    Its gradient is divided by the number of entries of the data, over which that of the likelihood is summed. Adam does
+    not see this; the clipping of gradients by their norm, in which it would outweigh all others, does.
+    """
+    raised = SCALE_RATE * parameter
+    slow = raised / num_entries
+    return LEAST_SCALE + jnp.exp(jax.lax.stop_gradient(raised - slow) + slow)
+
+
+# MARK: Feed-forward decoders
+
+
+@dataclasses.dataclass(frozen=True)
+class FeedForward:
+    """A codec with a decoder that answers in one pass: its raw output is that of the modality's likelihood.
+
+    Where the likelihood has a scale and the modality leaves it open, it is the one that maximises the likelihood: one
+    more parameter of the decoder, shared by all entries.
+
+    Subclasses say what `encoder`, [B, *shape] -> two arrays [B, D_m], and `decoder`, [B, D_m] -> [B, *shape], are.
+
+    Attributes:
+      modality: what is encoded.
+      options: the sizes of the networks.
+
+    Reference: O. Rybkin, K. Daniilidis and S. Levine, "Simple and Effective VAE Training with Calibrated Decoders",
+      2021. https://arxiv.org/abs/2006.13202
+    """
+
+    Options: ClassVar[type] = AutoencoderNetworkConfig
+
+    modality: Modality
+    options: Any
+
+    def __post_init__(self):
+        modality = self.modality
+        if modality.likelihood not in LIKELIHOODS:
+            raise unknown(f"likelihood of modality {modality.name!r}:", modality.likelihood, LIKELIHOODS)
+        bounded = LIKELIHOODS[modality.likelihood].bounded
+        if bounded and modality.bounds and not 0 <= modality.bounds[0] < modality.bounds[1] <= 1:
+            raise SbmError(
+                f"modality {modality.name!r}: bounds {modality.bounds} leave [0, 1], the range of the "
+                f"{modality.likelihood} likelihood. Leave them out, or choose another likelihood."
+            )
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder's module."""
+        raise NotImplementedError
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The decoder's module."""
+        raise NotImplementedError
+
+    @property
+    def is_calibrated(self) -> bool:
+        """Whether the scale of the likelihood is learned."""
+        return self.modality.scale is None and LIKELIHOODS[self.modality.likelihood].has_scale
+
+    def init(self, key: Key) -> Params:
+        """Return fresh parameters of the encoder, of the decoder and, where it is learned, of the scale."""
+        keys = jax.random.split(key)
+        x, z = jnp.zeros((1, *self.modality.shape)), jnp.zeros((1, self.modality.latent_size))
+        params = {
+            "encoder": self.encoder.init(keys[0], x)["params"],
+            "decoder": self.decoder.init(keys[1], z)["params"],
+        }
+        if self.is_calibrated:
+            params["scale"] = jnp.float32(math.log(FIRST_SCALE) / SCALE_RATE)
+        return params
+
+    def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
+        """Return mean and log variance [B, D_m] of the posterior of data [B, *shape]."""
+        return self.encoder.apply({"params": params["encoder"]}, x)
+
+    def decode(self, params: Params, z: Array) -> Array:
+        """Return the raw output [B, *shape] for latents [B, D_m]."""
+        return self.decoder.apply({"params": params["decoder"]}, z)
+
+    def scale(self, params: Params) -> Array | float | None:
+        """Return the scale of the likelihood; None for a likelihood without one that is given none."""
+        if not self.is_calibrated:
+            return self.modality.scale
+        return learned_scale(params["scale"], math.prod(self.modality.shape))
+
+    def loss(self, params: Params, key: Key, x: Array, output: Array) -> Array:
+        """Return -log p(x | z) [B] of data [B, *shape], in nats, given the raw output."""
+        del key
+        return -sum_over_entries(LIKELIHOODS[self.modality.likelihood].log_prob(x, output, self.scale(params)))
+
+    def sample(self, params: Params, key: Key, output: Array) -> Array:
+        """Return the expected data [B, *shape] inside the modality's bounds, given the raw output; nothing is drawn."""
+        del params, key
+        mean = LIKELIHOODS[self.modality.likelihood].mean(output)
+        return jnp.clip(mean, *self.modality.bounds) if self.modality.bounds else mean

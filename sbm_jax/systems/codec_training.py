@@ -1,0 +1,271 @@
+"""Training of the modalities' codecs: the autoencoders of stage I.
+
+They are trained independently, as in the paper, or with some entries of their latents aligned (ours): contrastive
+losses ask that rows which belong together be alike in these entries, and that reconstructions show what makes them so.
+Squared errors alone say little of what modalities share where it is a small part of the picture, such as a thin digit
+on a photograph: decoders leave it out, and what the score model is to learn is hard to find in the latents.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.config import build, checked_dataclass, plain
+from sbm_jax.data.pipeline import as_float
+from sbm_jax.distributions import standard_normal_kl
+from sbm_jax.errors import SbmError, require
+from sbm_jax.losses.info_nce import has_pair, info_nce_terms
+from sbm_jax.losses.masked import masked_mean
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig, Codecs, files, make_codec
+from sbm_jax.systems.latents import sample_posterior
+from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Stage, TrainingConfig
+
+
+@checked_dataclass
+class AutoencoderConfig:
+    """Stage I; what a modality's `CodecConfig` gives is its own.
+
+    Attributes:
+      training: see `types.TrainingConfig`.
+      network: sizes of the encoders and decoders.
+      beta: weight of the KL divergence (VAE), beside -log p(x | z) in nats.
+      rae_beta: weight of ‖z‖² (RAE, Eq. 10), beside -log p(x | z) in nats: twice the precision of a Gaussian prior. The
+        paper's weighs the squared error, which is -log p(x | z) with a scale of 0.5**0.5; a scale that is learned gets
+        smaller, and with it what this weight amounts to.
+      rae_noise: standard deviation of the noise added to z before decoding (RAE).
+      alignment: weight of the contrastive losses between modalities; 0 for autoencoders that are trained independently.
+      aligned_size: how many entries of every latent, the first ones, they see.
+    """
+
+    training: TrainingConfig = TrainingConfig()
+    network: AutoencoderNetworkConfig = AutoencoderNetworkConfig()
+    beta: float = 0.1
+    rae_beta: float = 1e-5
+    rae_noise: float = 0.01
+    alignment: float = 0.0
+    aligned_size: int = 16
+
+    def __post_init__(self):
+        for name in ("beta", "rae_beta", "rae_noise", "alignment"):
+            require(getattr(self, name) >= 0, f"autoencoder.{name}", getattr(self, name), "0 or more")
+        if self.alignment:
+            require(self.aligned_size >= 2, "autoencoder.aligned_size", self.aligned_size, "2 or more")
+            require(
+                self.training.batch_size >= 2, "autoencoder.training.batch_size", self.training.batch_size, "2 or more"
+            )
+
+
+ALIGNMENT_INVERSE_TEMPERATURE = 10.0
+"""τ of `info_nce_terms`, which is fixed, for a learned one would be the only parameter that is no autoencoder's."""
+
+_LOSS, _SAMPLE = 10_001, 10_002
+"""What is folded into the key of a step for decoders that draw. Its numbers from 0 on are the posterior samples'."""
+
+
+def training_of(modality: Modality, config: AutoencoderConfig) -> TrainingConfig:
+    """Return how the codec of a modality is trained: as the config says, but for the modality's own changes."""
+    changes = modality.codec.training
+    if not changes:
+        return config.training
+    where = f"modality {modality.name!r}: codec.training"
+    return build(TrainingConfig, _changed(plain(config.training), changes), where)
+
+
+def _changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return nested values with some of them changed."""
+    both = {
+        name: _changed(values[name], change) if isinstance(change, Mapping) and name in values else change
+        for name, change in changes.items()
+    }
+    return {**values, **both}
+
+
+@dataclasses.dataclass(frozen=True)
+class CodecTraining:
+    """Codecs that are trained together, by the sum of their objectives, or come from files.
+
+    Attributes:
+      name: of the stage.
+      modalities: whose codecs; aligned ones, or those that differ in nothing but the name.
+      config: see `AutoencoderConfig`.
+      seed: the run's seed.
+      regularised: True for RAE, False for VAEs.
+      batched: see `PerModality`.
+    """
+
+    name: str
+    modalities: tuple[Modality, ...]
+    config: AutoencoderConfig
+    seed: int
+    regularised: bool
+    batched: bool
+
+    def check(self) -> None:
+        """Raise `SbmError` for settings that can not work, alone or together."""
+        first = training_of(self.modalities[0], self.config)
+        if not self.config.alignment:
+            return
+        if len(self.modalities) < 2:
+            raise SbmError("autoencoder.alignment needs two modalities or more; set it to 0 for one alone.")
+        smallest = min(modality.latent_size for modality in self.modalities)
+        if self.config.aligned_size > smallest:
+            raise SbmError(
+                f"autoencoder.aligned_size is {self.config.aligned_size}, but a latent has {smallest} entries only."
+            )
+        for modality in self.modalities:
+            if modality.codec.weights or training_of(modality, self.config) != first:
+                raise SbmError(
+                    f"modality {modality.name!r} has codec.weights, or other codec.training than "
+                    f"{self.modalities[0].name!r}, but aligned codecs are trained together. Leave it out, or set "
+                    "autoencoder.alignment to 0."
+                )
+
+    @property
+    def codecs(self) -> Codecs:
+        """The codecs."""
+        return Codecs(self.modalities, self.config.network, self.batched)
+
+    @property
+    def is_loaded(self) -> bool:
+        """Whether the codecs come from files."""
+        return all(modality.codec.weights for modality in self.modalities)
+
+    def beta(self, modality: Modality) -> float:
+        """Return the weight of a modality's regulariser."""
+        if self.regularised:
+            return self.config.rae_beta
+        return self.config.beta if modality.codec.beta is None else modality.codec.beta
+
+    # MARK: Stages
+
+    def stage(self, dataset: Dataset) -> Stage:
+        """Return the stage that trains the codecs, or reads those that come from files."""
+        names = [modality.name for modality in self.modalities]
+        if self.is_loaded:
+            named = [modality.with_latents(modality.latent_size) for modality in self.modalities]
+            return Stage(
+                name=self.name,
+                settings={
+                    "modalities": plain(named),
+                    "network": plain(self.config.network),
+                    "weights": [files.digest(modality.codec.weights) for modality in self.modalities],
+                },
+                init=lambda key, upstream: self.load(),
+            )
+        training = training_of(self.modalities[0], self.config)
+        return Stage(
+            name=self.name,
+            settings={
+                "seed": self.seed,
+                "data": dataset.settings,
+                "modalities": plain(self.modalities),
+                "autoencoder": plain(dataclasses.replace(self.config, training=training)),
+                "regularised": self.regularised,
+            },
+            init=lambda key, upstream: self.codecs.init(key),
+            loss=self.loss,
+            rows=lambda upstream: dataset.train.rows(names),
+            validation_rows=lambda upstream: dataset.validation.rows(names),
+            training=training,
+        )
+
+    def load(self) -> Params:
+        """Return the parameters of the codecs from their files.
+
+        Raises:
+          SbmError: if one can not be read, or holds those of another codec.
+        """
+        loaded = []
+        for modality in self.modalities:
+            like = jax.eval_shape(make_codec(modality, self.config.network).init, jax.random.key(0))
+            loaded.append(files.load(modality.codec.weights, like, modality.name))
+        return {self.modalities[0].name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *loaded)}
+
+    # MARK: Objective
+
+    def loss(
+        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any]
+    ) -> tuple[Array, Metrics]:
+        """Return the weighted sum over modalities of the mean objective of the rows that have them."""
+        del upstream
+        data, present = as_float(batch["data"]), batch.get("present")
+        posteriors, latents, outputs = self.autoencode(params, key, data)
+        reconstructions, regularisers = self._terms(params, key, data, posteriors, outputs)
+        names = [modality.name for modality in self.modalities]
+        has = dict.fromkeys(names) if present is None else dict(zip(names, present.T, strict=True))
+        reconstructions = {name: masked_mean(reconstructions[name], has[name]) for name in names}
+        regularisers = {name: masked_mean(regularisers[name], has[name]) for name in names}
+        loss = sum(
+            modality.codec.weight * (reconstructions[modality.name] + self.beta(modality) * regularisers[modality.name])
+            for modality in self.modalities
+        )
+        metrics = {"reconstruction": sum(reconstructions.values()), "regulariser": sum(regularisers.values())}
+        if len(names) > 1:
+            metrics |= {f"reconstruction/{name}": value for name, value in reconstructions.items()}
+            metrics |= {f"regulariser/{name}": value for name, value in regularisers.items()}
+        if self.config.alignment:
+            alignment, recognition = self.alignment(params, key, latents, outputs, present)
+            loss = loss + self.config.alignment * (alignment + recognition)
+            metrics |= {"alignment": alignment, "recognition": recognition}
+        return loss, metrics
+
+    def autoencode(
+        self, params: Params, key: Key, data: Data
+    ) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array], dict[str, Array]]:
+        """Return the posteriors, the latents that are drawn from them, and the decoders' raw outputs."""
+        posteriors = self.codecs.encode(params, data)
+        keys = dict(zip(posteriors, jax.random.split(key, len(posteriors)), strict=True))
+        noise_std = self.config.rae_noise
+        latents = {
+            name: sample_posterior(keys[name], mean, noise_std if self.regularised else jnp.exp(0.5 * log_variance))
+            for name, (mean, log_variance) in posteriors.items()
+        }
+        return posteriors, latents, self.codecs.decode(params, latents)
+
+    def _terms(
+        self,
+        params: Params,
+        key: Key,
+        data: Data,
+        posteriors: Mapping[str, tuple[Array, Array]],
+        outputs: Mapping[str, Array],
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return -log p(x | z), or its bound, and the regulariser, without its weight, {name: [B]} of both.
+
+        The regulariser is KL(q(z | x) ‖ N(0, I)) of a VAE (Eq. 1), ‖z‖² of an RAE (Eq. 10, without one of the decoder).
+        """
+        reconstructions = self.codecs.loss(params, jax.random.fold_in(key, _LOSS), data, outputs)
+        if self.regularised:
+            return reconstructions, {name: jnp.sum(jnp.square(z), axis=-1) for name, (z, _) in posteriors.items()}
+        return reconstructions, {name: standard_normal_kl(*posterior) for name, posterior in posteriors.items()}
+
+    def alignment(
+        self,
+        params: Params,
+        key: Key,
+        latents: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        present: Array | None = None,
+    ) -> tuple[Array, Array]:
+        """Return the contrastive losses of latents and of reconstructions, scalars.
+
+        The first asks the encoders for what modalities share, the second asks that it be shown: encoded again, with
+        weights that are held fixed there, a reconstruction must find the latents of the other modalities.
+        """
+        aligned, log_scale = self._aligned(latents), jnp.log(ALIGNMENT_INVERSE_TEMPERATURE)
+        shown = self.codecs.sample(params, jax.random.fold_in(key, _SAMPLE), outputs)
+        seen = self.codecs.encode(jax.lax.stop_gradient(params), shown)
+        seen = self._aligned({name: mean for name, (mean, _) in seen.items()})
+        alignment, _ = info_nce_terms(aligned, log_scale, present=present)
+        recognition, _ = info_nce_terms(seen, log_scale, jax.lax.stop_gradient(aligned), present)
+        paired = has_pair(present)
+        return masked_mean(alignment, paired), masked_mean(recognition, paired)
+
+    def _aligned(self, latents: Mapping[str, Array]) -> Array:
+        """Return the aligned entries of all modalities as unit vectors [B, M, E]."""
+        size = self.config.aligned_size
+        aligned = jnp.stack([latents[modality.name][:, :size] for modality in self.modalities], axis=1)
+        return aligned / jnp.linalg.norm(aligned, axis=-1, keepdims=True)
