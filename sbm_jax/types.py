@@ -4,9 +4,10 @@ Shape letters: B rows, M modalities, D the largest latent size, S samples per ro
 """
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -347,3 +348,11 @@ class System(Protocol):
           strength: of the guidance, a number or one for each row [B]; None for the system's own.
           num_free: the largest number of unobserved modalities in a row, where it is known before tracing.
         """
+
+
+@runtime_checkable
+class HasCodecs(Protocol):
+    """A system whose modalities have codecs of their own."""
+
+    def save_codec(self, products: Mapping[str, Params], name: str, path: str | os.PathLike[str]) -> None:
+        """Write the trained codec of a modality to a file, which a modality's `codec.weights` may name."""

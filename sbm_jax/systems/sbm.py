@@ -9,6 +9,7 @@ Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 202
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 
 import jax
@@ -17,6 +18,7 @@ import jax.numpy as jnp
 from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.losses.score_matching import WEIGHTINGS, Draws, denoising_terms, draw
+from sbm_jax.networks.codecs import files
 from sbm_jax.networks.score import ScoreModel, ScoreNetworkConfig, make_score_model
 from sbm_jax.sampling import CONDITIONINGS, SampleResult, SamplerOptions, bind_context, sample
 from sbm_jax.sampling.chunks import in_chunks
@@ -261,6 +263,10 @@ class Sbm:
     def encode(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
         """Return the latents {modality: [B, D_m]} of float data, in the units of generated ones."""
         return unpack(self.latent_space.encode(products, data), self.modalities)
+
+    def save_codec(self, products: Mapping[str, Params], name: str, path: str | os.PathLike[str]) -> None:
+        """Write the trained codec of a modality to a file; see `TrainedSystem.save_codec`."""
+        files.save(path, self.latent_space.codec_params(products, name))
 
     def generate(
         self,
