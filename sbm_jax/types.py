@@ -4,6 +4,7 @@ Shape letters: B rows, M modalities, D the largest latent size, S samples per ro
 """
 
 import dataclasses
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
@@ -417,3 +418,11 @@ class SparesObserved(Protocol):
 
     def with_free(self, number: int) -> System:
         """Return the system for rows with at most so many unobserved modalities: the same samples, in less time."""
+
+
+@runtime_checkable
+class HasCodecs(Protocol):
+    """A system whose modalities have codecs of their own."""
+
+    def save_codec(self, products: Mapping[str, Params], name: str, path: str | os.PathLike[str]) -> None:
+        """Write the trained codec of a modality to a file, which a modality's `codec.weights` may name."""

@@ -9,6 +9,7 @@ Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 202
 
 import dataclasses
 import functools
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,6 +19,7 @@ import jax.numpy as jnp
 from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.losses.score_matching import WEIGHTINGS, Draws, denoising_terms, draw
+from sbm_jax.networks.codecs import files
 from sbm_jax.networks.score import ScoreModel, ScoreNetworkConfig, make_score_model
 from sbm_jax.sampling import CONDITIONINGS, SampleResult, SamplerOptions, bind_context, sample
 from sbm_jax.sampling.chunks import in_chunks
@@ -269,6 +271,10 @@ class Sbm:
     def with_free(self, number: int) -> "Sbm":
         """Return the system for rows with at most so many unobserved modalities; see `types.SparesObserved`."""
         return dataclasses.replace(self, num_free=number)
+
+    def save_codec(self, products: Mapping[str, Params], name: str, path: str | os.PathLike[str]) -> None:
+        """Write the trained codec of a modality to a file; see `TrainedSystem.save_codec`."""
+        files.save(path, self.latent_space.codec_params(products, name))
 
     def generate(
         self,

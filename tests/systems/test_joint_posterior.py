@@ -199,7 +199,9 @@ def test_importance_weighted_bounds_are_exact_where_nothing_is_coded(method, mon
     monkeypatch.setattr(JointPosterior, "_experts", lambda *arguments: wide)
     weights = system.log_weights({method: params}, jax.random.key(1), data, 4000)
     bound = jax.nn.logsumexp(weights, axis=1) - jnp.log(4000.0)
-    expected = system._decoding(params, data).log_likelihood(jnp.zeros((5, sum(system.sizes)))).sum(axis=-1)
+    expected = (
+        system._decoding(params, jax.random.key(0), data).log_likelihood(jnp.zeros((5, sum(system.sizes)))).sum(axis=-1)
+    )
     np.testing.assert_allclose(bound, expected, atol=0.1)
 
 
@@ -227,7 +229,7 @@ def test_reconstructions_have_their_own_private_latent(monkeypatch):
 
 
 def test_likelihoods_may_weigh_the_same():
-    decoding = JointPosterior("mvae", MODALITIES, CONFIG, Mvae(rescaling=True))._decoding({}, {})
+    decoding = JointPosterior("mvae", MODALITIES, CONFIG, Mvae(rescaling=True))._decoding({}, jax.random.key(0), {})
     assert decoding.rescaling == (1.0, 16 / 6, 8.0)
 
 
