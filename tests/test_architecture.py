@@ -17,11 +17,13 @@ BASE = {
     "storage",
     "parallel",
     "sde",
+    "tokens",
+    "parameterization",
     "distributions",
     "mixtures",
 }
 MAY_IMPORT = {
-    "types": {"config", "errors"},
+    "types": {"config", "errors", "tokens"},
     "errors": set(),
     "registry": {"errors"},
     "config": {"errors"},
@@ -33,6 +35,8 @@ MAY_IMPORT = {
     "preemption": set(),
     "lock": {"errors"},
     "sde": {"config", "types", "errors"},
+    "tokens": set(),
+    "parameterization": {"types", "errors"},
     "distributions": {"types", "errors"},
     "mixtures": {"types", "errors", "sde", "storage"},
     "networks": BASE,

@@ -108,7 +108,7 @@ class EbMvae(Sbm):
     def network(self) -> JointPerceptron:
         """The vector field or the energy."""
         outputs = 1 if self.energy.kind == "energy" else self.latent_space.valid.size
-        return JointPerceptron(self.energy.width, self.energy.depth, outputs, self.latent_sizes)
+        return JointPerceptron(self.energy.width, self.energy.depth, outputs, self.token_sizes)
 
     def own_options(self, options: SamplerOptions) -> SamplerOptions:
         """Return Langevin dynamics (Eqs. 2 and 3), with the work cut up as in the given options."""
@@ -169,7 +169,7 @@ class EbMvae(Sbm):
         self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Array]
     ) -> tuple[Array, Metrics]:
         posterior_key, trace_key = jax.random.split(key)
-        nothing = jnp.zeros(batch["mean"].shape[:2], bool)
+        nothing = jnp.zeros((len(batch["mean"]), len(self.modalities)), bool)
         z = self.training_latents(posterior_key, upstream, batch, nothing)
         valid = self.latent_space.valid
         z = jnp.where(jnp.asarray(valid)[None], z, 0.0)

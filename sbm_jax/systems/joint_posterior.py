@@ -84,6 +84,7 @@ class JointPosterior:
             dataclasses.replace(
                 modality,
                 latent_size=sum(self.sizes),
+                num_tokens=1,
                 **(changes if modality.likelihood in ("gaussian", "laplace") else {}),
             )
             for modality in self.modalities

@@ -116,7 +116,7 @@ class SbmContrastive(Sbm):
     def encoders(self) -> PerModality:
         """The encoders of all modalities, with the embedding as their latents."""
         size = self.contrastive.embedding_size
-        modalities = tuple(dataclasses.replace(modality, latent_size=size) for modality in self.modalities)
+        modalities = tuple(dataclasses.replace(m, latent_size=size, num_tokens=1) for m in self.modalities)
         return PerModality(modalities, self.latent_space.computes_batched)
 
     def _encoder(self, modality: Modality) -> ContrastiveEncoder:

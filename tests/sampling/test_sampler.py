@@ -366,10 +366,11 @@ def test_bad_options_are_named(field, value, message):
 @pytest.mark.parametrize(
     ("shape", "observed", "valid", "message"),
     [
-        ((2, 3), NONE, np.ones((3, 2), bool), "rows, modalities, size"),
+        ((2,), NONE, np.ones((3, 2), bool), "rows, tokens"),
         ((2, 3, 2), np.zeros(2, bool), np.ones((3, 2), bool), "observed must be bool"),
         ((2, 3, 2), np.zeros(3), np.ones((3, 2), bool), "observed must be bool"),
         ((2, 3, 2), NONE, np.ones((2, 3), bool), "valid must be"),
+        ((2, 3), NONE, np.ones((3, 2), bool), "valid must be"),
     ],
 )
 def test_bad_shapes_are_named(shape, observed, valid, message):
