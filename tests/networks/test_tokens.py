@@ -142,14 +142,17 @@ def test_pairs_of_energies_start_with_one_variance():
 
 
 def test_the_unet_takes_spatial_latents_as_maps():
-    """Two modalities of 4 x 4 tokens with 3 channels; neighbouring tokens are neighbours on the map."""
-    owner = (0,) * 16 + (1,) * 16
-    network = UNet(8, (1,), owner=owner)
-    z, t, observed = jnp.zeros((2, 32, 3)), jnp.full((2, 2), 0.5), jnp.zeros((2, 2), bool)
-    params = jax.jit(network.init)(jax.random.key(0), z, t, observed)
-    shapes = {leaf.shape for leaf in jax.tree.leaves(params)}
-    assert any(shape[-1] == 6 for shape in shapes)  # 2 modalities of 3 channels come out
-    assert jax.jit(network.apply)(params, z, t, observed).shape == z.shape
+    """Two modalities of 4 x 4 tokens with 3 channels are, to it, six modalities with a map of one channel each."""
+    spatial, flat = UNet(8, (1,), mask_channels=False, owner=(0,) * 16 + (1,) * 16), UNet(8, (1,), mask_channels=False)
+    maps = jax.random.normal(jax.random.key(1), (2, 6, 16))
+    tokens = maps.reshape(2, 2, 3, 16).transpose(0, 1, 3, 2).reshape(2, 32, 3)
+    times, nothing = jnp.full((2, 6), 0.5), jnp.zeros((2, 6), bool)
+    params = jax.jit(flat.init)(jax.random.key(0), maps, times, nothing)
+    expected = jax.jit(flat.apply)(params, maps, times, nothing)
+    found = jax.jit(spatial.apply)(params, tokens, times[:, :2], nothing[:, :2])
+    assert found.shape == tokens.shape
+    found = found.reshape(2, 2, 16, 3).transpose(0, 1, 3, 2).reshape(maps.shape)
+    np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize(("owner", "message"), [((0, 1, 1, 1, 1), r"\[1, 4\] tokens"), ((0, 0, 0), "num_tokens 3")])

@@ -27,7 +27,7 @@ def test_unpack_undoes_pack():
     jax.tree.map(np.testing.assert_array_equal, unpack(z, CUT), latents)
 
 
-@pytest.mark.parametrize("name", SYSTEMS)
+@pytest.mark.parametrize("name", ["sbm_vae_c", "sbm_rae_t", "sbm_vae_m", "sbm_vae_f"])
 def test_every_system_generates_and_learns(name):
     system = dataclasses.replace(SYSTEMS[name], modalities=CUT)
     products = fresh(system)
@@ -38,7 +38,7 @@ def test_every_system_generates_and_learns(name):
     encoded = unpack(system.latent_space.encode(products, data), CUT)
     np.testing.assert_allclose(result.latents["image"][:, 0], encoded["image"], rtol=1e-5, atol=1e-6)
     for stage in system.stages(DATASET):
-        if stage.training:
+        if stage.name.startswith(("score", "energy", "decoders")):
             rows = jax.tree.map(lambda array: array[:4], stage.rows(products))
             loss, _ = jax.jit(lambda params, rows, stage=stage: stage.loss(params, products, jax.random.key(1), rows))(
                 products[stage.name], rows
