@@ -10,13 +10,14 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass
-from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.errors import SbmError, require
 from sbm_jax.networks.base import ScoreNetwork
 from sbm_jax.networks.mlp import ResidualMLP
 from sbm_jax.networks.mlp_unet import MlpUNet
 from sbm_jax.networks.transformer import TokenTransformer
 from sbm_jax.networks.unet import UNet
 from sbm_jax.parameterization import Parameterization, scaled
+from sbm_jax.registry import find
 from sbm_jax.sde import SDE
 from sbm_jax.tokens import Owner
 from sbm_jax.types import Array, Context, Key, Params, ScoreFn
@@ -27,7 +28,7 @@ class ScoreNetworkConfig:
     """The choice and size of the score network.
 
     Attributes:
-      name: a key of `NETWORKS`.
+      name: a key of `NETWORKS`, or ``"package.module:ATTRIBUTE"`` for a maker like theirs.
       width: units of each layer (mlp, mlp_unet; wider than the joint latent), token size (transformer), or base
         channels (unet).
       depth: number of residual blocks (mlp, transformer), of those on the way down (mlp_unet).
@@ -171,6 +172,5 @@ def make_score_model(
     Raises:
       SbmError: on an unknown network or prediction, or a width that the network cannot have.
     """
-    if config.name not in NETWORKS:
-        raise unknown("network (config.score.network.name)", config.name, NETWORKS)
-    return ScoreModel(NETWORKS[config.name](config, sizes=sizes, owner=owner), sde, Parameterization(prediction))
+    make = find("network (config.score.network.name)", config.name, NETWORKS)
+    return ScoreModel(make(config, sizes=sizes, owner=owner), sde, Parameterization(prediction))

@@ -388,6 +388,13 @@ def test_rows_and_starts_that_do_not_fit_are_named(rows, start, message):
         sample(_linear_score, SDE, jax.random.key(0), jnp.zeros((2, 3, 2)), context, start=start)
 
 
+@pytest.mark.parametrize("owner", [(0, 1), (0, 2, 2), (1, 1, 2), (0, 1, 0)])
+def test_owners_that_do_not_fit_are_named(owner):
+    context = Context(np.zeros(max(owner) + 1, bool), jnp.ones((3, 2), bool), owner=owner)
+    with pytest.raises(SbmError, match="owner must tell"):
+        sample(_linear_score, SDE, jax.random.key(0), jnp.zeros((2, 3, 2)), context)
+
+
 def test_resampling_a_solver_that_repeats_is_refused():
     options = SamplerOptions("langevin", corrector_steps=3, resampling=2)
     with pytest.raises(SbmError, match="set resampling to 1"):
