@@ -5,6 +5,10 @@
 The law is Gaussian: all entries see the same few factors, and have noise of their own. The short latent is one token of
 16 entries, the long one 1,024 entries in 16 tokens. Each is sampled given the other, and the conditional mean and
 covariance are compared with the exact ones. Writes one JSON line for each direction to standard output.
+
+Along the factors the long latent has a variance of 26, so that what the short one says of them matters at late times,
+where α² is small. The weighting ``"noise"`` hardly counts the error of the velocity there, and 2,000 steps leave the
+factors nearly unlearned; ``"velocity"``, the default here, counts it at all times alike (`--weighting`).
 """
 
 import dataclasses
@@ -17,17 +21,18 @@ import numpy as np
 import optax
 from absl import app, flags
 
-from sbm_jax.losses.score_matching import denoising_terms, draw
+from sbm_jax.losses.score_matching import WEIGHTINGS, denoising_terms, draw
 from sbm_jax.networks.score import ScoreModel, ScoreNetworkConfig, make_score_model
 from sbm_jax.sampling import SamplerOptions, sample
 from sbm_jax.sde import VP
 from sbm_jax.systems.latents import pack, token_owners, token_sizes, unpack, valid_entries
 from sbm_jax.types import Array, Context, Key, Modality, Params
 
-_STEPS = flags.DEFINE_integer("steps", 2000, "Optimiser steps.")
+_STEPS = flags.DEFINE_integer("steps", 3000, "Optimiser steps.")
 _BATCH = flags.DEFINE_integer("batch", 64, "Rows of a step.")
+_WEIGHTING = flags.DEFINE_enum("weighting", "velocity", sorted(WEIGHTINGS), "Of the loss.")
 _WIDTH = flags.DEFINE_integer("width", 64, "Token size of the transformer.")
-_ROWS = flags.DEFINE_integer("rows", 64, "Given latents of each direction; 32 samples of each.")
+_ROWS = flags.DEFINE_integer("rows", 32, "Given latents of each direction; 32 samples of each.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,7 +77,7 @@ class FactorLaw:
         observed = jnp.broadcast_to(jnp.arange(2)[None] == (-1 if given is None else given), (rows, 2))
         return Context(observed, jnp.asarray(valid_entries(self.modalities)), owner=token_owners(self.modalities))
 
-    def model(self, width: int, depth: int = 2) -> ScoreModel:
+    def model(self, width: int, depth: int = 1) -> ScoreModel:
         """Return a transformer over the tokens."""
         config = ScoreNetworkConfig("transformer", width, depth)
         return make_score_model(config, VP(), "velocity", token_sizes(self.modalities), token_owners(self.modalities))
@@ -83,14 +88,16 @@ UNEQUAL = FactorLaw(
 )
 
 
-def train(law: FactorLaw, model: ScoreModel, steps: int, batch: int) -> Params:
+def train(law: FactorLaw, model: ScoreModel, steps: int, batch: int, weighting: str = "velocity") -> Params:
     """Return parameters after Adam with a cosine decay from 3e-3, on new draws in every step."""
 
     def loss(params: Params, key: Key) -> Array:
         data_key, draw_key = jax.random.split(key)
         z, context = law.sample(data_key, batch), law.context(batch)
         draws = draw(draw_key, z.shape, 0.2, owner=context.owner)
-        terms, _ = denoising_terms(lambda z, t, c: model.noise(params, z, t, c), model.sde, z, context, draws, "noise")
+        terms, _ = denoising_terms(
+            lambda z, t, c: model.noise(params, z, t, c), model.sde, z, context, draws, weighting
+        )
         return terms.mean()
 
     optimizer = optax.chain(
@@ -124,7 +131,7 @@ def measure(law: FactorLaw, model: ScoreModel, params: Params, given: int, rows:
 
     @jax.jit
     def run(z: Array) -> Array:
-        options = SamplerOptions(num_steps=20)
+        options = SamplerOptions(num_steps=50)
         return sample(model.bind(params, context, z, 1), model.sde, jax.random.key(3), z, context, options).z
 
     names = [modality.name for modality in law.modalities]
@@ -133,14 +140,14 @@ def measure(law: FactorLaw, model: ScoreModel, params: Params, given: int, rows:
     factors, covariance = law.factors_given(given, x)
     w, noise = law.loadings[1 - given], 1 - law.shared[1 - given]
     mean = factors @ w.T
-    # Means of few samples miss the exact mean by a part of their variance, which is no error.
-    chance = np.trace(w @ covariance @ w.T + noise * np.eye(len(w))) / samples
+    residual = drawn - drawn.mean(axis=1, keepdims=True)
+    unbiased = rows * (samples - 1)
+    # Means of few samples miss the mean of their law by a part of its variance, which is no error.
+    chance = np.sum(residual**2) / unbiased / samples
     missed = np.sum((drawn.mean(axis=1) - mean) ** 2, axis=1).mean() - chance
     basis, _ = np.linalg.qr(w)
-    residual = drawn - drawn.mean(axis=1, keepdims=True)
     along = residual @ basis
     expected = np.trace(basis.T @ w @ covariance @ w.T @ basis) + noise * law.num_factors
-    unbiased = rows * (samples - 1)
     orthogonal = np.sum(residual**2) - np.sum(along**2)
     return {
         "mean_error": float(np.sqrt(max(missed, 0.0) / np.sum(mean**2, axis=1).mean())),
@@ -152,7 +159,7 @@ def measure(law: FactorLaw, model: ScoreModel, params: Params, given: int, rows:
 def main(_: list[str]) -> None:
     """Train, measure both directions, and print them."""
     model, start = UNEQUAL.model(_WIDTH.value), time.perf_counter()
-    params = jax.block_until_ready(train(UNEQUAL, model, _STEPS.value, _BATCH.value))
+    params = jax.block_until_ready(train(UNEQUAL, model, _STEPS.value, _BATCH.value, _WEIGHTING.value))
     seconds = time.perf_counter() - start
     for given in range(2):
         names = [modality.name for modality in UNEQUAL.modalities]

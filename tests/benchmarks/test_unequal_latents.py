@@ -57,8 +57,8 @@ def test_both_directions_are_learned():
     for given in range(2):
         found = measure(SMALL, model, params, given, 48)
         assert found["mean_error"] < 0.2, (given, found)
-        assert abs(found["factor_variance"] - 1) < 0.2, (given, found)
-        assert abs(found["own_variance"] - 1) < 0.1, (given, found)
+        assert abs(found["factor_variance"] - 1) < 0.25, (given, found)
+        assert abs(found["own_variance"] - 1) < 0.25, (given, found)
 
 
 def test_draws_have_the_law_that_is_said():
