@@ -18,6 +18,6 @@ def flops_per_step(config: ExperimentConfig) -> float:
     if config.score.network.name == "unet":
         model = dataclasses.replace(model, network=model.network.clone(conv_mode="conv"))
     params = jax.eval_shape(model.init, jax.random.key(0), context)
-    z = jnp.zeros((*context.observed.shape, context.valid.shape[1]))
+    z = jnp.zeros((len(context.observed), *context.valid.shape))
     lowered = jax.jit(model.noise).lower(params, z, jnp.zeros(context.observed.shape), context)
     return 3 * lowered.cost_analysis()["flops"]

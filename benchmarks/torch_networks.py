@@ -82,7 +82,7 @@ class UNet(nn.Module):
         super().__init__()
         self.dim, self.time_scale, self.mask_channels = network.dim, network.time_scale, network.mask_channels
         self.num_levels = len(network.multipliers)
-        self.side = unet.map_side(latent_size, self.num_levels)
+        _, self.side, _ = unet.map_shape(num_modalities, latent_size, (), self.num_levels)
         widths = [network.dim * multiplier for multiplier in network.multipliers]
         condition_size, first = 4 * network.dim, network.dim // 3 * 2
         convs = [nn.Conv2d(num_modalities * (2 if network.mask_channels else 1), first, 7, padding=3)]

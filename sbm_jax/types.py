@@ -1,6 +1,6 @@
 """The words of the project: array aliases, modalities, and the Protocols that hold the parts together.
 
-Shape letters: B rows, M modalities, D the largest latent size, S samples per row, N examples.
+Shape letters: B rows, M modalities, N tokens (or examples), D the largest size of a token, S samples per row.
 """
 
 import dataclasses
@@ -15,6 +15,7 @@ import numpy as np
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import require
+from sbm_jax.tokens import Owner, by_token
 
 # MARK: Array aliases
 
@@ -68,6 +69,7 @@ class Modality:
       scale: scale of that distribution (standard deviation, or Laplace scale); None for the one that maximises the
         likelihood, which is learned with the decoder. Discrete distributions have none.
       bounds: the range that data must lie in, (low, high); empty for that of the likelihood.
+      num_tokens: into how many tokens of equal size score networks cut the latent vector.
     """
 
     name: str
@@ -77,6 +79,7 @@ class Modality:
     likelihood: str = "gaussian"
     scale: float | None = None
     bounds: tuple[float, ...] = ()
+    num_tokens: int = 1
 
     def __post_init__(self):
         where = f"modality {self.name!r}:"
@@ -84,15 +87,17 @@ class Modality:
         named = re.fullmatch(r"\w[\w .+-]*", self.name) and not self.name.endswith(".present") and self.name != "label"
         require(bool(named), "modality: name", self.name, "letters, digits, spaces and any of _.+-, and not 'label'")
         require(self.latent_size >= 1, f"{where} latent_size", self.latent_size, "at least 1")
+        divides = self.num_tokens >= 1 and self.latent_size % self.num_tokens == 0
+        require(divides, f"{where} num_tokens", self.num_tokens, f"a divisor of latent_size ({self.latent_size})")
         require(bool(self.shape) and min(self.shape) >= 1, f"{where} shape", self.shape, "positive sizes")
         require(self.scale is None or self.scale > 0, f"{where} scale", self.scale, "a positive number, or None")
         ordered = not self.bounds or (len(self.bounds) == 2 and self.bounds[0] < self.bounds[1])
         require(ordered, f"{where} bounds", self.bounds, "(low, high), or ()")
 
     def with_latents(self, size: int) -> "Modality":
-        """Return the modality with latents of another size, and of its codec only what makes its networks."""
+        """Return the modality with latents of another size, uncut, and of its codec only what makes its networks."""
         codec = CodecConfig(self.codec.name, self.codec.network)
-        return dataclasses.replace(self, latent_size=size, codec=codec)
+        return dataclasses.replace(self, latent_size=size, num_tokens=1, codec=codec)
 
 
 # MARK: Sampling
@@ -102,13 +107,17 @@ class Modality:
 class Context:
     """What stays fixed during one sampling call.
 
+    What is sampled are arrays [B, N, ...]: latents, which are N tokens of size D, or data, such as images [B, H, W, C],
+    a single modality that owns all of its N = H rows.
+
     Attributes:
       observed: bool [B, M], True where a modality is given.
-      valid: bool [M, D], False on the padding of latents shorter than D.
+      valid: bool [N, ...], False on padding: latents are N tokens [N, D], some of them shorter than D.
       present: bool [B, M] or None (all present); an absent modality enters nobody's attention but its own.
       embedding: float [B, E] or None, an embedding of the observed data.
       rows: int [B] or None (0 to B - 1), the number of each row in the whole batch. A row's noise depends on its
         number, so that a batch may be sampled in chunks.
+      owner: the modality of each of the N tokens, static; () for one token each (see `tokens`).
     """
 
     observed: Array
@@ -116,23 +125,34 @@ class Context:
     present: Array | None = None
     embedding: Array | None = None
     rows: Array | None = None
+    owner: Owner = flax.struct.field(pytree_node=False, default=())
+
+    def spread(self, values: Array) -> Array:
+        """Return what holds of modalities, [B, M], as it broadcasts to what is sampled, [B, N, 1, ...]."""
+        values = by_token(values, self.owner)
+        return values.reshape(*values.shape, *(1,) * (self.valid.ndim - 1))
+
+    @property
+    def given(self) -> Array:
+        """Bool [B, N, ...]: the entries that are observed; no padding."""
+        return self.spread(self.observed) & self.valid[None]
 
     @property
     def free(self) -> Array:
-        """Bool [B, M, D]: the entries that are sampled: neither observed nor padding."""
-        return ~self.observed[:, :, None] & self.valid[None]
+        """Bool [B, N, ...]: the entries that are sampled: neither observed nor padding."""
+        return ~self.spread(self.observed) & self.valid[None]
 
 
 class ScoreFn(Protocol):
-    """The score of the diffused joint latents, ∇ log p_t(z)."""
+    """The score of what is diffused, ∇ log p_t(z): of joint latents [B, N, D], or of data."""
 
     def __call__(self, key: Key, z: Array, t: Array) -> Array:
-        """Return the score [B, M, D], float32, exactly 0 at observed and padded entries.
+        """Return the score [B, N, ...], float32, exactly 0 at observed and padded entries.
 
         Args:
           key: randomness for stochastic guidance; plain networks ignore it.
-          z: diffused latents [B, M, D].
-          t: each modality's own time [B, M], in [0, 1]; 0 where the entry is clean.
+          z: diffused latents [B, N, ...].
+          t: each modality's own time [B, M], in [0, 1]; 0 where it is clean.
         """
 
 

@@ -18,11 +18,13 @@ BASE = {
     "storage",
     "parallel",
     "sde",
+    "tokens",
+    "parameterization",
     "distributions",
     "mixtures",
 }
 MAY_IMPORT = {
-    "types": {"config", "errors"},
+    "types": {"config", "errors", "tokens"},
     "errors": set(),
     "registry": {"errors"},
     "rows": set(),
@@ -35,6 +37,8 @@ MAY_IMPORT = {
     "preemption": set(),
     "lock": {"errors"},
     "sde": {"config", "types", "errors"},
+    "tokens": set(),
+    "parameterization": {"types", "errors"},
     "distributions": {"types", "errors"},
     "mixtures": {"types", "errors", "sde", "storage"},
     "networks": BASE,

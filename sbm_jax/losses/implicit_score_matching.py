@@ -20,10 +20,10 @@ def implicit_score_terms(
     v = ±1, which has the same mean; ``sliced`` projects the square too, ½ (vᵀs)² with v ~ N(0, I).
 
     Args:
-      score_fn: `z [B, M, D] -> [B, M, D]`, row by row, 0 on padding.
+      score_fn: `z [B, N, D] -> [B, N, D]`, row by row, 0 on padding.
       key: for the random directions.
-      z: latents [B, M, D].
-      valid: bool [M, D], False on padding.
+      z: latents [B, N, D].
+      valid: bool [N, D], False on padding.
       trace: one of `TRACES`.
 
     References:

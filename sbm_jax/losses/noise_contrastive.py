@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from sbm_jax.losses.score_matching import stratified_times
 from sbm_jax.sde import SDE
+from sbm_jax.tokens import Owner, by_token, num_modalities
 from sbm_jax.types import Array, Key
 
 EnergyFn = Callable[[Array, Array, Array, Array, Array], Array]
@@ -22,7 +23,7 @@ class PairDraws:
       pair: int [B, 2], two different modalities: the observed and the unobserved one.
       time: [B], the time of the unobserved one.
       clean: bool [B], whether the observed one is clean, with time 0; else it has the same time.
-      noise: [3, B, M, D], standard normal, of the observed, the unobserved and the negatives.
+      noise: [3, B, N, D], standard normal, of the observed, the unobserved and the negatives.
       shift: int, 1 to B - 1: the negative of row b is the unobserved modality of row b + shift.
     """
 
@@ -34,15 +35,15 @@ class PairDraws:
 
 
 def draw_pairs(
-    key: Key, shape: tuple[int, int, int], probability_clean: float, present: Array | None = None
+    key: Key, shape: tuple[int, int, int], probability_clean: float, present: Array | None = None, owner: Owner = ()
 ) -> PairDraws:
-    """Draw pairs, times, noise and negatives for a batch of latents [B, M, D].
+    """Draw pairs, times, noise and negatives for a batch of latents [B, N, D].
 
     Of rows that lack modalities, `present` bool [B, M], pairs are drawn from what they have; see `usable`.
     """
     pair_key, time_key, clean_key, noise_key, shift_key = jax.random.split(key, 5)
-    batch, num_modalities, _ = shape
-    order = jax.random.uniform(pair_key, (batch, num_modalities))
+    batch, num_tokens, _ = shape
+    order = jax.random.uniform(pair_key, (batch, num_modalities(owner, num_tokens)))
     ranks = jnp.argsort(order if present is None else jnp.where(present, order, 2.0), axis=1)
     return PairDraws(
         pair=ranks[:, :2],
@@ -63,7 +64,14 @@ def usable(draws: PairDraws, present: Array | None) -> Array | None:
 
 
 def noise_contrastive_terms(
-    energy_fn: EnergyFn, sde: SDE, z: Array, z_negative: Array, valid: Array, draws: PairDraws, gaussian_weight: float
+    energy_fn: EnergyFn,
+    sde: SDE,
+    z: Array,
+    z_negative: Array,
+    valid: Array,
+    draws: PairDraws,
+    gaussian_weight: float,
+    owner: Owner = (),
 ) -> tuple[Array, Array]:
     """Return the loss of each row and whether both of its pairs were told apart, [B] each.
 
@@ -72,23 +80,28 @@ def noise_contrastive_terms(
     E = -log p(z_o, z_u) / (p(z_o) p(z_u)).
 
     Args:
-      energy_fn: `(observed [B, M, D], times [B, M], unobserved [B, M, D], times [B, M], pairs [B, 1, 2]) -> [B, 1]`.
+      energy_fn: `(observed [B, N, D], times [B, M], unobserved [B, N, D], times [B, M], pairs [B, 1, 2]) -> [B, 1]`.
       sde: the process.
-      z: clean latents [B, M, D].
+      z: clean latents [B, N, D].
       z_negative: the same, for negatives: they must be drawn like the unobserved ones of `z`, whatever their row has
         for observed.
-      valid: bool [M, D], False on padding.
+      valid: bool [N, D], False on padding.
       draws: see `PairDraws`.
       gaussian_weight: w, the share of Gaussian negatives; the authors' code has 1/2, their paper none.
+      owner: the modality of each token; () for one token each.
     """
     chex.assert_rank(z, 3)
     chex.assert_shape(draws.noise, (3, *z.shape))
-    times = jnp.broadcast_to(draws.time[:, None], z.shape[:2])
+    times = jnp.broadcast_to(draws.time[:, None], (len(z), num_modalities(owner, z.shape[1])))
     observed_times = jnp.where(draws.clean[:, None], 0.0, times)
 
+    def marginal(t: Array) -> tuple[Array, Array]:
+        alpha, sigma = (by_token(value, owner)[:, :, None] for value in sde.marginal(t))
+        return alpha, sigma
+
     def diffuse(clean: Array, t: Array, noise: Array) -> Array:
-        alpha, sigma = (value[:, :, None] for value in sde.marginal(t))
-        return jnp.where((t > 0)[:, :, None], alpha * clean + sigma * noise, clean)
+        alpha, sigma = marginal(t)
+        return jnp.where(by_token(t > 0, owner)[:, :, None], alpha * clean + sigma * noise, clean)
 
     def energy(free: Array) -> Array:
         free = jnp.where(valid[None], free, 0.0)
@@ -99,6 +112,6 @@ def noise_contrastive_terms(
     negative = energy(diffuse(jnp.roll(z_negative, -draws.shift, axis=0), times, draws.noise[2]))
     loss = jax.nn.softplus(positive) + (1 - gaussian_weight) * jax.nn.softplus(-negative)
     if gaussian_weight > 0:
-        alpha, sigma = (value[:, :, None] for value in sde.marginal(times))
+        alpha, sigma = marginal(times)
         loss += gaussian_weight * jax.nn.softplus(-energy(jnp.sqrt(alpha**2 + sigma**2) * draws.noise[2]))
     return loss, ((positive < 0) & (negative > 0)).astype(jnp.float32)

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from sbm_jax.errors import unknown
 from sbm_jax.sde import SDE
+from sbm_jax.tokens import Owner, num_modalities, sum_by_modality
 from sbm_jax.types import Array, Context, Key
 
 MIN_TIME = 1e-5
@@ -21,7 +22,7 @@ class Draws:
 
     Attributes:
       time: [B], the time of what is not observed.
-      noise: [B, M, D], standard normal.
+      noise: [B, N, D], standard normal.
       observed: bool [B, M], True = clean, with time 0 and without loss.
       alone: bool [B] or None (none): rows of which the network sees each modality alone, so that it learns their
         marginal scores; nothing is observed there.
@@ -80,15 +81,16 @@ def stratified_times(key: Key, batch: int) -> Array:
 
 def draw(
     key: Key,
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     probability_none: float,
     probability_alone: float = 0.0,
     present: Array | None = None,
+    owner: Owner = (),
 ) -> Draws:
-    """Draw the time, the noise and the observed set of each row of a batch [B, M, D]; see `random_observed`."""
+    """Draw the time, the noise and the observed set of each row of a batch [B, N, D]; see `random_observed`."""
     time_key, noise_key, set_key = jax.random.split(key, 3)
-    batch, num_modalities, _ = shape
-    observed, alone = random_observed(set_key, batch, num_modalities, probability_none, present), None
+    batch, modalities = shape[0], num_modalities(owner, shape[1])
+    observed, alone = random_observed(set_key, batch, modalities, probability_none, present), None
     if probability_alone:
         alone = jax.random.bernoulli(jax.random.fold_in(key, 3), probability_alone, (batch,))
         observed = observed & ~alone[:, None]
@@ -138,10 +140,10 @@ def denoising_terms(
     short latent weighs as much as a long one. Absent modalities are filled with noise.
 
     Args:
-      noise_fn: `(z_t [B, M, D], t [B, M], context) -> ε̂ [B, M, D]`.
+      noise_fn: `(z_t [B, N, D], t [B, M], context) -> ε̂ [B, N, D]`.
       sde: the process.
-      z: clean latents [B, M, D].
-      context: `valid` and `present`; its `observed` is replaced by the drawn one.
+      z: clean latents [B, N, D], or data [B, N, ...].
+      context: `valid`, `owner` and `present`; its `observed` is replaced by the drawn one.
       draws: see `Draws`.
       weighting: a key of `WEIGHTINGS`.
 
@@ -153,25 +155,31 @@ def denoising_terms(
     """
     if weighting not in WEIGHTINGS:
         raise unknown("weighting (config.score.weighting)", weighting, WEIGHTINGS)
-    chex.assert_rank(z, 3)
     chex.assert_equal_shape([z, draws.noise])
-    chex.assert_shape(draws.observed, z.shape[:2])
+    chex.assert_shape(context.valid, z.shape[1:])
+    chex.assert_shape(draws.observed, (len(z), num_modalities(context.owner, z.shape[1])))
     observed = draws.observed
     if context.present is not None:
         observed = observed & context.present
     context = context.replace(observed=observed)
     t = jnp.where(observed, 0.0, draws.time[:, None])
-    alpha, sigma = (x[:, :, None] for x in sde.marginal(t))
+    alpha, sigma = (context.spread(value) for value in sde.marginal(t))
     z_t = alpha * z + sigma * draws.noise
     if context.present is not None:
-        z_t = jnp.where(context.present[:, :, None], z_t, draws.noise)
-    z_t = jnp.where(context.valid[None], jnp.where(observed[:, :, None], z, z_t), 0.0)
+        z_t = jnp.where(context.spread(context.present), z_t, draws.noise)
+    z_t = jnp.where(context.valid[None], jnp.where(context.spread(observed), z, z_t), 0.0)
 
-    counted = context.free if context.present is None else context.free & context.present[:, :, None]
+    counted = context.free if context.present is None else context.free & context.spread(context.present)
     if draws.alone is not None:
         present = jnp.ones_like(observed) if context.present is None else context.present
         context = context.replace(present=present & ~draws.alone[:, None])
     squared = jnp.where(counted, jnp.square(noise_fn(z_t, t, context) - draws.noise), 0.0)
-    per_modality = squared.sum(axis=2) / jnp.maximum(counted.sum(axis=2), 1)
-    error = per_modality.sum(axis=1) / jnp.maximum(counted.any(axis=2).sum(axis=1), 1)
+    total, count = (_sums(values, context.owner) for values in (squared, counted))
+    per_modality = total / jnp.maximum(count, 1)
+    error = per_modality.sum(axis=1) / jnp.maximum((count > 0).sum(axis=1), 1)
     return WEIGHTINGS[weighting](sde, draws.time) * error, error
+
+
+def _sums(values: Array, owner: Owner) -> Array:
+    """Return the sums [B, M] over the entries of each modality, of values [B, N, ...]."""
+    return sum_by_modality(values.sum(axis=tuple(range(2, values.ndim))), owner)

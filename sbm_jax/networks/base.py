@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.typing import DTypeLike
 
+from sbm_jax.tokens import Owner, by_token
 from sbm_jax.types import Array
 
 
@@ -23,12 +24,12 @@ def dense(features: int, dtype: DTypeLike = jnp.float32, **options) -> nn.Dense:
 
 
 def dense_of_latents(features: int, shape: tuple[int, int], sizes: tuple[int, ...], dtype: DTypeLike) -> nn.Dense:
-    """Return a dense layer for flattened latents [M, D], its kernel scaled by the entries that are no padding.
+    """Return a dense layer for flattened latents [N, D], its kernel scaled by the entries that are no padding.
 
     Args:
       features: of the result.
-      shape: (M, D).
-      sizes: D_m, the entries of each modality that are no padding; () for all D.
+      shape: (N, D).
+      sizes: the entries of each token that are no padding; () for all D.
       dtype: see `dense`.
     """
     padded = shape[0] * shape[1] / sum(sizes or (shape[1],) * shape[0])
@@ -49,12 +50,12 @@ def modulated_norm(x: Array, modulation: Array) -> Array:
 
 
 class IntoTokens(nn.Module):
-    """A projection and an identity of its own for each modality: latent spaces have nothing in common.
+    """A projection and an identity of its own for each token: latent spaces have nothing in common.
 
     Attributes:
-      width: size of a token.
-      sizes: D_m, the entries of each modality that are no padding; () for all D. Tokens start with the same variance
-        whatever their number.
+      width: size of the result.
+      sizes: the entries of each token that are no padding; () for all D. Results start with the same variance whatever
+        their number.
     """
 
     width: int
@@ -62,31 +63,38 @@ class IntoTokens(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
-        """Map latents [B, M, D] to tokens [B, M, width]."""
-        _, num_modalities, size = z.shape
-        valid = jnp.array(self.sizes or (size,) * num_modalities)
+        """Map latents [B, N, D] to tokens [B, N, width]."""
+        _, num_tokens, size = z.shape
+        valid = jnp.array(self.sizes or (size,) * num_tokens)
 
         def init(key: Array, shape: tuple[int, ...]) -> Array:
             return nn.initializers.lecun_normal(batch_axis=0)(key, shape) * jnp.sqrt(size / valid)[:, None, None]
 
-        kernel = self.param("kernel", init, (num_modalities, size, self.width))
-        identity = self.param("identity", nn.initializers.normal(0.5), (num_modalities, self.width))
-        return jnp.einsum("bmd,mdw->bmw", z, kernel) + identity[None]
+        kernel = self.param("kernel", init, (num_tokens, size, self.width))
+        identity = self.param("identity", nn.initializers.normal(0.5), (num_tokens, self.width))
+        return jnp.einsum("bnd,ndw->bnw", z, kernel) + identity[None]
 
 
-class ScoreNetwork(nn.Module):
-    """A network over joint latents: `(z, t, observed, present, embedding) -> [B, M, D]`, float32.
+class ScoreNetwork(nn.Module, kw_only=True):
+    """A network over joint latents: `(z, t, observed, present, embedding) -> [B, N, D]`, float32.
 
-    z [B, M, D] are diffused latents, clean where observed; t [B, M] their times, 0 where observed; observed bool
-    [B, M]; present bool [B, M] or None (all); embedding [B, E] or None, of the observed data. With `train` and a
-    ``dropout`` key it drops out.
+    z [B, N, D] are diffused latents, N tokens, clean where observed; t [B, M] the times of the modalities, 0 where
+    observed; observed bool [B, M]; present bool [B, M] or None (all); embedding [B, E] or None, of the observed data.
+    With `train` and a ``dropout`` key it drops out.
 
     A network with `gives_marginals` takes a row in which nothing is present for M rows of one modality each: it returns
     what every modality would get if it were alone.
 
     A sampler asks for many evaluations that differ in the unobserved latents and their one time only. It calls
     `prepare` once and `denoise` in every step; networks that can share work between steps override both.
+
+    Attributes:
+      sizes: the entries of each token that are no padding; () for all D.
+      owner: the modality of each token; () for one token each (see `tokens`).
     """
+
+    sizes: tuple[int, ...] = ()
+    owner: Owner = ()
 
     gives_marginals = False
 
@@ -96,7 +104,7 @@ class ScoreNetwork(nn.Module):
         """Return what evaluations with these observed latents share.
 
         Args:
-          z: [B, M, D], the observed latents; other entries are ignored.
+          z: [B, N, D], the observed latents; other entries are ignored.
           observed: bool [B, M].
           present: bool [B, M] or None.
           embedding: [B, E] or None.
@@ -106,13 +114,13 @@ class ScoreNetwork(nn.Module):
         return z, observed, present, embedding
 
     def denoise(self, prepared: Any, z: Array, t: Array) -> Array:
-        """Return the network's output [B, M, D]; meaningless at observed entries.
+        """Return the network's output [B, N, D]; meaningless at observed entries.
 
         Args:
           prepared: the result of `prepare`.
-          z: [B, M, D], the diffused latents; observed entries are ignored.
+          z: [B, N, D], the diffused latents; observed entries are ignored.
           t: scalar, the time of all that is not observed.
         """
         z_observed, observed, present, embedding = prepared
-        z = jnp.where(observed[:, :, None], z_observed, z)
+        z = jnp.where(by_token(observed, self.owner)[:, :, None], z_observed, z)
         return self(z, jnp.where(observed, 0.0, t), observed, present, embedding)

@@ -3,8 +3,10 @@
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sbm_jax.networks.base import IntoTokens, dense, dense_of_latents, fourier_features
+from sbm_jax.tokens import Owner, one_each, sum_by_modality
 from sbm_jax.types import Array
 
 _TIME_FEATURES = 32
@@ -20,7 +22,8 @@ class PairEnergy(nn.Module):
     Attributes:
       width: units of a layer.
       depth: hidden layers.
-      sizes: see `base.IntoTokens`.
+      sizes: the entries of each token that are no padding; () for all D.
+      owner: the modality of each token; () for one token each.
 
     Reference: D. Wesego and P. Rooshenas, 2023, section 2.2.1 and appendix A.3.
     """
@@ -28,15 +31,16 @@ class PairEnergy(nn.Module):
     width: int
     depth: int
     sizes: tuple[int, ...] = ()
+    owner: Owner = ()
 
     @nn.compact
     def __call__(self, observed: Array, observed_t: Array, free: Array, free_t: Array, pairs: Array) -> Array:
         """Return the energies [B, P].
 
         Args:
-          observed: latents for the first place of a pair [B, M, D].
+          observed: latents for the first place of a pair [B, N, D].
           observed_t: their times [B, M].
-          free: latents for the second place [B, M, D].
+          free: latents for the second place [B, N, D].
           free_t: their times [B, M].
           pairs: int [B, P, 2], the modalities in the first and the second place.
         """
@@ -46,12 +50,18 @@ class PairEnergy(nn.Module):
             return jnp.take_along_axis(values, index, axis=1)
 
         times = [pick(fourier_features(t, _TIME_FEATURES), i) for i, t in enumerate((observed_t, free_t))]
-        first = IntoTokens(self.width, self.sizes, name="first")(observed)
-        second = IntoTokens(self.width, self.sizes, name="second")(free)
+        first = self._by_modality(IntoTokens(self.width, self.sizes, name="first")(observed))
+        second = self._by_modality(IntoTokens(self.width, self.sizes, name="second")(free))
         hidden = nn.LayerNorm()(pick(first, 0) + pick(second, 1))
         for _ in range(self.depth):
             hidden = jax.nn.softplus(dense(self.width)(jnp.concatenate([hidden, *times], axis=-1)))
         return dense(1)(hidden)[:, :, 0]
+
+    def _by_modality(self, x: Array) -> Array:
+        """Return the sum of each modality's tokens [B, M, width], of the variance of one token."""
+        if one_each(self.owner):
+            return x
+        return sum_by_modality(x, self.owner) / jnp.sqrt(np.bincount(self.owner))[None, :, None]
 
 
 class JointPerceptron(nn.Module):
@@ -61,7 +71,7 @@ class JointPerceptron(nn.Module):
       width: units of a layer.
       depth: hidden layers.
       outputs: size of the output.
-      sizes: D_m, the entries of each latent that are no padding; () for all.
+      sizes: the entries of each token that are no padding; () for all D.
 
     Reference: "Energy-Based Multimodal VAEs", 2022, section 3.
     """
@@ -73,7 +83,7 @@ class JointPerceptron(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
-        """Map latents [B, M, D] to [B, outputs]."""
+        """Map latents [B, N, D] to [B, outputs]."""
         hidden = z.reshape(len(z), -1)
         for i in range(self.depth):
             layer = dense(self.width) if i else dense_of_latents(self.width, z.shape[1:], self.sizes, jnp.float32)

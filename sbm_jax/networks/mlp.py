@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from sbm_jax.networks.base import ScoreNetwork, dense, dense_of_latents, fourier_features, modulated_norm
+from sbm_jax.tokens import by_token
 from sbm_jax.types import Array
 
 
@@ -16,14 +17,12 @@ class ResidualMLP(ScoreNetwork):
       depth: residual blocks.
       dropout: rate of the residual branches.
       dtype: of the operands of matrix products.
-      sizes: D_m, the entries of each latent that are no padding; () for all.
     """
 
     width: int
     depth: int
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
-    sizes: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
@@ -36,10 +35,10 @@ class ResidualMLP(ScoreNetwork):
         *,
         train: bool = False,
     ) -> Array:
-        """Return the network's output, float32 [B, M, D]; see `ScoreNetwork`."""
+        """Return the network's output, float32 [B, N, D]; see `ScoreNetwork`."""
         batch = z.shape[0]
         present = jnp.ones_like(observed) if present is None else present
-        z = jnp.where(present[:, :, None], z, 0.0)
+        z = jnp.where(by_token(present, self.owner)[:, :, None], z, 0.0)
         condition = [fourier_features(t, 32).reshape(batch, -1), *(x.astype(jnp.float32) for x in (observed, present))]
         condition += [] if embedding is None else [embedding]
         condition = nn.silu(dense(128, self.dtype)(jnp.concatenate(condition, axis=-1)))

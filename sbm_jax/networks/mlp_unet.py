@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax.typing import DTypeLike
 
 from sbm_jax.networks.base import ScoreNetwork, dense, dense_of_latents
+from sbm_jax.tokens import by_token
 from sbm_jax.types import Array
 
 
@@ -43,7 +44,6 @@ class MlpUNet(ScoreNetwork):
       depth: blocks on the way down, one less than on the way up; the authors have 2.
       dropout: rate.
       dtype: of the operands of matrix products.
-      sizes: D_m, the entries of each latent that are no padding; () for all.
 
     Reference: M. Bounoua, G. Franzese and P. Michiardi, "Multi-modal Latent Diffusion", 2024.
       https://arxiv.org/abs/2306.04445
@@ -53,7 +53,6 @@ class MlpUNet(ScoreNetwork):
     depth: int = 2
     dropout: float = 0.0
     dtype: DTypeLike = jnp.float32
-    sizes: tuple[int, ...] = ()
 
     @nn.compact
     def __call__(
@@ -66,10 +65,10 @@ class MlpUNet(ScoreNetwork):
         *,
         train: bool = False,
     ) -> Array:
-        """Return the network's output, float32 [B, M, D]; see `ScoreNetwork`."""
+        """Return the network's output, float32 [B, N, D]; see `ScoreNetwork`."""
         del observed
         if present is not None:
-            z, t = jnp.where(present[:, :, None], z, 0.0), jnp.where(present, t, 1.0)
+            z, t = jnp.where(by_token(present, self.owner)[:, :, None], z, 0.0), jnp.where(present, t, 1.0)
         width = min(512, self.width)
         condition = t if embedding is None else jnp.concatenate([t, embedding], axis=-1)
         times = dense(width, self.dtype)(jax.nn.gelu(dense(width, self.dtype)(condition)))

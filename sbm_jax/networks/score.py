@@ -10,13 +10,16 @@ from collections.abc import Callable
 import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass
-from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.errors import SbmError, require
 from sbm_jax.networks.base import ScoreNetwork
 from sbm_jax.networks.mlp import ResidualMLP
 from sbm_jax.networks.mlp_unet import MlpUNet
 from sbm_jax.networks.transformer import TokenTransformer
 from sbm_jax.networks.unet import UNet
+from sbm_jax.parameterization import Parameterization, scaled
+from sbm_jax.registry import find
 from sbm_jax.sde import SDE
+from sbm_jax.tokens import Owner
 from sbm_jax.types import Array, Context, Key, Params, ScoreFn
 
 
@@ -25,7 +28,7 @@ class ScoreNetworkConfig:
     """The choice and size of the score network.
 
     Attributes:
-      name: a key of `NETWORKS`.
+      name: a key of `NETWORKS`, or ``"package.module:ATTRIBUTE"`` for a maker like theirs.
       width: units of each layer (mlp, mlp_unet; wider than the joint latent), token size (transformer), or base
         channels (unet).
       depth: number of residual blocks (mlp, transformer), of those on the way down (mlp_unet).
@@ -48,81 +51,74 @@ class ScoreNetworkConfig:
         require(self.dtype in ("float32", "bfloat16"), "score.network.dtype", self.dtype, "'float32' or 'bfloat16'")
 
 
-def _transformer(config: ScoreNetworkConfig, sizes: tuple[int, ...]) -> ScoreNetwork:
+def _transformer(config: ScoreNetworkConfig, **tokens) -> ScoreNetwork:
     if config.width % 32:
         raise SbmError(f"config.score.network.width of the transformer must be a multiple of 32, not {config.width}.")
-    return TokenTransformer(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype), sizes=sizes)
+    return TokenTransformer(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype), **tokens)
 
 
-def _mlp(config: ScoreNetworkConfig, sizes: tuple[int, ...]) -> ScoreNetwork:
-    return ResidualMLP(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype), sizes=sizes)
+def _mlp(config: ScoreNetworkConfig, **tokens) -> ScoreNetwork:
+    return ResidualMLP(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype), **tokens)
 
 
-def _mlp_unet(config: ScoreNetworkConfig, sizes: tuple[int, ...]) -> ScoreNetwork:
-    return MlpUNet(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype), sizes=sizes)
+def _mlp_unet(config: ScoreNetworkConfig, **tokens) -> ScoreNetwork:
+    return MlpUNet(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype), **tokens)
 
 
-def _unet(config: ScoreNetworkConfig, sizes: tuple[int, ...]) -> ScoreNetwork:
-    del sizes  # its latents are maps, in which padding is a part of the picture
+def _unet(config: ScoreNetworkConfig, **tokens) -> ScoreNetwork:
     return UNet(
         config.width,
         dtype=jnp.dtype(config.dtype),
         mask_channels=not config.paper_unet,
         time_scale=1.0 if config.paper_unet else 1000.0,
+        **tokens,
     )
 
 
-NETWORKS: dict[str, Callable[[ScoreNetworkConfig, tuple[int, ...]], ScoreNetwork]] = {
+NETWORKS: dict[str, Callable[..., ScoreNetwork]] = {
     "transformer": _transformer,
     "mlp": _mlp,
     "mlp_unet": _mlp_unet,
     "unet": _unet,
 }
-
-PREDICTIONS = ("noise", "velocity", "score")
+"""Makers of networks, given their config and the keywords `sizes` and `owner` (see `base.ScoreNetwork`)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoreModel:
-    """A score network and the meaning of its output.
+    """A score network over standardised latents, and the meaning of its output.
 
-    With s = sqrt(α² + σ²) and standardised latents, the network is given z_t / s (of unit variance under every
-    process). Its output is ε (``"noise"``), v = (α ε - σ z_0) / s (``"velocity"``, which keeps the first steps of
-    few-step samplers accurate, where α is near 0), or the score itself (``"score"``, as in the authors' code).
-
-    Reference: T. Salimans and J. Ho, "Progressive Distillation", 2022, appendix D. https://arxiv.org/abs/2202.00512
+    Attributes:
+      network: see `base.ScoreNetwork`.
+      sde: the process.
+      parameterization: what the network's output means.
     """
 
     network: ScoreNetwork
     sde: SDE
-    prediction: str = "velocity"
-
-    def __post_init__(self):
-        if self.prediction not in PREDICTIONS:
-            raise unknown("prediction (config.score.prediction)", self.prediction, PREDICTIONS)
+    parameterization: Parameterization = Parameterization()
 
     def init(self, key: Key, context: Context) -> Params:
         """Return fresh parameters for batches like the context's."""
-        shape = (*context.observed.shape, context.valid.shape[-1])
-        arguments = (context.observed, context.present, context.embedding)
-        return self.network.init(key, jnp.zeros(shape), jnp.zeros(shape[:2]), *arguments)["params"]
+        z, t = jnp.zeros((len(context.observed), *context.valid.shape)), jnp.zeros(context.observed.shape)
+        return self.network.init(key, z, t, context.observed, context.present, context.embedding)["params"]
 
     def noise(self, params: Params, z: Array, t: Array, context: Context, dropout_key: Key | None = None) -> Array:
-        """Return the predicted noise ε̂ [B, M, D], float32; meaningless at observed and padded entries.
+        """Return the predicted noise ε̂ [B, N, D], float32; meaningless at observed and padded entries.
 
         Args:
           params: the network's parameters.
-          z: diffused latents [B, M, D], clean where observed.
+          z: diffused latents [B, N, D], clean where observed.
           t: times [B, M], 0 where observed.
           context: see `Context`.
           dropout_key: applies dropout with this key; None for none (sampling, validation).
         """
-        alpha, sigma = (x[:, :, None] for x in self.sde.marginal(t))
+        alpha, sigma = (context.spread(value) for value in self.sde.marginal(t))
         # An observed latent is clean: nothing is to be rescaled.
-        scaled = jnp.where(context.observed[:, :, None], z, z / jnp.sqrt(alpha**2 + sigma**2))
+        given = jnp.where(context.spread(context.observed), z, scaled(z, alpha, sigma))
         output = self.network.apply(
             {"params": params},
-            scaled,
+            given,
             t,
             context.observed,
             context.present,
@@ -130,12 +126,7 @@ class ScoreModel:
             train=dropout_key is not None,
             rngs=None if dropout_key is None else {"dropout": dropout_key},
         )
-        return self._as_noise(output, scaled, alpha, sigma)
-
-    def _as_noise(self, output: Array, scaled: Array, alpha: Array, sigma: Array) -> Array:
-        if self.prediction == "velocity":
-            return (sigma * scaled + alpha * output) / jnp.sqrt(alpha**2 + sigma**2)
-        return -sigma * output if self.prediction == "score" else output
+        return self.parameterization.noise(output, given, alpha, sigma)
 
     def bind(self, params: Params, context: Context, z_observed: Array, num_free: int | None = None) -> ScoreFn:
         """Return the score function of one sampling call: s = -ε̂ / σ on free entries, 0 elsewhere.
@@ -146,7 +137,7 @@ class ScoreModel:
         Args:
           params: the network's parameters.
           context: see `Context`.
-          z_observed: the clean latents [B, M, D] that are held fixed, of which only observed entries are read; the
+          z_observed: the clean latents [B, N, D] that are held fixed, of which only observed entries are read; the
             score function does not look at observed entries of its own argument.
           num_free: the largest number of unobserved modalities in a row, a static bound that spares computing the
             others where the network can; None for M.
@@ -159,25 +150,27 @@ class ScoreModel:
             del key
             time = jnp.max(t)
             alpha, sigma = self.sde.marginal(time)
-            scaled = z / jnp.sqrt(alpha**2 + sigma**2)
-            noise = self._as_noise(apply(prepared, scaled, time, method="denoise"), scaled, alpha, sigma)
-            return jnp.where(context.free, -noise / sigma, 0.0)
+            given = scaled(z, alpha, sigma)
+            output = apply(prepared, given, time, method="denoise")
+            return jnp.where(context.free, self.parameterization.score(output, given, alpha, sigma), 0.0)
 
         return score_fn
 
 
-def make_score_model(config: ScoreNetworkConfig, sde: SDE, prediction: str, sizes: tuple[int, ...] = ()) -> ScoreModel:
+def make_score_model(
+    config: ScoreNetworkConfig, sde: SDE, prediction: str, sizes: tuple[int, ...] = (), owner: Owner = ()
+) -> ScoreModel:
     """Return the score model that a config names.
 
     Args:
       config: the network.
       sde: the process.
-      prediction: what the network's output means, one of `PREDICTIONS`.
-      sizes: D_m, the entries of each modality's latent that are no padding; () for all D.
+      prediction: what the network's output means, one of `parameterization.PREDICTIONS`.
+      sizes: the entries of each token that are no padding; () for all D.
+      owner: the modality of each token; () for one token each.
 
     Raises:
       SbmError: on an unknown network or prediction, or a width that the network cannot have.
     """
-    if config.name not in NETWORKS:
-        raise unknown("network (config.score.network.name)", config.name, NETWORKS)
-    return ScoreModel(NETWORKS[config.name](config, sizes), sde, prediction)
+    make = find("network (config.score.network.name)", config.name, NETWORKS)
+    return ScoreModel(make(config, sizes=sizes, owner=owner), sde, Parameterization(prediction))

@@ -1,13 +1,15 @@
-"""The default score network: a transformer with one token for each modality."""
+"""The default score network: a transformer over the tokens of all modalities."""
 
 from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from sbm_jax.networks.base import IntoTokens, ScoreNetwork, dense, fourier_features, modulated_norm
+from sbm_jax.tokens import by_token, most_tokens, one_each
 from sbm_jax.types import Array
 
 CONDITION = 128
@@ -25,9 +27,9 @@ class Prepared(NamedTuple):
     """What the evaluations of one sampling call share.
 
     Attributes:
-      cache: keys and values of all modalities as if observed, for each block.
-      sees: bool [B, 1, 1 or F, M + F], the keys that a free token attends to: the observed of the cache, the free.
-      order: int [B, M], the modalities of each row, those to sample first; None where all M tokens run, in order.
+      cache: keys and values of all tokens as if observed, for each block.
+      sees: bool [B, 1, 1 or F, N + F], the keys that a free token attends to: the observed of the cache, the free.
+      order: int [B, N], the tokens of each row, those to sample first; None where all N tokens run, in order.
       num_free: F, how many tokens run.
       embedding: [B, E] or None.
     """
@@ -73,21 +75,22 @@ class Block(nn.Module):
 
 
 class OutOfTokens(nn.Module):
-    """A projection of its own for each modality, 0 at first."""
+    """A projection of its own for each token, 0 at first."""
 
     @nn.compact
     def __call__(self, x: Array, size: int) -> Array:
-        """Map tokens [B, M, width] to [B, M, size]."""
+        """Map tokens [B, N, width] to [B, N, size]."""
         kernel = self.param("kernel", nn.initializers.zeros, (x.shape[1], x.shape[2], size))
-        return jnp.einsum("bmw,mwd->bmd", x, kernel)
+        return jnp.einsum("bnw,nwd->bnd", x, kernel)
 
 
 class TokenTransformer(ScoreNetwork):
-    """A transformer with one token per modality.
+    """A transformer over the tokens of the latents.
 
     Observed tokens attend to observed ones only, so that what is computed from them does not depend on the step of a
-    sampler; all others attend to every present token and to themselves. In a sampling call the keys and values of
-    observed tokens are computed once, the condition for the one time of a step, and only unobserved tokens run.
+    sampler; all others attend to every present token and to those of their own modality. In a sampling call the keys
+    and values of observed tokens are computed once, the condition for the one time of a step, and only unobserved
+    tokens run.
 
     Attributes:
       width: size of a token, a multiple of `head_size`.
@@ -95,7 +98,6 @@ class TokenTransformer(ScoreNetwork):
       dropout: rate of the residual branches.
       head_size: features of an attention head.
       dtype: of the operands of the blocks' products; sums are float32.
-      sizes: see `base.IntoTokens`.
     """
 
     width: int
@@ -103,7 +105,6 @@ class TokenTransformer(ScoreNetwork):
     dropout: float = 0.0
     head_size: int = 32
     dtype: DTypeLike = jnp.float32
-    sizes: tuple[int, ...] = ()
 
     gives_marginals = True
 
@@ -124,11 +125,12 @@ class TokenTransformer(ScoreNetwork):
         *,
         train: bool = False,
     ) -> Array:
-        """Return the network's output, float32 [B, M, D]; see `ScoreNetwork`."""
-        condition = self._condition(t, observed.astype(jnp.float32), embedding)
+        """Return the network's output, float32 [B, N, D]; see `ScoreNetwork`."""
+        condition = by_token(self._condition(t, observed.astype(jnp.float32), embedding), self.owner)
+        observed = by_token(observed, self.owner)
         sees = observed[:, None, :] | ~observed[:, :, None]  # [B, query, key]
         if present is not None:
-            sees = (sees & present[:, None, :]) | jnp.eye(z.shape[1], dtype=bool)[None]
+            sees = (sees & by_token(present, self.owner)[:, None, :]) | self._same_owner(z.shape[1])[None]
         x = self.into_tokens(z)
         for block in self.blocks:
             query, own = block.project(x, condition)
@@ -138,9 +140,12 @@ class TokenTransformer(ScoreNetwork):
     def prepare(
         self, z: Array, observed: Array, present: Array | None, embedding: Array | None, num_free: int | None
     ) -> Prepared:
-        """Return the keys and values of the observed modalities, and which tokens are to run."""
-        all_present, num_modalities = present is None, z.shape[1]
-        present = jnp.ones_like(observed) if all_present else present
+        """Return the keys and values of the observed tokens, and which tokens are to run."""
+        all_present, num_tokens = present is None, z.shape[1]
+        if num_free is not None:
+            num_free = most_tokens(self.owner, num_free)
+        observed = by_token(observed, self.owner)
+        present = jnp.ones_like(observed) if all_present else by_token(present, self.owner)
         given, free = observed & present, ~observed & present
         # All tokens run as if they were observed; the mask keeps what is not from being seen.
         condition = self._condition(jnp.zeros((1, 1)), jnp.ones((1, 1)), embedding)
@@ -149,19 +154,32 @@ class TokenTransformer(ScoreNetwork):
             query, own = block.project(x, condition)
             cache.append(own)
             x = block.update(x, query, own, given[:, None, None, :], condition, train=False)
-        order = None
-        if num_free is not None and num_free < num_modalities:
+        order, together = None, self._same_owner(num_tokens)[None]
+        if num_free is not None and num_free < num_tokens:
             # Present ones first, then absent ones, which run alone in a row where nothing is present.
             order = jnp.argsort(jnp.where(observed, 2, jnp.where(present, 0, 1)), axis=1, stable=True)
-            free = jnp.take_along_axis(free, order[:, :num_free], axis=1)
+            running = order[:, :num_free]
+            free, together = jnp.take_along_axis(free, running, axis=1), self._same_owner_of(running)
         num_free = free.shape[1]
         sees = jnp.concatenate([given, free], axis=1)[:, None, None, :]
         if not all_present:
-            sees = sees | jnp.eye(num_free, num_modalities + num_free, k=num_modalities, dtype=bool)[None, None]
+            sees = sees | jnp.pad(together, ((0, 0), (0, 0), (num_tokens, 0)))[:, None]
         return Prepared(cache, sees, order, num_free, embedding)
 
+    def _same_owner(self, num_tokens: int) -> Array:
+        """Return which pairs of all tokens belong to one modality, bool [N, N]."""
+        owner = np.array(self.owner or range(num_tokens))
+        return jnp.asarray(owner[:, None] == owner[None])
+
+    def _same_owner_of(self, tokens: Array) -> Array:
+        """Return which pairs of some tokens, int [B, F], belong to one modality, bool [B or 1, F, F]."""
+        if one_each(self.owner):
+            return jnp.eye(tokens.shape[1], dtype=bool)[None]
+        owner = jnp.array(self.owner)[tokens]
+        return owner[:, :, None] == owner[:, None, :]
+
     def denoise(self, prepared: Prepared, z: Array, t: Array) -> Array:
-        """Return the network's output [B, M, D] from the unobserved tokens and the prepared keys and values."""
+        """Return the network's output [B, N, D] from the unobserved tokens and the prepared keys and values."""
         order, num_free = prepared.order, prepared.num_free
         condition = self._condition(t.reshape(1, 1), jnp.zeros((1, 1)), prepared.embedding)
         x = self.into_tokens(z)
@@ -172,18 +190,18 @@ class TokenTransformer(ScoreNetwork):
             seen = KeysValues(*(jnp.concatenate(pair, axis=1) for pair in zip(cached, own, strict=True)))
             x = block.update(x, query, seen, prepared.sees, condition, train=False)
         x = modulated_norm(x, self.final_norm(condition))
-        if order is not None:  # back to the order of modalities; what did not run gets any token
+        if order is not None:  # back to their own order; what did not run gets any token
             place = jnp.minimum(jnp.argsort(order, axis=1), num_free - 1)
             x = jnp.take_along_axis(x, place[:, :, None], axis=1)
         return self.out_of_tokens(x, z.shape[-1])
 
     def _condition(self, t: Array, observed: Array, embedding: Array | None) -> Array:
-        """Return the condition [B or 1, N, C] for times and flags [B or 1, N] and an embedding [B, E]."""
+        """Return the condition [B or 1, M or 1, C] for times and flags [B or 1, M or 1] and an embedding [B, E]."""
         parts = [fourier_features(t, 32), observed[:, :, None]]
         if embedding is not None:
-            rows, tokens = max(len(t), len(embedding)), t.shape[1]
+            rows, modalities = max(len(t), len(embedding)), t.shape[1]
             parts = [jnp.broadcast_to(part, (rows, *part.shape[1:])) for part in parts]
-            parts.append(jnp.broadcast_to(embedding[:, None], (rows, tokens, embedding.shape[-1])))
+            parts.append(jnp.broadcast_to(embedding[:, None], (rows, modalities, embedding.shape[-1])))
         condition = jnp.concatenate(parts, axis=-1)
         for layer in self.condition_layers:
             condition = nn.silu(layer(condition))

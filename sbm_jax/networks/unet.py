@@ -6,36 +6,49 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.typing import DTypeLike
 
 from sbm_jax.errors import SbmError
 from sbm_jax.networks.base import ScoreNetwork
 from sbm_jax.networks.convolutions import Conv, Window, uniform_init
+from sbm_jax.tokens import Owner, by_token
 from sbm_jax.types import Array
 
 _GELU = functools.partial(nn.gelu, approximate=False)  # the tanh form differs by up to 5e-4
 
 
-def map_side(latent_size: int, num_levels: int) -> int:
-    """Return the side of the square map that a latent vector is laid out as.
+def map_shape(num_tokens: int, size: int, owner: Owner, num_levels: int) -> tuple[int, int, int]:
+    """Return (M, side, C), how latents [N, D] are laid out: each modality as a square map with C channels.
+
+    A modality with one token is a map of its D entries, one with several a map of its tokens, with D channels.
 
     Args:
-      latent_size: D, the size of the latent vectors.
+      num_tokens: N.
+      size: D.
+      owner: the modality of each token; () for one token each.
       num_levels: resolutions of the UNet; each but the last is followed by a halving.
 
     Raises:
-      SbmError: where D is no square, or its side can not be halved often enough.
+      SbmError: where modalities have different numbers of tokens, or these make no square map whose side can be halved
+        often enough.
     """
     unit = 2 ** (num_levels - 1)
-    side = math.isqrt(latent_size)
-    if latent_size < 1 or side**2 != latent_size or side % unit:
+    counts = np.bincount(owner or range(num_tokens))
+    if counts.min() != counts.max():
         raise SbmError(
-            f"the UNet can not lay out latents of size {latent_size} as a square map: with {num_levels} "
-            f"levels the size must be the square of a multiple of {unit} ({unit**2}, {4 * unit**2}, "
-            f"{9 * unit**2}, ...). Change latent_size, give the UNet fewer multipliers, or choose another "
-            "score network."
+            f"the UNet lays out all latents as maps of one size, but they have {counts.tolist()} tokens. Give all "
+            "modalities the same num_tokens and latent_size, or choose another score network."
         )
-    return side
+    what, cells, channels = ("size", size, 1) if counts[0] == 1 else ("num_tokens", int(counts[0]), size)
+    side = math.isqrt(cells)
+    if cells < 1 or side**2 != cells or side % unit:
+        raise SbmError(
+            f"the UNet can not lay out latents of {what} {cells} as a square map: with {num_levels} levels it must be "
+            f"the square of a multiple of {unit} ({unit**2}, {4 * unit**2}, {9 * unit**2}, ...). Change latent_size or "
+            "num_tokens, give the UNet fewer multipliers, or choose another score network."
+        )
+    return len(counts), side, channels
 
 
 def sinusoidal_embedding(t: Array, dim: int) -> Array:
@@ -143,11 +156,12 @@ def _softmax_attention(query: Array, key: Array, value: Array) -> Array:
 
 
 class UNet(ScoreNetwork):
-    """The score network of the paper, over latents as h x w maps with h·w = D and modalities as channels.
+    """The score network of the paper, over latents as square maps and modalities as channels.
 
-    It knows one diffusion time, the latest of a row's modalities; which of them are clean it is told by
-    constant channels. The entries of a latent vector have no neighbourhood for a convolution to use: this
-    network is there for comparison with the paper.
+    The paper cuts latent vectors, of one token each, to maps with h·w = D: their entries have no neighbourhood for a
+    convolution to use, and it is there for comparison. Spatial latents, of h·w tokens each, are maps with D channels.
+    In both padding is a part of the picture. The network knows one diffusion time, the latest of a row's modalities;
+    which of them are clean it is told by constant channels.
 
     Attributes:
       dim: base width, even and at least 4.
@@ -187,10 +201,10 @@ class UNet(ScoreNetwork):
         *,
         train: bool = False,
     ) -> Array:
-        """Return the network's raw prediction [B, M, D], float32.
+        """Return the network's raw prediction [B, N, D], float32.
 
         Args:
-          z: diffused latents [B, M, D].
+          z: diffused latents [B, N, D].
           t: each modality's diffusion time [B, M], in [0, 1]; 0 where clean.
           observed: bool [B, M], True = given.
           present: bool [B, M] or None (all); what absent modalities hold is not looked at.
@@ -198,20 +212,20 @@ class UNet(ScoreNetwork):
           train: no layer depends on it.
 
         Raises:
-          SbmError: on latents that make no square map, or a `dim` that no embedding of the time has.
+          SbmError: on latents that make no square maps of one size, or a `dim` that no embedding of the time has.
         """
         del train
-        batch, num_modalities, latent_size = z.shape
-        side = map_side(latent_size, len(self.multipliers))
+        num_modalities, side, channels = map_shape(*z.shape[1:], self.owner, len(self.multipliers))
         if present is not None:
-            z = jnp.where(present[:, :, None], z, 0.0)
+            z = jnp.where(by_token(present, self.owner)[:, :, None], z, 0.0)
             t = jnp.where(present, t, 0.0)
-        maps = z.reshape(batch, num_modalities, side, side).transpose(0, 2, 3, 1)
+        shape = len(z), side, side, num_modalities, channels
+        maps = z.reshape(len(z), num_modalities, side, side, channels).transpose(0, 2, 3, 1, 4).reshape(*shape[:3], -1)
         if self.mask_channels:
             maps = jnp.concatenate([maps, _mask_maps(observed, present, side)], axis=-1)
         y = self._levels(maps.astype(self.dtype), self._condition(t.max(axis=1), embedding))
-        y = Conv(num_modalities, Window(1), mode=self.conv_mode)(y.astype(jnp.float32))
-        return y.transpose(0, 3, 1, 2).reshape(z.shape)
+        y = Conv(num_modalities * channels, Window(1), mode=self.conv_mode)(y.astype(jnp.float32))
+        return y.reshape(shape).transpose(0, 3, 1, 2, 4).reshape(z.shape)
 
     def _condition(self, t: Array, embedding: Array | None) -> Array:
         """Return the embedding [B, 4·dim] of times [B] and, where given, of the observed data."""

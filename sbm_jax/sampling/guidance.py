@@ -22,7 +22,7 @@ def energy_guidance(energy_fn: PairEnergyFn, strength: Array | float, pairs: str
     each row has its own gradient.
 
     Args:
-      energy_fn: `(z [B, M, D], t [B, M], pairs int [B, P, 2]) -> [B, P]`, the energies of pairs of an observed and an
+      energy_fn: `(z [B, N, D], t [B, M], pairs int [B, P, 2]) -> [B, P]`, the energies of pairs of an observed and an
         unobserved modality.
       strength: γ, a scalar or one for each row [B].
       pairs: ``"random"`` takes one pair for each row, drawn anew at every evaluation; ``"all"`` sums over all of them.
@@ -38,7 +38,7 @@ def energy_guidance(energy_fn: PairEnergyFn, strength: Array | float, pairs: str
         given = observed if present is None else observed & present
         missing = ~observed if present is None else ~observed & present
         allowed = given[:, :, None] & missing[:, None, :]
-        weight = per_row(strength, len(observed))
+        weight = per_row(strength, context)
 
         def energy(z: Array, t: Array, chosen: Array, counted: Array) -> Array:
             return jnp.sum(jnp.where(counted, energy_fn(z, t, chosen), 0.0))
@@ -78,7 +78,7 @@ def classifier_free(unconditional_fn: ScoreFn, strength: Array | float) -> Score
     """
 
     def transform(score_fn: ScoreFn, context: Context) -> ScoreFn:
-        weight = per_row(strength, len(context.observed))
+        weight = per_row(strength, context)
 
         def guided(key: Key, z: Array, t: Array) -> Array:
             conditional = score_fn(key, z, t)
@@ -90,13 +90,13 @@ def classifier_free(unconditional_fn: ScoreFn, strength: Array | float) -> Score
     return transform
 
 
-def per_row(strength: Array | float, num_rows: int) -> Array:
-    """Return a strength as an array [B or 1, 1, 1].
+def per_row(strength: Array | float, context: Context) -> Array:
+    """Return a strength as it broadcasts to what is sampled, [B or 1, 1, ...].
 
     Raises:
       SbmError: if it is neither a scalar nor one for each row.
     """
-    strength = jnp.asarray(strength, jnp.float32)
+    strength, num_rows = jnp.asarray(strength, jnp.float32), len(context.observed)
     if strength.shape not in ((), (num_rows,)):
         raise SbmError(f"guidance: strength must be a number or one for each of {num_rows} rows, not {strength.shape}.")
-    return strength.reshape(-1, 1, 1)
+    return strength.reshape(-1, *(1,) * context.valid.ndim)

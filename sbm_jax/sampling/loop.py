@@ -16,6 +16,7 @@ from sbm_jax.sampling.noise import row_normal
 from sbm_jax.sampling.resampling import resampled
 from sbm_jax.sampling.solvers import SOLVERS, Solver, check_stability
 from sbm_jax.sde import SDE
+from sbm_jax.tokens import is_owner, num_modalities
 from sbm_jax.types import Array, Context, Key, ScoreFn, ScoreTransform
 
 STARTS = ("prior", "gaussian")
@@ -102,7 +103,7 @@ class SampleResult(NamedTuple):
     """What a sampling call returns.
 
     Attributes:
-      z: latents [B, M, D]: observed entries unchanged, padding 0, NaN at the sampled entries of diverged
+      z: latents [B, N, ...]: observed entries unchanged, padding 0, NaN at the sampled entries of diverged
         rows.
       network_evaluations: int32, evaluations of the score function per row.
       diverged: bool [B], rows that became non-finite or left the bound at any step.
@@ -133,11 +134,12 @@ def sample(
       score_fn: the score, bound to `bind_context(options, context)`.
       sde: the process that the score was trained for.
       key: a typed key.
-      z_observed: clean latents [B, M, D]; only observed, valid entries are read.
+      z_observed: clean latents [B, N, D], or data of any rank [B, N, ...] (see `Context`); only observed, valid entries
+        are read.
       context: observed sets [B, M] (or [M] for all rows) and padding.
       options: static choices; the defaults where None.
       transforms: guidance, applied to the score function in this order, with the rows of `bind_context`.
-      start: clean latents [B, M, D] whose unobserved entries, diffused to `options.start_time`, take the place of
+      start: clean latents [B, N, ...] whose unobserved entries, diffused to `options.start_time`, take the place of
         the prior; see `starts.gaussian_conditional`.
 
     Raises:
@@ -158,8 +160,7 @@ def sample(
     first = jax.tree.map(lambda values: values[0], steps)
     prior_scale = jnp.sqrt(first.alpha**2 + first.sigma**2)
     bound = options.divergence_bound * prior_scale
-    given = context.observed[:, :, None] & context.valid[None]
-    z_observed = jnp.where(given, jnp.asarray(z_observed, jnp.float32), 0.0)
+    z_observed = jnp.where(context.given, jnp.asarray(z_observed, jnp.float32), 0.0)
     rows = particles.repeat_rows(context, options.num_particles) if conditioning.filters else context
     score_fn = _same_shape(score_fn)
     for transform in transforms:
@@ -182,7 +183,8 @@ def sample(
         z, diverged = particles.choose(choice_key, state, context)
     else:
         z = state.z
-    z = jnp.where(context.free, jnp.where(diverged[:, None, None], jnp.nan, z), z_observed)
+    lost = diverged.reshape(-1, *(1,) * (z.ndim - 1))
+    z = jnp.where(context.free, jnp.where(lost, jnp.nan, z), z_observed)
     return SampleResult(z, jnp.int32(len(steps.index) * solver.evaluations), diverged)
 
 
@@ -305,17 +307,23 @@ def _checked(context: Context, z_observed: Array, start: Array | None) -> Contex
     Raises:
       SbmError: on shapes or types that do not fit.
     """
-    if jnp.ndim(z_observed) != 3:
-        raise SbmError(f"sample: z_observed must be [rows, modalities, size], not {jnp.shape(z_observed)}.")
-    rows, modalities, size = jnp.shape(z_observed)
+    if jnp.ndim(z_observed) < 2:
+        raise SbmError(f"sample: z_observed must be [rows, tokens, ...], not {list(jnp.shape(z_observed))}.")
+    rows, *shape = jnp.shape(z_observed)
+    if jnp.shape(context.valid) != tuple(shape):
+        raise SbmError(f"sample: valid must be {shape}, not {list(jnp.shape(context.valid))}.")
+    if context.owner and (len(context.owner) != shape[0] or not is_owner(context.owner)):
+        raise SbmError(
+            f"sample: owner must tell the modality of each of {shape[0]} tokens, in the order of modalities (0, ..., "
+            f"1, ...), not {context.owner}."
+        )
+    modalities = num_modalities(context.owner, shape[0])
     observed = jnp.asarray(context.observed)
     if observed.dtype != jnp.bool_ or observed.shape not in ((rows, modalities), (modalities,)):
         raise SbmError(
             f"sample: observed must be bool [{rows}, {modalities}] or [{modalities}], not {observed.dtype} "
             f"{list(observed.shape)}."
         )
-    if jnp.shape(context.valid) != (modalities, size):
-        raise SbmError(f"sample: valid must be [{modalities}, {size}], not {list(jnp.shape(context.valid))}.")
     if context.rows is not None and jnp.shape(context.rows) != (rows,):
         raise SbmError(f"sample: rows must be int [{rows}], not {list(jnp.shape(context.rows))}.")
     if start is not None and jnp.shape(start) != jnp.shape(z_observed):

@@ -56,12 +56,12 @@ def row_numbers(context: Context) -> Array:
 
 
 def start(key: Key, z: Array, z_observed: Array, context: Context, first: Step) -> Array:
-    """Return particles [B * K, M, D] with the start of the path, N(α z_o, σ²), at observed entries.
+    """Return particles [B * K, N, ...] with the start of the path, N(α z_o, σ²), at observed entries.
 
     Args:
       key: a typed key.
-      z: draws from the prior [B * K, M, D].
-      z_observed: clean latents [B, M, D].
+      z: draws from the prior [B * K, N, ...].
+      z_observed: clean latents [B, N, ...].
       context: observed sets of the B rows.
       first: the first step.
     """
@@ -70,12 +70,12 @@ def start(key: Key, z: Array, z_observed: Array, context: Context, first: Step) 
 
 
 def filtered(solver: Solver, num_particles: int, z_observed: Array, context: Context, bound: Array) -> Solver:
-    """Return a solver that moves particles [B * K, M, D] and weights them.
+    """Return a solver that moves particles [B * K, N, ...] and weights them.
 
     Args:
       solver: a solver whose step is one Gaussian draw.
       num_particles: K.
-      z_observed: clean latents [B, M, D].
+      z_observed: clean latents [B, N, ...].
       context: observed sets of the B rows.
       bound: a particle with an entry beyond this gets the weight 0.
 
@@ -87,8 +87,8 @@ def filtered(solver: Solver, num_particles: int, z_observed: Array, context: Con
             "sampler: conditioning 'particles' weights particles by the density of a step, which must be one "
             "Gaussian draw; choose the solver 'sde_dpm_solver_pp_2m' or 'euler_maruyama', with resampling = 1."
         )
-    shape = (len(z_observed), num_particles)
-    given = context.observed[:, :, None] & context.valid[None]
+    shape, entries = (len(z_observed), num_particles), tuple(range(2, z_observed.ndim + 1))
+    given = context.given
 
     def init(z: Array) -> State:
         return solver.init(z).replace(log_weights=jnp.zeros(shape))
@@ -105,8 +105,8 @@ def filtered(solver: Solver, num_particles: int, z_observed: Array, context: Con
         expected = mean.z if mean.previous is None else ancestral(state.z, mean.previous, step)[0]
         misses = jnp.where(given[:, None], (path[:, None] - _by_row(expected, shape)) / scale, 0.0)
         within = (jnp.abs(_by_row(mean.z, shape)) <= bound) | ~context.valid[None, None]
-        alive = jnp.all(within, axis=(2, 3))
-        log_weights = jnp.where(alive, state.log_weights - 0.5 * jnp.sum(misses**2, axis=(2, 3)), -jnp.inf)
+        alive = jnp.all(within, axis=entries)
+        log_weights = jnp.where(alive, state.log_weights - 0.5 * jnp.sum(misses**2, axis=entries), -jnp.inf)
         mean = _resample(row_keys(resample_key, row_numbers(context)), mean.replace(log_weights=log_weights))
         z = mean.z + jnp.where(step.final, 0.0, scale) * dynamics.noise_fn(noise_key)
         return mean.replace(z=_with_path(z, path, context))
@@ -115,7 +115,7 @@ def filtered(solver: Solver, num_particles: int, z_observed: Array, context: Con
 
 
 def choose(key: Key, state: State, context: Context) -> tuple[Array, Array]:
-    """Return one particle for each row [B, M, D], drawn by the weights, and bool [B], the rows that lost all.
+    """Return one particle for each row [B, N, ...], drawn by the weights, and bool [B], the rows that lost all.
 
     Args:
       key: a typed key.
@@ -167,6 +167,5 @@ def _by_row(z: Array, shape: tuple[int, int]) -> Array:
 
 
 def _with_path(z: Array, path: Array, context: Context) -> Array:
-    """Return particles with the path [B, M, D] at observed entries."""
-    given = context.observed[:, :, None] & context.valid[None]
-    return jnp.where(given[:, None], path[:, None], _by_row(z, (len(path), -1))).reshape(z.shape)
+    """Return particles with the path [B, N, ...] at observed entries."""
+    return jnp.where(context.given[:, None], path[:, None], _by_row(z, (len(path), -1))).reshape(z.shape)

@@ -10,6 +10,7 @@ Reference: B. Wang and J. Vastola, "The Unreasonable Effectiveness of Gaussian S
 """
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,7 @@ from sbm_jax.types import Array, Context, Key
 
 # Added to variances, as a part of their mean: the covariance of few latents has no inverse.
 _RIDGE = 1e-5
-# Rows that are solved for at a time: each takes a matrix [M*D, M*D].
+# Rows that are solved for at a time: each takes a matrix [n, n].
 _ROWS_AT_ONCE = 64
 
 _matmul = functools.partial(jnp.matmul, precision="highest")
@@ -33,26 +34,26 @@ def gaussian_conditional(key: Key, z_observed: Array, context: Context, mean: Ar
 
     Args:
       key: a typed key; a row's draw depends on its number in `context.rows`.
-      z_observed: clean latents [B, M, D]; only observed, valid entries are read.
+      z_observed: clean latents [B, N, ...], n entries in each row; only observed, valid entries are read.
       context: observed sets [B, M] and padding.
-      mean: μ of the latents [M, D].
-      covariance: Σ of the latents [M*D, M*D], in the order of `mean.reshape(-1)`; entries of padding are not read.
+      mean: μ of the latents [N, ...].
+      covariance: Σ of the latents [n, n], in the order of `mean.reshape(-1)`; entries of padding are not read.
 
     Returns:
-      latents [B, M, D]: draws at unobserved entries, the given values at observed ones, 0 on padding.
+      latents [B, N, ...]: draws at unobserved entries, the given values at observed ones, 0 on padding.
 
     Raises:
       SbmError: on shapes that do not fit.
     """
-    rows, modalities, size = z_observed.shape
-    entries = modalities * size
-    if jnp.shape(mean) != (modalities, size) or jnp.shape(covariance) != (entries, entries):
+    rows, shape = len(z_observed), z_observed.shape[1:]
+    entries = math.prod(shape)
+    if jnp.shape(mean) != shape or jnp.shape(covariance) != (entries, entries):
         raise SbmError(
-            f"gaussian_conditional: for latents [{rows}, {modalities}, {size}] the mean must be [{modalities}, {size}] "
-            f"and the covariance [{entries}, {entries}], not {list(jnp.shape(mean))} and {list(jnp.shape(covariance))}."
+            f"gaussian_conditional: for latents {list(z_observed.shape)} the mean must be {list(shape)} and the "
+            f"covariance [{entries}, {entries}], not {list(jnp.shape(mean))} and {list(jnp.shape(covariance))}."
         )
     valid = jnp.asarray(context.valid).reshape(-1)
-    given = (context.observed[:, :, None] & context.valid[None]).reshape(rows, entries)
+    given = context.given.reshape(rows, entries)
     ridge = _RIDGE * jnp.sum(jnp.where(valid, jnp.diagonal(covariance), 0.0)) / jnp.sum(valid)
     covariance = _masked(covariance + ridge * jnp.eye(entries), valid)
     noise = row_normal(key, z_observed.shape, context.rows).reshape(rows, entries)

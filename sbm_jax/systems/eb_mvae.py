@@ -105,7 +105,7 @@ class EbMvae(Sbm):
     def network(self) -> JointPerceptron:
         """The vector field or the energy."""
         outputs = 1 if self.energy.kind == "energy" else self.latent_space.valid.size
-        return JointPerceptron(self.energy.width, self.energy.depth, outputs, self.latent_sizes)
+        return JointPerceptron(self.energy.width, self.energy.depth, outputs, self.token_sizes)
 
     def own_options(self, options: SamplerOptions) -> SamplerOptions:
         """Return Langevin dynamics (Eqs. 2 and 3), with the work cut up as in the given options."""
@@ -166,7 +166,7 @@ class EbMvae(Sbm):
         self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Array]
     ) -> tuple[Array, Metrics]:
         posterior_key, trace_key = jax.random.split(key)
-        nothing = jnp.zeros(batch["mean"].shape[:2], bool)
+        nothing = jnp.zeros((len(batch["mean"]), len(self.modalities)), bool)
         z = self.training_latents(posterior_key, upstream, batch, nothing)
         valid = self.latent_space.valid
         z = jnp.where(jnp.asarray(valid)[None], z, 0.0)
@@ -186,10 +186,9 @@ class EbMvae(Sbm):
         context: Context,
         z_observed: Array,
         options: SamplerOptions,
-        num_free: int | None,
     ) -> ScoreFn:
         """Return the score of the latents, the same at all times."""
-        del z_observed, options, num_free
+        del z_observed, options
         params = products[self.score_stage_name]
         return lambda key, z, t: jnp.where(context.free, self._score(params, z), 0.0)
 

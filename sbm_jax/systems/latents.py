@@ -10,26 +10,45 @@ import numpy as np
 
 from sbm_jax import parallel
 from sbm_jax.rows import as_rows
+from sbm_jax.tokens import Owner
 from sbm_jax.types import Array, Key, Modality, Params
 
 
+def token_owners(modalities: Sequence[Modality]) -> Owner:
+    """Return the modality of each of the N tokens that latents are cut into."""
+    return tuple(i for i, modality in enumerate(modalities) for _ in range(modality.num_tokens))
+
+
+def token_sizes(modalities: Sequence[Modality]) -> tuple[int, ...]:
+    """Return the entries of each of the N tokens that are no padding."""
+    return tuple(m.latent_size // m.num_tokens for m in modalities for _ in range(m.num_tokens))
+
+
 def valid_entries(modalities: Sequence[Modality]) -> np.ndarray:
-    """Return bool [M, D], D the largest latent size: False on the padding of shorter latents."""
-    sizes = np.array([modality.latent_size for modality in modalities])
+    """Return bool [N, D], D the largest size of a token: False on the padding of shorter ones."""
+    sizes = np.array(token_sizes(modalities))
     return np.arange(sizes.max())[None] < sizes[:, None]
 
 
 def pack(latents: Mapping[str, Array], modalities: Sequence[Modality]) -> Array:
-    """Stack {name: [B, D_m]} to [B, M, D], zero-padded; modalities that are not in `latents` are zeros."""
+    """Cut {name: [B, D_m]} into tokens [B, N, D], zero-padded; modalities that are not in `latents` are zeros."""
     batch = len(next(iter(latents.values())))
-    size = max(modality.latent_size for modality in modalities)
-    rows = [latents.get(m.name, jnp.zeros((batch, m.latent_size))) for m in modalities]
-    return jnp.stack([jnp.pad(row, ((0, 0), (0, size - row.shape[1]))) for row in rows], axis=1)
+    size, parts = max(token_sizes(modalities)), []
+    for modality in modalities:
+        vectors = latents.get(modality.name, jnp.zeros((batch, modality.latent_size)))
+        tokens = vectors.reshape(batch, modality.num_tokens, -1)
+        parts.append(jnp.pad(tokens, ((0, 0), (0, 0), (0, size - tokens.shape[2]))))
+    return jnp.concatenate(parts, axis=1)
 
 
 def unpack(z: Array, modalities: Sequence[Modality]) -> dict[str, Array]:
-    """Undo `pack`: [B, M, D] to {name: [B, D_m]}."""
-    return {m.name: z[:, i, : m.latent_size] for i, m in enumerate(modalities)}
+    """Undo `pack`: [..., N, D] to {name: [..., D_m]}."""
+    latents, start = {}, 0
+    for m in modalities:
+        tokens = z[..., start : start + m.num_tokens, : m.latent_size // m.num_tokens]
+        latents[m.name] = tokens.reshape(*z.shape[:-2], m.latent_size)
+        start += m.num_tokens
+    return latents
 
 
 def encode_rows(encode_fn: Callable[[Params, Any], Any], params: Params, rows: Any, chunk: int) -> Any:
@@ -61,9 +80,9 @@ class LatentStatistics:
     """Moments of the training bank.
 
     Attributes:
-      mean: of each entry [M, D]; 0 on padding.
-      std: standard deviation of each entry [M, D]; 1 on padding.
-      correlation: between all entries [M*D, M*D], the covariance of standardised latents; that of padding is 0.
+      mean: of each entry [N, D]; 0 on padding.
+      std: standard deviation of each entry [N, D]; 1 on padding.
+      correlation: between all entries [N*D, N*D], the covariance of standardised latents; that of padding is 0.
     """
 
     mean: Array
@@ -71,7 +90,7 @@ class LatentStatistics:
     correlation: Array
 
     def standardise(self, z: Array) -> Array:
-        """Map latents [B, M, D] to zero mean and unit variance."""
+        """Map latents [B, N, D] to zero mean and unit variance."""
         return (z - self.mean[None]) / self.std[None]
 
     def restore(self, z: Array) -> Array:
@@ -80,10 +99,10 @@ class LatentStatistics:
 
 
 def latent_statistics(mean: Array, std: Array, valid: Array, present: Array | None = None) -> LatentStatistics:
-    """Return the statistics of samples from N(mean, std²), both [N, M, D], over the rows.
+    """Return the statistics of samples from N(mean, std²), both [rows, N, D], over the rows.
 
-    Of a modality that not all rows have, `present` bool [N, M], they are over those that do. Correlations of two such
-    modalities are lower than over the rows that have both, by n_ij / sqrt(n_i n_j), and so positive semidefinite.
+    Of a token that not all rows have, `present` bool [rows, N], they are over those that do. Correlations of two such
+    tokens are lower than over the rows that have both, by n_ij / sqrt(n_i n_j), and so positive semidefinite.
     """
     where = None if present is None else jnp.broadcast_to(present[:, :, None], mean.shape)
     average, noise = jnp.mean(mean, axis=0, where=where), jnp.mean(jnp.square(std), axis=0, where=where)

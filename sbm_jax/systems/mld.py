@@ -41,7 +41,7 @@ class MldConfig:
     Attributes:
       training: see `types.TrainingConfig`.
       network: the choice and size of the score network; the authors' own is ``"mlp_unet"``.
-      prediction: what the network's output means, one of `networks.score.PREDICTIONS`; the authors have ``"noise"``.
+      prediction: what the network's output means, one of `parameterization.PREDICTIONS`; the authors have ``"noise"``.
       probability_observed: d, how often something is observed in a training row; the authors have 0.2 to 0.8.
       sampler: a key of `SAMPLERS`.
     """

@@ -26,10 +26,11 @@ from sbm_jax.sampling.chunks import in_chunks
 from sbm_jax.sampling.density import log_density
 from sbm_jax.sampling.starts import gaussian_conditional
 from sbm_jax.sde import SDE, SDEConfig, make_sde
-from sbm_jax.systems.latents import sample_posterior, unpack
+from sbm_jax.systems.latents import sample_posterior, token_owners, token_sizes, unpack
 from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.observed import observed_rows, put_back
 from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
+from sbm_jax.tokens import Owner, by_token
 from sbm_jax.types import (
     Array,
     Context,
@@ -57,7 +58,7 @@ class ScoreConfig:
       training: see `types.TrainingConfig`.
       network: the choice and size of the score network.
       sde: the forward process.
-      prediction: what the network's output means, one of `networks.score.PREDICTIONS`.
+      prediction: what the network's output means, one of `parameterization.PREDICTIONS`.
       weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`.
       probability_none: how often nothing is observed in training; 1 is the paper's objective, with a single time.
       probability_alone: how often the network sees each modality alone, which marginal guidance needs.
@@ -128,15 +129,20 @@ class Sbm:
         )
 
     @property
-    def latent_sizes(self) -> tuple[int, ...]:
-        """D_m, the entries of each latent that are no padding."""
-        return tuple(int(size) for size in self.latent_space.valid.sum(axis=1))
+    def token_sizes(self) -> tuple[int, ...]:
+        """The entries of each token that are no padding."""
+        return token_sizes(self.modalities)
+
+    @property
+    def owner(self) -> Owner:
+        """The modality of each token."""
+        return token_owners(self.modalities)
 
     @property
     def score_model(self) -> ScoreModel:
         """The score model over the joint latents."""
         score = self.config.score
-        return make_score_model(score.network, make_sde(score.sde), score.prediction, self.latent_sizes)
+        return make_score_model(score.network, make_sde(score.sde), score.prediction, self.token_sizes, self.owner)
 
     @property
     def sde(self) -> SDE:
@@ -216,7 +222,8 @@ class Sbm:
 
     def context(self, batch: int) -> Context:
         """Return the context of a batch in which nothing is observed."""
-        return Context(jnp.zeros((batch, len(self.modalities)), bool), jnp.asarray(self.latent_space.valid))
+        nothing = jnp.zeros((batch, len(self.modalities)), bool)
+        return Context(nothing, jnp.asarray(self.latent_space.valid), owner=self.owner)
 
     def _score_loss(
         self,
@@ -229,7 +236,7 @@ class Sbm:
         config, model = self.config.score, self.score_model
         draw_key, posterior_key, dropout_key, context_key = jax.random.split(key, 4)
         chances = config.probability_none, config.probability_alone
-        draws = draw(draw_key, batch["mean"].shape, *chances, batch.get("present"))
+        draws = draw(draw_key, batch["mean"].shape, *chances, batch.get("present"), self.owner)
         z = self.training_latents(posterior_key, upstream, batch, draws.observed)
         dropout_key = dropout_key if train and config.network.dropout else None
 
@@ -243,10 +250,10 @@ class Sbm:
     def training_latents(
         self, key: Key, upstream: Mapping[str, Params], batch: Mapping[str, Array], observed: Array
     ) -> Array:
-        """Return standardised latents [B, M, D] of rows of the bank: means where observed, else posterior samples."""
+        """Return standardised latents [B, N, D] of rows of the bank: means where observed, else posterior samples."""
         z = batch["mean"]
         if self.config.score.posterior == "sample":
-            z = jnp.where(observed[:, :, None], z, sample_posterior(key, z, batch["std"]))
+            z = jnp.where(by_token(observed, self.owner)[:, :, None], z, sample_posterior(key, z, batch["std"]))
         return self.latent_space.statistics(upstream).standardise(z)
 
     def _training_context(self, key: Key, batch: Mapping[str, Array], draws: Draws) -> Context:
@@ -336,12 +343,10 @@ class Sbm:
         }
         given = jax.tree.map(lambda array: jnp.repeat(array, num_samples, axis=0), given)
         given["rows"] = jnp.arange(batch * num_samples)
-        return in_chunks(
-            lambda chunk: self._sample(products, key, chunk, options, self.num_free), given, chunk_size(options)
-        )
+        return in_chunks(lambda chunk: self._sample(products, key, chunk, options), given, chunk_size(options))
 
     def _encode_observed(self, products: Mapping[str, Params], data: Data, observed: Array) -> dict[str, Array | None]:
-        """Return the latents [B, M, D] of the data, and their embedding; 0 without work where nothing is observed."""
+        """Return the latents [B, N, D] of the data, and their embedding; 0 without work where nothing is observed."""
 
         def nothing() -> dict[str, Array | None]:
             z = jnp.zeros((len(observed), *self.latent_space.valid.shape))
@@ -359,7 +364,6 @@ class Sbm:
         key: Key,
         given: Mapping[str, Array | None],
         options: SamplerOptions,
-        num_free: int | None,
     ) -> SampleResult:
         """Sample the latents of some rows."""
         z_observed, embedding, rows = given["z_observed"], given["embedding"], given["rows"]
@@ -371,8 +375,8 @@ class Sbm:
             start = gaussian_conditional(
                 start_key, z_observed, context, jnp.zeros(self.latent_space.valid.shape), correlation
             )
-        score_fn = self._bind(products, context, z_observed, options, num_free)
-        transforms = self._transforms(products, context, z_observed, options, given["strength"], num_free)
+        score_fn = self._bind(products, context, z_observed, options)
+        transforms = self._transforms(products, context, z_observed, options, given["strength"])
         return sample(score_fn, self.sde, sample_key, z_observed, context, options, transforms, start)
 
     def _bind(
@@ -381,18 +385,17 @@ class Sbm:
         context: Context,
         z_observed: Array,
         options: SamplerOptions,
-        num_free: int | None,
     ) -> ScoreFn:
         """Return the score function for the rows and the observed sets that the conditioning shows the network."""
         bound = bind_context(options, context)
         z_observed = jnp.repeat(z_observed, len(bound.observed) // len(z_observed), axis=0)
-        num_free = num_free if CONDITIONINGS[options.conditioning].own_times else None
+        num_free = self.num_free if CONDITIONINGS[options.conditioning].own_times else None
         return self.score_model.bind(products[self.score_stage_name], bound, z_observed, num_free)
 
     # MARK: Likelihood
 
     def log_density(self, products: Mapping[str, Params], key: Key, z: Array) -> Array:
-        """Return the log density [B] of standardised joint latents [B, M, D] under the score model, in nats."""
+        """Return the log density [B] of standardised joint latents [B, N, D] under the score model, in nats."""
         context = self.context(len(z))
         score_fn = self.score_model.bind(products[self.score_stage_name], context, z)
         return log_density(score_fn, self.sde, key, z, context)
@@ -455,10 +458,9 @@ class Sbm:
         z_observed: Array,
         options: SamplerOptions,
         strength: Array | None,
-        num_free: int | None,
     ) -> tuple[ScoreTransform, ...]:
         """Return the guidance, in the order in which it is applied."""
-        del products, context, z_observed, options, strength, num_free
+        del products, context, z_observed, options, strength
         return ()
 
 

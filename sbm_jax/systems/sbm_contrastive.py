@@ -279,7 +279,6 @@ class SbmContrastive(Sbm):
         z_observed: Array,
         options: SamplerOptions,
         strength: Array,
-        num_free: int | None,
     ) -> tuple[ScoreTransform, ...]:
         """Return classifier-free guidance.
 
@@ -289,7 +288,7 @@ class SbmContrastive(Sbm):
         nothing = jnp.zeros_like(context.observed)
         present = ~context.observed if CONDITIONINGS[options.conditioning].own_times else jnp.ones_like(nothing)
         unobserved = context.replace(observed=nothing, present=present, embedding=jnp.zeros_like(context.embedding))
-        unconditional_fn = self._bind(products, unobserved, z_observed, options, num_free)
+        unconditional_fn = self._bind(products, unobserved, z_observed, options)
         if options.conditioning == "particles":
             strength = jnp.repeat(strength, options.num_particles)
         return (classifier_free(unconditional_fn, strength),)

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
+from sbm_jax import parameterization
 from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.losses.masked import masked_mean
@@ -22,6 +23,7 @@ from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sampling.guidance import PAIRS, energy_guidance
 from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.sbm import KINDS, Sbm, fields_of, strength_of_rows
+from sbm_jax.tokens import by_token
 from sbm_jax.types import Array, Context, Dataset, Key, Metrics, Params, ScoreTransform, Stage, TrainingConfig
 
 
@@ -110,7 +112,7 @@ class SbmEnergy(Sbm):
 
     @property
     def _network(self) -> PairEnergy:
-        return PairEnergy(self.energy.width, self.energy.depth, self.latent_sizes)
+        return PairEnergy(self.energy.width, self.energy.depth, self.token_sizes, self.owner)
 
     def _init_energy(self, key: Key) -> Params:
         z, t = jnp.zeros((1, *self.latent_space.valid.shape)), jnp.zeros((1, len(self.modalities)))
@@ -122,8 +124,8 @@ class SbmEnergy(Sbm):
         """Return the energies [B, P] of pairs of diffused latents; see `networks.energy.PairEnergy`."""
 
         def scaled(z: Array, t: Array) -> Array:
-            alpha, sigma = (value[:, :, None] for value in self.score_model.sde.marginal(t))
-            return z / jnp.sqrt(alpha**2 + sigma**2)
+            alpha, sigma = (by_token(value, self.owner)[:, :, None] for value in self.sde.marginal(t))
+            return parameterization.scaled(z, alpha, sigma)
 
         latents = scaled(observed, observed_t), observed_t, scaled(free, free_t), free_t
         return self._network.apply({"params": params}, *latents, pairs)
@@ -133,7 +135,7 @@ class SbmEnergy(Sbm):
     ) -> tuple[Array, Metrics]:
         draw_key, posterior_key = jax.random.split(key)
         present = batch.get("present")
-        draws = draw_pairs(draw_key, batch["mean"].shape, self.energy.probability_clean, present)
+        draws = draw_pairs(draw_key, batch["mean"].shape, self.energy.probability_clean, present, self.owner)
         given = jax.nn.one_hot(draws.pair[:, 0], len(self.modalities), dtype=bool) & draws.clean[:, None]
         loss, told_apart = noise_contrastive_terms(
             lambda *arguments: self.pair_energy(params, *arguments),
@@ -143,6 +145,7 @@ class SbmEnergy(Sbm):
             jnp.asarray(self.latent_space.valid),
             draws,
             self.energy.gaussian_weight,
+            self.owner,
         )
         rows = usable(draws, present)
         return masked_mean(loss, rows), {"told_apart": masked_mean(told_apart, rows)}
@@ -157,9 +160,8 @@ class SbmEnergy(Sbm):
         z_observed: Array,
         options: SamplerOptions,
         strength: Array,
-        num_free: int | None,
     ) -> tuple[ScoreTransform, ...]:
-        del context, z_observed, num_free
+        del context, z_observed
 
         def energy_fn(z: Array, t: Array, pairs: Array) -> Array:
             return self.pair_energy(products[self.energy_stage], z, t, z, t, pairs)

@@ -74,11 +74,10 @@ class SbmMarginal(Sbm):
         z_observed: Array,
         options: SamplerOptions,
         strength: Array,
-        num_free: int | None,
     ) -> tuple[ScoreTransform, ...]:
         """Return the guidance, with the marginal scores from a call in which nothing is present."""
         alone = context.replace(present=jnp.zeros_like(context.observed))
-        marginal_fn = self._bind(products, alone, z_observed, options, num_free)
+        marginal_fn = self._bind(products, alone, z_observed, options)
         if options.conditioning == "particles":
             strength = jnp.repeat(strength, options.num_particles)
         return (classifier_free(marginal_fn, strength),)

@@ -16,7 +16,16 @@ from sbm_jax.data.pipeline import as_float
 from sbm_jax.networks.codecs import Codecs
 from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.systems.codec_training import AutoencoderConfig, CodecTraining
-from sbm_jax.systems.latents import LatentStatistics, encode_rows, latent_statistics, pack, unpack, valid_entries
+from sbm_jax.systems.latents import (
+    LatentStatistics,
+    encode_rows,
+    latent_statistics,
+    pack,
+    token_owners,
+    unpack,
+    valid_entries,
+)
+from sbm_jax.tokens import by_token
 from sbm_jax.types import Array, Data, Dataset, Key, Modality, Params, Split, Stage
 
 
@@ -95,7 +104,7 @@ class LatentSpace:
 
     @property
     def valid(self) -> np.ndarray:
-        """Bool [M, D], False on the padding of shorter latents."""
+        """Bool [N, D], False on the padding of shorter tokens."""
         return valid_entries(self.modalities)
 
     def params(self, products: Mapping[str, Params]) -> Params:
@@ -133,10 +142,11 @@ class LatentSpace:
         )
 
     def _bank(self, params: Params, dataset: Dataset) -> Params:
-        """Return posterior means and standard deviations [N, M, D] of both splits, and their statistics.
+        """Return posterior means and standard deviations [rows, N, D] of both splits, and their statistics.
 
-        Where rows lack modalities, there is ``present`` besides, bool [N, M], and their entries are 0.
+        Where rows lack modalities, there is ``present`` besides, bool [rows, M], and their entries are 0.
         """
+        owner = token_owners(self.modalities)
 
         def encode(split: Split) -> dict[str, Array]:
             rows, chunk = self.rows(split), self.config.training.batch_size
@@ -146,16 +156,16 @@ class LatentSpace:
             if split.present is None:
                 return {"mean": mean, "std": std}
             has = jnp.asarray(split.presence([modality.name for modality in self.modalities]))
-            mean, std = (jnp.where(has[:, :, None], array, 0.0) for array in (mean, std))
+            mean, std = (jnp.where(by_token(has, owner)[:, :, None], array, 0.0) for array in (mean, std))
             return {"mean": mean, "std": std, "present": has}
 
         train, validation = encode(dataset.train), encode(dataset.validation)
-        valid = jnp.asarray(self.valid)
-        statistics = latent_statistics(train["mean"], train["std"], valid, train.get("present"))
+        present = by_token(train["present"], owner) if "present" in train else None
+        statistics = latent_statistics(train["mean"], train["std"], jnp.asarray(self.valid), present)
         return {"train": train, "validation": validation, "statistics": dataclasses.asdict(statistics)}
 
     def _posterior(self, params: Params, data: Data) -> tuple[Array, Array]:
-        """Return packed posterior means and standard deviations [B, M, D]; the latter are 0 for RAE."""
+        """Return packed posterior means and standard deviations [B, N, D]; the latter are 0 for RAE."""
         posteriors = self.codecs.encode(params, data)
         mean = pack({name: mean for name, (mean, _) in posteriors.items()}, self.modalities)
         if self.regularised:
@@ -166,41 +176,49 @@ class LatentSpace:
     # MARK: Use
 
     def bank(self, products: Mapping[str, Params], split: str) -> dict[str, Array]:
-        """Return the posterior means and standard deviations [N, M, D] of ``"train"`` or ``"validation"``.
+        """Return the posterior means and standard deviations [rows, N, D] of ``"train"`` or ``"validation"``.
 
-        Where rows lack modalities, ``present``, bool [N, M], tells which.
+        Where rows lack modalities, ``present``, bool [rows, M], tells which.
         """
-        return {name: self._select(array, 1) for name, array in products[self.bank_stage][split].items()}
+        found = products[self.bank_stage][split]
+        bank = {name: self._select(found[name], 1) for name in ("mean", "std")}
+        if "present" in found:
+            bank["present"] = found["present"][:, self._chosen] if self.encoded else found["present"]
+        return bank
 
     def statistics(self, products: Mapping[str, Params]) -> LatentStatistics:
         """Return the moments of the latent bank."""
         found = LatentStatistics(**products[self.bank_stage]["statistics"])
-        num_modalities, size = found.mean.shape
-        correlation = found.correlation.reshape(num_modalities, size, num_modalities, size)
+        num_tokens, size = found.mean.shape
+        correlation = found.correlation.reshape(num_tokens, size, num_tokens, size)
         correlation = self._select(self._select(correlation, 2), 0)
         entries = self.valid.size
         return LatentStatistics(
             self._select(found.mean, 0), self._select(found.std, 0), correlation.reshape(entries, entries)
         )
 
+    @property
+    def _chosen(self) -> np.ndarray:
+        """The numbers of this space's modalities among those that stage I encodes."""
+        names = [modality.name for modality in self.encoded]
+        return np.array([names.index(modality.name) for modality in self.modalities])
+
     def _select(self, array: Array, axis: int) -> Array:
-        """Return this space's part of an array over all encoded modalities at `axis`, and their entries at the next."""
+        """Return this space's part of an array over all encoded tokens at `axis`, and entries at the next."""
         if not self.encoded:
             return array
-        names = [modality.name for modality in self.encoded]
-        chosen = np.array([names.index(modality.name) for modality in self.modalities])
-        array = jnp.take(array, chosen, axis=axis)
-        if array.ndim == axis + 1:
-            return array
+        owner = np.array(token_owners(self.encoded))
+        tokens = np.concatenate([np.flatnonzero(owner == number) for number in self._chosen])
+        array = jnp.take(array, tokens, axis=axis)
         return jax.lax.slice_in_dim(array, 0, self.valid.shape[1], axis=axis + 1)
 
     def encode(self, products: Mapping[str, Params], data: Data) -> Array:
-        """Return the packed posterior means [B, M, D] of float data, standardised as the score model sees them."""
+        """Return the packed posterior means [B, N, D] of float data, standardised as the score model sees them."""
         mean, _ = self._posterior(self.params(products), data)
         return jnp.where(jnp.asarray(self.valid)[None], self.statistics(products).standardise(mean), 0.0)
 
     def decode(self, products: Mapping[str, Params], key: Key, z: Array) -> dict[str, Array]:
-        """Return data of packed, standardised latents [B, M, D]."""
+        """Return data of packed, standardised latents [B, N, D]."""
         latents = unpack(self.statistics(products).restore(z), self.modalities)
         return self.codecs.generate(self.params(products), key, latents)
 
@@ -211,11 +229,10 @@ class LatentSpace:
         return self.codecs.generate(params, jax.random.key(0), means)
 
     def posterior(self, products: Mapping[str, Params], data: Data) -> tuple[Array, Array]:
-        """Return packed posterior means and standard deviations [B, M, D] of float data, not standardised."""
+        """Return packed posterior means and standard deviations [B, N, D] of float data, not standardised."""
         return self._posterior(self.params(products), data)
 
     def log_likelihood(self, products: Mapping[str, Params], key: Key, data: Data, z: Array) -> Array:
-        """Return log p(x_m | z_m), or its bound, [S, B, M] of float data given packed latents [S, B, M, D], in nats."""
-        latents = {m.name: z[..., i, : m.latent_size] for i, m in enumerate(self.modalities)}
-        terms = self.codecs.log_prob(self.params(products), key, data, latents)
+        """Return log p(x_m | z_m), or its bound, [S, B, M] of float data given packed latents [S, B, N, D], in nats."""
+        terms = self.codecs.log_prob(self.params(products), key, data, unpack(z, self.modalities))
         return jnp.stack([terms[modality.name] for modality in self.modalities], axis=-1)

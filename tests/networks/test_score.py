@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.score import PREDICTIONS, ScoreNetworkConfig, make_score_model
+from sbm_jax.networks.score import ScoreNetworkConfig, make_score_model
+from sbm_jax.parameterization import PREDICTIONS
 from sbm_jax.sde import VE, VP, SubVP
 from sbm_jax.types import Context
 

@@ -13,7 +13,8 @@ from sbm_jax.distributions import POSTERIORS
 from sbm_jax.errors import SbmError
 from sbm_jax.evaluation.metrics.coherence import SETS
 from sbm_jax.losses.score_matching import WEIGHTINGS
-from sbm_jax.networks.score import NETWORKS, PREDICTIONS
+from sbm_jax.networks.score import NETWORKS
+from sbm_jax.parameterization import PREDICTIONS
 from sbm_jax.sampling import CONDITIONINGS
 from sbm_jax.sampling.grids import GRIDS
 from sbm_jax.sampling.guidance import PAIRS

@@ -366,10 +366,11 @@ def test_bad_options_are_named(field, value, message):
 @pytest.mark.parametrize(
     ("shape", "observed", "valid", "message"),
     [
-        ((2, 3), NONE, np.ones((3, 2), bool), "rows, modalities, size"),
+        ((2,), NONE, np.ones((3, 2), bool), "rows, tokens"),
         ((2, 3, 2), np.zeros(2, bool), np.ones((3, 2), bool), "observed must be bool"),
         ((2, 3, 2), np.zeros(3), np.ones((3, 2), bool), "observed must be bool"),
         ((2, 3, 2), NONE, np.ones((2, 3), bool), "valid must be"),
+        ((2, 3), NONE, np.ones((3, 2), bool), "valid must be"),
     ],
 )
 def test_bad_shapes_are_named(shape, observed, valid, message):
@@ -385,6 +386,13 @@ def test_rows_and_starts_that_do_not_fit_are_named(rows, start, message):
     context = Context(NONE, jnp.ones((3, 2), bool), rows=rows)
     with pytest.raises(SbmError, match=message):
         sample(_linear_score, SDE, jax.random.key(0), jnp.zeros((2, 3, 2)), context, start=start)
+
+
+@pytest.mark.parametrize("owner", [(0, 1), (0, 2, 2), (1, 1, 2), (0, 1, 0)])
+def test_owners_that_do_not_fit_are_named(owner):
+    context = Context(np.zeros(max(owner) + 1, bool), jnp.ones((3, 2), bool), owner=owner)
+    with pytest.raises(SbmError, match="owner must tell"):
+        sample(_linear_score, SDE, jax.random.key(0), jnp.zeros((2, 3, 2)), context)
 
 
 def test_resampling_a_solver_that_repeats_is_refused():
