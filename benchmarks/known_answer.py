@@ -558,7 +558,7 @@ def run(settings: Settings) -> list[dict[str, Any]]:
 def _methods(settings: Settings, beta_max: float, first: bool) -> list[Method]:
     # α(1) of a slow process is above START_ALPHA: then the start is at 1.
     log_snr = math.log(START_ALPHA) - 0.5 * math.log1p(-(START_ALPHA**2))
-    start_time = min(1.0, float(VP(BETA_MIN, beta_max).time_of_log_snr(jnp.float32(log_snr))))
+    start_time = min(1.0, float(VP(BETA_MIN, beta_max).time_of_half_log_snr(jnp.float32(log_snr))))
     if settings.quick:
         return quick_methods(start_time)
     return [m for m in all_methods(start_time, settings.full) if first or m.common or settings.full]

@@ -29,7 +29,7 @@ class SDE(Protocol):
     def diffusion_squared(self, t: Array) -> Array:
         """Return g(t)²."""
 
-    def time_of_log_snr(self, log_snr: Array) -> Array:
+    def time_of_half_log_snr(self, half_log_snr: Array) -> Array:
         """Return the time at which log(α_t / σ_t) has the given value (half the log signal-to-noise ratio)."""
 
 
@@ -68,9 +68,9 @@ class VP:
         """Return g(t)² = β(t)."""
         return self.beta(t)
 
-    def time_of_log_snr(self, log_snr: Array) -> Array:
-        """Return t with log(α/σ) = log_snr: ∫β = log(1 + exp(-2 log_snr))."""
-        return _linear_beta_time(jnp.logaddexp(0.0, -2.0 * log_snr), self.beta_min, self.beta_max)
+    def time_of_half_log_snr(self, half_log_snr: Array) -> Array:
+        """Return t with log(α/σ) = half_log_snr: ∫β = log(1 + exp(-2 half_log_snr))."""
+        return _linear_beta_time(jnp.logaddexp(0.0, -2.0 * half_log_snr), self.beta_min, self.beta_max)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,10 +86,10 @@ class SubVP(VP):
         """Return g(t)² = β(t) (1 - exp(-2 ∫β))."""
         return self.beta(t) * -jnp.expm1(-2.0 * self.integral(t))
 
-    def time_of_log_snr(self, log_snr: Array) -> Array:
-        """Return t with α/(1 - α²) = r, r = exp(log_snr): α = 2r / (1 + sqrt(1 + 4r²)), ∫β = -2 log α."""
+    def time_of_half_log_snr(self, half_log_snr: Array) -> Array:
+        """Return t with α/(1 - α²) = r, r = exp(half_log_snr): α = 2r / (1 + sqrt(1 + 4r²)), ∫β = -2 log α."""
         # log α = log 2 - log(1/r + sqrt(1/r² + 4)), which does not overflow for large r.
-        inverse = jnp.exp(-log_snr)
+        inverse = jnp.exp(-half_log_snr)
         log_alpha = jnp.log(2.0) - jnp.log(inverse + jnp.sqrt(inverse**2 + 4.0))
         return _linear_beta_time(jnp.maximum(-2.0 * log_alpha, 0.0), self.beta_min, self.beta_max)
 
@@ -114,9 +114,9 @@ class VE:
         """Return g(t)² = dσ²/dt = 2 σ_t² log(σ_max / σ_min)."""
         return 2.0 * jnp.log(self.sigma_max / self.sigma_min) * self.marginal(t)[1] ** 2
 
-    def time_of_log_snr(self, log_snr: Array) -> Array:
-        """Return t with -log σ_t = log_snr."""
-        return (-log_snr - jnp.log(self.sigma_min)) / jnp.log(self.sigma_max / self.sigma_min)
+    def time_of_half_log_snr(self, half_log_snr: Array) -> Array:
+        """Return t with -log σ_t = half_log_snr."""
+        return (-half_log_snr - jnp.log(self.sigma_min)) / jnp.log(self.sigma_max / self.sigma_min)
 
 
 @checked_dataclass

@@ -85,4 +85,4 @@ def test_configs_import_only_the_defaults(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            assert names in (["ml_collections"], ["sbm_jax"])
+            assert names in (["typing"], ["ml_collections"], ["sbm_jax"])

@@ -3,6 +3,7 @@
 import numpy as np
 
 from sbm_jax import experiment
+from sbm_jax.experiment_config import parse_config
 from tests.robustness.kill import write_data
 from tests.robustness.tiny import get_config
 
@@ -15,7 +16,7 @@ def test_each_question_is_judged_by_a_classifier_of_its_own(tmp_path):
     config = get_config(str(tmp_path / "data"))
     config.systems = ("sbm_vae",)
     config.evaluation.update(num_examples=8, num_unconditional=8, batch_size=8)
-    results = experiment.run(experiment.parse_config(config), tmp_path / "work")
+    results = experiment.run(parse_config(config), tmp_path / "work")
     metrics = results["systems"]["sbm_vae"]["metrics"]
     for name in ("coherence/{}given_rest", "coherence/{}unconditional_all", "classifier/{}accuracy", "coverage/{}min"):
         assert {name.format(""), name.format("parity/")} <= metrics.keys()

@@ -23,10 +23,10 @@ def test_marginals_solve_the_moment_equations(sde):
 
 
 @pytest.mark.parametrize("sde", PROCESSES, ids=str)
-def test_time_of_log_snr_inverts_the_marginal(sde):
+def test_time_of_half_log_snr_inverts_the_marginal(sde):
     t = jnp.linspace(0.02, 1.0, 17)
     alpha, sigma = sde.marginal(t)
-    np.testing.assert_allclose(sde.time_of_log_snr(jnp.log(alpha / sigma)), t, rtol=2e-3)
+    np.testing.assert_allclose(sde.time_of_half_log_snr(jnp.log(alpha / sigma)), t, rtol=2e-3)
 
 
 def test_vp_keeps_the_variance_and_starts_clean():

@@ -160,7 +160,7 @@ EB_MVAE = Paper(
         "autoencoder.training.num_steps": Choice("300 epochs", (58_593,)),
         "autoencoder.training.optimizer.learning_rate": _same(1e-3),
         "autoencoder.training.optimizer.schedule": _same("constant"),
-        "methods.eb_mvae.kind": _same("field"),
+        "methods.eb_mvae.form": _same("field"),
         "methods.eb_mvae.trace": _same("exact"),
         "methods.eb_mvae.num_steps": _same(40),
         "methods.eb_mvae.training.optimizer.learning_rate": _same(1e-3),

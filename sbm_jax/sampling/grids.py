@@ -15,15 +15,15 @@ from sbm_jax.sde import SDE
 Grid = Callable[[SDE, int, float, float], np.ndarray]
 
 
-def _log_snr(sde: SDE, time: float) -> float:
+def _half_log_snr(sde: SDE, time: float) -> float:
     with jax.ensure_compile_time_eval():
         alpha, sigma = sde.marginal(jnp.float32(time))
         return float(np.log(np.float64(alpha)) - np.log(np.float64(sigma)))
 
 
-def _from_log_snr(sde: SDE, log_snr: np.ndarray, start_time: float, end_time: float) -> np.ndarray:
+def _from_half_log_snr(sde: SDE, half_log_snr: np.ndarray, start_time: float, end_time: float) -> np.ndarray:
     with jax.ensure_compile_time_eval():
-        times = np.array(sde.time_of_log_snr(jnp.asarray(log_snr, jnp.float32)))
+        times = np.array(sde.time_of_half_log_snr(jnp.asarray(half_log_snr, jnp.float32)))
     return _pinned(times, start_time, end_time)
 
 
@@ -54,8 +54,8 @@ def log_snr(sde: SDE, num_steps: int, start_time: float = 1.0, end_time: float =
 
     Reference: C. Lu et al., "DPM-Solver", 2022, section 3.4. https://arxiv.org/abs/2206.00927
     """
-    values = np.linspace(_log_snr(sde, start_time), _log_snr(sde, end_time), num_steps + 1)
-    return _from_log_snr(sde, values, start_time, end_time)
+    values = np.linspace(_half_log_snr(sde, start_time), _half_log_snr(sde, end_time), num_steps + 1)
+    return _from_half_log_snr(sde, values, start_time, end_time)
 
 
 def karras(sde: SDE, num_steps: int, start_time: float = 1.0, end_time: float = 1e-3, rho: float = 7.0) -> np.ndarray:
@@ -64,8 +64,8 @@ def karras(sde: SDE, num_steps: int, start_time: float = 1.0, end_time: float = 
     Reference: T. Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022,
     Eq. 5. https://arxiv.org/abs/2206.00364
     """
-    start, end = (np.exp(-_log_snr(sde, time) / rho) for time in (start_time, end_time))
-    return _from_log_snr(sde, -rho * np.log(np.linspace(start, end, num_steps + 1)), start_time, end_time)
+    start, end = (np.exp(-_half_log_snr(sde, time) / rho) for time in (start_time, end_time))
+    return _from_half_log_snr(sde, -rho * np.log(np.linspace(start, end, num_steps + 1)), start_time, end_time)
 
 
 GRIDS: dict[str, Grid] = {"uniform": uniform, "log_snr": log_snr, "karras": karras}

@@ -94,9 +94,9 @@ def make_steps(sde: SDE, times: np.ndarray, repeats: int = 1, block: int = 1) ->
     before = np.repeat(np.arange(len(times) - 1).reshape(-1, 1, block), repeats, axis=1).ravel()
     after, block_end = before + 1, (before // block + 1) * block
     position = np.arange(len(before))
-    log_snr = np.log(alpha) - np.log(sigma)
-    length = log_snr[after] - log_snr[before]
-    previous_length = np.diff(log_snr[before], prepend=log_snr[before[0]])
+    half_log_snr = np.log(alpha) - np.log(sigma)
+    length = half_log_snr[after] - half_log_snr[before]
+    previous_length = np.diff(half_log_snr[before], prepend=half_log_snr[before[0]])
     second_order = previous_length > 0
     if len(times) - 1 < _LOWER_ORDER_FINAL_BELOW:
         second_order[-1] = False

@@ -156,7 +156,7 @@ class AuxiliaryPrior(JointPosterior):
     """
 
     @property
-    def kind(self) -> str:
+    def prior(self) -> str:
         """What the prior is, ``"score"`` or ``"mixture"``."""
         return self.name.rpartition("_")[2]
 
@@ -190,17 +190,17 @@ class AuxiliaryPrior(JointPosterior):
     @property
     def has_costly_density(self) -> bool:
         """Whether the log density of a latent takes many evaluations of a network."""
-        return self.kind == "score"
+        return self.prior == "score"
 
     def check(self, options: SamplerOptions) -> None:
         """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
         super().check(options)
-        if self.kind == "score":
+        if self.prior == "score":
             self.score.check_score(self._options(options))
 
     def stages(self, dataset: Dataset) -> list[Stage]:
         """Return the stage of the method, the bank and the prior."""
-        prior = self.score.make_score_stage() if self.kind == "score" else self._make_mixture_stage()
+        prior = self.score.make_score_stage() if self.prior == "score" else self._make_mixture_stage()
         return [*super().stages(dataset), self.bank.make_stage(dataset), prior]
 
     def _make_mixture_stage(self) -> Stage:
@@ -236,7 +236,7 @@ class AuxiliaryPrior(JointPosterior):
     ) -> tuple[Latents, Array]:
         """Return latents that know of no data, and the network evaluations for each."""
         valid, statistics = self.bank.valid, self.bank.statistics(products)
-        if self.kind == "mixture":
+        if self.prior == "mixture":
             entries, _ = self._mixture(products).sample(key, batch * num_samples)
             z = jnp.zeros((batch * num_samples, *valid.shape)).at[:, valid].set(entries[:, 0])
             return self.bank.unpack(z, statistics, batch), jnp.zeros(())
@@ -248,7 +248,7 @@ class AuxiliaryPrior(JointPosterior):
         """Return the log density of latents under the prior that they are generated from [B, S]."""
         valid, statistics = self.bank.valid, self.bank.statistics(products)
         z = self.bank.pack(latents, statistics)
-        if self.kind == "mixture":
+        if self.prior == "mixture":
             density = self._mixture(products).log_density(z[:, valid][:, None])
         else:
             density = self.score.log_density(products, key, z)

@@ -23,7 +23,7 @@ from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.sbm import Sbm, fields_of
 from sbm_jax.types import Array, Context, Key, Metrics, Params, ScoreFn, Stage, TrainingConfig
 
-KINDS = ("field", "energy")
+FORMS = ("field", "energy")
 
 
 @checked_dataclass
@@ -34,7 +34,7 @@ class EbMvaeConfig:
       training: see `types.TrainingConfig`.
       width: units of a layer.
       depth: hidden layers.
-      kind: ``"field"``, a network whose output is the score (the paper), or ``"energy"``, whose gradient is.
+      form: ``"field"``, a network whose output is the score (the paper), or ``"energy"``, whose gradient is.
       trace: one of `losses.implicit_score_matching.TRACES`.
       num_steps: of Langevin dynamics.
       step_size: λ of Eq. 3, in standard deviations of the latents.
@@ -43,7 +43,7 @@ class EbMvaeConfig:
     training: TrainingConfig = TrainingConfig()
     width: int = 512
     depth: int = 3
-    kind: str = "field"
+    form: str = "field"
     trace: str = "hutchinson"
     num_steps: int = 40
     step_size: float = 0.3
@@ -52,7 +52,7 @@ class EbMvaeConfig:
         for name in ("width", "depth", "num_steps"):
             require(getattr(self, name) >= 1, f"methods.eb_mvae.{name}", getattr(self, name), "at least 1")
         require(self.step_size > 0, "methods.eb_mvae.step_size", self.step_size, "a positive number")
-        for name, known in (("kind", KINDS), ("trace", TRACES)):
+        for name, known in (("form", FORMS), ("trace", TRACES)):
             if getattr(self, name) not in known:
                 raise unknown(f"{name} (config.methods.eb_mvae.{name})", getattr(self, name), known)
 
@@ -73,9 +73,9 @@ class Stationary:
         """Return 0."""
         return jnp.zeros_like(t)
 
-    def time_of_log_snr(self, log_snr: Array) -> Array:
+    def time_of_half_log_snr(self, half_log_snr: Array) -> Array:
         """Raise `SbmError`: all times are alike."""
-        del log_snr
+        del half_log_snr
         raise SbmError("a process that stands still has no time of a signal-to-noise ratio; use the grid 'uniform'.")
 
 
@@ -94,7 +94,7 @@ class EbMvae(Sbm):
     @property
     def score_stage_name(self) -> str:
         """The name of the stage that trains the energy."""
-        return f"joint_energy_{self.latent_space.kind}"
+        return f"joint_energy_{self.latent_space.autoencoder}"
 
     @property
     def sde(self) -> SDE:
@@ -104,7 +104,7 @@ class EbMvae(Sbm):
     @property
     def network(self) -> JointPerceptron:
         """The vector field or the energy."""
-        outputs = 1 if self.energy.kind == "energy" else self.latent_space.valid.size
+        outputs = 1 if self.energy.form == "energy" else self.latent_space.valid.size
         return JointPerceptron(self.energy.width, self.energy.depth, outputs, self.token_sizes)
 
     def own_options(self, options: SamplerOptions) -> SamplerOptions:
@@ -177,7 +177,7 @@ class EbMvae(Sbm):
         def output(z: Array) -> Array:
             return self.network.apply({"params": params}, z)
 
-        score = -jax.grad(lambda z: output(z).sum())(z) if self.energy.kind == "energy" else output(z).reshape(z.shape)
+        score = -jax.grad(lambda z: output(z).sum())(z) if self.energy.form == "energy" else output(z).reshape(z.shape)
         return jnp.where(jnp.asarray(self.latent_space.valid)[None], score, 0.0)
 
     def _bind(

@@ -152,7 +152,7 @@ class Sbm:
     @property
     def score_stage_name(self) -> str:
         """The name of stage II; systems that use the same score model share it."""
-        return f"score_sbm_{self.latent_space.kind}"
+        return f"score_sbm_{self.latent_space.autoencoder}"
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -493,7 +493,7 @@ def strength_of_rows(strength: Array | float | None, default: float, num_rows: i
 
 # MARK: Methods
 
-KINDS = ("vae", "rae")
+AUTOENCODERS = ("vae", "rae")
 """The autoencoders that a score model, with any guidance, may have."""
 
 
@@ -513,4 +513,4 @@ def _make(name: str, shared: Shared) -> Sbm:
     return Sbm(**fields_of(name, shared))
 
 
-METHODS = tuple(Method(f"sbm_{kind}", _make) for kind in KINDS)
+METHODS = tuple(Method(f"sbm_{autoencoder}", _make) for autoencoder in AUTOENCODERS)

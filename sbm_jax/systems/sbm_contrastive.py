@@ -28,7 +28,7 @@ from sbm_jax.sampling import CONDITIONINGS, SamplerOptions
 from sbm_jax.sampling.guidance import classifier_free
 from sbm_jax.systems.latents import encode_rows
 from sbm_jax.systems.method import Method, Shared
-from sbm_jax.systems.sbm import KINDS, Sbm, fields_of, strength_of_rows
+from sbm_jax.systems.sbm import AUTOENCODERS, Sbm, fields_of, strength_of_rows
 from sbm_jax.types import (
     Array,
     Context,
@@ -110,7 +110,7 @@ class SbmContrastive(Sbm):
     @property
     def score_stage_name(self) -> str:
         """The name of stage II: this score model knows embeddings."""
-        return f"score_sbm_{self.latent_space.kind}_t"
+        return f"score_sbm_{self.latent_space.autoencoder}_t"
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -298,4 +298,4 @@ def _make(name: str, shared: Shared, sbm_t: ContrastiveConfig) -> SbmContrastive
     return SbmContrastive(**fields_of(name, shared), contrastive=sbm_t)
 
 
-METHODS = tuple(Method(f"sbm_{kind}_t", _make, {"sbm_t": ContrastiveConfig}) for kind in KINDS)
+METHODS = tuple(Method(f"sbm_{autoencoder}_t", _make, {"sbm_t": ContrastiveConfig}) for autoencoder in AUTOENCODERS)

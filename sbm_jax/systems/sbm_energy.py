@@ -22,7 +22,7 @@ from sbm_jax.networks.energy import PairEnergy
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sampling.guidance import PAIRS, energy_guidance
 from sbm_jax.systems.method import Method, Shared
-from sbm_jax.systems.sbm import KINDS, Sbm, fields_of, strength_of_rows
+from sbm_jax.systems.sbm import AUTOENCODERS, Sbm, fields_of, strength_of_rows
 from sbm_jax.tokens import by_token
 from sbm_jax.types import Array, Context, Dataset, Key, Metrics, Params, ScoreTransform, Stage, TrainingConfig
 
@@ -81,7 +81,7 @@ class SbmEnergy(Sbm):
     @property
     def energy_stage(self) -> str:
         """The name of the stage that trains the energy model."""
-        return f"energy_{self.latent_space.kind}"
+        return f"energy_{self.latent_space.autoencoder}"
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -175,4 +175,4 @@ def _make(name: str, shared: Shared, sbm_c: EnergyConfig) -> SbmEnergy:
     return SbmEnergy(**fields_of(name, shared), energy=sbm_c)
 
 
-METHODS = tuple(Method(f"sbm_{kind}_c", _make, {"sbm_c": EnergyConfig}) for kind in KINDS)
+METHODS = tuple(Method(f"sbm_{autoencoder}_c", _make, {"sbm_c": EnergyConfig}) for autoencoder in AUTOENCODERS)

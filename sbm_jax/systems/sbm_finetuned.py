@@ -16,7 +16,7 @@ from sbm_jax.errors import require
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.latents import unpack
 from sbm_jax.systems.method import Method, Shared
-from sbm_jax.systems.sbm import KINDS, Sbm, fields_of
+from sbm_jax.systems.sbm import AUTOENCODERS, Sbm, fields_of
 from sbm_jax.types import Array, Data, Dataset, Generated, Key, Metrics, Params, Stage, TrainingConfig
 
 
@@ -53,7 +53,7 @@ class SbmFinetuned(Sbm):
     @property
     def decoder_stage(self) -> str:
         """The name of the stage that fine-tunes the decoders."""
-        return f"decoders_{self.latent_space.kind}"
+        return f"decoders_{self.latent_space.autoencoder}"
 
     @property
     def stage_names(self) -> tuple[str, ...]:
@@ -144,4 +144,4 @@ def _make(name: str, shared: Shared, sbm_f: FinetuningConfig) -> SbmFinetuned:
     return SbmFinetuned(**fields_of(name, shared), finetuning=sbm_f, sampler=shared.sampler)
 
 
-METHODS = tuple(Method(f"sbm_{kind}_f", _make, {"sbm_f": FinetuningConfig}) for kind in KINDS)
+METHODS = tuple(Method(f"sbm_{autoencoder}_f", _make, {"sbm_f": FinetuningConfig}) for autoencoder in AUTOENCODERS)

@@ -25,7 +25,7 @@ from sbm_jax.errors import SbmError, require
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sampling.guidance import classifier_free
 from sbm_jax.systems.method import Method, Shared
-from sbm_jax.systems.sbm import KINDS, Sbm, fields_of, strength_of_rows
+from sbm_jax.systems.sbm import AUTOENCODERS, Sbm, fields_of, strength_of_rows
 from sbm_jax.types import Array, Context, Params, ScoreTransform
 
 
@@ -87,4 +87,4 @@ def _make(name: str, shared: Shared, sbm_m: MarginalConfig) -> SbmMarginal:
     return SbmMarginal(**fields_of(name, shared), marginal=sbm_m)
 
 
-METHODS = tuple(Method(f"sbm_{kind}_m", _make, {"sbm_m": MarginalConfig}) for kind in KINDS)
+METHODS = tuple(Method(f"sbm_{autoencoder}_m", _make, {"sbm_m": MarginalConfig}) for autoencoder in AUTOENCODERS)

@@ -71,8 +71,8 @@ class LatentSpace:
         return Codecs(self.whole, self.config.network, self.computes_batched)
 
     @property
-    def kind(self) -> str:
-        """The kind of autoencoder: ``"vae"``, ``"rae"``, or ``"ae"`` where nothing regularises a deterministic one."""
+    def autoencoder(self) -> str:
+        """What the autoencoders are: ``"vae"``, ``"rae"``, or ``"ae"`` where nothing regularises a deterministic one."""
         if not self.regularised:
             return "vae"
         return "rae" if self.config.rae_beta or self.config.rae_noise else "ae"
@@ -83,19 +83,21 @@ class LatentSpace:
         groups = PerModality(self.whole, self.computes_batched).groups
         named = {}
         for first, group in groups.items():
-            one = f"autoencoder_{self.kind}_{first}"
-            named[one if len(group) == 1 else f"autoencoders_{self.kind}_{first}_and_{len(group) - 1}_more"] = group
+            one = f"autoencoder_{self.autoencoder}_{first}"
+            named[one if len(group) == 1 else f"autoencoders_{self.autoencoder}_{first}_and_{len(group) - 1}_more"] = (
+                group
+            )
         if self.config.alignment:
-            named = {f"aligned_autoencoders_{self.kind}": self.whole}
+            named = {f"aligned_autoencoders_{self.autoencoder}": self.whole}
         elif len(groups) == 1 and len(self.whole) > 1:
-            named = {f"autoencoders_{self.kind}": self.whole}
+            named = {f"autoencoders_{self.autoencoder}": self.whole}
         own = (self.config, self.seed, self.regularised, self.computes_batched)
         return tuple(CodecTraining(name, tuple(modalities), *own) for name, modalities in named.items())
 
     @property
     def bank_stage(self) -> str:
         """The name of the stage that encodes all training data."""
-        return f"latents_{self.kind}"
+        return f"latents_{self.autoencoder}"
 
     @property
     def stage_names(self) -> tuple[str, ...]:

@@ -137,7 +137,7 @@ def test_langevin_dynamics_draw_from_the_conditional(monkeypatch):
     given["rows"] = jnp.arange(rows)
     products = {system.score_stage_name: {}}
     options = system.own_options(SamplerOptions())
-    z = np.asarray(jax.jit(lambda key: system._sample(products, key, given, options, None).z)(jax.random.key(0)))
+    z = np.asarray(jax.jit(lambda key: system._sample(products, key, given, options).z)(jax.random.key(0)))
     np.testing.assert_array_equal(z[:, 0], np.asarray(z_observed)[:, 0])
     np.testing.assert_allclose(z[:, 1, 0].mean(), 0.9, atol=0.06)
     np.testing.assert_allclose(z[:, 1, 0].std(), 1.0, atol=0.06)

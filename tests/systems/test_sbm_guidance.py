@@ -130,7 +130,7 @@ def test_marginal_guidance_is_the_difference_to_scores_of_modalities_alone(monke
     context = system.context(2).replace(observed=observed)
     z, t = jnp.asarray(rng.normal(size=(2, 3, 4)), jnp.float32), jnp.full((2, 3), 0.4)
     z = jnp.where(context.valid[None], z, 0.0)
-    (transform,) = system._transforms(made, context, z, OPTIONS, jnp.float32(1.5), None)
+    (transform,) = system._transforms(made, context, z, OPTIONS, jnp.float32(1.5))
     score_fn = system.score_model.bind(made[name], context, z)
     guided = transform(score_fn, context)(jax.random.key(0), z, t)
     joint = score_fn(jax.random.key(0), z, t)

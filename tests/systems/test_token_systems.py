@@ -96,7 +96,7 @@ def test_how_latents_are_cut_changes_no_statistics_and_no_likelihood():
 
 def test_a_part_of_the_trained_modalities_has_its_own_tokens():
     whole = dataclasses.replace(SYSTEMS["sbm_vae"], modalities=CUT)
-    part = dataclasses.replace(whole, modalities=(CUT[2], CUT[1]), trained=CUT)
+    part = dataclasses.replace(whole, modalities=(CUT[2], CUT[1]), encoded=CUT)
     products = fresh(whole)
     tokens, space = np.array([5, 2, 3, 4]), whole.latent_space.statistics(products)
     found = part.latent_space.statistics(products)
