@@ -72,7 +72,7 @@ class LatentSpace:
 
     @property
     def autoencoder(self) -> str:
-        """What the autoencoders are: ``"vae"``, ``"rae"``, or ``"ae"`` where nothing regularises a deterministic one."""
+        """Return ``"vae"``, ``"rae"``, or ``"ae"`` where nothing regularises a deterministic autoencoder."""
         if not self.regularised:
             return "vae"
         return "rae" if self.config.rae_beta or self.config.rae_noise else "ae"
