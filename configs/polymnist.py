@@ -88,7 +88,9 @@ def get_config(variants: str = "") -> ConfigDict:
 
 def _base() -> ConfigDict:
     config = sbm_jax.default_config()
-    config.systems = tuple(f"sbm_{kind}{suffix}" for kind in ("vae", "rae") for suffix in ("", "_c", "_t", "_m"))
+    config.systems = tuple(
+        f"sbm_{autoencoder}{suffix}" for autoencoder in ("vae", "rae") for suffix in ("", "_c", "_t", "_m")
+    )
     config.published = "sbm"
     for part in (_data, _modalities, _autoencoder, _score, _methods, _judges):
         part(config)

@@ -116,7 +116,7 @@ def _latent_training(num_steps: int) -> dict:
 
 def _all(config: ConfigDict) -> None:
     methods = config.methods
-    scored = tuple(f"sbm_{kind}{suffix}" for kind in ("vae", "rae") for suffix in ("", "_c", "_t", "_m"))
+    scored = tuple(f"sbm_{autoencoder}{suffix}" for autoencoder in ("vae", "rae") for suffix in ("", "_c", "_t", "_m"))
     joint = ("mvae", "mmvae", "mopoe", "mopoe_score", "mopoe_mixture", "mvtcae", "mmvae_plus")
     config.systems = (*scored, "mld", "eb_mvae", *joint)
     # Less training, and one repeat: all of it takes less than half an hour.

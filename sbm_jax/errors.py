@@ -8,18 +8,18 @@ class SbmError(Exception):
     """A problem the user can mend; its message says what, what was expected and what to do."""
 
 
-def unknown(kind: str, name: object, known: Iterable[str]) -> SbmError:
+def unknown(what: str, name: object, known: Iterable[str]) -> SbmError:
     """Return the error for a name that is not among the known ones, with the nearest suggested.
 
     Args:
-      kind: what the name stands for, such as ``"solver"``.
+      what: what the name stands for, such as ``"solver"``.
       name: the name that was given.
       known: the names that exist.
     """
     known = sorted(known)
     close = difflib.get_close_matches(str(name), known, n=1)
     hint = f" Did you mean {close[0]!r}?" if close else ""
-    return SbmError(f"unknown {kind} {name!r}.{hint} Known: {', '.join(known)}.")
+    return SbmError(f"unknown {what} {name!r}.{hint} Known: {', '.join(known)}.")
 
 
 def require(condition: bool, field: str, value: object, expected: str) -> None:

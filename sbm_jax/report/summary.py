@@ -304,12 +304,12 @@ def num_modalities(metrics: Metrics) -> int | None:
 
 def _of_its_question(metric: str, metrics: Metrics) -> tuple[str, Metrics]:
     """Return a metric, and all of the same question, as they are called where the data answer one question only."""
-    kind, question, name = [*metric.split("/", 2), ""][:3]
+    group, question, name = [*metric.split("/", 2), ""][:3]
     if f"coverage/{question}/class_0" not in metrics:
         return metric, metrics
     parts = [(other.split("/", 2), estimate) for other, estimate in metrics.items()]
     own = {f"{p[0]}/{p[2]}": estimate for p, estimate in parts if len(p) == 3 and p[1] == question}
-    return f"{kind}/{name}", own
+    return f"{group}/{name}", own
 
 
 def chance(metric: str, metrics: Metrics) -> float | None:

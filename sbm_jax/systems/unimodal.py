@@ -83,10 +83,9 @@ class LatentSpace:
         groups = PerModality(self.whole, self.computes_batched).groups
         named = {}
         for first, group in groups.items():
-            one = f"autoencoder_{self.autoencoder}_{first}"
-            named[one if len(group) == 1 else f"autoencoders_{self.autoencoder}_{first}_and_{len(group) - 1}_more"] = (
-                group
-            )
+            more = len(group) - 1
+            name = f"autoencoders_{self.autoencoder}_{first}_and_{more}_more"
+            named[name if more else f"autoencoder_{self.autoencoder}_{first}"] = group
         if self.config.alignment:
             named = {f"aligned_autoencoders_{self.autoencoder}": self.whole}
         elif len(groups) == 1 and len(self.whole) > 1:

@@ -92,9 +92,9 @@ def test_the_objective_of_a_linear_score_is_known(trace):
     np.testing.assert_allclose(found.mean(axis=0), expected, rtol=1e-5, atol=error)
 
 
-@pytest.mark.parametrize("kind", ["field", "energy"])
-def test_training_finds_the_score_of_a_gaussian(kind):
-    system = _system(kind=kind, width=64, trace="exact")
+@pytest.mark.parametrize("form", ["field", "energy"])
+def test_training_finds_the_score_of_a_gaussian(form):
+    system = _system(form=form, width=64, trace="exact")
     covariance = np.array([[1.0, 0.6], [0.6, 1.0]])
     rng = np.random.default_rng(0)
     params = system.network.init(jax.random.key(0), jnp.zeros((1, 3, 2)))["params"]

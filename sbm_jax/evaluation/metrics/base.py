@@ -282,9 +282,9 @@ class Metric:
         return {}
 
 
-def prefixed(kind: str, question: str, name: str) -> str:
+def prefixed(group: str, question: str, name: str) -> str:
     """Return the name of a metric of one question: without it where data have one label a row."""
-    return f"{kind}/{name}" if question == LABEL else f"{kind}/{question}/{name}"
+    return f"{group}/{name}" if question == LABEL else f"{group}/{question}/{name}"
 
 
 def check_targets(metric: str, options: Any, modalities: Sequence[str]) -> None:
