@@ -102,14 +102,16 @@ def _data(config: ConfigDict) -> None:
     config.data.polymnist.update(backgrounds="directory", backgrounds_directory="data/backgrounds")
 
 
-def _modalities(config: ConfigDict, number: int = 10) -> None:
-    config.modalities = tuple(
-        {"name": f"m{i}", "shape": (28, 28, 3), "latent_size": 64, "bounds": (0.0, 1.0)} for i in range(number)
-    )
-
-
 SCALE = 0.5**0.5
-"""The papers' scale of the likelihood, with which it is the squared error; ours is learned."""
+"""The papers' scale of the likelihood, with which it is the squared error. The weights of the KL divergence and of the
+alignment go with it; the library's default is a scale that is learned."""
+
+
+def _modalities(config: ConfigDict) -> None:
+    config.modalities = tuple(
+        {"name": f"m{i}", "shape": (28, 28, 3), "latent_size": 64, "scale": SCALE, "bounds": (0.0, 1.0)}
+        for i in range(10)
+    )
 
 
 def _with(config: ConfigDict, **changes: Any) -> tuple:
@@ -254,7 +256,6 @@ def _on_cpu(config: ConfigDict) -> bool:
 def _paper(config: ConfigDict) -> None:
     methods = config.methods
     config.systems = tuple(name for name in config.systems if not name.endswith("_m"))
-    config.modalities = _with(config, scale=SCALE)
     config.autoencoder.alignment = 0.0
     config.autoencoder.training.optimizer.ema_decay = 0.0
     methods.joint_posterior.latent_size = 64 * len(config.modalities)
@@ -334,7 +335,7 @@ def _eb_mvae(config: ConfigDict) -> None:
     _few(5)(config)
     config.published = "eb_mvae"
     config.systems = ("eb_mvae", "mvae", "mmvae", "mopoe")
-    config.modalities = _with(config, latent_size=512, scale=SCALE)
+    config.modalities = _with(config, latent_size=512)
     config.autoencoder.alignment = 0.0
     for stage in (config.autoencoder, methods.joint_posterior):
         stage.network.widths = (32, 64, 128)
