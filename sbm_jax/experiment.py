@@ -22,10 +22,11 @@ from sbm_jax.experiment_config import ExperimentConfig, Variation, apply_changes
 from sbm_jax.judges import Judges, check_weights, weights_path
 from sbm_jax.lock import writing_to
 from sbm_jax.storage import user_path, write_atomically
+from sbm_jax.system import System
 from sbm_jax.systems.classifier import Classifiers
 from sbm_jax.training.loop import run_stages
 from sbm_jax.training.writers import read_metrics
-from sbm_jax.types import Dataset, Params, Stage, System
+from sbm_jax.types import Dataset, Params, Stage
 
 logger = logging.getLogger(__name__)
 

@@ -14,12 +14,13 @@ from sbm_jax.data import DataConfig
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.evaluation import EvaluationConfig
 from sbm_jax.sampling import SamplerOptions
+from sbm_jax.system import System
 from sbm_jax.systems.classifier import ClassifierConfig
 from sbm_jax.systems.codec_training import AutoencoderConfig
 from sbm_jax.systems.method import Shared
 from sbm_jax.systems.methods import METHODS, find_method, option_groups
 from sbm_jax.systems.sbm import ScoreConfig
-from sbm_jax.types import Modality, System
+from sbm_jax.types import Modality
 
 
 @checked_dataclass

@@ -25,8 +25,9 @@ from sbm_jax.progress import progress_bar
 from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import DAMAGED_ARCHIVE, user_path, write_atomically
+from sbm_jax.system import Encodes, HasLikelihood, System
 from sbm_jax.systems.classifier import Classifiers
-from sbm_jax.types import Dataset, Encodes, HasLikelihood, Key, Modality, Params, System
+from sbm_jax.types import Dataset, Key, Modality, Params
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,8 @@ import numpy as np
 from sbm_jax import memory, parallel
 from sbm_jax.errors import SbmError
 from sbm_jax.sampling import CONDITIONINGS, SamplerOptions
-from sbm_jax.types import Array, Data, Generated, Key, Params, SparesObserved, System
+from sbm_jax.system import Generated, SparesObserved, System
+from sbm_jax.types import Array, Data, Key, Params
 
 
 class Runner:
@@ -47,7 +48,7 @@ class Runner:
         num_samples: int,
         strength: float | Array | None = None,
     ) -> Generated:
-        """Return `num_samples` samples of each row; see `types.System.generate`.
+        """Return `num_samples` samples of each row; see `system.System.generate`.
 
         Raises:
           SbmError: on a strength that is negative or not finite, what the system refuses, or a request that memory can

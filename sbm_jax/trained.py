@@ -16,9 +16,10 @@ from sbm_jax.experiment_config import make_system, read_config
 from sbm_jax.runner import Runner
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import user_path
+from sbm_jax.system import Generated, HasCodecs, System
 from sbm_jax.systems.methods import find_method
 from sbm_jax.training.loop import load_product
-from sbm_jax.types import Generated, HasCodecs, Key, Modality, Params, System
+from sbm_jax.types import Key, Modality, Params
 
 
 class TrainedSystem:

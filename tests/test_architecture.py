@@ -22,9 +22,11 @@ BASE = {
     "parameterization",
     "distributions",
     "mixtures",
+    "system",
 }
 MAY_IMPORT = {
     "types": {"config", "errors", "tokens"},
+    "system": {"types"},
     "errors": set(),
     "registry": {"errors"},
     "rows": set(),

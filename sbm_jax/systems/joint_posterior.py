@@ -19,12 +19,13 @@ from sbm_jax.errors import SbmError
 from sbm_jax.losses import multimodal
 from sbm_jax.networks.codecs import Codecs
 from sbm_jax.sampling import SamplerOptions
+from sbm_jax.system import Generated
 from sbm_jax.systems.joining import Encoded, Joining
 from sbm_jax.systems.joinings import JOININGS
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.observed import observed_rows, put_back
-from sbm_jax.types import Array, Data, Dataset, Generated, Key, Metrics, Modality, Params, Split, Stage
+from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage
 
 
 class Latents(NamedTuple):
@@ -185,7 +186,7 @@ class JointPosterior:
     # MARK: Use
 
     def with_free(self, number: int) -> "JointPosterior":
-        """Return the system for rows with at most so many unobserved modalities; see `types.SparesObserved`."""
+        """Return the system for rows with at most so many unobserved modalities; see `system.SparesObserved`."""
         return dataclasses.replace(self, num_free=number)
 
     def generate(
@@ -199,7 +200,7 @@ class JointPosterior:
         *,
         strength: Array | float | None = None,
     ) -> Generated:
-        """Generate what is not observed, from the posterior given what is; see `types.System.generate`.
+        """Generate what is not observed, from the posterior given what is; see `system.System.generate`.
 
         Raises:
           SbmError: on data of an unknown modality, a wrong shape, or a strength, for nothing is guided.

@@ -5,7 +5,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from sbm_jax.sampling import SamplerOptions
-from sbm_jax.types import Modality, System
+from sbm_jax.system import System
+from sbm_jax.types import Modality
 
 if TYPE_CHECKING:  # they say themselves how they are made
     from sbm_jax.systems.codec_training import AutoencoderConfig

@@ -26,6 +26,7 @@ from sbm_jax.sampling.chunks import in_chunks
 from sbm_jax.sampling.density import log_density
 from sbm_jax.sampling.starts import gaussian_conditional
 from sbm_jax.sde import SDE, SDEConfig, make_sde
+from sbm_jax.system import Generated
 from sbm_jax.systems.latents import sample_posterior, token_owners, token_sizes, unpack
 from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.observed import observed_rows, put_back
@@ -36,7 +37,6 @@ from sbm_jax.types import (
     Context,
     Data,
     Dataset,
-    Generated,
     Key,
     Metrics,
     Modality,
@@ -276,7 +276,7 @@ class Sbm:
         return unpack(self.latent_space.encode(products, data), self.modalities)
 
     def with_free(self, number: int) -> "Sbm":
-        """Return the system for rows with at most so many unobserved modalities; see `types.SparesObserved`."""
+        """Return the system for rows with at most so many unobserved modalities; see `system.SparesObserved`."""
         return dataclasses.replace(self, num_free=number)
 
     def save_codec(self, products: Mapping[str, Params], name: str, path: str | os.PathLike[str]) -> None:

@@ -14,10 +14,11 @@ from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import require
 from sbm_jax.sampling import SamplerOptions
+from sbm_jax.system import Generated
 from sbm_jax.systems.latents import unpack
 from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.sbm import AUTOENCODERS, Sbm, fields_of
-from sbm_jax.types import Array, Data, Dataset, Generated, Key, Metrics, Params, Stage, TrainingConfig
+from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Params, Stage, TrainingConfig
 
 
 @checked_dataclass

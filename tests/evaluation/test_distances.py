@@ -11,7 +11,8 @@ from sbm_jax.errors import SbmError
 from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, check_metrics, evaluate, real
 from sbm_jax.evaluation.features import FeatureSpace, in_batches
 from sbm_jax.evaluation.metrics.frechet import FrechetOptions
-from sbm_jax.types import Generated, Split
+from sbm_jax.system import Generated
+from sbm_jax.types import Split
 
 NAMES = ("a", "b", "c")
 COUNT = 60

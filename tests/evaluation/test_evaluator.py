@@ -10,7 +10,8 @@ import pytest
 from sbm_jax.errors import SbmError
 from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, evaluate
 from sbm_jax.evaluation.metrics import DEFAULT
-from sbm_jax.types import Generated, Split
+from sbm_jax.system import Generated
+from sbm_jax.types import Split
 
 MODALITIES = ("a", "b", "attributes")
 NUM_CLASSES = 4

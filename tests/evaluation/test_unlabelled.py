@@ -10,7 +10,8 @@ from sbm_jax.errors import SbmError
 from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, check_metrics, evaluate
 from sbm_jax.evaluation.features import FeatureSpace
 from sbm_jax.evaluation.metrics.f1 import f1
-from sbm_jax.types import Generated, Split
+from sbm_jax.system import Generated
+from sbm_jax.types import Split
 
 NAMES = ("image", "attributes")
 RNG = np.random.default_rng(0)

@@ -14,9 +14,10 @@ from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.errors import SbmError, require
 from sbm_jax.sampling import SamplerOptions
+from sbm_jax.system import Generated
 from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.observed import observed_rows, put_back
-from sbm_jax.types import Array, Data, Dataset, Generated, Key, Modality, Params, Stage
+from sbm_jax.types import Array, Data, Dataset, Key, Modality, Params, Stage
 
 
 @checked_dataclass
@@ -70,7 +71,7 @@ class Nearest:
         *,
         strength: Array | float | None = None,
     ) -> Generated:
-        """Return one of the nearest rows for each sample; see `types.System.generate`."""
+        """Return one of the nearest rows for each sample; see `system.System.generate`."""
         del options
         if strength is not None:
             raise SbmError(f"system {self.name!r} has no guidance; leave out strength.")

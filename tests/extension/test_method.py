@@ -12,8 +12,8 @@ import sbm_jax
 from sbm_jax import config_file, experiment
 from sbm_jax.errors import SbmError
 from sbm_jax.experiment_config import apply_changes, complete, parse_config
+from sbm_jax.system import Encodes, HasLikelihood
 from sbm_jax.systems.method import Method
-from sbm_jax.types import Encodes, HasLikelihood
 from tests.extension.method import NEAREST, NearestConfig
 from tests.robustness.kill import write_data
 from tests.robustness.tiny import get_config

@@ -7,7 +7,8 @@ import pytest
 
 from sbm_jax.errors import SbmError
 from sbm_jax.evaluation import EvaluationConfig, Subject, evaluate
-from sbm_jax.types import Generated, Split
+from sbm_jax.system import Generated
+from sbm_jax.types import Split
 
 NAMES = ("photo", "mask", "sound")
 SPLIT = Split({name: np.full((12, 2, 2, 1), 100, np.uint8) for name in NAMES})

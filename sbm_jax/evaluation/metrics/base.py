@@ -17,7 +17,8 @@ from sbm_jax.errors import unknown
 from sbm_jax.evaluation.estimates import Estimate
 from sbm_jax.evaluation.features import FeatureSpace
 from sbm_jax.evaluation.observed_sets import TO_TARGET, Ask
-from sbm_jax.types import LABEL, Array, Data, Generated, Key, Split
+from sbm_jax.system import Generated
+from sbm_jax.types import LABEL, Array, Data, Key, Split
 
 ClassifierFn = Callable[[Data], Mapping[str, Array]]  # {modality: [B, *shape]} -> {modality: int [B]}
 ReconstructFn = Callable[[Data], Data]
