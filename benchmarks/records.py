@@ -24,7 +24,7 @@ from sbm_jax.data.records import RecordsConfig, load_records
 from sbm_jax.data.write_records import write_records
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
-from sbm_jax.training.loop import run_stages
+from sbm_jax.training.stages import run_stages
 from sbm_jax.training.writers import read_metrics
 from sbm_jax.types import Modality, Split, TrainingConfig
 

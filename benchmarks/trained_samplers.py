@@ -22,7 +22,7 @@ from sbm_jax import data, experiment, report
 from sbm_jax.errors import SbmError
 from sbm_jax.experiment_config import make_system, read_config
 from sbm_jax.judges import Judges
-from sbm_jax.training.loop import load_product
+from sbm_jax.training.stages import load_product
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart_all", "A work directory whose training is complete.")
 _ONLY = flags.DEFINE_string("only", "", "Run the cases whose label has this in it; default: all.")

@@ -24,7 +24,7 @@ from sbm_jax.lock import writing_to
 from sbm_jax.storage import user_path, write_atomically
 from sbm_jax.system import System
 from sbm_jax.systems.classifier import Classifiers
-from sbm_jax.training.loop import run_stages
+from sbm_jax.training.stages import run_stages
 from sbm_jax.training.writers import read_metrics
 from sbm_jax.types import Dataset, Params, Stage
 

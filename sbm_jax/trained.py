@@ -18,7 +18,7 @@ from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import user_path
 from sbm_jax.system import Generated, HasCodecs, System
 from sbm_jax.systems.methods import find_method
-from sbm_jax.training.loop import load_product
+from sbm_jax.training.stages import load_product
 from sbm_jax.types import Key, Modality, Params
 
 

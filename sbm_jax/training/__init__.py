@@ -1,1 +1,1 @@
-"""The one training loop: state, optimisers, checkpoints, writers and the data-parallel mesh. Knows no model."""
+"""The one training loop, and the walk over stages: state, optimisers, checkpoints and writers. Knows no model."""

@@ -21,6 +21,7 @@ from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
 from sbm_jax.systems.latents import encode_rows
 from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
 from sbm_jax.training import loop
+from sbm_jax.training.stages import run_stages
 from sbm_jax.types import Modality, OptimizerConfig, TrainingConfig
 
 MODALITIES = (Modality("photo", (4, 4, 3), 6, "mlp"), Modality("sound", (5,), 3, "mlp", bounds=(-1.0, 1.0)))
@@ -130,7 +131,7 @@ def _losses(workdir):
 
 def test_training_gives_the_bits_of_rows_on_the_host(both, tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "_device_memory", lambda mesh: 1.0)
-    memory, disk = (loop.run_stages(_stages(d), tmp_path / str(i), 0) for i, d in enumerate(both))
+    memory, disk = (run_stages(_stages(d), tmp_path / str(i), 0) for i, d in enumerate(both))
     assert_same(memory, disk)
     losses = [_losses(tmp_path / str(i)) for i in (0, 1)]
     assert losses[0] == losses[1]
@@ -138,7 +139,7 @@ def test_training_gives_the_bits_of_rows_on_the_host(both, tmp_path, monkeypatch
 
 
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(both, tmp_path, monkeypatch):
-    whole = loop.run_stages(_stages(both[1]), tmp_path / "whole", 0)
+    whole = run_stages(_stages(both[1]), tmp_path / "whole", 0)
     write_metrics = loop._write
 
     def dies_at_eight(writer, stage, state, pending):
@@ -149,8 +150,8 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(both, tmp_path, monkeypa
 
     monkeypatch.setattr(loop, "_write", dies_at_eight)
     with pytest.raises(KeyboardInterrupt):
-        loop.run_stages(_stages(both[1]), tmp_path / "killed", 0)
-    assert_same(loop.run_stages(_stages(load(tmp_path / "records")), tmp_path / "killed", 0), whole)
+        run_stages(_stages(both[1]), tmp_path / "killed", 0)
+    assert_same(run_stages(_stages(load(tmp_path / "records")), tmp_path / "killed", 0), whole)
 
 
 def test_the_bank_of_latents_is_that_of_rows_in_memory(both):
@@ -242,7 +243,7 @@ def test_damage_is_told_by_a_run(both, tmp_path):
     path = tmp_path / "records" / "train-00001.array_record"
     path.write_bytes(_flip(path.read_bytes()))
     with pytest.raises(SbmError, match=r"train-00001\.array_record can not be read"):
-        loop.run_stages(_stages(load(tmp_path / "records")), tmp_path / "run", 0)
+        run_stages(_stages(load(tmp_path / "records")), tmp_path / "run", 0)
 
 
 @pytest.mark.parametrize(

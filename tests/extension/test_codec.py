@@ -7,7 +7,7 @@ import pytest
 from sbm_jax.config import build
 from sbm_jax.errors import SbmError
 from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
-from sbm_jax.training.loop import run_stages
+from sbm_jax.training.stages import run_stages
 from sbm_jax.types import Dataset, Modality, Split
 
 CODEC = {"name": "tests.extension.codec:Linear", "network": {"noise": 0.05}, "training": {"num_steps": 300}}

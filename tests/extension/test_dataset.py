@@ -8,7 +8,7 @@ from sbm_jax.config import build
 from sbm_jax.errors import SbmError
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
-from sbm_jax.training.loop import run_stages
+from sbm_jax.training.stages import run_stages
 from sbm_jax.types import Modality, TrainingConfig
 
 MODALITIES = (Modality("point", (2,), 3, "mlp"), Modality("angle", (1,), 2, "mlp"))

@@ -23,7 +23,7 @@ import jax
 import numpy as np
 
 from sbm_jax.preemption import RESUME
-from sbm_jax.training.loop import load_product
+from sbm_jax.training.stages import load_product
 from sbm_jax.training.writers import read_metrics
 
 ROOT = Path(__file__).parents[2]

@@ -23,7 +23,8 @@ from sbm_jax.systems.joint_posterior import JointPosterior
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
 from sbm_jax.systems.unimodal import AutoencoderConfig
-from sbm_jax.training.loop import init_state, run_stages, state_shardings
+from sbm_jax.training.loop import init_state, state_shardings
+from sbm_jax.training.stages import run_stages
 from sbm_jax.types import Dataset, Modality, OptimizerConfig, Split, Stage, TrainingConfig
 
 MODALITIES = (Modality("left", (6,), 4, "mlp"), Modality("right", (5,), 3, "mlp"), Modality("top", (4,), 4, "mlp"))

@@ -23,7 +23,7 @@ from sbm_jax.data.digits import read_idx
 from sbm_jax.errors import SbmError
 from sbm_jax.experiment import check as check_config
 from sbm_jax.experiment_config import apply_changes, make_system, parse_config, read_config
-from sbm_jax.training import loop
+from sbm_jax.training import stages
 from sbm_jax.training.checkpoints import Checkpoints
 from sbm_jax.types import Dataset, Modality
 from tests.robustness.tiny import get_config
@@ -273,7 +273,7 @@ def test_damaged_records(tmp_path, damage, name):
         if name == "config.json":
             read_config(tmp_path)
         else:
-            assert loop._read_recipe(tmp_path).keys() >= stage.keys()
+            assert stages._read_recipe(tmp_path).keys() >= stage.keys()
 
 
 # MARK: Configs

@@ -15,7 +15,7 @@ from sbm_jax.systems.joinings import MmvaePlus, Mopoe, Mvtcae
 from sbm_jax.systems.joint_posterior import JointPosterior, Latents
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.sbm import ScoreConfig
-from sbm_jax.training.loop import fingerprints
+from sbm_jax.training.stages import fingerprints
 from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
 
 MODALITIES = (Modality("left", (6,), 3, "mlp"), Modality("right", (4,), 3, "mlp"), Modality("top", (3,), 3, "mlp"))

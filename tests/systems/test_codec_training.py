@@ -12,7 +12,7 @@ from sbm_jax.errors import SbmError
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig, files, make_codec
 from sbm_jax.systems.codec_training import CodecTraining
 from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
-from sbm_jax.training.loop import fingerprints
+from sbm_jax.training.stages import fingerprints
 from sbm_jax.types import CodecConfig, Dataset, Modality, Split, TrainingConfig
 
 CONFIG = AutoencoderConfig(TrainingConfig(2, 4), AutoencoderNetworkConfig((16,)), beta=1.0)

@@ -16,7 +16,7 @@ from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.eb_mvae import EbMvae, EbMvaeConfig
 from sbm_jax.systems.sbm import SbmConfig, ScoreConfig
 from sbm_jax.systems.unimodal import AutoencoderConfig
-from sbm_jax.training.loop import fingerprints
+from sbm_jax.training.stages import fingerprints
 from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
 
 MODALITIES = (Modality("left", (4,), 2, "mlp"), Modality("right", (4,), 1, "mlp"), Modality("top", (4,), 2, "mlp"))

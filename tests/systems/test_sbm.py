@@ -14,7 +14,7 @@ from sbm_jax.systems.latents import latent_statistics, pack, unpack, valid_entri
 from sbm_jax.systems.sbm import Sbm
 from sbm_jax.systems.sbm_contrastive import SbmContrastive
 from sbm_jax.systems.unimodal import LatentSpace
-from sbm_jax.training.loop import fingerprints
+from sbm_jax.training.stages import fingerprints
 from sbm_jax.types import Modality
 from tests.systems.sbm_cases import (
     CONFIG,

@@ -17,6 +17,7 @@ from sbm_jax.errors import SbmError
 from sbm_jax.lock import writing_to
 from sbm_jax.training import loop, profiling
 from sbm_jax.training.checkpoints import Checkpoints
+from sbm_jax.training.stages import load_product, run_stages
 from sbm_jax.training.writers import read_metrics
 from sbm_jax.types import OptimizerConfig, Stage, TrainingConfig
 
@@ -54,7 +55,7 @@ def _stages(training=TRAINING, extra=None):
 
 
 def _run(path, stages=None, **kwargs):
-    return loop.run_stages(stages or _stages(), path, seed=0, **kwargs)["fit"]
+    return run_stages(stages or _stages(), path, seed=0, **kwargs)["fit"]
 
 
 def _assert_same_bits(one, other):
@@ -103,7 +104,7 @@ def test_complete_stages_are_not_run_again(tmp_path, monkeypatch):
     whole = _run(tmp_path)
     monkeypatch.setattr(loop, "make_train_steps", None)
     _assert_same_bits(_run(tmp_path), whole)
-    _assert_same_bits(loop.load_product("fit", tmp_path), whole)
+    _assert_same_bits(load_product("fit", tmp_path), whole)
 
 
 def test_one_device_equals_all(tmp_path):
@@ -159,7 +160,7 @@ def test_a_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, dam
     else:
         (directory / "manifests" / "20.json").unlink()
     with pytest.raises(SbmError, match="not complete"):
-        loop.load_product("fit", tmp_path)
+        load_product("fit", tmp_path)
     _assert_same_bits(_run(tmp_path), whole)
     assert "falling back" in caplog.text
 
@@ -186,7 +187,7 @@ def test_some_stages(tmp_path):
         _run(tmp_path, only=["fits"])
     with pytest.raises(SbmError, match="'shift' is not complete"):
         _run(tmp_path, only=["fit"])
-    assert list(loop.run_stages(_stages(), tmp_path, 0, only=["shift"])) == ["shift"]
+    assert list(run_stages(_stages(), tmp_path, 0, only=["shift"])) == ["shift"]
     _assert_same_bits(_run(tmp_path, only=["fit"]), _run(tmp_path / "whole"))
 
 
@@ -337,7 +338,7 @@ def test_products_are_counted_as_the_program_says_them():
 
 
 def test_a_profile_is_a_trace(tmp_path):
-    loop.run_stages(_stages(), tmp_path / "run", seed=0, profile_dir=tmp_path / "profile")
+    run_stages(_stages(), tmp_path / "run", seed=0, profile_dir=tmp_path / "profile")
     assert list((tmp_path / "profile" / "fit").rglob("*.xplane.pb"))
 
 
