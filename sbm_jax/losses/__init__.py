@@ -1,1 +1,1 @@
-"""Training objectives. Per-row terms are available before they are averaged, and noise can be injected."""
+"""Training objectives, and the bounds of multimodal VAEs: per-row terms are available, and noise can be injected."""

@@ -10,7 +10,13 @@ import numpy as np
 from sbm_jax.config import checked_dataclass
 from sbm_jax.distributions import POSTERIORS, Posterior, product_of_experts
 from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.losses import multimodal
+from sbm_jax.losses.bounds import EXPERT_EPS, BoundTerms, Decoding
+from sbm_jax.losses.mixtures_of_products import (
+    PrivateLatents,
+    mixture_of_products_log_prob,
+    mopoe_terms,
+    subsets_at_hand,
+)
 from sbm_jax.types import Array, Key, Params
 
 
@@ -19,13 +25,13 @@ class Encoded(NamedTuple):
 
     Attributes:
       experts: means and raw scales [B, M, D + D'], those of private latents last.
-      decoding: see `losses.multimodal.Decoding`.
+      decoding: see `losses.bounds.Decoding`.
       params: of the stage.
       present: bool [B, M]; None where nothing is missing.
     """
 
     experts: tuple[Array, Array]
-    decoding: multimodal.Decoding
+    decoding: Decoding
     params: Params
     present: Array | None
 
@@ -79,7 +85,7 @@ class Joining:
     mixes_given = False
     """Whether a sample given some modalities comes from one of `subsets`, not from all that is observed."""
 
-    eps = multimodal.EXPERT_EPS
+    eps = EXPERT_EPS
     """Added to the variance of every expert of a product."""
 
     def __post_init__(self):
@@ -142,7 +148,7 @@ class Joining:
         members = jnp.broadcast_to(observed[:, None], (len(observed), num_samples, observed.shape[1]))
         if mixes:
             subsets = self.subsets(observed.shape[1])
-            at_hand = multimodal.subsets_at_hand(subsets, observed)
+            at_hand = subsets_at_hand(subsets, observed)
             logits = jnp.where(at_hand | ~at_hand.any(axis=1, keepdims=True), 0.0, -jnp.inf)
             chosen = jax.random.categorical(key, logits[:, None], shape=(len(observed), num_samples))
             members = members & jnp.asarray(subsets)[chosen]
@@ -163,12 +169,12 @@ class Joining:
           subsets: those whose products are mixed, bool [., M].
         """
         if not self.is_mixture:
-            return multimodal.mixture_of_products_log_prob(z, mean, raw, subsets, self.eps, self.prior_is_expert)
+            return mixture_of_products_log_prob(z, mean, raw, subsets, self.eps, self.prior_is_expert)
         scale = self.family.scale(raw)
         terms = self.family.log_prob(z[:, :, None], mean[:, None], scale[:, None]).sum(axis=-1)
         return jax.nn.logsumexp(terms, axis=-1) - jnp.log(terms.shape[-1])
 
-    def terms(self, key: Key, encoded: Encoded) -> multimodal.BoundTerms | Array:
+    def terms(self, key: Key, encoded: Encoded) -> BoundTerms | Array:
         """Return the per-row terms of the bound, or the per-row loss [B] of an importance-weighted one.
 
         Args:
@@ -185,11 +191,11 @@ class Joining:
         subsets = self.subsets(encoded.num_modalities)
         at_hand = jnp.ones((batch, len(subsets)), bool)
         if present is not None:
-            at_hand = multimodal.subsets_at_hand(subsets, present)
+            at_hand = subsets_at_hand(subsets, present)
         chosen = jax.random.categorical(subset_key, jnp.where(at_hand, 0.0, -jnp.inf))
         joint, own = zip(*(jnp.split(array, [size], axis=-1) for array in experts), strict=True)
         noise, private = jax.random.normal(noise_key, (batch, size)), None
         if self.private_size:
             own_noise = jax.random.normal(jax.random.fold_in(noise_key, 1), jnp.moveaxis(own[0], 1, 0).shape)
-            private = multimodal.PrivateLatents(*own, own_noise, beta_private)
-        return multimodal.mopoe_terms(*joint, encoded.decoding, noise, chosen, beta, present, subsets, private=private)
+            private = PrivateLatents(*own, own_noise, beta_private)
+        return mopoe_terms(*joint, encoded.decoding, noise, chosen, beta, present, subsets, private=private)

@@ -3,7 +3,7 @@
 Each is a class; its fields are the options of the method, with the defaults of its own paper.
 
 References: M. Wu and N. Goodman, 2018; Y. Shi et al., 2019; T. Sutter et al., 2021; H. Hwang et al., 2021; E. Palumbo
-et al., 2023; see `losses.multimodal`.
+et al., 2023; see `losses`.
 """
 
 import jax
@@ -13,7 +13,9 @@ import numpy as np
 from sbm_jax.config import checked_dataclass
 from sbm_jax.distributions import POSTERIORS
 from sbm_jax.errors import SbmError, require
-from sbm_jax.losses import multimodal
+from sbm_jax.losses.bounds import BoundTerms, all_subsets
+from sbm_jax.losses.mixtures_of_experts import Family, mmvae_plus_terms, mmvae_terms
+from sbm_jax.losses.products_of_experts import mvae_terms, mvtcae_terms
 from sbm_jax.systems.joining import Encoded, Joining
 from sbm_jax.types import Array, Key
 
@@ -48,14 +50,14 @@ class Mvae(Joining):
         """Return True for all subsets, or for those of more than one."""
         return (members.sum(axis=-1) > 1) | self.prior_beside_one
 
-    def terms(self, key: Key, encoded: Encoded) -> multimodal.BoundTerms:
+    def terms(self, key: Key, encoded: Encoded) -> BoundTerms:
         """Return the terms of the sum of bounds over subsets."""
         noise_key, subset_key = jax.random.split(key)
         number = encoded.num_modalities
         fixed = np.concatenate([np.ones((1, number), bool), np.eye(number, dtype=bool)])
         subsets = [*fixed, *random_subsets(subset_key, self.num_subsets, number)]
         noise = jax.random.normal(noise_key, (len(subsets), encoded.batch, encoded.experts[0].shape[-1]))
-        return multimodal.mvae_terms(
+        return mvae_terms(
             *encoded.experts, encoded.decoding, noise, subsets, self.beta, encoded.present, self.prior_beside_one
         )
 
@@ -79,13 +81,11 @@ class Mvtcae(Joining):
         self._least(beta=0)
         require(0 <= self.alpha <= 1, self._of("alpha"), self.alpha, "0 to 1")
 
-    def terms(self, key: Key, encoded: Encoded) -> multimodal.BoundTerms:
+    def terms(self, key: Key, encoded: Encoded) -> BoundTerms:
         """Return the terms of the bound of the total correlation."""
         noise_key, _ = jax.random.split(key)
         noise = jax.random.normal(noise_key, (encoded.batch, encoded.experts[0].shape[-1]))
-        return multimodal.mvtcae_terms(
-            *encoded.experts, encoded.decoding, noise, self.alpha, self.beta, encoded.present
-        )
+        return mvtcae_terms(*encoded.experts, encoded.decoding, noise, self.alpha, self.beta, encoded.present)
 
 
 @checked_dataclass
@@ -120,13 +120,13 @@ class Mopoe(Joining):
 
     def subsets(self, num_modalities: int) -> np.ndarray:
         """Return all of them but the empty one."""
-        return multimodal.all_subsets(num_modalities)
+        return all_subsets(num_modalities)
 
     def prior_is_expert(self, members: Array) -> Array:
         """Return True for the subset of all modalities."""
         return members.all(axis=-1)
 
-    def terms(self, key: Key, encoded: Encoded) -> multimodal.BoundTerms:
+    def terms(self, key: Key, encoded: Encoded) -> BoundTerms:
         """Return the terms of the evidence lower bound of a random subset."""
         return self._mixture_terms(key, encoded, self.beta, self.beta_private)
 
@@ -168,15 +168,15 @@ class Mmvae(Joining):
         """Return each modality alone."""
         return np.eye(num_modalities, dtype=bool)
 
-    def terms(self, key: Key, encoded: Encoded) -> multimodal.BoundTerms | Array:
+    def terms(self, key: Key, encoded: Encoded) -> BoundTerms | Array:
         """Return the loss of the importance-weighted bound, or the terms of the evidence lower bound."""
         if self.estimator == "elbo":
             return self._mixture_terms(key, encoded, self.beta)
         noise_key, _ = jax.random.split(key)
         (experts, decoding, params, present), number = encoded, encoded.num_modalities
         noise = self.noise(noise_key, (number, self.num_samples, encoded.batch, experts[0].shape[-1]))
-        family = multimodal.Family(self.posterior, self.estimator)
-        return multimodal.mmvae_terms(*experts, decoding, noise, params["prior"], family, present)
+        family = Family(self.posterior, self.estimator)
+        return mmvae_terms(*experts, decoding, noise, params["prior"], family, present)
 
 
 @checked_dataclass
@@ -224,11 +224,9 @@ class MmvaePlus(Joining):
             for i, entries in enumerate([size, *[self.private_size] * number] * number)
         ]
         (mean, own_mean), (raw, own_raw) = (jnp.split(array, [size], axis=-1) for array in experts)
-        family = multimodal.Family(self.posterior, self.estimator)
+        family = Family(self.posterior, self.estimator)
         priors = params["private_priors"]
-        return multimodal.mmvae_plus_terms(
-            mean, raw, own_mean, own_raw, decoding, noise, priors, self.beta, family, present
-        )
+        return mmvae_plus_terms(mean, raw, own_mean, own_raw, decoding, noise, priors, self.beta, family, present)
 
 
 JOININGS = (Mvae, Mmvae, Mopoe, Mvtcae, MmvaePlus)

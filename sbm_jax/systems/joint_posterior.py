@@ -16,7 +16,7 @@ from sbm_jax.config import plain
 from sbm_jax.data.pipeline import as_float
 from sbm_jax.distributions import Posterior, product_of_experts
 from sbm_jax.errors import SbmError
-from sbm_jax.losses import multimodal
+from sbm_jax.losses.bounds import BoundTerms, Decoding, likelihood_rescaling
 from sbm_jax.networks.codecs import Codecs
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import Generated
@@ -149,14 +149,12 @@ class JointPosterior:
     ) -> tuple[Array, Metrics]:
         del upstream
         terms = self.terms(params, key, as_float(batch["data"]), batch.get("present"))
-        if isinstance(terms, multimodal.BoundTerms):
+        if isinstance(terms, BoundTerms):
             parts = {"reconstruction": terms.reconstruction.mean(), "regulariser": terms.regulariser.mean()}
             return terms.loss.mean(), parts
         return terms.mean(), {}
 
-    def terms(
-        self, params: Params, key: Key, data: Data, present: Array | None = None
-    ) -> multimodal.BoundTerms | Array:
+    def terms(self, params: Params, key: Key, data: Data, present: Array | None = None) -> BoundTerms | Array:
         """Return the per-row terms of the objective, or the per-row loss [B] of an importance-weighted one.
 
         Args:
@@ -176,12 +174,12 @@ class JointPosterior:
         found = [encoded.get(modality.name, nothing) for modality in self.modalities]
         return jnp.stack([mean for mean, _ in found], axis=1), jnp.stack([raw for _, raw in found], axis=1)
 
-    def _decoding(self, params: Params, key: Key, data: Data) -> multimodal.Decoding:
+    def _decoding(self, params: Params, key: Key, data: Data) -> Decoding:
         def log_prob(latents: Mapping[str, Array]) -> dict[str, Array]:
             return self.codecs.log_prob(params["codecs"], key, data, latents)
 
-        factors = multimodal.likelihood_rescaling(self.modalities) if self.joining.rescaling else None
-        return multimodal.Decoding(self.modalities, log_prob, factors or (1.0,) * len(self.modalities))
+        factors = likelihood_rescaling(self.modalities) if self.joining.rescaling else None
+        return Decoding(self.modalities, log_prob, factors or (1.0,) * len(self.modalities))
 
     # MARK: Use
 

@@ -9,7 +9,10 @@ import numpy as np
 import pytest
 
 from sbm_jax import distributions
-from sbm_jax.losses import multimodal
+from sbm_jax.losses.bounds import Decoding, likelihood_rescaling
+from sbm_jax.losses.mixtures_of_experts import Family, mmvae_plus_terms, mmvae_terms
+from sbm_jax.losses.mixtures_of_products import PrivateLatents, mopoe_terms
+from sbm_jax.losses.products_of_experts import mvae_terms, mvtcae_terms
 from sbm_jax.types import Modality
 
 ESTIMATORS = {"iwae_looser": "iwae", "dreg_looser": "dreg"}
@@ -60,8 +63,8 @@ def _loss(meta, case, names, encoded):
     def log_prob(latents):
         return {modality.name: _log_prob(case, modality, latents[modality.name]) for modality in modalities}
 
-    rescaling = multimodal.likelihood_rescaling(modalities) if meta["rescaling"] else (1.0,) * len(names)
-    decoding = multimodal.Decoding(modalities, log_prob, rescaling)
+    rescaling = likelihood_rescaling(modalities) if meta["rescaling"] else (1.0,) * len(names)
+    decoding = Decoding(modalities, log_prob, rescaling)
     noise = [jnp.asarray(case[f"noise_{i}"]) for i in range(sum(key.startswith("noise_") for key in case))]
     present = jnp.stack([case[f"mask_{name}"] for name in names], axis=1).astype(bool) if meta.get("masked") else None
     terms = _terms(meta, case, names, encoded, decoding, noise, present)
@@ -81,23 +84,23 @@ def _terms(meta, case, names, encoded, decoding, noise, present):
     experts = encoded["mu"], encoded["lv"]
     if meta["objective"] == "mvae":
         subsets = np.array([[name in subset for name in names] for subset in meta["subsets"]])
-        return multimodal.mvae_terms(*experts, decoding, jnp.stack(noise), subsets, _annealed(meta), present).loss
+        return mvae_terms(*experts, decoding, jnp.stack(noise), subsets, _annealed(meta), present).loss
     if meta["objective"] == "mopoe":
         rows, private = jnp.asarray(case["row_subset"]), None
         if "smu" in encoded:
             own = encoded["smu"], encoded["slv"], jnp.stack(noise[1:]), meta["beta_private"]
-            private = multimodal.PrivateLatents(*own)
-        terms = multimodal.mopoe_terms(*experts, decoding, noise[0], rows, meta["beta"], present, private=private)
+            private = PrivateLatents(*own)
+        terms = mopoe_terms(*experts, decoding, noise[0], rows, meta["beta"], present, private=private)
         return terms.loss
     if meta["objective"] == "mvtcae":
-        return multimodal.mvtcae_terms(*experts, decoding, noise[0], meta["alpha"], meta["beta"], present).loss
-    family = multimodal.Family(meta["posterior"], ESTIMATORS[meta["estimator"]])
+        return mvtcae_terms(*experts, decoding, noise[0], meta["alpha"], meta["beta"], present).loss
+    family = Family(meta["posterior"], ESTIMATORS[meta["estimator"]])
     size, zeros = experts[0].shape[-1], jnp.zeros
     if meta["objective"] == "mmvae":
-        return multimodal.mmvae_terms(*experts, decoding, jnp.stack(noise), zeros(size), family, present)
+        return mmvae_terms(*experts, decoding, jnp.stack(noise), zeros(size), family, present)
     own = encoded["smu"], encoded["slv"]
     priors = zeros((len(names), own[0].shape[-1]))
-    return multimodal.mmvae_plus_terms(*experts, *own, decoding, noise, priors, meta["beta"], family, present)
+    return mmvae_plus_terms(*experts, *own, decoding, noise, priors, meta["beta"], family, present)
 
 
 def _annealed(meta):

@@ -10,8 +10,8 @@ import pytest
 from sbm_jax.config import build
 from sbm_jax.data import hide
 from sbm_jax.errors import SbmError
-from sbm_jax.losses import multimodal
-from sbm_jax.losses.multimodal import BoundTerms
+from sbm_jax.losses import bounds
+from sbm_jax.losses.bounds import BoundTerms
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.joinings import JOININGS, Mmvae, MmvaePlus, Mopoe, Mvae, Mvtcae, random_subsets
@@ -75,7 +75,7 @@ def test_decoding_a_part_at_a_time_changes_nothing(method, monkeypatch):
         return jax.jit(jax.value_and_grad(lambda p: system.terms(p, jax.random.key(1), _float(DATASET.train)).mean()))
 
     whole = gradient()(params)
-    monkeypatch.setattr(multimodal, "DECODED_AT_ONCE", 20)  # two of the nine latents of a row
+    monkeypatch.setattr(bounds, "DECODED_AT_ONCE", 20)  # two of the nine latents of a row
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), gradient()(params), whole)
 
 

@@ -8,7 +8,10 @@ import numpy as np
 import pytest
 
 from sbm_jax.distributions import LIKELIHOODS
-from sbm_jax.losses import multimodal
+from sbm_jax.losses.bounds import Decoding, all_subsets
+from sbm_jax.losses.mixtures_of_experts import Family, mmvae_plus_terms, mmvae_terms
+from sbm_jax.losses.mixtures_of_products import PrivateLatents, mixture_of_products_log_prob, mopoe_terms
+from sbm_jax.losses.products_of_experts import mvae_terms, mvtcae_terms
 from sbm_jax.types import Modality
 
 NUM_MODALITIES, SIZE, LATENT, BATCH, SCALE = 3, 4, 2, 6, 0.8
@@ -38,7 +41,7 @@ def _log_prob(latents, weights=WEIGHTS):
     return found
 
 
-DECODING = multimodal.Decoding(MODALITIES, _log_prob, (1.0,) * NUM_MODALITIES)
+DECODING = Decoding(MODALITIES, _log_prob, (1.0,) * NUM_MODALITIES)
 
 
 def _exact(members=slice(None)):
@@ -74,22 +77,22 @@ def _average(terms, shape, number=400, noise="normal"):
 
 def _subset_bounds(noise, present=None):
     everything = np.ones((1, NUM_MODALITIES), bool)
-    return multimodal.mvae_terms(*_experts(), DECODING, noise, everything, 1.0, present).loss
+    return mvae_terms(*_experts(), DECODING, noise, everything, 1.0, present).loss
 
 
 def _mopoe(noise):
     rows = jnp.arange(BATCH) % 7
-    return multimodal.mopoe_terms(*_experts(), DECODING, noise, rows, 1.0).loss
+    return mopoe_terms(*_experts(), DECODING, noise, rows, 1.0).loss
 
 
 def _mvtcae(noise):
-    return multimodal.mvtcae_terms(*_experts(), DECODING, noise, 0.0, 1.0).loss
+    return mvtcae_terms(*_experts(), DECODING, noise, 0.0, 1.0).loss
 
 
 def _mmvae(posterior, estimator, present=None):
     def terms(noise):
-        family = multimodal.Family(posterior, estimator)
-        return multimodal.mmvae_terms(*_experts(), DECODING, noise, jnp.zeros(LATENT), family, present)
+        family = Family(posterior, estimator)
+        return mmvae_terms(*_experts(), DECODING, noise, jnp.zeros(LATENT), family, present)
 
     return terms
 
@@ -97,8 +100,8 @@ def _mmvae(posterior, estimator, present=None):
 def _mmvae_plus(noise):
     """With decoders that do not look at private latents, whose posteriors are not their priors."""
     private = jnp.full((BATCH, NUM_MODALITIES, LATENT), 0.3), jnp.full((BATCH, NUM_MODALITIES, LATENT), -0.5)
-    priors, family = jnp.zeros((NUM_MODALITIES, LATENT)), multimodal.Family("normal", "iwae")
-    return multimodal.mmvae_plus_terms(*_experts(), *private, DECODING, list(noise), priors, 1.0, family)
+    priors, family = jnp.zeros((NUM_MODALITIES, LATENT)), Family("normal", "iwae")
+    return mmvae_plus_terms(*_experts(), *private, DECODING, list(noise), priors, 1.0, family)
 
 
 LACKING = [0, 2]
@@ -139,7 +142,7 @@ def test_the_product_of_exact_experts_is_exact():
 
     def terms(noise):
         experts = (jnp.asarray(array, jnp.float32)[..., None] for array in (mean, log_variance))
-        return multimodal.mvae_terms(*experts, decoding, noise, np.ones((1, 3), bool), 1.0).loss
+        return mvae_terms(*experts, decoding, noise, np.ones((1, 3), bool), 1.0).loss
 
     flat = WEIGHTS[:, 0].reshape(-1).astype(np.float64)
     x = X.reshape(BATCH, -1).astype(np.float64)
@@ -151,9 +154,9 @@ def test_the_product_of_exact_experts_is_exact():
 
 
 def test_subsets_are_ordered_by_size_then_lexicographically():
-    members = [tuple(np.flatnonzero(row)) for row in multimodal.all_subsets(3)]
+    members = [tuple(np.flatnonzero(row)) for row in all_subsets(3)]
     assert members == [(0,), (1,), (2,), (0, 1), (0, 2), (1, 2), (0, 1, 2)]
-    assert len(multimodal.all_subsets(10)) == 1023
+    assert len(all_subsets(10)) == 1023
 
 
 def test_chunks_of_subsets_change_nothing():
@@ -161,7 +164,7 @@ def test_chunks_of_subsets_change_nothing():
     rows = jnp.arange(BATCH)
 
     def run(chunk):
-        return multimodal.mopoe_terms(*_experts(), DECODING, noise, rows, 1.0, chunk=chunk).loss
+        return mopoe_terms(*_experts(), DECODING, noise, rows, 1.0, chunk=chunk).loss
 
     np.testing.assert_allclose(run(3), run(64), rtol=1e-5)
 
@@ -172,10 +175,10 @@ def test_the_doubly_reparametrised_gradient_has_the_right_mean():
     decoding = DECODING._replace(modalities=MODALITIES[:1], rescaling=(1.0,))
 
     def gradients(estimator, number=4000):
-        family = multimodal.Family("normal", estimator)
+        family = Family("normal", estimator)
 
         def loss(mean, noise):
-            return multimodal.mmvae_terms(mean, log_variance, decoding, noise, jnp.zeros(LATENT), family).mean()
+            return mmvae_terms(mean, log_variance, decoding, noise, jnp.zeros(LATENT), family).mean()
 
         keys = jax.random.split(jax.random.key(1), number)
 
@@ -193,7 +196,7 @@ def test_the_doubly_reparametrised_gradient_has_the_right_mean():
 def test_mixture_of_products_is_the_restated_one():
     """log 1/7 Σ_S N(z; μ_S, σ_S²), with the prior as one more expert of the whole set."""
     mean, log_variance = (np.asarray(array, np.float64) for array in _experts())
-    z, subsets = np.random.default_rng(2).normal(size=(BATCH, 5, LATENT)), multimodal.all_subsets(3)
+    z, subsets = np.random.default_rng(2).normal(size=(BATCH, 5, LATENT)), all_subsets(3)
     terms = []
     for members in subsets:
         precision = np.exp(-log_variance)[:, members]
@@ -202,7 +205,7 @@ def test_mixture_of_products_is_the_restated_one():
         square = (z - location[:, None]) ** 2 * total[:, None]
         terms.append(-0.5 * (square - np.log(total)[:, None] + np.log(2 * np.pi)).sum(axis=-1))
     expected = np.logaddexp.reduce(terms, axis=0) - np.log(7)
-    found = multimodal.mixture_of_products_log_prob(
+    found = mixture_of_products_log_prob(
         jnp.asarray(z, jnp.float32), *_experts(), subsets, 0.0, lambda members: members.all(axis=-1), chunk=3
     )
     np.testing.assert_allclose(found, expected, rtol=1e-4, atol=1e-4)
@@ -213,9 +216,9 @@ def test_private_latents_of_mopoe_are_decoded_and_weighed():
     rng = np.random.default_rng(3)
     own_mean, own_log_variance = (jnp.asarray(rng.normal(size=(BATCH, 3, 2)), jnp.float32) for _ in range(2))
     noise, rows = jax.random.normal(jax.random.key(0), (BATCH, LATENT)), jnp.arange(BATCH)
-    private = multimodal.PrivateLatents(own_mean, own_log_variance, jnp.zeros((3, BATCH, 2)), 0.5)
-    both = multimodal.mopoe_terms(*_experts(), DECODING, noise, rows, 2.0, private=private)
-    joint = multimodal.mopoe_terms(*_experts(), DECODING, noise, rows, 2.0)
+    private = PrivateLatents(own_mean, own_log_variance, jnp.zeros((3, BATCH, 2)), 0.5)
+    both = mopoe_terms(*_experts(), DECODING, noise, rows, 2.0, private=private)
+    joint = mopoe_terms(*_experts(), DECODING, noise, rows, 2.0)
     np.testing.assert_allclose(both.reconstruction, joint.reconstruction, rtol=1e-5)
     divergence = 0.5 * (own_mean**2 + jnp.exp(own_log_variance) - 1 - own_log_variance).sum(axis=(1, 2))
     np.testing.assert_allclose(both.regulariser - joint.regulariser, 2.0 * 0.5 * divergence, rtol=1e-4)

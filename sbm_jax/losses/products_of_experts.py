@@ -1,0 +1,115 @@
+"""The bounds whose posterior is a product of experts: MVAE and MVTCAE. Shapes are those of `losses.bounds`."""
+
+from collections.abc import Sequence
+
+import jax.numpy as jnp
+import numpy as np
+
+from sbm_jax.distributions import gaussian_kl, product_of_experts, standard_normal_kl
+from sbm_jax.losses.bounds import EXPERT_EPS, BoundTerms, Decoding, sum_present
+from sbm_jax.types import Array, Modality
+
+
+def mvae_terms(
+    mean: Array,
+    log_variance: Array,
+    decoding: Decoding,
+    noise: Array,
+    subsets: Sequence[Array | np.ndarray],
+    beta: Array | float,
+    present: Array | None = None,
+    unimodal_prior: bool = True,
+) -> BoundTerms:
+    """Return the terms of MVAE: a bound for each subset, of its own modalities, with the prior as one more expert.
+
+    L_b = Σ_S [Σ_{m ∈ S} -r_m log p(x_m | z_S) + β KL(q_S ‖ N(0, I))]. Rows that have no modality of a subset do not
+    count in its mean, so that terms are weighted for `mean` over rows to be the sum of these means.
+
+    Args:
+      mean: of the experts [B, M, D].
+      log_variance: of the experts [B, M, D].
+      decoding: see `Decoding`.
+      noise: standard normal [S, B, D].
+      subsets: S times bool [M]; of those that are NumPy arrays only their own modalities are decoded.
+      beta: weight of the divergence.
+      present: bool [B, M]; None where nothing is missing.
+      unimodal_prior: False leaves the prior out of the products of a single expert (the SBM paper's baselines).
+
+    Reference: M. Wu and N. Goodman, "Multimodal Generative Models for Scalable Weakly-Supervised Learning", 2018.
+      https://arxiv.org/abs/1802.05335
+    """
+    present = jnp.ones(mean.shape[:2], bool) if present is None else present
+    latents = {modality.name: [] for modality in decoding.modalities}
+    weights, regulariser = [], jnp.zeros(len(mean), mean.dtype)
+    for subset, eps in zip(subsets, noise, strict=True):
+        members = present & subset[None]
+        prior = unimodal_prior | (members.sum(axis=1) > 1)
+        joint_mean, joint_log_variance = product_of_experts(mean, log_variance, members, prior=prior)
+        kept = members.any(axis=1)
+        weight = jnp.where(kept, len(mean) / jnp.maximum(kept.sum(), 1), 0.0)
+        regulariser = regulariser + weight * beta * standard_normal_kl(joint_mean, joint_log_variance)
+        weights.append(jnp.where(members, weight[:, None], 0.0))
+        z = joint_mean + jnp.exp(0.5 * joint_log_variance) * eps
+        for modality in _may_be_in(subset, decoding.modalities):
+            latents[modality.name].append(z)
+    terms = decoding.by_modality({name: jnp.stack(arrays) for name, arrays in latents.items()})
+    reconstruction = jnp.zeros(len(mean), mean.dtype)
+    for i, modality in enumerate(decoding.modalities):
+        own = [
+            w[:, i]
+            for w, subset in zip(weights, subsets, strict=True)
+            if modality in _may_be_in(subset, decoding.modalities)
+        ]
+        reconstruction = reconstruction - _sum_counted(terms[modality.name], jnp.stack(own))
+    return BoundTerms(reconstruction, regulariser)
+
+
+def _may_be_in(subset: Array | np.ndarray, modalities: Sequence[Modality]) -> list[Modality]:
+    """Return the members of a subset, bool [M]; all modalities where it is not known while tracing."""
+    if not isinstance(subset, np.ndarray):
+        return list(modalities)
+    return [modality for modality, member in zip(modalities, subset, strict=True) if member]
+
+
+def _sum_counted(values: Array, weights: Array) -> Array:
+    """Return Σ_s w_s v_s [B] of [S, B] over what counts: values of weight 0 may be anything."""
+    return jnp.where(weights > 0, weights * values, 0.0).sum(axis=0)
+
+
+def mvtcae_terms(
+    mean: Array,
+    log_variance: Array,
+    decoding: Decoding,
+    noise: Array,
+    alpha: float,
+    beta: Array | float,
+    present: Array | None = None,
+) -> BoundTerms:
+    """Return the terms of MVTCAE, whose posterior is the product of all experts without the prior.
+
+    L_b = (M - α)/M Σ_m -r_m log p(x_m | z) + β [(1 - α) KL(q ‖ N(0, I)) + α/M Σ_m KL(q ‖ q_m)].
+
+    Args:
+      mean: of the experts [B, M, D].
+      log_variance: of the experts [B, M, D].
+      decoding: see `Decoding`.
+      noise: standard normal [B, D].
+      alpha: weight of the conditional bounds, 0 to 1.
+      beta: weight of the divergences.
+      present: bool [B, M]; None where nothing is missing.
+
+    Reference: H. Hwang et al., "Multi-View Representation Learning via Total Correlation Objective", 2021.
+      https://openreview.net/forum?id=3k1EwMgd2ra
+    """
+    num_modalities = mean.shape[1]
+    present = jnp.ones(mean.shape[:2], bool) if present is None else present
+    joint_mean, joint_log_variance = product_of_experts(mean, log_variance, present, eps=EXPERT_EPS)
+    z = joint_mean + jnp.exp(0.5 * joint_log_variance) * noise
+    likelihood = sum_present(decoding.log_likelihood(z), present)
+    own = gaussian_kl(joint_mean[:, None], joint_log_variance[:, None], mean, log_variance)
+    own = sum_present(own, present)
+    prior = standard_normal_kl(joint_mean, joint_log_variance)
+    return BoundTerms(
+        -(num_modalities - alpha) / num_modalities * likelihood,
+        beta * ((1.0 - alpha) * prior + alpha / num_modalities * own),
+    )
