@@ -19,7 +19,7 @@ from sbm_jax.systems.classifier import ClassifierConfig
 from sbm_jax.systems.codec_training import AutoencoderConfig
 from sbm_jax.systems.method import Shared
 from sbm_jax.systems.methods import METHODS, find_method, option_groups
-from sbm_jax.systems.sbm import ScoreConfig
+from sbm_jax.systems.score_stage import ScoreConfig
 from sbm_jax.types import Modality
 
 

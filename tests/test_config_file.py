@@ -12,8 +12,8 @@ from ml_collections import ConfigDict, config_flags
 from sbm_jax import config_file, experiment_config, main
 from sbm_jax.errors import SbmError
 from sbm_jax.systems.classifier import ClassifierConfig
-from sbm_jax.systems.sbm import ScoreConfig
 from sbm_jax.systems.sbm_energy import EnergyConfig
+from sbm_jax.systems.score_stage import ScoreConfig
 
 ROOT = Path(__file__).parents[1]
 TINY = f"--config={ROOT}/tests/robustness/tiny.py:nowhere"

@@ -17,8 +17,9 @@ from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.runner import Runner
 from sbm_jax.sampling import SamplerOptions
-from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
+from sbm_jax.systems.sbm import Sbm
 from sbm_jax.systems.sbm_marginal import SbmMarginal
+from sbm_jax.systems.score_stage import SbmConfig, ScoreConfig
 from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
 from sbm_jax.trained import TrainedSystem
 from sbm_jax.types import CodecConfig, Dataset, Modality, Split, TrainingConfig

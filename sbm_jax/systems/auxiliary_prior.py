@@ -27,7 +27,8 @@ from sbm_jax.systems.joint_posterior import JointPosterior, Latents
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.latents import LatentStatistics, encode_rows, latent_statistics, pack, unpack, valid_entries
 from sbm_jax.systems.method import Method, Shared
-from sbm_jax.systems.sbm import Sbm, SbmConfig
+from sbm_jax.systems.sbm import Sbm
+from sbm_jax.systems.score_stage import SbmConfig
 from sbm_jax.types import Array, Dataset, Key, Modality, Params, Stage
 
 

@@ -3,7 +3,7 @@
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import require
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig
-from sbm_jax.systems.sbm import ScoreConfig
+from sbm_jax.systems.score_stage import ScoreConfig
 from sbm_jax.types import TrainingConfig
 
 

@@ -10,7 +10,7 @@ from sbm_jax.types import Modality
 
 if TYPE_CHECKING:  # they say themselves how they are made
     from sbm_jax.systems.codec_training import AutoencoderConfig
-    from sbm_jax.systems.sbm import ScoreConfig
+    from sbm_jax.systems.score_stage import ScoreConfig
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,7 +19,8 @@ from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sde import SDEConfig
 from sbm_jax.systems.method import Method, Shared
-from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig, fields_of
+from sbm_jax.systems.sbm import Sbm, fields_of
+from sbm_jax.systems.score_stage import SbmConfig, ScoreConfig
 from sbm_jax.systems.unimodal import AutoencoderConfig
 from sbm_jax.types import TrainingConfig
 

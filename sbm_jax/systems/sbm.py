@@ -1,14 +1,13 @@
 """Score-based multimodal autoencoders: SBM-VAE and SBM-RAE.
 
 Stage I (`systems.unimodal`) trains one autoencoder per modality, and encodes all training data once, into a bank. Stage
-II trains one score model over the joint latents. Any modality is generated from any others by sampling the
-latents of what is missing with those of what is observed held fixed.
+II (`systems.score_stage`) trains one score model over the joint latents. Any modality is generated from any others by
+sampling the latents of what is missing with those of what is observed held fixed.
 
 Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 2023. https://openreview.net/forum?id=JbuP6UV3Fk
 """
 
 import dataclasses
-import functools
 import os
 from collections.abc import Mapping
 from typing import Any
@@ -16,148 +15,40 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sbm_jax.config import checked_dataclass, plain
-from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.losses.score_matching import WEIGHTINGS, Draws, denoising_terms, draw
+from sbm_jax.errors import SbmError
 from sbm_jax.networks.codecs import files
-from sbm_jax.networks.score import ScoreModel, ScoreNetworkConfig, make_score_model
 from sbm_jax.sampling import CONDITIONINGS, SampleResult, SamplerOptions, bind_context, sample
 from sbm_jax.sampling.chunks import in_chunks
 from sbm_jax.sampling.density import log_density
 from sbm_jax.sampling.starts import gaussian_conditional
-from sbm_jax.sde import SDE, SDEConfig, make_sde
 from sbm_jax.system import Generated
-from sbm_jax.systems.latents import sample_posterior, token_owners, token_sizes, unpack
+from sbm_jax.systems.latents import unpack
 from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.observed import observed_rows, put_back
-from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
-from sbm_jax.tokens import Owner, by_token
+from sbm_jax.systems.score_stage import SbmConfig, ScoreOfLatents
 from sbm_jax.types import (
     Array,
     Context,
     Data,
-    Dataset,
     Key,
-    Metrics,
-    Modality,
     Params,
     ScoreFn,
     ScoreTransform,
-    Stage,
-    TrainingConfig,
 )
 
-# MARK: Options
-
-
-@checked_dataclass
-class ScoreConfig:
-    """Stage II.
-
-    Attributes:
-      training: see `types.TrainingConfig`.
-      network: the choice and size of the score network.
-      sde: the forward process.
-      prediction: what the network's output means, one of `parameterization.PREDICTIONS`.
-      weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`.
-      probability_none: how often nothing is observed in training; 1 is the paper's objective, with a single time.
-      probability_alone: how often the network sees each modality alone, which marginal guidance needs.
-      posterior: ``"sample"`` (posterior samples, an observed modality by its mean, as when sampling) or ``"mean"``.
-    """
-
-    training: TrainingConfig = TrainingConfig()
-    network: ScoreNetworkConfig = ScoreNetworkConfig()
-    sde: SDEConfig = SDEConfig()
-    prediction: str = "velocity"
-    weighting: str = "noise"
-    probability_none: float = 0.2
-    probability_alone: float = 0.0
-    posterior: str = "sample"
-
-    def __post_init__(self):
-        require(0 <= self.probability_none <= 1, "score.probability_none", self.probability_none, "0 to 1")
-        require(0 <= self.probability_alone < 1, "score.probability_alone", self.probability_alone, "0 to less than 1")
-        if self.weighting not in WEIGHTINGS:
-            raise unknown("weighting (config.score.weighting)", self.weighting, WEIGHTINGS)
-        if self.posterior not in ("sample", "mean"):
-            raise unknown("posterior (config.score.posterior)", self.posterior, ("sample", "mean"))
-
 
 @dataclasses.dataclass(frozen=True)
-class SbmConfig:
-    """Both stages of a score-based multimodal autoencoder."""
-
-    autoencoder: AutoencoderConfig
-    score: ScoreConfig
-
-
-# MARK: The system
-
-
-@dataclasses.dataclass(frozen=True)
-class Sbm:
-    """SBM-VAE or SBM-RAE.
+class Sbm(ScoreOfLatents):
+    """SBM-VAE or SBM-RAE: any modality is generated from any others by the score of their latents.
 
     Systems with guidance add stages, and override what they know of the observed data (`_embed`) and how they
     transform the score (`_transforms`).
 
     Attributes:
-      name: the row of the results table.
-      modalities: M modalities, in the order of every mask.
-      config: see `SbmConfig`.
-      seed: the run's seed, part of every stage's fingerprint.
-      regularised: True for RAE.
-      batched: compute modalities of equal shape by one `vmap` (see `PerModality`); None for all but CPU.
-      encoded: the modalities of stage I, where they are more (see `LatentSpace`).
       num_free: see `with_free`.
     """
 
-    name: str
-    modalities: tuple[Modality, ...]
-    config: SbmConfig
-    seed: int = 0
-    regularised: bool = False
-    batched: bool | None = None
-    encoded: tuple[Modality, ...] = ()
     num_free: int | None = None
-
-    @property
-    def latent_space(self) -> LatentSpace:
-        """Stage I: what every modality is encoded to and decoded from."""
-        return LatentSpace(
-            self.modalities, self.config.autoencoder, self.seed, self.regularised, self.batched, self.encoded
-        )
-
-    @property
-    def token_sizes(self) -> tuple[int, ...]:
-        """The entries of each token that are no padding."""
-        return token_sizes(self.modalities)
-
-    @property
-    def owner(self) -> Owner:
-        """The modality of each token."""
-        return token_owners(self.modalities)
-
-    @property
-    def score_model(self) -> ScoreModel:
-        """The score model over the joint latents."""
-        score = self.config.score
-        return make_score_model(score.network, make_sde(score.sde), score.prediction, self.token_sizes, self.owner)
-
-    @property
-    def sde(self) -> SDE:
-        """The process by which latents are diffused."""
-        return self.score_model.sde
-
-    @property
-    def score_stage_name(self) -> str:
-        """The name of stage II; systems that use the same score model share it."""
-        return f"score_sbm_{self.latent_space.autoencoder}"
-
-    @property
-    def stage_names(self) -> tuple[str, ...]:
-        """The names of the stages whose products `generate` uses."""
-        return *self.latent_space.stage_names, self.score_stage_name
 
     def check(self, options: SamplerOptions) -> None:
         """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
@@ -167,103 +58,6 @@ class Sbm:
     def own_options(self, options: SamplerOptions) -> SamplerOptions:
         """Return how this system samples, given how the experiment does: just so."""
         return options
-
-    def check_score(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` for a score model that can not work, or can not be sampled with these options."""
-        model, context, key = self.score_model, self.context(1), jax.random.key(0)
-        jax.eval_shape(lambda key: model.init(key, context), key)
-        self._check_conditioning(options)
-        if self.config.score.probability_alone and not model.network.gives_marginals:
-            raise SbmError(
-                f"score network {self.config.score.network.name!r} can not see modalities alone: set "
-                "config.score.probability_alone to 0, or use the transformer."
-            )
-        z = jnp.zeros((1, *self.latent_space.valid.shape))
-        start = z if options.start == "gaussian" else None
-        jax.eval_shape(
-            lambda key: sample(lambda key, z, t: jnp.zeros_like(z), model.sde, key, z, context, options, (), start).z,
-            key,
-        )
-
-    def _check_conditioning(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` where the score model was never trained for what a conditioning asks of it."""
-        own_times = CONDITIONINGS[options.conditioning].own_times
-        if own_times and self.config.score.probability_none == 1 and len(self.modalities) > 1:
-            raise SbmError(
-                "a score model that is trained with a single time (config.score.probability_none = 1) knows no "
-                f"observed modality, so that conditioning {options.conditioning!r} would be wrong; use 'clean', "
-                "'replacement', 'reference' or 'particles', or train with probability_none below 1."
-            )
-
-    # MARK: Stages
-
-    def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the stages of the codecs, the latent bank and the score stage."""
-        return [*self.latent_space.stages(dataset), self.make_score_stage()]
-
-    def make_score_stage(self) -> Stage:
-        """Return stage II, which needs no data but the latent bank."""
-        return Stage(
-            name=self.score_stage_name,
-            settings={"seed": self.seed, "score": plain(self.config.score), **self.joint_settings},
-            requires=(self.latent_space.bank_stage,),
-            init=lambda key, upstream: self.score_model.init(key, self.context(1)),
-            loss=self._score_loss,
-            rows=lambda upstream: self.latent_space.bank(upstream, "train"),
-            validation_rows=lambda upstream: self.latent_space.bank(upstream, "validation"),
-            validation_loss=functools.partial(self._score_loss, train=False),
-            training=self.config.score.training,
-        )
-
-    @property
-    def joint_settings(self) -> dict[str, list[str]]:
-        """What the fingerprint of a stage over a part of the encoded modalities must say."""
-        return {"joint": [modality.name for modality in self.modalities]} if self.encoded else {}
-
-    def context(self, batch: int) -> Context:
-        """Return the context of a batch in which nothing is observed."""
-        nothing = jnp.zeros((batch, len(self.modalities)), bool)
-        return Context(nothing, jnp.asarray(self.latent_space.valid), owner=self.owner)
-
-    def _score_loss(
-        self,
-        params: Params,
-        upstream: Mapping[str, Params],
-        key: Key,
-        batch: Mapping[str, Array],
-        train: bool = True,
-    ) -> tuple[Array, Metrics]:
-        config, model = self.config.score, self.score_model
-        draw_key, posterior_key, dropout_key, context_key = jax.random.split(key, 4)
-        chances = config.probability_none, config.probability_alone
-        draws = draw(draw_key, batch["mean"].shape, *chances, batch.get("present"), self.owner)
-        z = self.training_latents(posterior_key, upstream, batch, draws.observed)
-        dropout_key = dropout_key if train and config.network.dropout else None
-
-        def noise_fn(z_t, t, context):
-            return model.noise(params, z_t, t, context, dropout_key)
-
-        context = self._training_context(context_key, batch, draws)
-        weighted, error = denoising_terms(noise_fn, model.sde, z, context, draws, config.weighting)
-        return weighted.mean(), {"noise_error": error.mean()}
-
-    def training_latents(
-        self, key: Key, upstream: Mapping[str, Params], batch: Mapping[str, Array], observed: Array
-    ) -> Array:
-        """Return standardised latents [B, N, D] of rows of the bank: means where observed, else posterior samples."""
-        z = batch["mean"]
-        if self.config.score.posterior == "sample":
-            z = jnp.where(by_token(observed, self.owner)[:, :, None], z, sample_posterior(key, z, batch["std"]))
-        return self.latent_space.statistics(upstream).standardise(z)
-
-    def _training_context(self, key: Key, batch: Mapping[str, Array], draws: Draws) -> Context:
-        """Return what the score network is told besides the latents; the observed set is that of the draws.
-
-        What a row lacks is absent: a network that is trained on incomplete rows learns the scores of their marginal
-        laws, and from enough different ones the joint score.
-        """
-        del key, draws
-        return self.context(len(batch["mean"])).replace(present=batch.get("present"))
 
     # MARK: Use
 

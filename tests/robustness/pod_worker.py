@@ -21,7 +21,8 @@ from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.joinings import Mopoe
 from sbm_jax.systems.joint_posterior import JointPosterior
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
-from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
+from sbm_jax.systems.sbm import Sbm
+from sbm_jax.systems.score_stage import SbmConfig, ScoreConfig
 from sbm_jax.systems.unimodal import AutoencoderConfig
 from sbm_jax.training.loop import init_state, state_shardings
 from sbm_jax.training.stages import run_stages

@@ -9,11 +9,12 @@ import numpy as np
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sampling import SamplerOptions
-from sbm_jax.systems.sbm import Sbm, SbmConfig, ScoreConfig
+from sbm_jax.systems.sbm import Sbm
 from sbm_jax.systems.sbm_contrastive import ContrastiveConfig, SbmContrastive
 from sbm_jax.systems.sbm_energy import EnergyConfig, SbmEnergy
 from sbm_jax.systems.sbm_finetuned import FinetuningConfig, SbmFinetuned
 from sbm_jax.systems.sbm_marginal import SbmMarginal
+from sbm_jax.systems.score_stage import SbmConfig, ScoreConfig
 from sbm_jax.systems.unimodal import AutoencoderConfig
 from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
 

@@ -14,7 +14,7 @@ from sbm_jax.systems.auxiliary_prior import AuxiliaryPrior
 from sbm_jax.systems.joinings import MmvaePlus, Mopoe, Mvtcae
 from sbm_jax.systems.joint_posterior import JointPosterior, Latents
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
-from sbm_jax.systems.sbm import ScoreConfig
+from sbm_jax.systems.score_stage import ScoreConfig
 from sbm_jax.training.stages import fingerprints
 from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
 

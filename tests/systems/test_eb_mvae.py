@@ -14,7 +14,7 @@ from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.eb_mvae import EbMvae, EbMvaeConfig
-from sbm_jax.systems.sbm import SbmConfig, ScoreConfig
+from sbm_jax.systems.score_stage import SbmConfig, ScoreConfig
 from sbm_jax.systems.unimodal import AutoencoderConfig
 from sbm_jax.training.stages import fingerprints
 from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
