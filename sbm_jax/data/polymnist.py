@@ -1,8 +1,7 @@
 """PolyMNIST-style data: digits over the backgrounds of several modalities, which share only the label.
 
-A tuple takes, for every modality, another image of the same digit. It is binarised and laid on a random crop
-of that modality's background, whose colours are inverted on the digit. The sets are tensorflow-datasets
-builders that need no TensorFlow; the official archive is read into the same kind of builder.
+A tuple takes, for every modality, another image of the same digit, on that modality's background (`polymnist_tuples`).
+The sets are tensorflow-datasets builders that need no TensorFlow; the official archive is read into the same one.
 
 Reference: Sutter, Daunhawer, Vogt: Generalized Multimodal ELBO. ICLR 2021. https://arxiv.org/abs/2105.02470
 """
@@ -23,24 +22,17 @@ from typing import Any, ClassVar, NamedTuple, TextIO
 import numpy as np
 import tensorflow_datasets as tfds
 from google.protobuf import json_format
-from PIL import Image
 
 from sbm_jax import types
 from sbm_jax.config import checked_dataclass
 from sbm_jax.data import backgrounds, digits, files
 from sbm_jax.data.loader import Loader
+from sbm_jax.data.polymnist_tuples import Row, modality_names, tuples
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.progress import progress_bar
 
 _RECIPE = 1  # raise it when the same options make other images, so that folders of the old ones are not read
 _SPLITS = ("train", "validation", "test")
-_BLOCK = 1024  # tuples drawn at a time, which bounds the memory
-_THRESHOLD = 128  # a pixel above it is on the digit
-_MAX_SHIFT = 2  # pixels
-_MAX_TURN = 12  # degrees
-_MAX_SCALE = 0.1
-
-Row = dict[str, Any]  # {modality: uint8 [28, 28, 3], "label": int}
 
 
 class Stream(NamedTuple):
@@ -185,7 +177,7 @@ def _quiet() -> Iterator[None]:
 def _read_split(builder: "PolyMnist", split: str, num_modalities: int) -> types.Split:
     source = builder.as_data_source(split)
     shape = (len(source), digits.SIZE, digits.SIZE, 3)
-    data = {name: np.empty(shape, np.uint8) for name in _names(num_modalities)}
+    data = {name: np.empty(shape, np.uint8) for name in modality_names(num_modalities)}
     labels = np.empty(len(source), np.int32)
     try:
         for index, row in enumerate(source):
@@ -229,7 +221,7 @@ class PolyMnist(tfds.core.GeneratorBasedBuilder):
         image = tfds.features.Tensor(
             shape=(digits.SIZE, digits.SIZE, 3), dtype=np.uint8, encoding=tfds.features.Encoding.BYTES
         )
-        features = dict.fromkeys(_names(self.builder_config.num_modalities), image)
+        features = dict.fromkeys(modality_names(self.builder_config.num_modalities), image)
         features["label"] = tfds.features.ClassLabel(num_classes=digits.NUM_CLASSES)
         return tfds.core.DatasetInfo(
             builder=self,
@@ -252,20 +244,7 @@ class PolyMnist(tfds.core.GeneratorBasedBuilder):
                 advance(1)
 
 
-def _names(num_modalities: int) -> list[str]:
-    return [f"m{k}" for k in range(num_modalities)]
-
-
 # MARK: Drawn tuples
-
-
-class _Draws(NamedTuple):
-    """What is random in one modality of N tuples: digit, left and top of the crop [N]; warp [N, 6]."""
-
-    digit: np.ndarray
-    left: np.ndarray
-    top: np.ndarray
-    warp: np.ndarray | None
 
 
 def _drawn_settings(config: PolyMnistConfig) -> dict[str, Any]:
@@ -305,67 +284,6 @@ def _paired(
     return Stream(rounds * len(part.labels), itertools.chain.from_iterable(turns))
 
 
-def tuples(
-    part: digits.Digits, images: Sequence[np.ndarray], seed: Sequence[int], augment: float = 0.0
-) -> Iterator[Row]:
-    """Yield one tuple for each digit, in order: modality k shows a digit of the same label over background k.
-
-    In every modality each digit is shown exactly once. A modality's randomness has its own stream, so it
-    does not depend on how many there are.
-
-    Args:
-      part: the digits.
-      images: a background for each modality, uint8 [H, W, 3].
-      seed: non-negative integers.
-      augment: strength of the random warps, see `PolyMnistConfig`.
-    """
-    draws = [
-        _draw(part.labels, image.shape, np.random.default_rng([*seed, k]), augment) for k, image in enumerate(images)
-    ]
-    names = _names(len(images))
-    for first in range(0, len(part.labels), _BLOCK):
-        block = slice(first, first + _BLOCK)
-        data = [_render(part.images, image, draw, block) for image, draw in zip(images, draws, strict=True)]
-        for label, *row in zip(part.labels[block], *data, strict=True):
-            yield {"label": int(label), **dict(zip(names, row, strict=True))}
-
-
-def _draw(labels: np.ndarray, shape: tuple[int, ...], generator: np.random.Generator, augment: float) -> _Draws:
-    digit = np.empty(len(labels), int)
-    for label in range(digits.NUM_CLASSES):
-        rows = np.flatnonzero(labels == label)
-        digit[rows] = generator.permutation(rows)
-    left, top = (generator.integers(0, side - digits.SIZE + 1, len(labels)) for side in (shape[1], shape[0]))
-    warp = _warps(generator, len(labels), augment) if augment else None
-    return _Draws(digit, left, top, warp)
-
-
-def _warps(generator: np.random.Generator, num: int, strength: float) -> np.ndarray:
-    """Return maps from result to source [num, 6]: (a, b, c, d, e, f), x' = ax + by + c, y' = dx + ey + f."""
-    shift, turn, scale = (strength * generator.uniform(-1, 1, (n, num)) for n in (2, 1, 1))
-    angle = np.deg2rad(_MAX_TURN) * turn[0]
-    size = 1 / (1 + _MAX_SCALE * scale[0])
-    cos, sin = size * np.cos(angle), size * np.sin(angle)
-    centre = (digits.SIZE - 1) / 2
-    x, y = centre + _MAX_SHIFT * shift
-    return np.stack([cos, sin, centre - cos * x - sin * y, -sin, cos, centre + sin * x - cos * y], axis=1)
-
-
-def _render(shapes: np.ndarray, image: np.ndarray, draws: _Draws, block: slice) -> np.ndarray:
-    """Return the images uint8 [n, 28, 28, 3] of one block of tuples."""
-    shown = shapes[draws.digit[block]]
-    if draws.warp is not None:
-        shown = np.stack([_warped(*pair) for pair in zip(shown, draws.warp[block], strict=True)])
-    windows = np.lib.stride_tricks.sliding_window_view(image, (digits.SIZE, digits.SIZE), axis=(0, 1))
-    crops = np.moveaxis(windows[draws.top[block], draws.left[block]], 1, -1)
-    return np.where((shown > _THRESHOLD)[..., None], 255 - crops, crops)
-
-
-def _warped(shape: np.ndarray, warp: np.ndarray) -> np.ndarray:
-    image = Image.fromarray(shape)
-    return np.asarray(image.transform(image.size, Image.Transform.AFFINE, warp.tolist(), Image.Resampling.BILINEAR))
-
-
 # MARK: The official archive
 
 _ARCHIVE_NAME = re.compile(r"(\d+)\.(\d)\.png")
@@ -375,7 +293,10 @@ _VALIDATION_SHARE = 6  # one in six: 10,000 of the 60,000
 def _archive_settings(config: PolyMnistConfig) -> dict[str, Any]:
     root, names = _archive_names(config)
     listed = (
-        root / part / name / file for part in names for name in _names(config.num_modalities) for file in names[part]
+        root / part / name / file
+        for part in names
+        for name in modality_names(config.num_modalities)
+        for file in names[part]
     )
     return {
         "recipe": _RECIPE,
@@ -393,7 +314,7 @@ def _archive_rows(config: PolyMnistConfig) -> dict[str, Stream]:
         "validation": ("train", names["train"][first:][: config.max_test]),
         "test": ("test", names["test"][: config.max_test]),
     }
-    modalities = _names(config.num_modalities)
+    modalities = modality_names(config.num_modalities)
     return {
         split: Stream(len(rows), _archive_tuples(root / part, modalities, rows))
         for split, (part, rows) in chosen.items()
@@ -409,7 +330,7 @@ def _archive_names(config: PolyMnistConfig) -> tuple[pathlib.Path, dict[str, lis
 
 def _paired_names(part: pathlib.Path, num_modalities: int) -> list[str]:
     listed = {}
-    for name in _names(num_modalities):
+    for name in modality_names(num_modalities):
         if not (part / name).is_dir():
             raise SbmError(
                 f"{part / name} is not a directory; expected the archive's images of modality {name}, as "

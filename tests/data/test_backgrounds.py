@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sbm_jax.data import backgrounds, digits, polymnist
+from sbm_jax.data import backgrounds, digits, polymnist_tuples
 from sbm_jax.errors import SbmError
 
 NUM = 12
@@ -28,9 +28,9 @@ def test_balanced_accuracy_finds_a_threshold():
 @pytest.mark.parametrize("k", range(NUM))
 def test_the_best_threshold_is_often_wrong(drawn, k):
     part = digits.from_sklearn("", seed=0).validation
-    images = np.stack([row["m0"] for turn in range(4) for row in polymnist.tuples(part, [drawn[k]], (turn,))])
+    images = np.stack([row["m0"] for turn in range(4) for row in polymnist_tuples.tuples(part, [drawn[k]], (turn,))])
     masks = np.stack(
-        [row["m0"] for turn in range(4) for row in polymnist.tuples(part, [np.zeros_like(drawn[k])], (turn,))]
+        [row["m0"] for turn in range(4) for row in polymnist_tuples.tuples(part, [np.zeros_like(drawn[k])], (turn,))]
     )
     mask = masks[..., 0] > 0
     luminance = np.round(images @ [0.299, 0.587, 0.114]).astype(int)

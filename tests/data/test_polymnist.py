@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from sbm_jax.data import backgrounds, digits, polymnist
+from sbm_jax.data import backgrounds, digits, polymnist, polymnist_tuples
 from sbm_jax.data.polymnist import PolyMnistConfig, load_polymnist
 from sbm_jax.errors import SbmError
 
@@ -23,7 +23,7 @@ def part():
 def test_colours_are_inverted_on_the_binarised_digit_alone(part):
     background = np.arange(60 * 50 * 3, dtype=np.int64).reshape(60, 50, 3) % 251
     background = background.astype(np.uint8)
-    rows = list(polymnist.tuples(part, [background], (0,)))
+    rows = list(polymnist_tuples.tuples(part, [background], (0,)))
     crops = np.lib.stride_tricks.sliding_window_view(background, (28, 28), axis=(0, 1))
     crops = np.moveaxis(crops.reshape(-1, 3, 28, 28), 1, -1)
     known = {image.tobytes() for image in part.images > 128}
@@ -37,7 +37,7 @@ def test_colours_are_inverted_on_the_binarised_digit_alone(part):
 
 def test_modalities_share_only_the_label(part):
     black = np.zeros((28, 28, 3), np.uint8)
-    rows = list(polymnist.tuples(part, [black] * 3, (0,)))
+    rows = list(polymnist_tuples.tuples(part, [black] * 3, (0,)))
     assert [row["label"] for row in rows] == part.labels.tolist()
     by_shape = {}
     for image, label in zip(part.images > 128, part.labels, strict=True):
@@ -53,22 +53,22 @@ def test_modalities_share_only_the_label(part):
 
 def test_a_modality_does_not_depend_on_their_number(part):
     images = backgrounds.textures(3, seed=0)
-    few, many = (list(polymnist.tuples(part, images[:num], (5,))) for num in (2, 3))
+    few, many = (list(polymnist_tuples.tuples(part, images[:num], (5,))) for num in (2, 3))
     np.testing.assert_array_equal(stacked(few, "m1"), stacked(many, "m1"))
-    other = list(polymnist.tuples(part, images[:2], (6,)))
+    other = list(polymnist_tuples.tuples(part, images[:2], (6,)))
     assert (stacked(few, "m1") != stacked(other, "m1")).any()
 
 
 def test_crops_reach_every_corner_of_the_background(part):
     image = np.zeros((29, 30, 3), np.uint8)
     image[..., 0], image[..., 1] = np.mgrid[:29, :30]
-    draws = polymnist._draw(part.labels, image.shape, np.random.default_rng(0), 0.0)
+    draws = polymnist_tuples._draw(part.labels, image.shape, np.random.default_rng(0), 0.0)
     assert set(draws.top) == {0, 1}
     assert set(draws.left) == {0, 1, 2}
 
 
 def test_warps_move_within_their_ranges():
-    warps = polymnist._warps(np.random.default_rng(0), 2000, 1.0)
+    warps = polymnist_tuples._warps(np.random.default_rng(0), 2000, 1.0)
     centre = np.array([13.5, 13.5, 1.0])
     moved = np.stack([warps[:, :3] @ centre, warps[:, 3:] @ centre]) - 13.5
     # A shift of two pixels, seen through the largest enlargement or reduction.
@@ -82,12 +82,12 @@ def test_warps_move_within_their_ranges():
 
 
 def test_the_neutral_warp_changes_nothing(part):
-    warp = polymnist._warps(np.random.default_rng(0), 1, 0.0)[0]
-    np.testing.assert_array_equal(polymnist._warped(part.images[0], warp), part.images[0])
+    warp = polymnist_tuples._warps(np.random.default_rng(0), 1, 0.0)[0]
+    np.testing.assert_array_equal(polymnist_tuples._warped(part.images[0], warp), part.images[0])
 
 
 def test_a_shift_moves_the_digit_by_whole_pixels(part):
-    shifted = polymnist._warped(part.images[0], np.array([1.0, 0, -2, 0, 1, 0]))
+    shifted = polymnist_tuples._warped(part.images[0], np.array([1.0, 0, -2, 0, 1, 0]))
     np.testing.assert_array_equal(shifted[:, 2:], part.images[0][:, :-2])
 
 
@@ -107,7 +107,7 @@ def test_load_gives_three_splits_and_uses_the_prepared_folder(tmp_path, monkeypa
     np.testing.assert_array_equal(first.train.labels["label"], np.tile(parts.train.labels[:40], 3))
     np.testing.assert_array_equal(first.validation.labels["label"], parts.validation.labels[:20])
     np.testing.assert_array_equal(first.test.labels["label"], np.tile(parts.test.labels[:20], 2))
-    expected = list(polymnist.tuples(parts.train.take(slice(40)), backgrounds.textures(2, seed=0), (0, 0, 1)))
+    expected = list(polymnist_tuples.tuples(parts.train.take(slice(40)), backgrounds.textures(2, seed=0), (0, 0, 1)))
     np.testing.assert_array_equal(first.train.data["m1"][40:80], stacked(expected, "m1"))
     assert first.num_classes == {"label": 10}
 
