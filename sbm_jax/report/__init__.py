@@ -1,6 +1,6 @@
 """What a run leaves behind: results as JSON, a table on the terminal, one self-contained HTML page."""
 
-from sbm_jax.report.exhibits import paper_of
+from sbm_jax.report.choices import paper_of
 from sbm_jax.report.html import write_report
 from sbm_jax.report.results import device, read_results, versions, write_results
 from sbm_jax.report.terminal import print_table

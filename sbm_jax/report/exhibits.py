@@ -1,15 +1,15 @@
 """A paper's tables and figures with our numbers: what was measured beside what was published, and what is missing."""
 
-import json
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from sbm_jax.errors import unknown
 from sbm_jax.report import figures as charts
 from sbm_jax.report import images, summary
-from sbm_jax.report.published import PAPERS, Paper, Published
+from sbm_jax.report.choices import judged_modalities, paper_of
+from sbm_jax.report.published import Paper, Published
+from sbm_jax.report.studies import Study, studies
 
 
 class Cell(NamedTuple):
@@ -45,36 +45,6 @@ class Exhibit(NamedTuple):
     study: str = ""
     missing: str = ""
     panels: tuple[images.Panel, ...] = ()
-
-
-class Study(NamedTuple):
-    """The variations of one study: (value, metrics by system) of each."""
-
-    name: str
-    points: list[tuple[str, dict[str, summary.Metrics]]]
-
-
-def paper_of(name: str | None) -> Paper | None:
-    """Return the paper of `config.published`, or None where none is named.
-
-    Raises:
-      SbmError: if it is unknown.
-    """
-    if not name:
-        return None
-    if name not in PAPERS:
-        raise unknown("paper (config.published)", name, PAPERS)
-    return PAPERS[name]
-
-
-def studies(results: Mapping[str, Any]) -> list[Study]:
-    """Return the variations that are done, by study."""
-    found: dict[str, Study] = {}
-    for variation in results.get("variations", ()):
-        metrics = {name: system["metrics"] for name, system in variation["systems"].items()}
-        study = found.setdefault(variation["study"], Study(variation["study"], []))
-        study.points.append((variation["value"], metrics))
-    return list(found.values())
 
 
 Figures = Mapping[str, Mapping[str, np.ndarray]]  # {system: {name: array}}
@@ -130,36 +100,6 @@ def _of_eb_mvae(
             chart = _by_observed(systems, pattern, unit)
             found.append(Exhibit(f"Figure 2{part}", title, chart=chart, metric=pattern.format("k")))
     return [*found, *_samples_given_rest({"Figure 3": "m2"}, figures)]
-
-
-def differences(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return (field, ours, the paper's) of the choices in which a run differs from the paper."""
-    paper = paper_of(results.get("published"))
-    if paper is None:
-        return []
-    rows = []
-    for path, choice in paper.settings.items():
-        value = _at(results.get("config", {}), path)
-        if value is not None and value not in choice.values:
-            rows.append((path, json.dumps(value), choice.text))
-    return [*rows, *paper.further]
-
-
-def judged_modalities(results: Mapping[str, Any]) -> Sequence[str]:
-    """Return the modalities whose distances from real data were taken; () for all."""
-    return _at(results.get("config", {}), "evaluation.metrics.frechet.modalities") or ()
-
-
-def _at(config: Any, path: str) -> Any:
-    """Return the value at a dotted path, None where there is none."""
-    for part in path.split("."):
-        if isinstance(config, Mapping):
-            config = config.get(part)
-        elif isinstance(config, Sequence) and part.isdecimal() and int(part) < len(config):
-            config = config[int(part)]
-        else:
-            return None
-    return config
 
 
 # MARK: Exhibits
@@ -451,30 +391,3 @@ def _reason(metric: str, results: Mapping[str, Any]) -> str:
     named = [name for name in reasons if f"{metric}/".startswith(f"{name.removesuffix('_k')}/") or name == metric]
     named += [name for name in reasons if name.endswith("_k") and metric.startswith(name.removesuffix("_k"))]
     return reasons[max(named, key=len)] if named else "not measured in this run"
-
-
-def tables_of_studies(
-    results: Mapping[str, Any], metrics: Iterable[str] = summary.STUDY_METRICS
-) -> list[tuple[str, list[str], list[tuple[str, list[Mapping[str, Any] | None]]]]]:
-    """Return (study, columns, lines) of every study: the main metrics of each system, without and with each change."""
-    tables = []
-    main = ("this run", {name: system["metrics"] for name, system in results["systems"].items()})
-    for study in studies(results):
-        points = [main, *study.points]
-        columns = [name for name in metrics if any(name in m for _, systems in points for m in systems.values())]
-        lines = [
-            (f"{value}: {system}", [found.get(name) for name in columns])
-            for value, systems in points
-            for system, found in systems.items()
-        ]
-        tables.append((study.name, columns, lines))
-    return tables
-
-
-def changes_of_studies(results: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Return (value, what it changes) of the variations of every study."""
-    found: dict[str, list[tuple[str, str]]] = {}
-    for variation in results.get("variations", ()):
-        text = ", ".join(f"{path} = {json.dumps(value)}" for path, value in variation["changes"].items())
-        found.setdefault(variation["study"], []).append((variation["value"], text))
-    return found

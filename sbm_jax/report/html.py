@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from sbm_jax.report import exhibits, images, summary
+from sbm_jax.report import choices, exhibits, images, studies, summary
 from sbm_jax.report import figures as charts
 from sbm_jax.report.results import jsonable
 from sbm_jax.storage import write_atomically
@@ -117,12 +117,12 @@ def render(
     real = results.get("data", {}).get("metrics", {})
     return environment.get_template("template.html").render(
         systems=list(systems),
-        paper=exhibits.paper_of(results.get("published")),
+        paper=choices.paper_of(results.get("published")),
         exhibits=exhibits.exhibits(results, figures),
-        differences=exhibits.differences(results),
-        studies=exhibits.tables_of_studies(results),
-        changes=exhibits.changes_of_studies(results),
-        judged=exhibits.judged_modalities(results),
+        differences=choices.differences(results),
+        studies=studies.tables_of_studies(results),
+        changes=studies.changes_of_studies(results),
+        judged=choices.judged_modalities(results),
         to_come=results.get("to_come") or [],
         headlines=list(headlines(metrics)),
         lead=summary.lead(metrics),

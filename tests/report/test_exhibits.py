@@ -8,7 +8,7 @@ import pytest
 from sbm_jax.config import plain
 from sbm_jax.errors import SbmError
 from sbm_jax.experiment_config import parse_config
-from sbm_jax.report import exhibits, html
+from sbm_jax.report import choices, exhibits, html, studies
 from tests.test_configs import load_config
 
 TEN = range(10)
@@ -162,13 +162,13 @@ def test_the_experiment_of_eb_mvae_has_its_figures():
         ("Figure 2b", "FID of the third modality against observed ones", False),
     ]
     assert [exhibit.label for exhibit in shown if exhibit.panels] == ["Figure 1", "Figure 3"]
-    differing = {field for field, _, _ in exhibits.differences(run) if "." in field}
+    differing = {field for field, _, _ in choices.differences(run) if "." in field}
     assert differing == {"data.polymnist.backgrounds", "methods.eb_mvae.trace"}
     assert "Energy-Based Multimodal VAEs" in html.render(run, {}, {})
 
 
 def test_differences_from_the_paper_are_named():
-    rows = {field: (ours, theirs) for field, ours, theirs in exhibits.differences(results())}
+    rows = {field: (ours, theirs) for field, ours, theirs in choices.differences(results())}
     assert rows["autoencoder.beta"] == ("0.4", "0.1")
     assert "sampler.num_steps" not in rows
     assert "size of images for FID" in rows
@@ -176,7 +176,7 @@ def test_differences_from_the_paper_are_named():
 
 def test_a_run_with_the_papers_choices_differs_only_in_what_can_not_be_the_same():
     config = plain(parse_config(load_config("polymnist.py:paper")))
-    rows = {field for field, _, _ in exhibits.differences(results(config=config))}
+    rows = {field for field, _, _ in choices.differences(results(config=config))}
     assert {field for field in rows if "." in field} == {
         "data.polymnist.backgrounds",
         "autoencoder.training.num_steps",  # of RAE
@@ -185,7 +185,7 @@ def test_a_run_with_the_papers_choices_differs_only_in_what_can_not_be_the_same(
 
 
 def test_studies_stand_beside_the_main_run():
-    ((study, columns, lines), _) = exhibits.tables_of_studies(results())
+    ((study, columns, lines), _) = studies.tables_of_studies(results())
     assert study == "beta"
     assert [name for name, _ in lines] == ["this run: sbm_vae", "this run: sbm_vae_c", "0.5: sbm_vae"]
     assert dict(zip(columns, lines[0][1], strict=True))["coherence/given_rest"]["value"] == 0.951
@@ -213,6 +213,6 @@ def test_the_page_shows_them():
 
 def test_without_a_paper_there_is_nothing():
     assert exhibits.exhibits(results(published="")) == []
-    assert exhibits.differences(results(published="")) == []
+    assert choices.differences(results(published="")) == []
     with pytest.raises(SbmError, match="unknown paper"):
-        exhibits.paper_of("another")
+        choices.paper_of("another")
