@@ -95,11 +95,11 @@ def make_params(model: ScoreModel, modalities: int) -> Params:
 
 
 def make_sampler(model: ScoreModel, case: Case) -> Callable[[Params, Key, dict[str, Array]], Array]:
-    """Return the sampling call `(params, key, {z, observed, rows}) -> [B, M, D]` of one device."""
+    """Return the sampling call `(params, key, {z, observed, row_numbers}) -> [B, M, D]` of one device."""
     valid = jnp.ones((case.modalities, LATENT_SIZE), bool)
 
     def sample_rows(params: Params, key: Key, chunk: dict[str, Array]) -> Array:
-        context = Context(chunk["observed"], valid, rows=chunk["rows"])
+        context = Context(chunk["observed"], valid, row_numbers=chunk["row_numbers"])
         score_fn = model.bind(params, context, chunk["z"], case.modalities - case.observed)
         transforms = GUIDANCES[case.guidance](model, params, context, chunk["z"])
         return sample(score_fn, model.sde, key, chunk["z"], context, case.options, transforms).z
@@ -114,7 +114,11 @@ def make_given(case: Case) -> dict[str, Array]:
     """Return latents, observed sets (the first modalities) and row numbers of a batch."""
     shape = (case.batch, case.modalities, LATENT_SIZE)
     observed = jnp.broadcast_to(jnp.arange(case.modalities) < case.observed, shape[:2])
-    return {"z": jax.random.normal(jax.random.key(1), shape), "observed": observed, "rows": jnp.arange(case.batch)}
+    return {
+        "z": jax.random.normal(jax.random.key(1), shape),
+        "observed": observed,
+        "row_numbers": jnp.arange(case.batch),
+    }
 
 
 # MARK: Guidance, with an untrained energy model and without embeddings

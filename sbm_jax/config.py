@@ -83,7 +83,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
     if origin in (typing.Union, types.UnionType):
         if value is None and type(None) in arguments:
             return None
-        return _convert(next(kind for kind in arguments if kind is not type(None)), value, where)
+        return _convert(next(part for part in arguments if part is not type(None)), value, where)
     if dataclasses.is_dataclass(hint):
         value = named(hint, value)
         return value if isinstance(value, hint) else build(hint, value, where)
@@ -181,17 +181,17 @@ def _default(field: dataclasses.Field, where: str) -> Any:
 def _typed(hint: Any, value: Any, where: str) -> Any:
     """Return a value in the type that the dataclass declares; what does not fit it is left for `config.build`."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
-        hint = next(kind for kind in typing.get_args(hint) if kind is not type(None))
-    kind = typing.get_origin(hint) or hint
+        hint = next(part for part in typing.get_args(hint) if part is not type(None))
+    cls = typing.get_origin(hint) or hint
     if value is None or isinstance(value, FieldReference):
-        return config_dict.placeholder(ConfigDict if dataclasses.is_dataclass(kind) else kind)
-    if dataclasses.is_dataclass(kind):
-        return _group(kind, value, where)
-    if kind is tuple and isinstance(value, (list, tuple)):
+        return config_dict.placeholder(ConfigDict if dataclasses.is_dataclass(cls) else cls)
+    if dataclasses.is_dataclass(cls):
+        return _group(cls, value, where)
+    if cls is tuple and isinstance(value, (list, tuple)):
         entry, *_ = typing.get_args(hint)
         in_tuple = [_typed(entry, item, f"{where}[{i}]") for i, item in enumerate(value)]
         return tuple(item.to_dict() if isinstance(item, ConfigDict) else item for item in in_tuple)
-    if kind is float and isinstance(value, (int, float)) and not isinstance(value, bool):
+    if cls is float and isinstance(value, (int, float)) and not isinstance(value, bool):
         return float(value)
     return value
 

@@ -39,7 +39,7 @@ class Conditional(NamedTuple):
 
 @flax.struct.dataclass
 class GaussianMixture:
-    """A mixture Σ_k w_k N(μ_k, Σ_k) over M modalities of D entries.
+    """A mixture Σ_k w_k N(μ_k, Σ_k) over M modalities of D entries, each a single token.
 
     Attributes:
       weights: w [K], summing to 1.

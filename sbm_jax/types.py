@@ -114,7 +114,7 @@ class Context:
       valid: bool [N, ...], False on padding: latents are N tokens [N, D], some of them shorter than D.
       present: bool [B, M] or None (all present); an absent modality enters nobody's attention but its own.
       embedding: float [B, E] or None, an embedding of the observed data.
-      rows: int [B] or None (0 to B - 1), the number of each row in the whole batch. A row's noise depends on its
+      row_numbers: int [B] or None (0 to B - 1), the number of each row in the whole batch. A row's noise depends on its
         number, so that a batch may be sampled in chunks.
       owner: the modality of each of the N tokens, static; () for one token each (see `tokens`).
     """
@@ -123,7 +123,7 @@ class Context:
     valid: Array
     present: Array | None = None
     embedding: Array | None = None
-    rows: Array | None = None
+    row_numbers: Array | None = None
     owner: Owner = flax.struct.field(pytree_node=False, default=())
 
     def spread(self, values: Array) -> Array:

@@ -173,7 +173,9 @@ def _mnist_file(directory: str, stem: str, idx: str) -> pathlib.Path:
 
 def _digest_mnist(directory: str) -> str:
     stems = [
-        (f"{part}-{kind}", idx) for part in ("train", "t10k") for kind, idx in (("images", "idx3"), ("labels", "idx1"))
+        (f"{part}-{content}", idx)
+        for part in ("train", "t10k")
+        for content, idx in (("images", "idx3"), ("labels", "idx1"))
     ]
     return files.content_digest([_mnist_file(directory, *stem) for stem in stems])
 

@@ -120,7 +120,7 @@ def _series(metrics: summary.Metrics, pattern: str, sizes: Sequence[int]) -> tup
 
 def _curves(
     systems: Mapping[str, summary.Metrics],
-    kinds: Sequence[tuple[str, str, str]],
+    drawn: Sequence[tuple[str, str, str]],
     sizes: Sequence[int],
     xlabel: str,
     ylabel: str,
@@ -129,12 +129,12 @@ def _curves(
 
     Args:
       systems: the metrics of each system.
-      kinds: (pattern of the metric, line style, what it is) of each kind of curve.
+      drawn: (pattern of the metric, line style, what it is) of each metric.
       sizes: the numbers on the horizontal axis.
       xlabel: label of the horizontal axis.
       ylabel: label of the vertical axis.
     """
-    measured = [_series(m, kind[0], sizes)[0] for m in systems.values() for kind in kinds]
+    measured = [_series(m, pattern, sizes)[0] for m in systems.values() for pattern, _, _ in drawn]
     if not any(measured):
         return None
 
@@ -143,17 +143,17 @@ def _curves(
         style(axes, theme, xlabel, ylabel)
         for index, (name, metrics) in enumerate(systems.items()):
             own = _look(theme, index)
-            for pattern, line, meaning in kinds:
+            for pattern, line, meaning in drawn:
                 x, y, spread = _series(metrics, pattern, sizes)
                 title = meaning if len(systems) == 1 else name if line == "-" else ""
                 axes.errorbar(x, y, spread, label=plain_text(title) or None, linestyle=line, **own)
-            x, _, _ = _series(metrics, kinds[0][0], sizes)
-            chances = [summary.chance(kinds[0][0].format(size), metrics) for size in x]
+            x, _, _ = _series(metrics, drawn[0][0], sizes)
+            chances = [summary.chance(drawn[0][0].format(size), metrics) for size in x]
             if index == 0 and None not in chances:
                 axes.plot(x, chances, color=theme.muted, linestyle=":", linewidth=1.4, label="chance")
         axes.set_ylim(0, 1.03)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        styles = [Line2D([], [], color=theme.ink, linestyle=line, label=meaning) for _, line, meaning in kinds]
+        styles = [Line2D([], [], color=theme.ink, linestyle=line, label=meaning) for _, line, meaning in drawn]
         legend(axes, theme, styles if len(systems) > 1 else ())
 
     return draw(paint, 5.2, 3.5)
@@ -186,21 +186,21 @@ def lines(series: Mapping[str, Sequence[tuple[float, float, float]]], xlabel: st
 
 def conditional_curve(systems: Mapping[str, summary.Metrics]) -> Chart | None:
     """Return coherence against the number of given modalities, or None when it was not measured."""
-    kinds = (
+    drawn = (
         ("coherence/given_{}", "-", "random sets"),
         ("coherence/fixed_order/given_{}", "--", "fixed order"),
     )
-    return _curves(systems, kinds, range(1, _largest(systems)), "modalities given", "coherence")
+    return _curves(systems, drawn, range(1, _largest(systems)), "modalities given", "coherence")
 
 
 def agreement_curve(systems: Mapping[str, summary.Metrics]) -> Chart | None:
     """Return the share of joint samples in which at least k modalities agree, or None when not measured."""
-    kinds = (
+    drawn = (
         ("coherence/unconditional_{}", "-", "with the first modality"),
         ("coherence/unconditional_majority_{}", "--", "majority"),
     )
     sizes = range(2, _largest(systems) + 1)
-    return _curves(systems, kinds, sizes, "at least k modalities agree", "share of samples")
+    return _curves(systems, drawn, sizes, "at least k modalities agree", "share of samples")
 
 
 def _largest(systems: Mapping[str, summary.Metrics]) -> int:

@@ -259,12 +259,12 @@ def label(metric: str) -> str:
 
 
 def order(metric: str) -> tuple[int, int]:
-    """Return the key by which metrics are sorted in tables: by kind, then by their number."""
-    for kind, (pattern, _) in enumerate(LABELS):
+    """Return the key by which metrics are sorted in tables: by their place in `LABELS`, then by their number."""
+    for place, (pattern, _) in enumerate(LABELS):
         match = re.fullmatch(pattern, metric)
         if match:
             argument = match[1] if match.groups() else ""
-            return kind, int(argument) if argument.isdecimal() else 0
+            return place, int(argument) if argument.isdecimal() else 0
     return len(LABELS), 0
 
 
@@ -368,10 +368,10 @@ def spread_notes(metrics: Mapping[str, Iterable[Mapping[str, Any]]]) -> str:
     """
     names: dict[str, list[str]] = {}
     for name, estimates in metrics.items():
-        for kind in {e["spread"]: None for e in estimates if e.get("spread")}:
-            names.setdefault(kind, []).append(name)
+        for spread in {e["spread"]: None for e in estimates if e.get("spread")}:
+            names.setdefault(spread, []).append(name)
     if not names:
         return ""
-    main = max(names, key=lambda kind: len(names[kind]))
-    others = [f"in {', '.join(found)} the {SPREADS[kind]}" for kind, found in names.items() if kind != main]
+    main = max(names, key=lambda spread: len(names[spread]))
+    others = [f"in {', '.join(found)} the {SPREADS[spread]}" for spread, found in names.items() if spread != main]
     return f"± is the {'; '.join([SPREADS[main], *others])}."

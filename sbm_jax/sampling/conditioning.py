@@ -126,7 +126,7 @@ def make_dynamics(
     moving = jnp.broadcast_to(context.valid[None], given.shape) if conditioning.moves_observed else context.free
 
     def hold(key: Key, z: Array, alpha: Array, sigma: Array) -> Array:
-        noise = row_normal(key, z_observed.shape, context.rows)
+        noise = row_normal(key, z_observed.shape, context.row_numbers)
         return jnp.where(given, conditioning.hold_fn(noise, z_observed, alpha, sigma), z)
 
     def conditional_score(key: Key, z: Array, t: Array) -> Array:
@@ -137,7 +137,7 @@ def make_dynamics(
         return jnp.where(moving, score_fn(score_key, z, times), 0.0)
 
     def noise(key: Key) -> Array:
-        return jnp.where(moving, row_normal(key, z_observed.shape, context.rows), 0.0)
+        return jnp.where(moving, row_normal(key, z_observed.shape, context.row_numbers), 0.0)
 
     def langevin(noise: Array, score: Array, scale: Array) -> tuple[Array, Array]:
         return batch_langevin(noise, score) if conditioning.moves_observed else row_langevin(score, scale, moving)

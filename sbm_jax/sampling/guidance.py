@@ -45,7 +45,7 @@ def energy_guidance(energy_fn: PairEnergyFn, strength: Array | float, pairs: str
 
         def guided(key: Key, z: Array, t: Array) -> Array:
             score_key, pair_key = jax.random.split(key)
-            chosen, counted = _choose(pair_key, allowed, pairs, context.rows)
+            chosen, counted = _choose(pair_key, allowed, pairs, context.row_numbers)
             gradient = jax.grad(energy)(z, t, chosen, counted)
             return score_fn(score_key, z, t) - weight * jnp.where(context.free, gradient, 0.0)
 

@@ -68,14 +68,14 @@ class SamplerOptions:
 
     def __post_init__(self) -> None:
         """Check names and ranges."""
-        for kind, name, known in (
+        for field, name, known in (
             ("solver", self.solver, SOLVERS),
             ("grid", self.grid, GRIDS),
             ("conditioning", self.conditioning, CONDITIONINGS),
             ("start", self.start, STARTS),
         ):
             if name not in known:
-                raise unknown(kind, name, known)
+                raise unknown(field, name, known)
         for field in ("num_steps", "corrector_steps", "resampling", "resampling_length", "num_particles"):
             if getattr(self, field) < 1:
                 raise SbmError(f"sampler: {field} must be at least 1, not {getattr(self, field)}.")
@@ -127,8 +127,8 @@ def sample(
     """Sample the unobserved latents given the observed ones.
 
     Each row has its own observed set, and its sample does not depend on the other rows (except with the
-    conditioning ``"reference"``): with `context.rows`, a batch that is sampled in chunks gives the samples of the
-    whole. Memory does not grow with the number of steps.
+    conditioning ``"reference"``): with `context.row_numbers`, a batch that is sampled in chunks gives the samples of
+    the whole. Memory does not grow with the number of steps.
 
     Args:
       score_fn: the score, bound to `bind_context(options, context)`.
@@ -161,18 +161,18 @@ def sample(
     prior_scale = jnp.sqrt(first.alpha**2 + first.sigma**2)
     bound = options.divergence_bound * prior_scale
     z_observed = jnp.where(context.given, jnp.asarray(z_observed, jnp.float32), 0.0)
-    rows = particles.repeat_rows(context, options.num_particles) if conditioning.filters else context
+    repeated = particles.repeat_rows(context, options.num_particles) if conditioning.filters else context
     score_fn = _same_shape(score_fn)
     for transform in transforms:
-        score_fn = transform(score_fn, rows)
+        score_fn = transform(score_fn, repeated)
 
     init_key, loop_key, path_key, choice_key = jax.random.split(key, 4)
-    noise = row_normal(init_key, (len(rows.observed), *z_observed.shape[1:]), rows.rows)
+    noise = row_normal(init_key, (len(repeated.observed), *z_observed.shape[1:]), repeated.row_numbers)
     if conditioning.filters:
         noise = jnp.where(context.valid[None], noise, 0.0)
         z = particles.start(path_key, prior_scale * noise, z_observed, context, first)
         solver = particles.filtered(solver, options.num_particles, z_observed, context, bound)
-        dynamics = make_dynamics(conditioning, score_fn, sde, z, conditioning.bind_context(rows))
+        dynamics = make_dynamics(conditioning, score_fn, sde, z, conditioning.bind_context(repeated))
     else:
         z = prior_scale * noise if start is None else first.alpha * start + first.sigma * noise
         z = jnp.where(context.free, z, z_observed)
@@ -261,14 +261,14 @@ def bind_context(options: SamplerOptions, context: Context) -> Context:
       SbmError: with ``"particles"``, if `observed` is not given per row.
     """
     conditioning = CONDITIONINGS[options.conditioning]
-    rows = particles.repeat_rows(context, options.num_particles) if conditioning.filters else context
-    return conditioning.bind_context(rows)
+    repeated = particles.repeat_rows(context, options.num_particles) if conditioning.filters else context
+    return conditioning.bind_context(repeated)
 
 
 def _check_arguments(
     score_fn: ScoreFn, sde: SDE, key: Key, context: Context, options: SamplerOptions, transforms: Sequence
 ) -> None:
-    """Check what is given for its kind.
+    """Check the shape and type of what is given.
 
     Raises:
       SbmError: naming the argument.
@@ -324,8 +324,8 @@ def _checked(context: Context, z_observed: Array, start: Array | None) -> Contex
             f"sample: observed must be bool [{rows}, {modalities}] or [{modalities}], not {observed.dtype} "
             f"{list(observed.shape)}."
         )
-    if context.rows is not None and jnp.shape(context.rows) != (rows,):
-        raise SbmError(f"sample: rows must be int [{rows}], not {list(jnp.shape(context.rows))}.")
+    if context.row_numbers is not None and jnp.shape(context.row_numbers) != (rows,):
+        raise SbmError(f"sample: row_numbers must be int [{rows}], not {list(jnp.shape(context.row_numbers))}.")
     if start is not None and jnp.shape(start) != jnp.shape(z_observed):
         raise SbmError(f"sample: start must be {list(jnp.shape(z_observed))}, not {list(jnp.shape(start))}.")
     if observed.ndim == 1:

@@ -41,18 +41,18 @@ def repeat_rows(context: Context, num_particles: int) -> Context:
     def repeat(array: Array | None) -> Array | None:
         return None if array is None else jnp.repeat(array, num_particles, axis=0)
 
-    rows = row_numbers(context)
+    numbers = row_numbers(context)
     return context.replace(
         observed=repeat(context.observed),
         present=repeat(context.present),
         embedding=repeat(context.embedding),
-        rows=(rows[:, None] * num_particles + jnp.arange(num_particles)[None]).ravel(),
+        row_numbers=(numbers[:, None] * num_particles + jnp.arange(num_particles)[None]).ravel(),
     )
 
 
 def row_numbers(context: Context) -> Array:
     """Return the number of each row in the whole batch, int [B]."""
-    return jnp.arange(len(context.observed)) if context.rows is None else context.rows
+    return jnp.arange(len(context.observed)) if context.row_numbers is None else context.row_numbers
 
 
 def start(key: Key, z: Array, z_observed: Array, context: Context, first: Step) -> Array:
@@ -65,7 +65,7 @@ def start(key: Key, z: Array, z_observed: Array, context: Context, first: Step) 
       context: observed sets of the B rows.
       first: the first step.
     """
-    noise = row_normal(key, z_observed.shape, context.rows)
+    noise = row_normal(key, z_observed.shape, context.row_numbers)
     return _with_path(z, first.alpha * z_observed + first.sigma * noise, context)
 
 
@@ -100,7 +100,7 @@ def filtered(solver: Solver, num_particles: int, z_observed: Array, context: Con
         scale = solver.scale_fn(step)
         # The path is the same in all particles of a row.
         path_mean, path_scale = ancestral(_by_row(state.z, shape)[:, 0], z_observed, step)
-        path = path_mean + path_scale * row_normal(path_key, z_observed.shape, context.rows)
+        path = path_mean + path_scale * row_normal(path_key, z_observed.shape, context.row_numbers)
         # The extrapolation of a multistep solver adds noise to the weights: they are those of its first-order step.
         expected = mean.z if mean.previous is None else ancestral(state.z, mean.previous, step)[0]
         misses = jnp.where(given[:, None], (path[:, None] - _by_row(expected, shape)) / scale, 0.0)

@@ -33,7 +33,7 @@ def gaussian_conditional(key: Key, z_observed: Array, context: Context, mean: Ar
     Matheron's rule: a joint draw x of N(μ, Σ) becomes a conditional one by x + Σ_·o Σ_oo⁻¹ (z_o - x_o).
 
     Args:
-      key: a typed key; a row's draw depends on its number in `context.rows`.
+      key: a typed key; a row's draw depends on its number in `context.row_numbers`.
       z_observed: clean latents [B, N, ...], n entries in each row; only observed, valid entries are read.
       context: observed sets [B, M] and padding.
       mean: μ of the latents [N, ...].
@@ -56,7 +56,7 @@ def gaussian_conditional(key: Key, z_observed: Array, context: Context, mean: Ar
     given = context.given.reshape(rows, entries)
     ridge = _RIDGE * jnp.sum(jnp.where(valid, jnp.diagonal(covariance), 0.0)) / jnp.sum(valid)
     covariance = _masked(covariance + ridge * jnp.eye(entries), valid)
-    noise = row_normal(key, z_observed.shape, context.rows).reshape(rows, entries)
+    noise = row_normal(key, z_observed.shape, context.row_numbers).reshape(rows, entries)
     joint = mean.reshape(1, entries) + _matmul(noise, jnp.linalg.cholesky(covariance).T)
     residual = jnp.where(given, z_observed.reshape(rows, entries) - joint, 0.0)
 

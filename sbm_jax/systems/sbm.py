@@ -136,7 +136,7 @@ class Sbm(ScoreOfLatents):
             **self._encode_observed(products, data, observed),
         }
         given = jax.tree.map(lambda array: jnp.repeat(array, num_samples, axis=0), given)
-        given["rows"] = jnp.arange(batch * num_samples)
+        given["row_numbers"] = jnp.arange(batch * num_samples)
         return in_chunks(lambda chunk: self._sample(products, key, chunk, options), given, chunk_size(options))
 
     def _encode_observed(self, products: Mapping[str, Params], data: Data, observed: Array) -> dict[str, Array | None]:
@@ -160,8 +160,8 @@ class Sbm(ScoreOfLatents):
         options: SamplerOptions,
     ) -> SampleResult:
         """Sample the latents of some rows."""
-        z_observed, embedding, rows = given["z_observed"], given["embedding"], given["rows"]
-        context = self.context(len(rows)).replace(observed=given["observed"], embedding=embedding, rows=rows)
+        z_observed, context = given["z_observed"], self.context(len(given["observed"]))
+        context = context.replace(**{name: given[name] for name in ("observed", "embedding", "row_numbers")})
         start_key, sample_key = jax.random.split(key)
         start = None
         if options.start == "gaussian":

@@ -48,7 +48,7 @@ CHOICES = {
     "conditioning": CONDITIONINGS,
     "start": STARTS,
     "pairs": PAIRS,
-    "kind": eb_mvae.KINDS,
+    ".form": eb_mvae.FORMS,
     "trace": eb_mvae.TRACES,
     "mld.sampler": SAMPLERS,
 }

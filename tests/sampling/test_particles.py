@@ -90,8 +90,10 @@ def test_the_network_is_bound_to_the_particles_and_knows_no_observed_set():
     bound = bind_context(_options(3), context)
     np.testing.assert_array_equal(bound.observed, np.zeros((6, 2), bool))
     np.testing.assert_array_equal(bound.embedding, np.repeat(np.eye(2), 3, axis=0))
-    np.testing.assert_array_equal(bound.rows, np.arange(6))
-    np.testing.assert_array_equal(repeat_rows(context.replace(rows=jnp.array([5, 2])), 2).rows, [10, 11, 4, 5])
+    np.testing.assert_array_equal(bound.row_numbers, np.arange(6))
+    np.testing.assert_array_equal(
+        repeat_rows(context.replace(row_numbers=jnp.array([5, 2])), 2).row_numbers, [10, 11, 4, 5]
+    )
 
 
 # MARK: One step

@@ -175,7 +175,7 @@ def test_a_batch_may_be_sampled_in_chunks(conditioning):
     valid = jnp.ones((3, 2), bool)
 
     def draw(key, z, observed, rows):
-        return sample(lambda key, z, t: -z, SDE, key, z, Context(observed, valid, rows=rows), options).z
+        return sample(lambda key, z, t: -z, SDE, key, z, Context(observed, valid, row_numbers=rows), options).z
 
     @functools.partial(jax.jit, static_argnums=0)
     def in_chunks(chunks):
@@ -380,10 +380,10 @@ def test_bad_shapes_are_named(shape, observed, valid, message):
 
 @pytest.mark.parametrize(
     ("rows", "start", "message"),
-    [(jnp.arange(3), None, r"rows must be int \[2\]"), (None, jnp.zeros((2, 3, 1)), "start must be")],
+    [(jnp.arange(3), None, r"row_numbers must be int \[2\]"), (None, jnp.zeros((2, 3, 1)), "start must be")],
 )
 def test_rows_and_starts_that_do_not_fit_are_named(rows, start, message):
-    context = Context(NONE, jnp.ones((3, 2), bool), rows=rows)
+    context = Context(NONE, jnp.ones((3, 2), bool), row_numbers=rows)
     with pytest.raises(SbmError, match=message):
         sample(_linear_score, SDE, jax.random.key(0), jnp.zeros((2, 3, 2)), context, start=start)
 

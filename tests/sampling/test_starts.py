@@ -64,7 +64,7 @@ def test_a_row_does_not_depend_on_its_chunk(gaussian):
     context = Context(jnp.asarray(OBSERVED), jnp.ones((3, 2), bool))
     law = (gaussian.means[0], gaussian.covariances[0])
     whole = gaussian_conditional(jax.random.key(1), z, context, *law)
-    chunk = Context(context.observed[2:], context.valid, rows=jnp.array([2, 3]))
+    chunk = Context(context.observed[2:], context.valid, row_numbers=jnp.array([2, 3]))
     np.testing.assert_allclose(gaussian_conditional(jax.random.key(1), z[2:], chunk, *law), whole[2:], rtol=1e-5)
 
 

@@ -134,7 +134,7 @@ def test_langevin_dynamics_draw_from_the_conditional(monkeypatch):
     observed = np.broadcast_to([True, False, False], (rows, 3))
     z_observed = jnp.zeros((rows, 3, 2)).at[:, 0].set(jnp.array([1.5, -0.5]))
     given = {"strength": None, "observed": jnp.asarray(observed), "z_observed": z_observed, "embedding": None}
-    given["rows"] = jnp.arange(rows)
+    given["row_numbers"] = jnp.arange(rows)
     products = {system.score_stage_name: {}}
     options = system.own_options(SamplerOptions())
     z = np.asarray(jax.jit(lambda key: system._sample(products, key, given, options).z)(jax.random.key(0)))
