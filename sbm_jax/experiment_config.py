@@ -160,14 +160,17 @@ def complete(config: ConfigDict) -> None:
 def default_config() -> ConfigDict:
     """Return all defaults: where config files start. The modalities are still to be named.
 
-    An unknown field can not be set, but for groups of `methods`, where other packages' methods have theirs.
+    An unknown field can not be set, but where other packages have theirs: groups of `methods` and of
+    `evaluation.metrics`, and fields of `data.options`.
     """
     config = ConfigDict()
     complete(config)
     config.lock()
-    config.methods.unlock()
-    for name in config.methods:
-        config.methods[name].lock()
+    config.data.options.unlock()
+    for groups in (config.methods, config.evaluation.metrics):
+        groups.unlock()
+        for name in groups:
+            groups[name].lock()
     return config
 
 

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+import sbm_jax
 from benchmarks.flops import flops_per_step
 from sbm_jax.experiment_config import apply_changes, make_system, parse_config
 
@@ -78,3 +79,13 @@ def test_variants_that_exclude_each_other_are_refused():
         load_config("polymnist.py:best,paper")
     with pytest.raises(ValueError, match="same compute"):
         load_config("polymnist.py:three,best")
+
+
+def test_defaults_are_open_where_other_packages_have_fields():
+    config = sbm_jax.default_config()
+    config.methods.nearest = {"neighbours": 3}
+    config.evaluation.metrics.mine = {"name": "package.module:CLASS"}
+    config.data.options.split_by = "author"
+    for group in (config, config.data, config.methods.sbm_c, config.evaluation.metrics.frechet):
+        with pytest.raises(AttributeError, match="unknown_field"):
+            group.unknown_field = 1
