@@ -27,17 +27,25 @@ Metrics = dict[str, Array]  # scalars
 # MARK: Modalities
 
 
+def _with_tuples(value: Any) -> Any:
+    """Return nested values with a tuple for each list."""
+    if isinstance(value, Mapping):
+        return {name: _with_tuples(item) for name, item in value.items()}
+    return tuple(map(_with_tuples, value)) if isinstance(value, (list, tuple)) else value
+
+
 @checked_dataclass
 class CodecConfig:
     """How a modality is encoded and decoded; a string where this is expected is its `name`.
 
     What is left out is that of `config.autoencoder`, whose fields `network`, `beta` and `training` are the defaults of
-    all modalities.
+    all modalities. `beta`, `weight`, `training` and `weights` are of stage I, where every codec stands alone;
+    multimodal VAEs and contrastive encoders are trained by their own options, and take `name` and `network` only.
 
     Attributes:
       name: a key of `networks.codecs.CODECS`, or ``"package.module:ATTRIBUTE"``.
       network: the codec's own options, such as ``{"widths": (64, 64)}``.
-      beta: weight of the KL divergence (VAE).
+      beta: weight of the KL divergence (VAE); the weight of ‖z‖² of all RAEs is that of the config.
       weight: weight of the modality's loss in stage I, where several codecs are trained in one step.
       training: changes of the training, such as ``{"num_steps": 2000, "optimizer": {"learning_rate": 1e-3}}``.
       weights: a file of parameters, from `TrainedSystem.save_codec`, which are then not trained; "" for none.
@@ -53,6 +61,8 @@ class CodecConfig:
     def __post_init__(self):
         require(self.beta is None or self.beta >= 0, "codec.beta", self.beta, "0 or more, or None")
         require(self.weight > 0, "codec.weight", self.weight, "a positive number")
+        for name in ("network", "training"):  # equal settings are equal, however they are written
+            object.__setattr__(self, name, _with_tuples(getattr(self, name)))
 
 
 @checked_dataclass

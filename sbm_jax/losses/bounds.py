@@ -2,7 +2,7 @@
 
 Encoders give a Gaussian (or Laplace) expert for each modality; the methods differ in how they join these to a
 posterior, and in the bound. Every bound takes its noise and its choices of subsets as arrays, so that recorded ones
-can be replayed, and decoders as a function from {name: latents [..., B, ·]} to {name: log likelihoods [..., B]}.
+can be replayed, and decoders as a `Decoding`.
 
 Experts are stacked: means and log variances, or the raw scales of any family (`distributions.POSTERIORS`), [B, M, D];
 `present` is bool [B, M], False where a row lacks a modality, which then enters no posterior and no likelihood.
@@ -26,7 +26,7 @@ EXPERT_EPS = 1e-8
 DECODED_AT_ONCE = 8192
 """Latents that each decoder is given at a time."""
 
-LogProbFn = Callable[[Mapping[str, Array]], Mapping[str, Array]]
+LogProbFn = Callable[[Mapping[str, Array], Array | int], Mapping[str, Array]]
 
 
 @flax.struct.dataclass
@@ -47,7 +47,8 @@ class Decoding(NamedTuple):
 
     Attributes:
       modalities: the modalities, in the order of every mask.
-      log_prob_fn: {name: latents [..., B, ·]} -> {name: log p(x_m | z) [..., B]}, of data that it knows.
+      log_prob_fn: `({name: latents [..., B, ·]}, part) -> {name: log p(x_m | z) [..., B]}`, of data that it knows.
+        Where latents are decoded a part at a time, each part has a number, for decoders that draw.
       rescaling: a factor for the log likelihood of each modality.
     """
 
@@ -70,13 +71,14 @@ class Decoding(NamedTuple):
         at_once = max(1, DECODED_AT_ONCE // batch)
         alike = all(array.shape[:-2] == lead for array in latents.values())
         if math.prod(lead) <= at_once or not alike:
-            return self._by_modality(latents)
+            return self._by_modality(latents, 0)
         flat = {name: array.reshape(-1, *array.shape[-2:]) for name, array in latents.items()}
-        terms = jax.lax.map(jax.checkpoint(self._by_modality), flat, batch_size=at_once)
+        parts = flat, jnp.arange(math.prod(lead))
+        terms = jax.lax.map(jax.checkpoint(lambda part: self._by_modality(*part)), parts, batch_size=at_once)
         return {name: array.reshape(*lead, batch) for name, array in terms.items()}
 
-    def _by_modality(self, latents: Mapping[str, Array]) -> dict[str, Array]:
-        terms = self.log_prob_fn(latents)
+    def _by_modality(self, latents: Mapping[str, Array], part: Array | int) -> dict[str, Array]:
+        terms = self.log_prob_fn(latents, part)
         names = [modality.name for modality in self.modalities]
         return {name: factor * terms[name] for name, factor in zip(names, self.rescaling, strict=True)}
 

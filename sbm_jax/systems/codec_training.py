@@ -161,7 +161,7 @@ class CodecTraining:
             settings={
                 "seed": self.seed,
                 "data": dataset.settings,
-                "modalities": plain(self.modalities),
+                "modalities": plain([dataclasses.replace(modality, num_tokens=1) for modality in self.modalities]),
                 "autoencoder": plain(dataclasses.replace(self.config, training=training)),
                 "regularised": self.regularised,
             },

@@ -175,8 +175,8 @@ class JointPosterior:
         return jnp.stack([mean for mean, _ in found], axis=1), jnp.stack([raw for _, raw in found], axis=1)
 
     def _decoding(self, params: Params, key: Key, data: Data) -> Decoding:
-        def log_prob(latents: Mapping[str, Array]) -> dict[str, Array]:
-            return self.codecs.log_prob(params["codecs"], key, data, latents)
+        def log_prob(latents: Mapping[str, Array], part: Array | int) -> dict[str, Array]:
+            return self.codecs.log_prob(params["codecs"], jax.random.fold_in(key, part), data, latents)
 
         factors = likelihood_rescaling(self.modalities) if self.joining.rescaling else None
         return Decoding(self.modalities, log_prob, factors or (1.0,) * len(self.modalities))

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sbm_jax.data.pipeline import as_float
-from sbm_jax.networks.codecs import Codecs
+from sbm_jax.networks.codecs import Codecs, check_codec, make_codec
 from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.systems.codec_training import AutoencoderConfig, CodecTraining
 from sbm_jax.systems.latents import (
@@ -118,7 +118,8 @@ class LatentSpace:
 
     def check(self) -> None:
         """Raise `SbmError` for codecs that can not work, by tracing shapes, and for files of others' parameters."""
-        jax.eval_shape(self.codecs.init, jax.random.key(0))
+        for modality in self.whole:
+            check_codec(make_codec(modality, self.config.network))
         for training in self.trainings:
             if training.is_loaded:
                 training.load()
@@ -137,7 +138,10 @@ class LatentSpace:
     def _make_bank_stage(self, dataset: Dataset) -> Stage:
         return Stage(
             name=self.bank_stage,
-            settings={"data": dataset.settings},
+            settings={
+                "data": dataset.settings,
+                "tokens": [[m.name, m.latent_size, m.num_tokens] for m in self.whole],  # in this order
+            },
             requires=self.stage_names[:-1],
             init=lambda key, upstream: self._bank(self.params(upstream), dataset),
         )

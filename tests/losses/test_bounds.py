@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from sbm_jax.distributions import LIKELIHOODS
+from sbm_jax.losses import bounds
 from sbm_jax.losses.bounds import Decoding, all_subsets
 from sbm_jax.losses.mixtures_of_experts import Family, mmvae_plus_terms, mmvae_terms
 from sbm_jax.losses.mixtures_of_products import PrivateLatents, mixture_of_products_log_prob, mopoe_terms
@@ -30,7 +31,7 @@ def _data():
 X = _data()
 
 
-def _log_prob(latents, weights=WEIGHTS):
+def _log_prob(latents, part=0, weights=WEIGHTS):
     """Return {name: log p(x | z) [..., B]} of decoders that look at the first entries of latents only."""
     found = {}
     for name, z in latents.items():
@@ -42,6 +43,17 @@ def _log_prob(latents, weights=WEIGHTS):
 
 
 DECODING = Decoding(MODALITIES, _log_prob, (1.0,) * NUM_MODALITIES)
+
+
+def _number_of_part(latents, part):
+    return {name: 0.0 * z[..., 0] + part for name, z in latents.items()}
+
+
+def test_each_part_of_latents_that_are_many_has_a_number(monkeypatch):
+    monkeypatch.setattr(bounds, "DECODED_AT_ONCE", 2 * BATCH)
+    decoding = DECODING._replace(log_prob_fn=_number_of_part)
+    found = decoding.log_likelihood(jnp.zeros((5, BATCH, LATENT)))
+    np.testing.assert_array_equal(found[:, 0, 0], np.arange(5))
 
 
 def _exact(members=slice(None)):

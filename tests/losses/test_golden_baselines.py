@@ -60,7 +60,7 @@ def _loss(meta, case, names, encoded):
         Modality(name, case[f"x_{name}"].shape[1:], size, "mlp", likelihood, float(meta["scale"])) for name in names
     )
 
-    def log_prob(latents):
+    def log_prob(latents, part):
         return {modality.name: _log_prob(case, modality, latents[modality.name]) for modality in modalities}
 
     rescaling = likelihood_rescaling(modalities) if meta["rescaling"] else (1.0,) * len(names)

@@ -56,6 +56,22 @@ def test_settings_of_one_codec_are_no_others_business():
     assert one["latents_vae"] != other["latents_vae"]
 
 
+def test_the_bank_is_of_modalities_in_their_order_and_of_their_tokens():
+    def bank(modalities):
+        return fingerprints(_stages(modalities))
+
+    first, second, third = _changed(1, beta=0.3)
+    one, other = bank((first, second, third)), bank((first, third, second))
+    assert {name for name in one if one[name] == other[name]} == {"autoencoder_vae_b", "autoencoders_vae_a_and_1_more"}
+    cut = bank((first, dataclasses.replace(second, num_tokens=2), third))
+    assert cut["autoencoder_vae_b"] == one["autoencoder_vae_b"]
+    assert cut["latents_vae"] != one["latents_vae"]
+
+
+def test_equal_settings_are_equal_however_they_are_written():
+    assert CodecConfig("mlp", {"widths": [8]}) == CodecConfig("mlp", {"widths": (8,)})
+
+
 def test_aligned_codecs_are_trained_alike():
     aligned = dataclasses.replace(CONFIG, alignment=1.0, aligned_size=2)
     with pytest.raises(SbmError, match=r"modality 'b' .* aligned codecs are trained together"):

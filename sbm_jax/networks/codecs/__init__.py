@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from sbm_jax.config import build, plain
+from sbm_jax.errors import SbmError
 from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, Codec, FeedForward
 from sbm_jax.networks.codecs.mlp import MLP
 from sbm_jax.networks.codecs.patch import Patch
@@ -15,7 +16,7 @@ from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.registry import find
 from sbm_jax.types import Array, Key, Modality, Params
 
-__all__ = ["CODECS", "AutoencoderNetworkConfig", "Codec", "Codecs", "FeedForward", "make_codec"]
+__all__ = ["CODECS", "AutoencoderNetworkConfig", "Codec", "Codecs", "FeedForward", "check_codec", "make_codec"]
 
 CODECS: dict[str, type[Codec]] = {"residual_conv": ResidualConv, "patch": Patch, "mlp": MLP}
 """The codecs of this package, by name."""
@@ -26,16 +27,43 @@ def make_codec(modality: Modality, network: AutoencoderNetworkConfig) -> Codec:
 
     Args:
       modality: names the codec and may give it options.
-      network: the values of those options that the modality leaves out.
+      network: the options that the modality leaves out, of codecs with such options.
 
     Raises:
       SbmError: if there is no such codec, or it can not do what it is asked for.
     """
     codec = find(f"codec of modality {modality.name!r}:", modality.codec.name, CODECS)
-    options = {field.name for field in dataclasses.fields(codec.Options)}
-    shared = {name: value for name, value in plain(network).items() if name in options}
+    shared = plain(network) if issubclass(codec.Options, AutoencoderNetworkConfig) else {}
     where = f"modality {modality.name!r}: codec.network"
     return codec(modality, build(codec.Options, {**shared, **modality.codec.network}, where))
+
+
+def check_codec(codec: Codec) -> None:
+    """Check what a codec's functions return, by tracing shapes: nothing is computed.
+
+    Raises:
+      SbmError: naming the modality, the function and the shapes, if one is not as `Codec` says.
+    """
+    modality, key = codec.modality, jax.random.key(0)
+    x = jax.ShapeDtypeStruct((2, *modality.shape), jnp.float32)
+    z = jax.ShapeDtypeStruct((2, modality.latent_size), jnp.float32)
+    params = jax.eval_shape(codec.init, key)
+    output = jax.eval_shape(codec.decode, params, z)
+    found = {
+        "encode": jax.eval_shape(codec.encode, params, x),
+        "loss": jax.eval_shape(codec.loss, params, key, x, output),
+        "sample": jax.eval_shape(codec.sample, params, key, output),
+    }
+    expected = {"encode": (z.shape, z.shape), "loss": (2,), "sample": x.shape}
+    where = f"codec {modality.codec.name!r} of modality {modality.name!r}"
+    for name, shapes in expected.items():
+        seen = jax.tree.map(lambda leaf: leaf.shape, found[name])
+        if seen != shapes:
+            raise SbmError(f"{where}: {name} returns arrays of {seen}; expected {shapes} for two rows. Mend the codec.")
+    for path, leaf in jax.tree_util.tree_leaves_with_path(params):
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            name = jax.tree_util.keystr(path)
+            raise SbmError(f"{where}: parameter {name} is {leaf.dtype}; expected float32, which is trained.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +127,8 @@ class Codecs:
 
         def sample(modality: Modality, weights: Params, given: tuple[Array, Key]) -> Array:
             output, key = given
-            return make_codec(modality, self.network).sample(weights, key, output)
+            drawn = make_codec(modality, self.network).sample(weights, key, output)
+            return jnp.clip(drawn, *modality.bounds) if modality.bounds else drawn
 
         keys = self._keys(key)
         return self.per_modality.apply(params, {name: (output, keys[name]) for name, output in outputs.items()}, sample)

@@ -59,7 +59,7 @@ class Codec(Protocol):
         """Return -log p(x | z) [B] of data [B, *shape], in nats, or a bound of it, given what `decode` returned."""
 
     def sample(self, params: Params, key: Key, output: Array) -> Array:
-        """Return data [B, *shape] inside the modality's bounds, given what `decode` returned."""
+        """Return data [B, *shape] given what `decode` returned; the caller clips them to the modality's bounds."""
 
 
 class Heads(nn.Module):
@@ -182,7 +182,6 @@ class FeedForward:
         return -sum_over_entries(LIKELIHOODS[self.modality.likelihood].log_prob(x, output, self.scale(params)))
 
     def sample(self, params: Params, key: Key, output: Array) -> Array:
-        """Return the expected data [B, *shape] inside the modality's bounds, given the raw output; nothing is drawn."""
+        """Return the expected data [B, *shape] given the raw output; nothing is drawn."""
         del params, key
-        mean = LIKELIHOODS[self.modality.likelihood].mean(output)
-        return jnp.clip(mean, *self.modality.bounds) if self.modality.bounds else mean
+        return LIKELIHOODS[self.modality.likelihood].mean(output)
