@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.evaluation import EvaluationConfig, Subject, evaluate
+from sbm_jax.evaluation import EvaluationConfig, Subject, check_metrics, evaluate
 from sbm_jax.system import Generated
 from sbm_jax.types import Split
 
@@ -54,3 +54,6 @@ def test_its_options_are_checked():
         measure(modality="photo", modalit="mask")
     with pytest.raises(SbmError, match=r"tests\.extension\.metrics"):
         EvaluationConfig(metrics={"brightness": {"name": "tests.extension.metrics:Brightness"}})
+    brightness = {"name": "tests.extension.metric:Brightness", "modality": "foto"}
+    with pytest.raises(SbmError, match=r"unknown modality of a metric: 'foto'\. Did you mean 'photo'"):
+        check_metrics(EvaluationConfig(metrics={"brightness": brightness}), NAMES)
