@@ -91,6 +91,14 @@ def test_f1_is_that_of_scikit_learn(tmp_path):
     assert f1(a, b).mean() == pytest.approx(f1_score(a, b, average="samples", zero_division=0))
 
 
+def test_entries_of_one_metric_have_their_numbers_under_their_labels(tmp_path):
+    low, high = ({"name": "f1", "modality": "attributes", "threshold": threshold} for threshold in (-1, 0.9))
+    metrics, _, _ = measure(Split(DATA), tmp_path, {"f1": {"modality": "attributes"}, "low": low, "high": high})
+    assert metrics.keys() == {f"{label}f1/given_rest/attributes" for label in ("", "low/", "high/")}
+    assert metrics["low/f1/given_rest/attributes"].value == 1 > metrics["high/f1/given_rest/attributes"].value
+    assert measure(Split(DATA), tmp_path, {"high": high})[0].keys() == {"f1/given_rest/attributes"}
+
+
 def test_a_modality_may_be_generated_from_some_others_only(tmp_path):
     metrics, _, _ = measure(Split(DATA), tmp_path, {"mse": {"modality": "image", "given": ("attributes",)}})
     assert metrics.keys() == {"mse/given_attributes/image"}
