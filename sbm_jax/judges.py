@@ -212,7 +212,7 @@ def _read(path: Path) -> Evaluation | None:
         return None
 
 
-FORM = 3
+FORM = 4
 """Raised by whatever changes what is measured or how it is kept, so that evaluations from before are made again."""
 
 NUMBERS = "numbers"

@@ -29,7 +29,8 @@ class EvaluationConfig:
         installed package that carries them.
       metrics: the options of each metric; None leaves one out. The key says which one, or the field ``name``: a key of
         `metrics.METRICS`, or ``"package.module:CLASS"`` for one of another package. Options that are left out get
-        their defaults.
+        their defaults. Where several entries are of one metric, those with another `name` than their key have their
+        numbers under the key.
     """
 
     num_examples: int = 1000

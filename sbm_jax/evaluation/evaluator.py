@@ -1,13 +1,14 @@
 """Judge a system: generate what the metrics ask for, show it to them, and gather their numbers."""
 
+import collections
 import contextlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 
 import jax
 import numpy as np
 
-from sbm_jax.errors import unknown
+from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import generation, sample_grids
 from sbm_jax.evaluation.batches import as_float, num_batches
 from sbm_jax.evaluation.config import EvaluationConfig, check_metrics, check_size
@@ -46,7 +47,8 @@ def evaluate(
       subject: the functions of the system.
       test: held-out rows.
       modalities: the names in the order of the columns of observed sets.
-      key: a typed key; equal keys give equal rows, observed sets and noise, for every system.
+      key: a typed key; equal keys give equal rows and observed sets, and with equal configs equal noise, for every
+        system; another list of metrics gives other noise.
       config: see `EvaluationConfig`.
       tools: classifiers and features.
       progress: `number of batches -> context`, which yields a function that is told of each batch generated.
@@ -56,7 +58,8 @@ def evaluate(
     """
     check_size(config, test)
     scene, repeats_key = _scene(subject, test, modalities, key, config, tools)
-    metrics = list(_metrics(config, scene))
+    by_label = _metrics(config, scene)
+    metrics = list(by_label.values())
     asks = sorted({ask for metric in metrics for ask in metric.asks}, key=lambda ask: position(ask, scene.modalities))
     shown = sample_grids.examples(scene.examples.labels, len(scene.examples), config.num_figure_examples)
     grids = sample_grids.Grids(shown, len(modalities))
@@ -72,7 +75,7 @@ def evaluate(
             noise = jax.random.fold_in(jax.random.fold_in(repeats_key, repeat), 0)
             if wanted:
                 generation.run(scene, wanted, repeat, noise, lambda draw: _show(draw, metrics, grids), advance)
-    found = _joined([metric.result() for metric in metrics])
+    found = _joined({label: metric.result() for label, metric in by_label.items()}, _prefixes(config))
     figures = found.figures | grids.figures(scene.examples.data)
     if subject.reconstruct is not None:
         figures |= _reconstruction_grid(scene, shown)
@@ -93,7 +96,8 @@ def real(
       tools: classifiers and features.
     """
     scene, _ = _scene(Subject(), test, modalities, key, config, tools)
-    return {name: e for metric in _metrics(config, scene) for name, e in metric.of_real(train).items()}
+    found = {label: Evaluation(metric.of_real(train), {}, {}) for label, metric in _metrics(config, scene).items()}
+    return _joined(found, _prefixes(config)).metrics
 
 
 def _scene(
@@ -115,8 +119,16 @@ def _scene(
     return scene, repeats_key
 
 
-def _metrics(config: EvaluationConfig, scene: Scene) -> Iterator[Metric]:
-    return (cls(options, scene) for _, cls, options in config.chosen())
+def _metrics(config: EvaluationConfig, scene: Scene) -> dict[str, Metric]:
+    return {label: cls(options, scene) for label, cls, options in config.chosen()}
+
+
+def _prefixes(config: EvaluationConfig) -> dict[str, str]:
+    """Return what the names of each entry's numbers begin with: its label, where others are of its class too."""
+    classes = {label: cls for label, cls, _ in config.chosen()}
+    count = collections.Counter(classes.values())
+    renamed = {label for label in classes if config.metrics[label].get("name", label) != label}
+    return {label: f"{label}/" if label in renamed and count[cls] > 1 else "" for label, cls in classes.items()}
 
 
 def _show(draw: Draw, metrics: Collection[Metric], grids: sample_grids.Grids) -> None:
@@ -128,11 +140,24 @@ def _show(draw: Draw, metrics: Collection[Metric], grids: sample_grids.Grids) ->
             metric.look(draw)
 
 
-def _joined(parts: Sequence[Evaluation]) -> Evaluation:
-    joined = Evaluation({}, {}, {})
-    for part in parts:
-        for all_of_them, own in zip(joined, part, strict=True):
-            all_of_them.update(own)
+def _joined(parts: Mapping[str, Evaluation], prefixes: Mapping[str, str]) -> Evaluation:
+    """Return all that was found, by the labels of metrics.
+
+    Raises:
+      SbmError: if something is no evaluation, or a name is taken twice.
+    """
+    joined, owners = Evaluation({}, {}, {}), {}
+    for label, part in parts.items():
+        where = f"config.evaluation.metrics.{label}"
+        if not isinstance(part, Evaluation) or not all(isinstance(e, Estimate) for e in part.metrics.values()):
+            raise SbmError(f"{where} returned {part!r:.200}; expected an Evaluation, with an Estimate under each name.")
+        for kind, all_of_them, own in zip(Evaluation._fields, joined, part, strict=True):
+            for name, value in own.items():
+                name = prefixes[label] + name
+                owner = owners.setdefault((kind, name), label)
+                if owner != label:
+                    raise SbmError(f"{where} and .{owner} both have {name!r}. Leave one out, or name it otherwise.")
+                all_of_them[name] = value
     return joined
 
 

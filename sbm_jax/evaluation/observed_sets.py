@@ -1,7 +1,6 @@
 """Which modalities are given: boolean masks, True = observed, and what metrics ask to be generated."""
 
 import dataclasses
-import itertools
 from collections.abc import Collection, Sequence
 
 import jax
@@ -147,13 +146,4 @@ def random_of_size(key: Key, batch: int, size: int, num_modalities: int) -> np.n
     order = np.argsort(np.asarray(jax.random.uniform(key, (batch, num_modalities))), axis=1)
     observed = np.zeros((batch, num_modalities), bool)
     np.put_along_axis(observed, order[:, :size], True, axis=1)
-    return observed
-
-
-def all_of_size(size: int, num_modalities: int) -> np.ndarray:
-    """Return the masks [C(M, size), M] of every set of `size` modalities, in lexicographic order."""
-    sets = list(itertools.combinations(range(num_modalities), size))
-    observed = np.zeros((len(sets), num_modalities), bool)
-    for row, members in zip(observed, sets, strict=True):
-        row[list(members)] = True
     return observed

@@ -113,6 +113,13 @@ def test_real_training_data_are_the_floor(tmp_path):
     assert real(split(1), split(0), NAMES, jax.random.key(0), config_of(), tools(None)) == {}
 
 
+def test_each_of_several_entries_has_a_floor_of_its_own(tmp_path):
+    few = {"name": "frechet", "num_examples": 40}
+    config = EvaluationConfig(COUNT, COUNT, 30, 1, metrics={"frechet": {"num_examples": COUNT}, "few": few})
+    metrics = real(split(1), split(0), NAMES, jax.random.key(0), config, tools(space(tmp_path)))
+    assert [metrics[f"{label}pixels/frechet/real"].n for label in ("", "few/")] == [2 * COUNT, 2 * 40]
+
+
 def test_only_real_data_that_are_there_are_the_floor(tmp_path):
     rows = np.arange(2 * COUNT)
     train, present = split(1, 2 * COUNT), {name: (rows % 2 == 0) | (name != "a") for name in NAMES}

@@ -342,6 +342,12 @@ def test_sets_that_are_not_asked_for_are_listed():
     assert metrics["coherence/given_2"].std is None
 
 
+def test_a_metric_has_one_name_however_what_is_given_is_ordered():
+    for given in (("a", "b"), ("b", "a")):
+        config = config_of("coherence", metrics={"mse": {"modality": "attributes", "given": given}})
+        assert judge(perfect, config).metrics.keys() == {"mse/given_a+b/attributes"}
+
+
 def test_bad_settings_are_named():
     with pytest.raises(SbmError, match=r"'randm'.*'random'"):
         config_of(sets=("randm",))

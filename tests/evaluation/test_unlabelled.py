@@ -86,15 +86,36 @@ def test_f1_is_that_of_scikit_learn(tmp_path):
     expected = f1_score(true, found, average="samples", zero_division=0)
     assert metrics["f1/given_rest/attributes"][:3] == (pytest.approx(expected), pytest.approx(0), 100)
     a, b = RNG.random((2, 40, 5)) < 0.5
-    a[0] = b[0] = False  # nothing there, nothing found
+    a[0] = b[0] = a[1] = b[2] = False  # nothing there, nothing found, and one of both
+    assert (f1(a, b)[:3] == 0).all()
     assert f1(a, b).mean() == pytest.approx(f1_score(a, b, average="samples", zero_division=0))
+
+
+def test_entries_of_one_metric_have_their_numbers_under_their_labels(tmp_path):
+    low, high = ({"name": "f1", "modality": "attributes", "threshold": threshold} for threshold in (-1, 0.9))
+    metrics, _, _ = measure(Split(DATA), tmp_path, {"f1": {"modality": "attributes"}, "low": low, "high": high})
+    assert metrics.keys() == {f"{label}f1/given_rest/attributes" for label in ("", "low/", "high/")}
+    assert metrics["low/f1/given_rest/attributes"].value == 1 > metrics["high/f1/given_rest/attributes"].value
+    assert measure(Split(DATA), tmp_path, {"high": high})[0].keys() == {"f1/given_rest/attributes"}
 
 
 def test_a_modality_may_be_generated_from_some_others_only(tmp_path):
     metrics, _, _ = measure(Split(DATA), tmp_path, {"mse": {"modality": "image", "given": ("attributes",)}})
     assert metrics.keys() == {"mse/given_attributes/image"}
-    with pytest.raises(SbmError, match=r"unknown modality in config\.evaluation\.metrics\.f1: 'attribute'"):
-        check_metrics(EvaluationConfig(metrics={"f1": {"modality": "attribute"}}), NAMES)
+
+
+@pytest.mark.parametrize(
+    ("metrics", "message"),
+    [
+        ({"f1": {"modality": "attribute"}}, r"unknown modality in config\.evaluation\.metrics\.f1: 'attribute'"),
+        ({"f1": {}}, r"metrics\.f1\.modality is ''; expected the attributes, one of image, attributes"),
+        ({"mse": {"modality": "image", "given": ("image",)}}, r"metrics\.mse\.given has 'image', so none is left"),
+        ({"mse": {"given": NAMES}}, r"metrics\.mse\.given has every modality, so none is left"),
+    ],
+)
+def test_what_can_not_be_compared_is_told_before_training(metrics, message):
+    with pytest.raises(SbmError, match=message):
+        check_metrics(EvaluationConfig(metrics=metrics), NAMES)
 
 
 def test_what_is_not_finite_has_no_score(tmp_path):

@@ -21,12 +21,13 @@ class CircleConfig:
 
 
 def load(config: CircleConfig, cache_dir, names) -> Dataset:
-    """Return the points of three splits."""
+    """Return the points of three splits, with the modalities that are asked for."""
 
     def split(seed: int) -> Split:
         angle = np.random.default_rng(seed).uniform(0, 2 * np.pi, (config.num_rows, 1)).astype(np.float32)
         point = np.concatenate([np.cos(angle), np.sin(angle)], axis=1) * np.float32(config.radius)
-        return Split({"point": point, "angle": angle / np.float32(np.pi)})
+        data = {"point": point, "angle": angle / np.float32(np.pi)}
+        return Split({name: data[name] for name in data if names is None or name in names})
 
     return Dataset(split(0), split(1), split(2), {}, {"num_rows": config.num_rows, "radius": config.radius})
 

@@ -29,6 +29,10 @@ class Brightness(Metric):
         self.asks = (ask_given(options.given, options.modality, scene.modalities),)
         self.values = {}  # {repeat: ratios of each draw}
 
+    @classmethod
+    def check(cls, options, plan):
+        ask_given(options.given, options.modality, plan.modalities)
+
     def look(self, draw: Draw) -> None:
         found, true = (np.asarray(x).mean(axis=(1, 2, 3)) for x in self._pair(draw))
         self.values.setdefault(draw.repeat, []).append(found / true)

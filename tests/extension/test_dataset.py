@@ -29,6 +29,10 @@ def test_it_is_trained_on(tmp_path):
     assert space.bank(products, "train")["mean"].shape == (20, 2, 3)
 
 
+def test_only_the_modalities_asked_for_are_returned(tmp_path):
+    assert data.load(build(data.DataConfig, CIRCLE), tmp_path, ["angle"]).train.data.keys() == {"angle"}
+
+
 def test_its_options_are_checked(tmp_path):
     with pytest.raises(SbmError, match=r"field of data\.options: 'size'"):
         load(tmp_path, options={"size": 3})

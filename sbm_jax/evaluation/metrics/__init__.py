@@ -3,12 +3,12 @@
 from sbm_jax.config import plain
 from sbm_jax.evaluation.metrics.base import Call, Draw, Evaluation, Metric, Plan, Scene, Subject, Tools
 from sbm_jax.evaluation.metrics.class_shares import ClassShares
+from sbm_jax.evaluation.metrics.classifier import ClassifierAccuracy
 from sbm_jax.evaluation.metrics.coherence import Coherence
 from sbm_jax.evaluation.metrics.cosine import Cosine
 from sbm_jax.evaluation.metrics.diversity import Diversity
 from sbm_jax.evaluation.metrics.f1 import F1
 from sbm_jax.evaluation.metrics.frechet import Frechet
-from sbm_jax.evaluation.metrics.judge_accuracy import JudgeAccuracy
 from sbm_jax.evaluation.metrics.likelihood import Likelihood
 from sbm_jax.evaluation.metrics.mse import Mse
 from sbm_jax.evaluation.metrics.reconstruction import Reconstruction
@@ -22,7 +22,7 @@ METRICS: dict[str, type[Metric]] = {
     "frechet": Frechet,
     "likelihood": Likelihood,
     "reconstruction": Reconstruction,
-    "classifier": JudgeAccuracy,
+    "classifier": ClassifierAccuracy,
     "sampling": Sampling,
     "mse": Mse,
     "f1": F1,

@@ -268,7 +268,10 @@ class Metric:
 
     @classmethod
     def check(cls, options: Any, plan: Plan) -> None:
-        """Raise `SbmError` for options that can not work with a plan, before anything is trained."""
+        """Raise `SbmError` for options that can not work with a plan, before anything is trained.
+
+        A metric with names of modalities among its options makes its asks here too: `ask_given` checks the names.
+        """
 
     def look(self, draw: Draw) -> None:
         """Take what the numbers need of one draw of `asks`, while it is in memory."""

@@ -5,7 +5,7 @@ import collections
 import numpy as np
 
 from sbm_jax.config import checked_dataclass
-from sbm_jax.errors import unknown
+from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation.estimates import estimate
 from sbm_jax.evaluation.metrics.base import ALONE, Draw, Evaluation, Metric, Plan, Scene
 from sbm_jax.evaluation.observed_sets import ask_given
@@ -47,10 +47,13 @@ class Paired(Metric):
 
     @classmethod
     def check(cls, options: PairedOptions, plan: Plan) -> None:
-        """Check the names of modalities."""
+        """Check the names of modalities, and that what is compared is not given."""
         for name in {*options.given, *filter(None, [options.modality])}:
             if name not in plan.modalities:
                 raise unknown(f"modality in config.evaluation.metrics.{cls.name}:", name, plan.modalities)
+        if {options.modality} & {*options.given} or {*plan.modalities} == {*options.given}:
+            what = repr(options.modality) if options.modality else "every modality"
+            raise SbmError(f"config.evaluation.metrics.{cls.name}.given has {what}, so none is left to compare.")
 
     def compare(self, true: np.ndarray, generated: np.ndarray) -> np.ndarray:
         """Return the measure of each row [R] of data [R, *shape], nan where it has none."""
@@ -65,7 +68,7 @@ class Paired(Metric):
     def result(self) -> Evaluation:
         """Return the mean of each modality, without samples that are not finite."""
         metrics, missing = {}, {} if self.wanted else {self.name: ALONE}
-        given = "given_" + ("+".join(self.options.given) or "rest")
+        given = "given_" + ("+".join(n for n in self.scene.modalities if n in self.options.given) or "rest")
         for name, repeats in self.values.items():
             finite = [values[np.isfinite(values)] for values in map(np.concatenate, repeats.values())]
             if any(map(len, finite)):

@@ -8,7 +8,7 @@ from sbm_jax.evaluation.metrics.base import Evaluation, Metric, prefixed
 from sbm_jax.types import LABEL
 
 
-class JudgeAccuracy(Metric):
+class ClassifierAccuracy(Metric):
     """The accuracy of each question's classifier on the examples, over all modalities and of each."""
 
     def result(self) -> Evaluation:
