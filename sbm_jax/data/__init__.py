@@ -60,7 +60,7 @@ def load(config: DataConfig, cache_dir: pathlib.Path, names: Sequence[str] | Non
     Raises:
       SbmError: on an unknown name, or data that are missing, unreadable or not as declared.
     """
-    loader = find("data set", config.name, DATASETS)
+    loader = find("data set", config.name, DATASETS, Loader)
     if config.name in DATASETS:
         options = getattr(config, config.name)
     else:

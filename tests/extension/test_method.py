@@ -84,7 +84,7 @@ def test_a_method_that_is_not_there_is_named():
     for name, message in (
         ("tests.extension.method:NEARST", "has no attribute 'NEARST'"),
         ("tests.extension.nothing:NEAREST", "No module named"),
-        ("tests.extension.method:NearestConfig", "expected a Method"),
+        ("tests.extension.method:NearestConfig", "expected one of type .*Method"),
     ):
         with pytest.raises(SbmError, match=message):
             parse_config({**_config("x").to_dict(), "systems": (name,)})

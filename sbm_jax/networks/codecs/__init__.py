@@ -31,7 +31,7 @@ def make_codec(modality: Modality, network: AutoencoderNetworkConfig) -> Codec:
     Raises:
       SbmError: if there is no such codec, or it can not do what it is asked for.
     """
-    codec = find(f"codec of modality {modality.name!r}:", modality.codec.name, CODECS)
+    codec = find(f"codec of modality {modality.name!r}:", modality.codec.name, CODECS, type[Codec])
     options = {field.name for field in dataclasses.fields(codec.Options)}
     shared = {name: value for name, value in plain(network).items() if name in options}
     where = f"modality {modality.name!r}: codec.network"
