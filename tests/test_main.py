@@ -212,6 +212,9 @@ def test_variations_stay_in_the_work_directory(study):
         ({"evaluation.num_examples": 17}, "has 16 rows"),
         ({"sampler.solver": "dpm"}, "unknown solver"),
         ({"joint": ["imag"]}, "Did you mean 'image'"),
+        ({"systems": "sbm_vae"}, "config.systems is 'sbm_vae'; expected a tuple of names"),
+        ({"evaluation.metric.f1": {}}, "no group 'metric'"),
+        ({"evaluation.metrics.f2": {}}, "unknown metric .*'f2'"),
     ],
 )
 def test_bad_variations_are_named_before_training(tmp_path, changes, message):
