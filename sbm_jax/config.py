@@ -136,21 +136,24 @@ def plain(value: Any) -> Any:
 # MARK: Defaults
 
 
-def fill(group: ConfigDict | dict, cls: type, where: str) -> None:
+def fill(group: ConfigDict | dict, cls: type, where: str, besides: tuple[str, ...] = ()) -> None:
     """Set the fields that a group leaves out to their defaults, and give each the type that overrides are read as.
 
     Args:
       group: the values of some fields of `cls`.
       cls: a dataclass.
       where: the path of the group, for messages.
+      besides: the names of what it may have besides those fields.
 
     Raises:
-      SbmError: on an unknown field, or a missing one without a default.
+      SbmError: if it is no group; on an unknown field, or a missing one without a default.
     """
+    if not isinstance(group, (ConfigDict, dict)):
+        raise SbmError(f"{where} must be a group of fields, not {group!r}.")
     hints = typing.get_type_hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
     for name in group:
-        if name not in fields:
+        if name not in fields and name not in besides:
             raise unknown(f"field of {where}:", name, fields)
     given = dict(group.items(preserve_field_references=True) if isinstance(group, ConfigDict) else group)
     for name, field in fields.items():

@@ -4,6 +4,7 @@ import ast
 import importlib.machinery
 import importlib.util
 import inspect
+import itertools
 import re
 import sys
 import sysconfig
@@ -23,14 +24,15 @@ from sbm_jax.storage import user_path
 class ConfigParser(flags.ArgumentParser):
     """Turns the value of ``--config`` into the `ConfigDict` that overrides are applied to."""
 
-    def __init__(self, name: str, complete: Callable[[ConfigDict], None]):
+    def __init__(self, name: str, complete: Callable[[ConfigDict, dict[str, Any]], None], choices: Mapping[str, type]):
         """Prepare to read configs.
 
         Args:
           name: of the flag.
-          complete: sets what a config leaves out to its default.
+          complete: sets what a config leaves out to its default, given the overrides of `choices` by path.
+          choices: the types of fields whose overrides come before all others, since they say what others there are.
         """
-        self._name, self._complete = name, complete
+        self._name, self._complete, self._choices = name, complete, choices
 
     def parse(self, path: str) -> ConfigDict:
         """Return what a file's `get_config` returns, with every field that it leaves to its default.
@@ -41,18 +43,33 @@ class ConfigParser(flags.ArgumentParser):
         Raises:
           SbmError: if the file is wrong, or an override on the command line names no field.
         """
-        config = read(path)
+        config, arguments = read(path), flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False)
+        chosen = self._chosen(arguments)
         try:
-            self._complete(config)
+            self._complete(config, chosen)
             config.lock()
         except SbmError as error:
-            raise SbmError(f"{path}: {error}") from error
+            where = " ".join((path, *(f"--{self._name}.{field}" for field in chosen)))
+            raise SbmError(f"{where}: {error}") from error
         except config_dict.RequiredValueError as error:
             raise SbmError(f"{path}: a required_placeholder has no value. Give each field one.") from error
-        for argument in flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False):
+        for argument in arguments:
             if override := re.match(rf"--?(no)?{self._name}\.([^=]*)", argument):
                 _check_override(config, self._name, override[2])
         return config
+
+    def _chosen(self, arguments: list[str]) -> dict[str, Any]:
+        """Return the overrides of the choices, by path; as usual the last counts, and tuples are joined."""
+        found = {}
+        for argument, following in itertools.pairwise([*arguments, ""]):
+            override = re.match(rf"--?{self._name}\.([^=]*)(=?)(.*)", argument, re.DOTALL)
+            if override and override[1] in self._choices:
+                text = override[3] if override[2] else following
+                if self._choices[override[1]] is tuple:
+                    found[override[1]] = found.get(override[1], ()) + _Tuple().parse(text)
+                else:
+                    found[override[1]] = text
+        return found
 
 
 # MARK: Files
@@ -156,7 +173,7 @@ def _check_override(config: ConfigDict, name: str, path: str) -> None:
         if isinstance(part, str) and isinstance(found, (ConfigDict, Mapping)):
             if not found:
                 raise SbmError(
-                    f"{flag}: {where} is an empty group; give it whole, as in --{where}=\"{{'width': 64}}\"."
+                    f"{flag}: {where} is an empty group; give it whole, as in --{where}=\"{{'{part}': ...}}\"."
                 )
             if part not in found:
                 raise unknown(f"field in {flag}:", part, found)

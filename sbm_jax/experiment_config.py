@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import operator
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,9 +11,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sbm_jax.config import build, checked_dataclass, fill, plain
-from sbm_jax.data import DataConfig
+from sbm_jax.data import DATASETS, DataConfig, find_loader
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.evaluation import EvaluationConfig
+from sbm_jax.evaluation.config import find_metric
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import System
 from sbm_jax.systems.classifier import ClassifierConfig
@@ -143,18 +145,53 @@ def make_system(config: ExperimentConfig, name: str) -> System:
 # MARK: From and to plain values
 
 
-def complete(config: ConfigDict) -> None:
+CHOICES = {"systems": tuple, "data.name": str}
+"""The fields, by path, that say which groups of options there are, and their types."""
+
+
+def complete(config: ConfigDict, choices: Mapping[str, Any] | None = None) -> None:
     """Set what a config leaves out to its default, and give each field the type that overrides are read as.
 
+    Args:
+      config: what a config file returns.
+      choices: new values of `CHOICES`, which come first: they say what else there is.
+
     Raises:
-      SbmError: on an unknown field or method.
+      SbmError: on an unknown field, method, metric or data set, or what is no group where one is expected.
     """
+    choices = choices or {}
     fill(config, ExperimentConfig, "config")
     with config.unlocked():
-        for name, cls in option_groups(config.systems).items():
+        for path in ("methods", "data", "data.options", "evaluation", "evaluation.metrics"):
+            group = operator.attrgetter(path)(config)
+            if not isinstance(group, ConfigDict):
+                raise SbmError(f"config.{path} must be a group of fields, not {group!r}.")
+        if "data.name" in choices:
+            config.data.name = choices["data.name"]
+        if "systems" in choices:
+            for name in _left_out(config.systems, choices["systems"]) & {*config.methods}:
+                del config.methods[name]
+            config.systems = choices["systems"]
+        for name, cls in _groups(config.systems).items():
             if name not in config.methods:
                 config.methods[name] = ConfigDict()
             fill(config.methods[name], cls, f"config.methods.{name}")
+        if config.data.name not in DATASETS:
+            fill(config.data.options, find_loader(config.data.name).options, "config.data.options")
+        for label, group in config.evaluation.metrics.items():
+            if group is not None:
+                fill(group, find_metric(label, group).Options, f"config.evaluation.metrics.{label}", ("name",))
+
+
+def _groups(systems: Any) -> dict[str, type]:
+    """Return the groups of options of what is given as `config.systems`."""
+    require(isinstance(systems, (tuple, list)), "config.systems", systems, "a tuple of names")
+    return option_groups(systems)
+
+
+def _left_out(before: Any, after: Any) -> set[str]:
+    """Return the groups of options that other systems do not have."""
+    return {*_groups(before)} - {*_groups(after)}
 
 
 def default_config() -> ConfigDict:
@@ -186,6 +223,11 @@ def apply_changes(config: ExperimentConfig, changes: Mapping[str, Any]) -> Exper
       SbmError: if there is no such field, or a value does not fit.
     """
     values = plain(dataclasses.replace(config, variations=()))
+    if "systems" in changes:  # first: methods bring their options, and take them with them
+        for name in _left_out(config.systems, changes["systems"]):
+            del values["methods"][name]
+        defaults = {name: plain(cls()) for name, cls in _groups(changes["systems"]).items()}
+        values["methods"] = {**defaults, **values["methods"]}
     for path, value in changes.items():
         *groups, name = path.split(".")
         group = values
@@ -193,12 +235,9 @@ def apply_changes(config: ExperimentConfig, changes: Mapping[str, Any]) -> Exper
             group = group.get(part)
             if not isinstance(group, dict):
                 raise SbmError(f"variation: the config has no group {part!r} in {path!r}.")
-        if name not in group:
+        if name not in group and groups != ["evaluation", "metrics"]:  # where new ones may be added
             raise unknown(f"field in a variation's {path!r}:", name, group)
         group[name] = value
-    if "systems" in changes:  # methods that are left out take their options with them
-        left_out = {*option_groups(config.systems)} - {*option_groups(values["systems"])}
-        values["methods"] = {name: group for name, group in values["methods"].items() if name not in left_out}
     return parse_config(values)
 
 

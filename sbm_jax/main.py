@@ -21,7 +21,7 @@ from sbm_jax.storage import user_path
 _CONFIG = config_flags.DEFINE_config_file(
     "config", None, "The experiment: a file of configs/, with variants after a colon.", lock_config=True
 )
-flags.FLAGS["config"].parser = config_file.ConfigParser("config", experiment_config.complete)
+flags.FLAGS["config"].parser = config_file.ConfigParser("config", experiment_config.complete, experiment_config.CHOICES)
 _WORKDIR = flags.DEFINE_string("workdir", None, "Where everything is kept. Default: runs/<name of the config>.")
 _PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of some steps of each stage to <workdir>/profile.")
 _GRACE = flags.DEFINE_float(

@@ -1,15 +1,16 @@
 """What a name in a config stands for: a part of this package, or of another one."""
 
 import importlib
+import typing
 from collections.abc import Mapping
 from typing import Any, TypeVar
 
-from sbm_jax.errors import SbmError, unknown
+from sbm_jax.errors import SbmError, require, unknown
 
 T = TypeVar("T")
 
 
-def find(what: str, name: str, known: Mapping[str, T]) -> T | Any:
+def find(what: str, name: str, known: Mapping[str, T], expected: Any) -> T:
     """Return the part that a name stands for.
 
     Args:
@@ -17,16 +18,41 @@ def find(what: str, name: str, known: Mapping[str, T]) -> T | Any:
       name: a key of `known`, or ``"package.module:ATTRIBUTE"``, which is imported. Work directories keep such names, so
         that only those of people you trust should be loaded.
       known: this package's own parts.
+      expected: the type of such parts; ``type[X]`` for subclasses of X, or classes with what the protocol X asks for.
 
     Raises:
-      SbmError: if there is no such part, or its module can not be imported.
+      SbmError: if there is no such part, its module can not be imported, or it is of another type.
     """
+    require(isinstance(name, str), what, name, "a name")
     if name in known:
         return known[name]
     module, colon, attribute = name.partition(":")
     if not colon:
         raise unknown(what, name, known)
     try:
-        return getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise SbmError(f"{what} {name!r}: {error}. Expected 'package.module:ATTRIBUTE', found by import.") from error
+        part = getattr(importlib.import_module(module), attribute)
+    except Exception as error:  # importing runs code of others, which may raise anything
+        told = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        raise SbmError(f"{what} {name!r}: {told}. Expected 'package.module:ATTRIBUTE', found by import.") from error
+    _check(f"{what} {name!r}", part, expected)
+    return part
+
+
+def _check(where: str, part: Any, expected: Any) -> None:
+    if typing.get_origin(expected) is type:
+        (base,) = typing.get_args(expected)
+        fits, told = isinstance(part, type) and _is_kind_of(part, base), "a subclass of"
+    else:
+        base, told = expected, "one of type"
+        fits = isinstance(part, base)
+    if not fits:
+        found = f"the class {part.__name__}" if isinstance(part, type) else f"of type {type(part).__name__}"
+        raise SbmError(f"{where} is {found}; expected {told} {base.__module__}.{base.__name__}.")
+
+
+def _is_kind_of(part: type, base: type) -> bool:
+    if not getattr(base, "_is_protocol", False):
+        return issubclass(part, base)
+    of_classes = [name for name, hint in base.__annotations__.items() if typing.get_origin(hint) is typing.ClassVar]
+    methods = [name for name in vars(base) if not name.startswith("_")]
+    return all(hasattr(part, name) for name in (*of_classes, *methods))

@@ -93,8 +93,9 @@ class Modality:
     def __post_init__(self):
         where = f"modality {self.name!r}:"
         # It names metrics, files and the arrays of a data set.
-        named = re.fullmatch(r"\w[\w .+-]*", self.name) and not self.name.endswith(".present") and self.name != "label"
-        require(bool(named), "modality: name", self.name, "letters, digits, spaces and any of _.+-, and not 'label'")
+        named = re.fullmatch(r"(?!label(\.|$))\w[\w .+-]*", self.name) and not self.name.endswith(".present")
+        expected = "letters, digits, spaces and any of _.+-, and neither 'label' nor 'label.…'"
+        require(bool(named), "modality: name", self.name, expected)
         require(self.latent_size >= 1, f"{where} latent_size", self.latent_size, "at least 1")
         divides = self.num_tokens >= 1 and self.latent_size % self.num_tokens == 0
         require(divides, f"{where} num_tokens", self.num_tokens, f"a divisor of latent_size ({self.latent_size})")

@@ -70,6 +70,8 @@ def test_bad_values_get_one_clear_error(values, message):
         (lambda: AutoencoderConfig(TrainingConfig(1, 2), beta=-1.0), "autoencoder.beta is -1.0"),
         (lambda: AutoencoderConfig(TrainingConfig(1, 2), rae_noise=-1.0), "autoencoder.rae_noise"),
         (lambda: ArraysConfig(seed=-1), "data.arrays.seed"),
+        (lambda: Modality("label", (3,), 4), "modality: name is 'label'; expected .* neither 'label'"),
+        (lambda: Modality("label.size", (3,), 4), "modality: name is 'label.size'; expected .* neither 'label'"),
     ],
 )
 def test_options_are_checked_however_they_are_made(make, message):
@@ -79,6 +81,7 @@ def test_options_are_checked_however_they_are_made(make, message):
 
 def test_numbers_of_numpy_and_whole_numbers_are_taken():
     assert Modality("a", (np.int64(3),), 4, bounds=(0, 1)) == Modality("a", (3,), 4, bounds=(0.0, 1.0))
+    assert Modality("labels", (3,), 4).name == "labels"
 
 
 @pytest.mark.parametrize(

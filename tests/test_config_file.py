@@ -11,6 +11,7 @@ from ml_collections import ConfigDict, config_flags
 
 from sbm_jax import config_file, experiment_config, main
 from sbm_jax.errors import SbmError
+from sbm_jax.experiment_config import CHOICES, complete
 from sbm_jax.systems.classifier import ClassifierConfig
 from sbm_jax.systems.sbm_energy import EnergyConfig
 from sbm_jax.systems.score_stage import ScoreConfig
@@ -28,7 +29,7 @@ def parse(monkeypatch):
         argv = ["main", *arguments]
         monkeypatch.setattr(sys, "argv", argv)
         config = config_flags.DEFINE_config_file("config", flag_values=values)
-        values["config"].parser = config_file.ConfigParser("config", experiment_config.complete)
+        values["config"].parser = config_file.ConfigParser("config", complete, CHOICES)
         values(argv)
         return experiment_config.parse_config(config.value)
 
@@ -93,6 +94,7 @@ def test_any_field_can_be_overridden(parse, path, text, value):
         ("variations=1", r"variations\[0\] must be a group of fields, not 1"),
         ("methods.sbm_d.strength=1", "Did you mean 'sbm_"),
         ("methods.mvae.alpha=1", "unknown field in --config.methods.mvae.alpha: 'alpha'"),
+        ("data.options.size=1", r"config.data.options is an empty group; .*=\"{'size': ...}\""),
         ("seed.=1", "does not name a field"),
         ("=1", "does not name a field"),
         ("score.training.num_steps=1.5", r"num_steps=1.5: expected a whole number$"),
@@ -162,6 +164,84 @@ def test_fields_that_are_computed_from_others_follow_overrides(tmp_path, parse):
         "    config.sampler.num_particles = config.sampler.get_ref('num_steps')\n    return config\n"
     )
     assert parse(f"--config={path}", "--config.sampler.num_steps=9").sampler.num_particles == 9
+
+
+@pytest.fixture
+def own(tmp_path):
+    """Return the flag of a config file that changes the defaults."""
+
+    def own(*lines):
+        path = tmp_path / "own.py"
+        start = (
+            f"import sys; sys.path.insert(0, {str(ROOT)!r})",
+            "import sbm_jax",
+            "def get_config():",
+            "    config = sbm_jax.default_config()",
+            "    config.modalities = ({'name': 'a', 'shape': (3,), 'latent_size': 2},)",
+        )
+        path.write_text("\n".join((*start, *(f"    {line}" for line in lines), "    return config", "")))
+        return f"--config={path}"
+
+    return own
+
+
+def test_options_of_metrics_are_overridden_that_a_file_leaves_out(parse, own):
+    file = own(
+        "config.evaluation.metrics.mse = {'modality': 'a'}",
+        "config.evaluation.metrics.coherence = None",
+        "config.evaluation.metrics.mine = {'name': 'tests.extension.metric:Brightness', 'modality': 'a'}",
+    )
+    overrides = ("mse.given=a,b", "mine.given=b", "frechet.num_examples=70")
+    metrics = parse(file, *(f"--config.evaluation.metrics.{override}" for override in overrides)).evaluation.metrics
+    assert metrics["mse"]["given"] == ["a", "b"]
+    assert metrics["mine"] == {"name": "tests.extension.metric:Brightness", "modality": "a", "given": ["b"]}
+    assert metrics["frechet"]["num_examples"] == 70
+    assert metrics["coherence"] is None
+    with pytest.raises(SbmError, match="Did you mean 'given'"):
+        parse(file, "--config.evaluation.metrics.mse.giben=a")
+
+
+def test_options_of_a_data_set_of_others_are_overridden(parse, own):
+    file = own("config.data.name = 'tests.extension.dataset:DATASET'", "config.data.options.num_rows = 5")
+    assert parse(file, "--config.data.options.radius=3").data.options == {"num_rows": 5, "radius": 3.0}
+    other = own("config.data.options.num_rows = 5")
+    name = "--config.data.name=tests.extension.dataset:DATASET"
+    assert parse(other, "--config.data.options.radius=3", name).data.options == {"num_rows": 5, "radius": 3.0}
+    with pytest.raises(SbmError, match=r"own.py --config.data.name: unknown data set 'tests'"):
+        parse(file, "--config.data.name", "tests")
+
+
+def test_names_that_choose_groups_come_before_other_overrides(parse, own):
+    theirs, strength = "tests.extension.method:NEAREST", "--config.methods.nearest.num_neighbours=3"
+    for systems in (
+        (f"--config.systems=sbm_vae,{theirs}",),
+        ("--config.systems=sbm_vae", f"--config.systems={theirs}"),
+        ("--config.systems", f"sbm_vae,{theirs}"),
+    ):
+        for arguments in ((*systems, strength), (strength, *systems)):
+            config = parse(own(), *arguments)
+            assert config.systems == ("sbm_vae", theirs)
+            assert config.methods["nearest"].num_neighbours == 3
+    file = own(f"config.systems = ({theirs!r},)", "config.methods.nearest = {'num_neighbours': 2}")
+    assert parse(file, "--config.systems=sbm_vae").systems == ("sbm_vae",)
+
+
+@pytest.mark.parametrize(
+    "path", ["methods", "methods.sbm_c", "data", "data.options", "evaluation", "evaluation.metrics"]
+)
+def test_a_group_that_must_be_there_is_told(parse, own, path):
+    with pytest.raises(SbmError, match=f"own.py: config.{path} must be a group of fields, not None"):
+        parse(own(f"config.{path} = None"))
+    with pytest.raises(SbmError, match="must be a group of fields, not None"):
+        parse(own(), f"--config.{path}=None")
+
+
+def test_systems_are_a_tuple(parse, tmp_path):
+    (tmp_path / "own.py").write_text(
+        "from ml_collections import ConfigDict\ndef get_config():\n    return ConfigDict({'systems': 'sbm_vae'})\n"
+    )
+    with pytest.raises(SbmError, match=r"config\.systems is .sbm_vae.; expected a tuple of names"):
+        parse(f"--config={tmp_path}/own.py")
 
 
 # MARK: Files

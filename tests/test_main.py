@@ -212,6 +212,9 @@ def test_variations_stay_in_the_work_directory(study):
         ({"evaluation.num_examples": 17}, "has 16 rows"),
         ({"sampler.solver": "dpm"}, "unknown solver"),
         ({"joint": ["imag"]}, "Did you mean 'image'"),
+        ({"systems": "sbm_vae"}, "config.systems is 'sbm_vae'; expected a tuple of names"),
+        ({"evaluation.metric.f1": {}}, "no group 'metric'"),
+        ({"evaluation.metrics.f2": {}}, "unknown metric .*'f2'"),
     ],
 )
 def test_bad_variations_are_named_before_training(tmp_path, changes, message):
@@ -267,7 +270,7 @@ def test_bad_input_to_generate_is_named(trained, data, targets, message):
         ({"systems": ["sbm_vae_m"]}, "probability_alone"),
         ({"methods": {"sbm_f": {"probability_drop": 2.0}}}, "methods.sbm_f.probability_drop"),
         ({"methods": {"sbm_g": {}}}, "unknown group of config.methods"),
-        ({"systems": ["sbm_jax.errors:SbmError"]}, "expected a Method"),
+        ({"systems": ["sbm_jax.errors:SbmError"]}, "expected one of type .*Method"),
     ],
 )
 def test_bad_experiments_are_named(tmp_path, change, message):

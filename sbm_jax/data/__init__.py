@@ -49,6 +49,15 @@ class DataConfig:
         require(0 <= self.missing < 1, "data.missing", self.missing, "0 (nothing) to less than 1")
 
 
+def find_loader(name: str) -> Loader:
+    """Return the kind of data set that a config names.
+
+    Raises:
+      SbmError: if there is none.
+    """
+    return find("data set", name, DATASETS, Loader)
+
+
 def load(config: DataConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None) -> types.Dataset:
     """Return a data set.
 
@@ -60,7 +69,7 @@ def load(config: DataConfig, cache_dir: pathlib.Path, names: Sequence[str] | Non
     Raises:
       SbmError: on an unknown name, or data that are missing, unreadable or not as declared.
     """
-    loader = find("data set", config.name, DATASETS)
+    loader = find_loader(config.name)
     if config.name in DATASETS:
         options = getattr(config, config.name)
     else:

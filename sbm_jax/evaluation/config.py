@@ -1,13 +1,15 @@
 """Which metrics are measured, with what options, and on how many rows and samples."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from sbm_jax import registry
+from ml_collections import ConfigDict
+
 from sbm_jax.config import build, checked_dataclass, plain
 from sbm_jax.errors import SbmError
 from sbm_jax.evaluation.metrics import DEFAULT, METRICS, Metric, Plan
+from sbm_jax.registry import find
 from sbm_jax.types import Split
 
 
@@ -61,18 +63,21 @@ class EvaluationConfig:
             if group is None:
                 continue
             where = f"evaluation.metrics.{label}"
-            name = _name(label, group)
-            cls = registry.find(f"metric ({where})", name, METRICS)
-            if not (isinstance(cls, type) and issubclass(cls, Metric)):
-                raise SbmError(f"{where}: {name!r} is no subclass of sbm_jax.evaluation.Metric. Name one.")
+            cls = find_metric(label, group)
             options = {option: value for option, value in group.items() if option != "name"}
             yield label, cls, build(cls.Options, options, where)
 
 
-def _name(label: str, group: Any) -> str:
-    if not isinstance(group, dict):
-        raise SbmError(f"evaluation.metrics.{label} must be a group of options, or None, not {group!r}.")
-    return group.get("name", label)
+def find_metric(label: str, group: Any) -> type[Metric]:
+    """Return the class of the metric that a group of options is of.
+
+    Raises:
+      SbmError: if there is none, or this is no group.
+    """
+    where = f"evaluation.metrics.{label}"
+    if not isinstance(group, (Mapping, ConfigDict)):
+        raise SbmError(f"{where} must be a group of options, or None, not {group!r}.")
+    return find(f"metric ({where})", group.get("name", label), METRICS, type[Metric])
 
 
 def check_metrics(config: EvaluationConfig, modalities: Sequence[str], known: Sequence[str] = ()) -> None:

@@ -172,5 +172,5 @@ def make_score_model(
     Raises:
       SbmError: on an unknown network or prediction, or a width that the network cannot have.
     """
-    make = find("network (config.score.network.name)", config.name, NETWORKS)
+    make = find("network (config.score.network.name)", config.name, NETWORKS, Callable)
     return ScoreModel(make(config, sizes=sizes, owner=owner), sde, Parameterization(prediction))

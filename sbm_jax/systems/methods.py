@@ -42,12 +42,7 @@ def find_method(name: str) -> Method:
     Raises:
       SbmError: if there is none.
     """
-    method = find("system (config.systems)", name, METHODS)
-    if not isinstance(method, Method):
-        raise SbmError(
-            f"system {name!r} is of type {type(method).__name__}; expected a Method (sbm_jax.systems.method)."
-        )
-    return method
+    return find("system (config.systems)", name, METHODS, Method)
 
 
 def option_groups(systems: Iterable[str]) -> dict[str, type]:

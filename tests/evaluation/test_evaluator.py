@@ -361,5 +361,5 @@ def test_bad_settings_are_named():
         EvaluationConfig(metrics={"coherense": {}})
     with pytest.raises(SbmError, match="must be a group of options"):
         EvaluationConfig(metrics={"coherence": 3})
-    with pytest.raises(SbmError, match="is no subclass of"):
+    with pytest.raises(SbmError, match="expected a subclass of"):
         EvaluationConfig(metrics={"mine": {"name": "sbm_jax.evaluation:evaluate"}})

@@ -11,7 +11,7 @@ from ml_collections import config_flags
 import sbm_jax
 from sbm_jax import config_file, experiment
 from sbm_jax.errors import SbmError
-from sbm_jax.experiment_config import apply_changes, complete, parse_config
+from sbm_jax.experiment_config import CHOICES, apply_changes, complete, parse_config
 from sbm_jax.system import Encodes, HasLikelihood
 from sbm_jax.systems.method import Method
 from tests.extension.method import NEAREST, NearestConfig
@@ -66,13 +66,19 @@ def test_its_options_are_overridden_and_checked_like_others(tmp_path, monkeypatc
         values, argv = flags.FlagValues(), ["main", f"--config={path}", *overrides]
         monkeypatch.setattr(sys, "argv", argv)
         config = config_flags.DEFINE_config_file("config", flag_values=values)
-        values["config"].parser = config_file.ConfigParser("config", complete)
+        values["config"].parser = config_file.ConfigParser("config", complete, CHOICES)
         values(argv)
         return parse_config(config.value)
 
     assert parsed("--config.methods.nearest.num_neighbours=3").methods["nearest"] == NearestConfig(3)
     varied = apply_changes(parsed(), {"methods.nearest.num_neighbours": 7})
     assert varied.methods["nearest"].num_neighbours == 7
+    without = apply_changes(parsed(), {"systems": ["sbm_vae"]})
+    added = {"methods.nearest.num_neighbours": 3, "systems": ("sbm_vae", NAME)}  # in any order
+    assert apply_changes(without, added).methods["nearest"] == NearestConfig(3)
+    assert apply_changes(without, {"systems": [NAME]}).methods["nearest"] == NearestConfig()
+    metrics = apply_changes(without, {"evaluation.metrics.f1": {"modality": "a"}}).evaluation.metrics
+    assert metrics["f1"]["modality"] == "a"
     assert "nearest" not in apply_changes(parsed(), {"systems": ["sbm_vae"]}).methods
     with pytest.raises(SbmError, match="Did you mean 'num_neighbours'"):
         parsed("--config.methods.nearest.num_neighbour=3")
@@ -84,7 +90,7 @@ def test_a_method_that_is_not_there_is_named():
     for name, message in (
         ("tests.extension.method:NEARST", "has no attribute 'NEARST'"),
         ("tests.extension.nothing:NEAREST", "No module named"),
-        ("tests.extension.method:NearestConfig", "expected a Method"),
+        ("tests.extension.method:NearestConfig", "expected one of type .*Method"),
     ):
         with pytest.raises(SbmError, match=message):
             parse_config({**_config("x").to_dict(), "systems": (name,)})

@@ -32,7 +32,7 @@ def make_codec(modality: Modality, network: AutoencoderNetworkConfig) -> Codec:
     Raises:
       SbmError: if there is no such codec, or it can not do what it is asked for.
     """
-    codec = find(f"codec of modality {modality.name!r}:", modality.codec.name, CODECS)
+    codec = find(f"codec of modality {modality.name!r}:", modality.codec.name, CODECS, type[Codec])
     shared = plain(network) if issubclass(codec.Options, AutoencoderNetworkConfig) else {}
     where = f"modality {modality.name!r}: codec.network"
     return codec(modality, build(codec.Options, {**shared, **modality.codec.network}, where))
