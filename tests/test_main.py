@@ -91,7 +91,7 @@ def test_another_config_is_refused_and_nothing_is_lost(finished):
     config, workdir, _ = finished
     before = (workdir / "results.json").read_bytes()
     autoencoder = dataclasses.replace(config.autoencoder, beta=0.7)
-    with pytest.raises(SbmError, match=r"autoencoder.beta: was 0.1, is 0.7"):
+    with pytest.raises(SbmError, match=r"autoencoder.beta: was 1.0, is 0.7"):
         experiment.run(dataclasses.replace(config, autoencoder=autoencoder), workdir)
     assert (workdir / "results.json").read_bytes() == before
 

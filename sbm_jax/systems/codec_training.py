@@ -42,7 +42,7 @@ class AutoencoderConfig:
 
     training: TrainingConfig = TrainingConfig()
     network: AutoencoderNetworkConfig = AutoencoderNetworkConfig()
-    beta: float = 0.1
+    beta: float = 1.0
     rae_beta: float = 1e-5
     rae_noise: float = 0.01
     alignment: float = 0.0
