@@ -53,7 +53,7 @@ def test_samples_of_the_exact_law_measure_as_exact(given, spread):
 @pytest.mark.slow
 def test_both_directions_are_learned():
     model = SMALL.model(64, 1)
-    params = train(SMALL, model, 1500, 64)
+    params = train(SMALL, model, 4000, 128)
     for given in range(2):
         found = measure(SMALL, model, params, given, 48)
         assert found["mean_error"] < 0.2, (given, found)
