@@ -23,7 +23,7 @@ def test_it_is_trained_on(tmp_path):
     dataset = data.check(load(tmp_path), MODALITIES)
     assert dataset.settings == {"name": CIRCLE["name"], "num_rows": 20, "radius": 2.0}
     np.testing.assert_allclose(np.linalg.norm(dataset.train.data["point"], axis=1), 2, rtol=1e-6)
-    config = AutoencoderConfig(TrainingConfig(3, 4), AutoencoderNetworkConfig((8,)))
+    config = AutoencoderConfig(TrainingConfig(3, 8), AutoencoderNetworkConfig((8,)))
     space = LatentSpace(MODALITIES, config)
     products = run_stages(space.stages(dataset), tmp_path, seed=0)
     assert space.bank(products, "train")["mean"].shape == (20, 2, 3)
