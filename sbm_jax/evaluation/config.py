@@ -1,6 +1,7 @@
 """Which metrics are measured, with what options, and on how many rows and samples."""
 
 import dataclasses
+import inspect
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
@@ -72,12 +73,16 @@ def find_metric(label: str, group: Any) -> type[Metric]:
     """Return the class of the metric that a group of options is of.
 
     Raises:
-      SbmError: if there is none, or this is no group.
+      SbmError: if there is none, it is not complete, or this is no group.
     """
     where = f"evaluation.metrics.{label}"
     if not isinstance(group, (Mapping, ConfigDict)):
         raise SbmError(f"{where} must be a group of options, or None, not {group!r}.")
-    return find(f"metric ({where})", group.get("name", label), METRICS, type[Metric])
+    found = find(f"metric ({where})", group.get("name", label), METRICS, type[Metric])
+    if inspect.isabstract(found):
+        missing = ", ".join(sorted(found.__abstractmethods__))
+        raise SbmError(f"{where}: class {found.__name__} lacks {missing}, which every metric has. Add it.")
+    return found
 
 
 def check_metrics(config: EvaluationConfig, modalities: Sequence[str], known: Sequence[str] = ()) -> None:

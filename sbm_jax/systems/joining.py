@@ -1,5 +1,6 @@
 """How the experts of several modalities are joined to one posterior: what all ways have in common."""
 
+import abc
 import dataclasses
 from typing import NamedTuple
 
@@ -47,7 +48,7 @@ class Encoded(NamedTuple):
 
 
 @checked_dataclass
-class Joining:
+class Joining(abc.ABC):
     """How the experts of all modalities are joined to a posterior, and the bound that trains them.
 
     Attributes:
@@ -174,6 +175,7 @@ class Joining:
         terms = self.family.log_prob(z[:, :, None], mean[:, None], scale[:, None]).sum(axis=-1)
         return jax.nn.logsumexp(terms, axis=-1) - jnp.log(terms.shape[-1])
 
+    @abc.abstractmethod
     def terms(self, key: Key, encoded: Encoded) -> BoundTerms | Array:
         """Return the per-row terms of the bound, or the per-row loss [B] of an importance-weighted one.
 
@@ -181,7 +183,6 @@ class Joining:
           key: for the noise and the subsets.
           encoded: the batch.
         """
-        raise NotImplementedError
 
     def _mixture_terms(self, key: Key, encoded: Encoded, beta: float, beta_private: float = 1.0):
         """Return the terms of the bound whose posterior mixes the products of `subsets`."""

@@ -13,21 +13,27 @@ LABELS = np.array([3, 2, 5])
 def test_conditional_counts_unobserved_entries_only():
     observed = np.array([[1, 0, 0, 0], [0, 1, 1, 0], [1, 0, 0, 0]], bool)
     np.testing.assert_allclose(coherence.conditional(PREDICTED, LABELS, observed), [1, 1 / 2, 1 / 3])
-    per_modality = coherence.conditional_per_modality(PREDICTED, LABELS, observed)
-    np.testing.assert_allclose(per_modality, [0, 1, 1 / 2, 2 / 3])
 
 
 def test_conditional_is_nan_where_nothing_was_generated():
     everything = np.ones(4, bool)
     assert np.isnan(coherence.conditional(PREDICTED, LABELS, everything)).all()
-    assert np.isnan(coherence.conditional_per_modality(PREDICTED, LABELS, everything)).all()
 
 
 def test_agreement_with_the_first_and_with_the_majority_differ():
     np.testing.assert_array_equal(coherence.agreement(PREDICTED, "first"), [4, 1, 2])
     np.testing.assert_array_equal(coherence.agreement(PREDICTED, "majority"), [4, 3, 2])
-    np.testing.assert_allclose(coherence.agreement_curve(PREDICTED, "first"), [1, 2 / 3, 1 / 3, 1 / 3])
-    np.testing.assert_allclose(coherence.agreement_curve(PREDICTED, "majority"), [1, 1, 2 / 3, 1 / 3])
+    shares = {name: outcomes.mean() for name, outcomes in coherence.unconditional(PREDICTED).items()}
+    expected = {
+        "2": 2 / 3,
+        "3": 1 / 3,
+        "4": 1 / 3,
+        "all": 1 / 3,
+        "majority_2": 1,
+        "majority_3": 2 / 3,
+        "majority_4": 1 / 3,
+    }
+    assert shares == pytest.approx({f"unconditional_{name}": share for name, share in expected.items()})
 
 
 def test_samples_without_a_digit_do_not_agree_with_one_another():

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.evaluation import Evaluation, EvaluationConfig, Subject, check_metrics, evaluate
+from sbm_jax.evaluation import Evaluation, EvaluationConfig, Metric, Subject, check_metrics, evaluate
 from sbm_jax.system import Generated
 from sbm_jax.types import Split
 from tests.extension.metric import Brightness
@@ -83,6 +83,15 @@ def test_what_is_no_evaluation_is_told_with_its_label(given):
         SbmError, match=r"evaluation\.metrics\.mine returned .*; expected an Evaluation, with an Estimate"
     ):
         judged(mine=(Bare, given))
+
+
+class Incomplete(Metric):
+    """A metric without a result."""
+
+
+def test_a_metric_without_a_result_is_refused_before_anything_is_trained():
+    with pytest.raises(SbmError, match=r"metrics\.mine: class Incomplete lacks result, which every metric has"):
+        EvaluationConfig(metrics={"mine": {"name": f"{__name__}:Incomplete"}})
 
 
 def test_its_options_are_checked():

@@ -164,7 +164,10 @@ def test_the_gradient_of_a_scale_is_that_of_a_mean_over_entries():
     modality, network = Modality("x", (50,), 2, "mlp"), CONFIG.network
     codec = make_codec(modality, network)
     x, output = jnp.ones((3, 50)), jnp.zeros((3, 50))
-    loss = lambda parameter: codec.loss({"scale": parameter}, jax.random.key(0), x, output).mean()  # noqa: E731
+
+    def loss(parameter):
+        return codec.loss({"scale": parameter}, jax.random.key(0), x, output).mean()
+
     scale = float(codec.scale({"scale": jnp.float32(0.1)}))
     slope = (np.exp(1.0) / scale) * 10 * (1 - 1 / scale**2)  # of -log p of one entry
     np.testing.assert_allclose(jax.grad(loss)(jnp.float32(0.1)), slope, rtol=1e-4)

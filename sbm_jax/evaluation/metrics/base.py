@@ -4,6 +4,7 @@ A metric is one class with its own checked options. This package's are the entri
 package is named in a config as ``"package.module:CLASS"``.
 """
 
+import abc
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
@@ -251,7 +252,7 @@ class NoOptions:
     """Of metrics that have none."""
 
 
-class Metric:
+class Metric(abc.ABC):
     """What looks at generated and real data and ends in named numbers, for one subject.
 
     Attributes:
@@ -272,13 +273,15 @@ class Metric:
 
         A metric with names of modalities among its options makes its asks here too: `ask_given` checks the names.
         """
+        del options, plan
 
     def look(self, draw: Draw) -> None:
         """Take what the numbers need of one draw of `asks`, while it is in memory."""
+        del draw
 
+    @abc.abstractmethod
     def result(self) -> Evaluation:
         """Return the numbers, and why others are not there, once everything is generated."""
-        raise NotImplementedError
 
     def of_real(self, train: Split) -> dict[str, Estimate]:
         """Return what real training rows get in the place of samples, by name; {} where that means nothing."""

@@ -170,20 +170,6 @@ def conditional(predicted: np.ndarray, labels: np.ndarray, observed: np.ndarray)
     return np.where(count > 0, correct.sum(axis=1) / np.maximum(count, 1), np.nan)
 
 
-def conditional_per_modality(predicted: np.ndarray, labels: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Return the accuracy of each modality over the rows where it is unobserved: [M], nan where it never is.
-
-    Args:
-      predicted: int [B, M].
-      labels: int [B], the classes of the given data.
-      observed: bool [B, M] or [M], True = given.
-    """
-    free = np.broadcast_to(~observed, predicted.shape)
-    correct = (predicted == labels[:, None]) & free
-    count = free.sum(axis=0)
-    return np.where(count > 0, correct.sum(axis=0) / np.maximum(count, 1), np.nan)
-
-
 def _agree_with_first(predicted: np.ndarray) -> np.ndarray:
     shown = predicted != NO_CLASS
     return ((predicted == predicted[:, :1]) & shown).sum(axis=1)
@@ -212,14 +198,3 @@ def agreement(predicted: np.ndarray, rule: str = "first") -> np.ndarray:
     if rule not in RULES:
         raise unknown("agreement rule", rule, RULES)
     return RULES[rule](predicted)
-
-
-def agreement_curve(predicted: np.ndarray, rule: str = "first") -> np.ndarray:
-    """Return the fraction of rows in which at least k of M modalities agree, for k = 1..M: [M].
-
-    Args:
-      predicted: int [B, M].
-      rule: see `agreement`.
-    """
-    sizes = np.arange(1, predicted.shape[1] + 1)
-    return (agreement(predicted, rule)[:, None] >= sizes).mean(axis=0)

@@ -1,5 +1,6 @@
 """What compares generated data with the true data of the same row, and needs no labels."""
 
+import abc
 import collections
 
 import numpy as np
@@ -55,9 +56,9 @@ class Paired(Metric):
             what = repr(options.modality) if options.modality else "every modality"
             raise SbmError(f"config.evaluation.metrics.{cls.name}.given has {what}, so none is left to compare.")
 
+    @abc.abstractmethod
     def compare(self, true: np.ndarray, generated: np.ndarray) -> np.ndarray:
         """Return the measure of each row [R] of data [R, *shape], nan where it has none."""
-        raise NotImplementedError
 
     def look(self, draw: Draw) -> None:
         """Compare the rows."""

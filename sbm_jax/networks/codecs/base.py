@@ -1,5 +1,6 @@
 """What a codec is, and the base of those with a feed-forward decoder."""
 
+import abc
 import dataclasses
 import math
 from typing import Any, ClassVar, Protocol
@@ -103,7 +104,7 @@ def learned_scale(parameter: Array, num_entries: int) -> Array:
 
 
 @dataclasses.dataclass(frozen=True)
-class FeedForward:
+class FeedForward(abc.ABC):
     """A codec with a decoder that answers in one pass: its raw output is that of the modality's likelihood.
 
     Where the likelihood has a scale and the modality leaves it open, it is the one that maximises the likelihood: one
@@ -136,14 +137,14 @@ class FeedForward:
             )
 
     @property
+    @abc.abstractmethod
     def encoder(self) -> nn.Module:
         """The encoder's module."""
-        raise NotImplementedError
 
     @property
+    @abc.abstractmethod
     def decoder(self) -> nn.Module:
         """The decoder's module."""
-        raise NotImplementedError
 
     @property
     def is_calibrated(self) -> bool:
