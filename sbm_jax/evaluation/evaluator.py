@@ -151,13 +151,13 @@ def _joined(parts: Mapping[str, Evaluation], prefixes: Mapping[str, str]) -> Eva
         where = f"config.evaluation.metrics.{label}"
         if not isinstance(part, Evaluation) or not all(isinstance(e, Estimate) for e in part.metrics.values()):
             raise SbmError(f"{where} returned {part!r:.200}; expected an Evaluation, with an Estimate under each name.")
-        for kind, all_of_them, own in zip(Evaluation._fields, joined, part, strict=True):
+        for field, joined_values, own in zip(Evaluation._fields, joined, part, strict=True):
             for name, value in own.items():
                 name = prefixes[label] + name
-                owner = owners.setdefault((kind, name), label)
+                owner = owners.setdefault((field, name), label)
                 if owner != label:
                     raise SbmError(f"{where} and .{owner} both have {name!r}. Leave one out, or name it otherwise.")
-                all_of_them[name] = value
+                joined_values[name] = value
     return joined
 
 
