@@ -126,7 +126,7 @@ def _autoencoder(config: ConfigDict) -> None:
 
 
 def _score(config: ConfigDict) -> None:
-    config.score.update(weighting="velocity", probability_alone=0.15)
+    config.score.probability_alone = 0.15
     config.score.network.update(width=512, depth=8, dtype="bfloat16")
     config.score.training.update(_latent_training(500))
     config.sampler.num_steps = 10

@@ -52,7 +52,7 @@ def _autoencoder(config: ConfigDict) -> None:
 
 
 def _score(config: ConfigDict) -> None:
-    config.score.update(weighting="velocity", probability_alone=0.15)
+    config.score.probability_alone = 0.15
     config.score.network.width = 128
     config.score.training.update(_latent_training(6000))
     config.sampler.num_steps = 10

@@ -40,7 +40,8 @@ class ScoreConfig:
       network: the choice and size of the score network.
       sde: the forward process.
       prediction: what the network's output means, one of `parameterization.PREDICTIONS`.
-      weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`.
+      weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`. The paper's is ``"noise"``, with which what a short
+        latent tells of a long one is hardly learned (`python -m benchmarks.unequal_latents --weighting=noise`).
       probability_none: how often nothing is observed in training; 1 is the paper's objective, with a single time.
       probability_alone: how often the network sees each modality alone, which marginal guidance needs.
       posterior: ``"sample"`` (posterior samples, an observed modality by its mean, as when sampling) or ``"mean"``.
@@ -50,7 +51,7 @@ class ScoreConfig:
     network: ScoreNetworkConfig = ScoreNetworkConfig()
     sde: SDEConfig = SDEConfig()
     prediction: str = "velocity"
-    weighting: str = "noise"
+    weighting: str = "velocity"
     probability_none: float = 0.2
     probability_alone: float = 0.0
     posterior: str = "sample"
