@@ -61,9 +61,6 @@ class AutoencoderConfig:
 ALIGNMENT_INVERSE_TEMPERATURE = 10.0
 """τ of `info_nce_terms`, which is fixed, for a learned one would be the only parameter that is no autoencoder's."""
 
-_LOSS, _SAMPLE = 10_001, 10_002
-"""What is folded into the key of a step for decoders that draw. Its numbers from 0 on are the posterior samples'."""
-
 
 def training_of(modality: Modality, config: AutoencoderConfig) -> TrainingConfig:
     """Return how the codec of a modality is trained: as the config says, but for the modality's own changes."""
@@ -237,7 +234,7 @@ class CodecTraining:
 
         The regulariser is KL(q(z | x) ‖ N(0, I)) of a VAE (Eq. 1), ‖z‖² of an RAE (Eq. 10, without one of the decoder).
         """
-        reconstructions = self.codecs.loss(params, jax.random.fold_in(key, _LOSS), data, outputs)
+        reconstructions = self.codecs.loss(params, key, data, outputs)
         if self.regularised:
             return reconstructions, {name: jnp.sum(jnp.square(z), axis=-1) for name, (z, _) in posteriors.items()}
         return reconstructions, {name: standard_normal_kl(*posterior) for name, posterior in posteriors.items()}
@@ -256,7 +253,7 @@ class CodecTraining:
         weights that are held fixed there, a reconstruction must find the latents of the other modalities.
         """
         aligned, log_scale = self._aligned(latents), jnp.log(ALIGNMENT_INVERSE_TEMPERATURE)
-        shown = self.codecs.sample(params, jax.random.fold_in(key, _SAMPLE), outputs)
+        shown = self.codecs.sample(params, key, outputs)
         seen = self.codecs.encode(jax.lax.stop_gradient(params), shown)
         seen = self._aligned({name: mean for name, (mean, _) in seen.items()})
         alignment, _ = info_nce_terms(aligned, log_scale, present=present)

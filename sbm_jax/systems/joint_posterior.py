@@ -163,7 +163,7 @@ class JointPosterior:
           data: {modality: float [B, *shape]}; what a row lacks may be anything finite.
           present: bool [B, M]; None where nothing is missing.
         """
-        decoding = self._decoding(params, jax.random.fold_in(key, _DECODE), data)
+        decoding = self._decoding(params, key, data)
         return self.joining.terms(key, Encoded(self._experts(params, data), decoding, params, present))
 
     def _experts(self, params: Params, data: Data) -> tuple[Array, Array]:
@@ -229,7 +229,7 @@ class JointPosterior:
                 )
             latents = given
         inputs = {name: z.reshape(-1, z.shape[-1]) for name, z in self._decoder_inputs(latents).items()}
-        samples = self.codecs.generate(params["codecs"], jax.random.fold_in(key, _DECODE), inputs)
+        samples = self.codecs.generate(params["codecs"], key, inputs)
         finite = jnp.stack([jnp.isfinite(z).all(axis=-1) for z in inputs.values()]).all(axis=0)
         return Generated(
             data=put_back(samples, data, observed, self.modalities),
@@ -358,7 +358,7 @@ class JointPosterior:
         joint = self.posterior.sample(location, scale, self.joining.noise(noise_key, location.shape))
         latents = Latents(joint, self._sample_private(own_key, experts, num_samples))
         inputs = {name: jnp.moveaxis(z, 1, 0) for name, z in self._decoder_inputs(latents).items()}
-        decoding = self._decoding(params, jax.random.fold_in(key, _DECODE), data)
+        decoding = self._decoding(params, key, data)
         unscaled = decoding._replace(rescaling=(1.0,) * len(self.modalities))
         likelihood = unscaled.log_likelihood(inputs).sum(axis=-1)
         log_p, log_q = self._log_prior(products, prior_key, latents), self._log_posterior(experts, latents)
@@ -384,10 +384,6 @@ class JointPosterior:
         own_mean, own_raw = (array[:, None, :, self.sizes[0] :] for array in experts)
         own_scale = self.posterior.scale(own_raw)
         return joint + self.posterior.log_prob(latents.private, own_mean, own_scale).sum(axis=(-2, -1))
-
-
-_DECODE = 10_001
-"""What is folded into the key of a call for decoders that draw."""
 
 
 def _make(name: str, shared: Shared, joint_posterior: JointPosteriorConfig, **own: Joining) -> JointPosterior:

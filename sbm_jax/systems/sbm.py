@@ -106,7 +106,7 @@ class Sbm(ScoreOfLatents):
         self._check_conditioning(options)
         observed = observed_rows(data, observed, self.modalities)
         result = self.sample_latents(products, key, data, observed, options, num_samples, strength=strength)
-        samples = self.latent_space.decode(products, jax.random.fold_in(key, _DECODE), result.z)
+        samples = self.latent_space.decode(products, key, result.z)
         latents = unpack(result.z, self.modalities)
         return Generated(
             data=put_back(samples, data, observed, self.modalities),
@@ -214,8 +214,7 @@ class Sbm(ScoreOfLatents):
         statistics = space.statistics(products)
         flat = jnp.where(valid[None], statistics.standardise(z.reshape(-1, *valid.shape)), 0.0)
         log_p = self.log_density(products, prior_key, flat) - jnp.log(statistics.std).sum()
-        decode_key = jax.random.fold_in(key, _DECODE)
-        likelihood = space.log_likelihood(products, decode_key, data, jnp.moveaxis(z, 1, 0)).sum(axis=-1)
+        likelihood = space.log_likelihood(products, key, data, jnp.moveaxis(z, 1, 0)).sum(axis=-1)
         return likelihood.T + log_p.reshape(-1, num_samples) - log_q
 
     @property
@@ -257,9 +256,6 @@ class Sbm(ScoreOfLatents):
         del products, context, z_observed, options, strength
         return ()
 
-
-_DECODE = 10_001
-"""What is folded into the key of a call for decoders that draw."""
 
 CPU_CHUNK = 64
 """Rows that are sampled at a time on a CPU, where the activations of more leave the caches."""

@@ -101,7 +101,7 @@ class SbmFinetuned(Sbm):
         latents = unpack(space.statistics(upstream).restore(z), self.modalities)
         params = _merge(space.params(upstream), params)
         outputs = space.codecs.decode(params, latents)
-        terms = space.codecs.loss(params, jax.random.fold_in(key, _LOSS), data, outputs)
+        terms = space.codecs.loss(params, key, data, outputs)
         loss = jnp.zeros(num_rows)
         for i, modality in enumerate(self.modalities):
             loss = loss + jnp.where(drop[:, i], terms[modality.name], 0.0)
@@ -123,10 +123,6 @@ class SbmFinetuned(Sbm):
     def generate(self, products: Mapping[str, Params], *arguments, **options) -> Generated:
         """Generate what is not observed, with the fine-tuned decoders; see `Sbm.generate`."""
         return super().generate(self._with_decoders(products), *arguments, **options)
-
-
-_LOSS = 10_001
-"""What is folded into the key of a step for decoders that draw."""
 
 
 def _decoders(codecs: Params) -> Params:

@@ -66,9 +66,15 @@ def check_codec(codec: Codec) -> None:
             raise SbmError(f"{where}: parameter {name} is {leaf.dtype}; expected float32, which is trained.")
 
 
+_LOSS, _SAMPLE = 10_001, 10_002
+"""What is folded into the keys of losses and of samples, far from the small numbers that callers fold into theirs."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Codecs:
     """The codecs of all modalities as pure functions of data and latents by name.
+
+    Callers may give the key that they split or fold small numbers into: what codecs draw with it is independent.
 
     Attributes:
       modalities: the modalities.
@@ -118,7 +124,7 @@ class Codecs:
             x, output, key = given
             return make_codec(modality, self.network).loss(weights, key, x, output)
 
-        keys = self._keys(key)
+        keys = self._keys(jax.random.fold_in(key, _LOSS))
         inputs = {name: (data[name], output, keys[name]) for name, output in outputs.items()}
         return self.per_modality.apply(params, inputs, loss)
 
@@ -130,7 +136,7 @@ class Codecs:
             drawn = make_codec(modality, self.network).sample(weights, key, output)
             return jnp.clip(drawn, *modality.bounds) if modality.bounds else drawn
 
-        keys = self._keys(key)
+        keys = self._keys(jax.random.fold_in(key, _SAMPLE))
         return self.per_modality.apply(params, {name: (output, keys[name]) for name, output in outputs.items()}, sample)
 
     def generate(self, params: Params, key: Key, latents: Mapping[str, Array]) -> dict[str, Array]:
