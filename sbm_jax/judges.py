@@ -15,7 +15,7 @@ import numpy as np
 
 from sbm_jax import __version__, parallel
 from sbm_jax.config import plain
-from sbm_jax.data.pipeline import as_float
+from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, Subject, Tools, evaluate, real
 from sbm_jax.evaluation.features import FeatureSpace, in_batches
@@ -266,7 +266,7 @@ def inception_space(path: Path, modalities: Sequence[Modality], cache: Path) -> 
     if not images:
         return None
     params = read_weights(path)
-    compiled = parallel.over_rows(lambda params, batch: inception_features(params, as_float({"image": batch})["image"]))
+    compiled = parallel.over_rows(lambda params, batch: inception_features(params, in_units({"image": batch})["image"]))
     extract = in_batches(lambda batch: compiled(params, batch), _batch_size())
     names = [modality.name for modality in images]
     on_request = tuple(modality.name for modality in images if modality.shape[-1] == 1)

@@ -44,9 +44,10 @@ MAY_IMPORT = {
     "distributions": {"types", "errors"},
     "mixtures": {"types", "errors", "sde", "storage"},
     "networks": BASE,
+    "formats": BASE,
     "losses": BASE,
     "sampling": BASE,
-    "data": BASE - {"sde"},
+    "data": BASE - {"sde"} | {"formats"},
     "training": BASE | {"data", "preemption"},
     "evaluation": BASE,
     "report": BASE,
@@ -56,7 +57,7 @@ MAY_IMPORT = {
     "experiment_config": BASE | {"data", "evaluation", "sampling", "systems"},
     "experiment": BASE
     | {"data", "evaluation", "experiment_config", "judges", "lock", "report", "sampling", "systems", "training"},
-    "trained": BASE | {"data", "experiment_config", "runner", "sampling", "systems", "training"},
+    "trained": BASE | {"data", "formats", "experiment_config", "runner", "sampling", "systems", "training"},
     "main": {"config_file", "errors", "experiment", "experiment_config", "parallel", "preemption", "storage"},
     "__init__": {"experiment_config", "trained"},
 }

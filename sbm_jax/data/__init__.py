@@ -16,6 +16,7 @@ from sbm_jax.data.polymnist import PolyMnistConfig
 from sbm_jax.data.records import Column, RecordsConfig, RecordSplit, sum_range
 from sbm_jax.distributions import LIKELIHOODS
 from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.formats import make_format
 from sbm_jax.registry import find
 
 logger = logging.getLogger(__name__)
@@ -104,7 +105,7 @@ SPLITS = ("train", "validation", "test")
 
 
 def check(dataset: types.Dataset, modalities: Sequence[types.Modality]) -> types.Dataset:
-    """Check that the data are what the modalities declare, and say before anything is trained what looks wrong.
+    """Turn data into arrays, check that they are what the modalities declare, and say what looks wrong.
 
     Args:
       dataset: the data.
@@ -149,16 +150,30 @@ def _check_split(name: str, split: types.Split, modalities: Sequence[types.Modal
             raise unknown(f"modality in the {name} split:", modality.name, data)
         where = f"{name}/{modality.name}"
         if isinstance(split, RecordSplit):
+            _require_arrays(where, modality)
             clip |= _check_column(where, data[modality.name].column, modality)
         else:
-            data[modality.name] = check_data(where, data[modality.name], modality)
+            values = make_format(modality).to_array(data[modality.name], f"data {where!r}")
+            data[modality.name] = check_data(where, values, modality)
         if split.present is not None and not split.present[modality.name].any():
             raise SbmError(f"no row of the {name} split has modality {modality.name!r}; add some, or leave it out.")
     lengths = {key: len(rows) for key, rows in data.items()}
     lengths |= {question: len(answers) for question, answers in split.labels.items()}
     if len(set(lengths.values())) != 1:
         raise SbmError(f"the {name} split has {lengths} rows; expected as many of each. Mend the data.")
-    return dataclasses.replace(split, **({"clip": clip} if isinstance(split, RecordSplit) else {"data": data}))
+    if not isinstance(split, RecordSplit):
+        return dataclasses.replace(split, data=data)
+    ids = frozenset(modality.name for modality in modalities if modality.vocabulary_size)
+    return dataclasses.replace(split, clip=clip, ids=ids)
+
+
+def _require_arrays(where: str, modality: types.Modality) -> None:
+    """Check that rows on disk need no conversion."""
+    if modality.format.name == "standardized":
+        raise SbmError(
+            f"data {where!r} is on disk, where nothing is converted; modality {modality.name!r} has the format "
+            f"{modality.format.name!r}. Write what networks are to see, with the format 'array'."
+        )
 
 
 _FEW = 1000  # rows that tell the usual size of values
@@ -233,29 +248,32 @@ def _in_unit_range(modality: types.Modality) -> bool:
 
 
 def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndarray:
-    """Check rows of one modality and return them as uint8, int32 or float32 [N, *shape].
+    """Check rows of one modality and return them as uint8, float32, or int32 of ids, [N, *shape].
 
     Args:
       name: what to call them in messages.
-      rows: real numbers [N, *shape].
+      rows: real numbers [N, *shape], or ids [N, L].
       modality: its shape, likelihood and bounds; values that leave these by rounding are brought to them.
 
     Raises:
       SbmError: if there are no rows, or they have another shape, are no numbers, are not finite, leave the bounds, or
-        are no probabilities under the categorical likelihood.
+        are no probabilities under the categorical likelihood, or no ids of the vocabulary.
     """
     given = rows = np.asarray(rows)
     where = f"data {name!r}"
     _check_shape(where, rows.shape, modality)
     if rows.dtype.kind not in "uifb":
         raise SbmError(f"{where} has the type {rows.dtype}; expected uint8, integers or floats. Convert it.")
+    if modality.vocabulary_size:
+        _check_ids(where, rows.dtype, rows.min(), rows.max(), modality)
+        return rows.astype(np.int32, copy=False)
     if rows.dtype == np.uint8:
         _check_pixels(where, rows.max(), modality)
     else:
         with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
-            rows = rows.astype(np.int32 if rows.dtype.kind in "ui" else np.float32, copy=False)
-        if rows.dtype == np.int32 and not np.array_equal(rows, given):
-            raise SbmError(f"{where} has integers that int32 can not hold. Convert it to float.")
+            rows = rows.astype(np.float32, copy=False)
+        if given.dtype.kind in "ui" and not np.array_equal(rows.astype(np.float64), given.astype(np.float64)):
+            raise SbmError(f"{where} has integers that float32 can not hold; expected less than 2**24. Rescale it.")
         if not np.isfinite(rows).all():
             raise SbmError(f"{where} has NaN or infinite values; expected finite ones. Mend the data.")
         if bounds := _bounds_left(where, rows.min(), rows.max(), modality):
@@ -273,6 +291,9 @@ def _check_column(name: str, column: Column, modality: types.Modality) -> dict[s
     """
     where = f"data {name!r}"
     _check_shape(where, ("N", *column.shape), modality)
+    if modality.vocabulary_size:
+        _check_ids(where, np.dtype(column.dtype), column.low, column.high, modality)
+        return {}
     if column.dtype == "uint8":
         _check_pixels(where, column.high, modality)
         bounds = None
@@ -289,6 +310,19 @@ def _check_shape(where: str, shape: Sequence[int | str], modality: types.Modalit
         raise SbmError(
             f"{where} has the shape {list(shape)}; expected {['N', *modality.shape]} with N of 1 or "
             f"more, as modality {modality.name!r} declares. Mend the data or the declared shape."
+        )
+
+
+def _check_ids(where: str, dtype: np.dtype, least: float, largest: float, modality: types.Modality) -> None:
+    """Check that values are ids of the vocabulary."""
+    if dtype.kind not in "ui":
+        raise SbmError(f"{where} has the type {dtype}; modality {modality.name!r} expects integer ids. Convert it.")
+    last = modality.vocabulary_size - 1
+    if least < 0 or largest > last:
+        wrong = least if least < 0 else largest
+        raise SbmError(
+            f"{where} has the id {int(wrong)}; modality {modality.name!r} expects 0, which pads, to {last}. Mend the "
+            "data, or the modality's vocabulary_size."
         )
 
 

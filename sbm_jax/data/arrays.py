@@ -223,18 +223,18 @@ def _checked_masks(
 
 
 def _checked(array: np.ndarray, where: str, num_rows: int) -> np.ndarray:
-    """Return the rows as uint8, int32 or float32."""
+    """Return the rows as uint8, int32, float32 or strings."""
     if array.ndim == 0 or len(array) == 0 or len(array) != num_rows:
         raise SbmError(
             f"{where} has the shape {list(array.shape)}; expected rows along the first axis, at least one "
             f"and as many as the other arrays of that file ({num_rows}). Mend the array."
         )
-    if array.dtype == np.uint8:
+    if array.dtype == np.uint8 or array.dtype.kind == "U":
         return array
     if array.dtype.kind in "iu":
         return _as_int32(array, where)
     if array.dtype.kind not in "fb":
-        raise SbmError(f"{where} has the type {array.dtype}; expected numbers: uint8, integers or floats. Convert it.")
+        raise SbmError(f"{where} has the type {array.dtype}; expected numbers or strings. Convert it.")
     with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
         array = array.astype(np.float32)
     finite = np.isfinite(array)
@@ -254,12 +254,16 @@ def _as_int32(array: np.ndarray, where: str) -> np.ndarray:
 def _require_alike(path: pathlib.Path, split: types.Split, train: types.Split) -> None:
     """Check that a split has the same arrays as the training split, but for the number of rows."""
     expected, found = (
-        {name: (array.shape[1:], array.dtype.name) for name, array in part.data.items()}
+        {name: (array.shape[1:], _type_of(array)) for name, array in part.data.items()}
         | {labels.array_of(question): ((), "int32") for question in part.labels}
         for part in (train, split)
     )
     if found != expected:
         raise SbmError(f"{path} has {found}; expected the arrays of train.npz: {expected}. Write it again to match.")
+
+
+def _type_of(array: np.ndarray) -> str:
+    return "str" if array.dtype.kind == "U" else array.dtype.name
 
 
 def _divide(split: types.Split, config: ArraysConfig) -> tuple[types.Split, types.Split]:

@@ -10,7 +10,7 @@ import numpy as np
 
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import generation, sample_grids
-from sbm_jax.evaluation.batches import as_float, num_batches
+from sbm_jax.evaluation.batches import in_units, num_batches
 from sbm_jax.evaluation.config import EvaluationConfig, check_metrics, check_size
 from sbm_jax.evaluation.estimates import Estimate
 from sbm_jax.evaluation.metrics import Draw, Evaluation, Metric, Scene, Subject, Tools
@@ -164,7 +164,7 @@ def _joined(parts: Mapping[str, Evaluation], prefixes: Mapping[str, str]) -> Eva
 def _reconstruction_grid(scene: Scene, shown: np.ndarray) -> dict[str, np.ndarray]:
     shown, names = shown[: scene.batch_size], scene.modalities
     rows = np.resize(shown, scene.batch_size)
-    batch = {name: as_float(scene.examples.data[name][rows]) for name in names}
+    batch = {name: in_units(scene.examples.data[name][rows]) for name in names}
     reconstructed = scene.subject.reconstruct(batch)
     return sample_grids.reconstructions(
         {name: batch[name][: len(shown)] for name in names},

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from sbm_jax import parallel
 from sbm_jax.config import checked_dataclass, plain
-from sbm_jax.data.pipeline import as_float
+from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import require
 from sbm_jax.losses.classification import cross_entropy_terms
 from sbm_jax.networks.classifiers import DigitClassifier, VectorClassifier
@@ -109,7 +109,7 @@ class Classifiers:
 
         @parallel.over_rows
         def features(params, images):
-            images = as_float({name: images})[name]
+            images = in_units({name: images})[name]
             return self._network(images.shape[1:]).apply({"params": params}, images, features=True)
 
         return lambda images: features(params[group], images)
@@ -118,7 +118,7 @@ class Classifiers:
         self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any], train: bool = True
     ) -> tuple[Array, Metrics]:
         del upstream
-        data, labels = as_float(batch["data"]), batch["label"]
+        data, labels = in_units(batch["data"]), batch["label"]
         losses, hits = [], []
         keys = jax.random.split(key, len(self.groups))
         for (group, names), one_key in zip(self.groups.items(), keys, strict=True):

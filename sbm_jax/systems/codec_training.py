@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from sbm_jax.config import build, checked_dataclass, plain
-from sbm_jax.data.pipeline import as_float
+from sbm_jax.data.pipeline import in_units
 from sbm_jax.distributions import standard_normal_kl
 from sbm_jax.errors import SbmError, require
 from sbm_jax.losses.info_nce import has_pair, info_nce_terms
@@ -188,7 +188,7 @@ class CodecTraining:
     ) -> tuple[Array, Metrics]:
         """Return the weighted sum over modalities of the mean objective of the rows that have them."""
         del upstream
-        data, present = as_float(batch["data"]), batch.get("present")
+        data, present = in_units(batch["data"]), batch.get("present")
         posteriors, latents, outputs = self.autoencode(params, key, data)
         reconstructions, regularisers = self._terms(params, key, data, posteriors, outputs)
         names = [modality.name for modality in self.modalities]

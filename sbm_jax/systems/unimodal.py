@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sbm_jax.data.pipeline import as_float
+from sbm_jax.data.pipeline import in_units
 from sbm_jax.networks.codecs import Codecs, check_codec, make_codec
 from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.systems.codec_training import AutoencoderConfig, CodecTraining
@@ -156,7 +156,7 @@ class LatentSpace:
         def encode(split: Split) -> dict[str, Array]:
             rows, chunk = self.rows(split), self.config.training.batch_size
             mean, std = encode_rows(
-                lambda params, rows: self._posterior(params, as_float(rows["data"])), params, rows, chunk
+                lambda params, rows: self._posterior(params, in_units(rows["data"])), params, rows, chunk
             )
             if split.present is None:
                 return {"mean": mean, "std": std}

@@ -10,11 +10,11 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-import jax.numpy as jnp
 import numpy as np
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import unknown
+from sbm_jax.evaluation.batches import finite_rows
 from sbm_jax.evaluation.estimates import Estimate
 from sbm_jax.evaluation.features import FeatureSpace
 from sbm_jax.evaluation.observed_sets import TO_TARGET, Ask
@@ -135,9 +135,7 @@ class Scene:
         seen = self.tools.classifiers[question]({name: data[name] for name in self.modalities})
         columns = []
         for name in self.modalities:
-            values = jnp.asarray(data[name])
-            finite = jnp.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-            columns.append(np.where(np.asarray(finite), np.asarray(seen[name]), NO_CLASS))
+            columns.append(np.where(finite_rows(data[name]), np.asarray(seen[name]), NO_CLASS))
         return np.stack(columns, axis=1)
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sbm_jax.evaluation.batches import as_float
+from sbm_jax.evaluation.batches import in_units
 from sbm_jax.evaluation.estimates import estimate
 from sbm_jax.evaluation.metrics.base import ALONE, NO_LABELS, Draw, Evaluation, Metric, NoOptions, Scene
 from sbm_jax.evaluation.observed_sets import RANDOM, Ask
@@ -114,9 +114,9 @@ def within_class_distances(data: Mapping[str, np.ndarray], labels: np.ndarray) -
     sizes = [len(members) for members in classes]
 
     def distance(values: np.ndarray) -> float:
-        least = _ROUNDING * np.mean(np.square(as_float(values), dtype=np.float64))
+        least = _ROUNDING * np.mean(np.square(in_units(values), dtype=np.float64))
         # In float64, where the variance of equal float32 values is exactly 0.
-        own = [2 * np.mean(np.var(as_float(values[members]), axis=0, ddof=1, dtype=np.float64)) for members in classes]
+        own = [2 * np.mean(np.var(in_units(values[members]), axis=0, ddof=1, dtype=np.float64)) for members in classes]
         mean = float(np.average(own, weights=sizes))
         return mean if mean > least else 0.0
 

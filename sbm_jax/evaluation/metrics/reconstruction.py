@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sbm_jax.evaluation.batches import as_float, batches
+from sbm_jax.evaluation.batches import batches, in_units
 from sbm_jax.evaluation.estimates import BATCHES, estimate
 from sbm_jax.evaluation.metrics.base import Evaluation, Metric, prefixed
 
@@ -20,7 +20,7 @@ class Reconstruction(Metric):
             return Evaluation({}, {"reconstruction/mse": "the system has no autoencoders"}, {})
         groups = collections.defaultdict(list)
         for indices, count in batches(len(scene.examples), scene.batch_size):
-            batch = {name: as_float(scene.examples.data[name][indices]) for name in scene.modalities}
+            batch = {name: in_units(scene.examples.data[name][indices]) for name in scene.modalities}
             reconstructed = scene.subject.reconstruct(batch)
             outcomes = {f"reconstruction/mse/{name}": e for name, e in squared_errors(batch, reconstructed).items()}
             for question in scene.judged:

@@ -45,7 +45,7 @@ def check_codec(codec: Codec) -> None:
       SbmError: naming the modality, the function and the shapes, if one is not as `Codec` says.
     """
     modality, key = codec.modality, jax.random.key(0)
-    x = jax.ShapeDtypeStruct((2, *modality.shape), jnp.float32)
+    x = jax.ShapeDtypeStruct((2, *modality.shape), modality.dtype)
     z = jax.ShapeDtypeStruct((2, modality.latent_size), jnp.float32)
     params = jax.eval_shape(codec.init, key)
     output = jax.eval_shape(codec.decode, params, z)
@@ -60,6 +60,8 @@ def check_codec(codec: Codec) -> None:
         seen = jax.tree.map(lambda leaf: leaf.shape, found[name])
         if seen != shapes:
             raise SbmError(f"{where}: {name} returns arrays of {seen}; expected {shapes} for two rows. Mend the codec.")
+    if found["sample"].dtype != x.dtype:
+        raise SbmError(f"{where}: sample returns {found['sample'].dtype}; expected {x.dtype}. Mend the codec.")
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             name = jax.tree_util.keystr(path)
