@@ -345,10 +345,12 @@ def _bounds_left(
     where: str, least: np.number, largest: np.number, modality: types.Modality
 ) -> tuple[float, float] | None:
     """Return the bounds if values from the least to the largest leave them, by rounding only; None if they do not."""
-    low, high = modality.bounds or ((0.0, 1.0) if _in_unit_range(modality) else (-np.inf, np.inf))
+    likelihood = LIKELIHOODS.get(modality.likelihood)
+    least_known = likelihood.least if likelihood else -np.inf
+    low, high = modality.bounds or ((0.0, 1.0) if _in_unit_range(modality) else (least_known, np.inf))
     if low <= least and largest <= high:
         return None
-    slack = _ROUNDING * (high - low)
+    slack = _ROUNDING * (high - low) if np.isfinite(high - low) else 0.0
     if least < low - slack or largest > high + slack:
         raise SbmError(
             f"{where} has values from {_digits(least)} to {_digits(largest)}; modality {modality.name!r} with the "
