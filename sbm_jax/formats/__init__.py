@@ -6,6 +6,7 @@ from sbm_jax.formats.base import Format
 from sbm_jax.formats.binary import Binary
 from sbm_jax.formats.category import Category
 from sbm_jax.formats.grey import Grey
+from sbm_jax.formats.spectrogram import Spectrogram
 from sbm_jax.formats.standardized import Standardized
 from sbm_jax.registry import find
 from sbm_jax.types import Modality
@@ -18,6 +19,7 @@ FORMATS: dict[str, type[Format]] = {
     "binary": Binary,
     "standardized": Standardized,
     "category": Category,
+    "spectrogram": Spectrogram,
 }
 """The formats of this package, by name."""
 
