@@ -14,7 +14,9 @@ HEADS = 2 * 64  # rows of the two matrices that give mean and log variance
 
 def codec(modality, **options):
     changed = {"name": modality.codec.name, "network": options}
-    values = {name: getattr(modality, name) for name in ("name", "shape", "latent_size", "likelihood", "scale", "bounds")}
+    values = {
+        name: getattr(modality, name) for name in ("name", "shape", "latent_size", "likelihood", "scale", "bounds")
+    }
     return make_codec(Modality(**values, codec=changed) if options else modality, AutoencoderNetworkConfig())
 
 

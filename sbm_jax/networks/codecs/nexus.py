@@ -4,7 +4,6 @@ import dataclasses
 from typing import ClassVar
 
 import flax.linen as nn
-import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.distributions import LIKELIHOODS
@@ -152,8 +151,8 @@ class _Nexus(FeedForward):
         sides = self.modality.shape[: self.halved]
         if any(side % 2**_HALVINGS for side in sides):
             raise SbmError(
-                f"{where} {name!r} has the sides {sides}; expected multiples of {2**_HALVINGS}. Pad the data, or choose "
-                "another codec."
+                f"{where} {name!r} has the sides {sides}; expected multiples of {2**_HALVINGS}. Pad the data, or "
+                "choose another codec."
             )
         if self.modality.bounds not in ((), (0.0, 1.0)):
             raise SbmError(
