@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "data": BASE - {"sde"} | {"formats"},
     "training": BASE | {"data", "preemption"},
     "evaluation": BASE,
-    "report": BASE,
+    "report": BASE | {"formats"},
     "systems": BASE | {"networks", "losses", "sampling", "data"},
     "runner": BASE | {"sampling"},
     "judges": BASE | {"data", "evaluation", "networks", "runner", "sampling", "systems"},

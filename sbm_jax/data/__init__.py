@@ -9,9 +9,10 @@ import numpy as np
 
 from sbm_jax import types
 from sbm_jax.config import build, checked_dataclass
-from sbm_jax.data import arrays, paired_digits, polymnist, records
+from sbm_jax.data import arrays, mhd, paired_digits, polymnist, records
 from sbm_jax.data.arrays import ArraysConfig
 from sbm_jax.data.loader import Loader
+from sbm_jax.data.mhd import MhdConfig
 from sbm_jax.data.paired_digits import PairedDigitsConfig
 from sbm_jax.data.polymnist import PolyMnistConfig
 from sbm_jax.data.records import Column, RecordsConfig, RecordSplit, sum_range
@@ -29,6 +30,7 @@ DATASETS: dict[str, Loader] = {
     "arrays": arrays.DATASET,
     "records": records.DATASET,
     "digits": paired_digits.DATASET,
+    "mhd": mhd.DATASET,
 }
 
 
@@ -42,6 +44,7 @@ class DataConfig:
       arrays: see `ArraysConfig`.
       records: see `RecordsConfig`.
       digits: see `PairedDigitsConfig`.
+      mhd: see `MhdConfig`.
       options: of a data set of another package.
       missing: the probability that a modality of a training or validation row is hidden, besides those that the data
         lack; one of each row never is.
@@ -52,6 +55,7 @@ class DataConfig:
     arrays: ArraysConfig = dataclasses.field(default_factory=ArraysConfig)
     records: RecordsConfig = dataclasses.field(default_factory=RecordsConfig)
     digits: PairedDigitsConfig = dataclasses.field(default_factory=PairedDigitsConfig)
+    mhd: MhdConfig = dataclasses.field(default_factory=MhdConfig)
     options: dict = dataclasses.field(default_factory=dict)
     missing: float = 0.0
 
