@@ -5,12 +5,18 @@ from sbm_jax.formats.array import ArrayFormat
 from sbm_jax.formats.base import Format
 from sbm_jax.formats.category import Category
 from sbm_jax.formats.standardized import Standardized
+from sbm_jax.formats.text import Text, build_vocabulary
 from sbm_jax.registry import find
 from sbm_jax.types import Modality
 
-__all__ = ["FORMATS", "Format", "make_format"]
+__all__ = ["FORMATS", "Format", "build_vocabulary", "make_format"]
 
-FORMATS: dict[str, type[Format]] = {"array": ArrayFormat, "standardized": Standardized, "category": Category}
+FORMATS: dict[str, type[Format]] = {
+    "array": ArrayFormat,
+    "standardized": Standardized,
+    "category": Category,
+    "text": Text,
+}
 """The formats of this package, by name."""
 
 
