@@ -214,6 +214,8 @@ def _tell_unusual(rows: np.ndarray, modality: types.Modality) -> None:
             "%s: all rows are equal, so nothing can be learned from it. Leave it out, or mend the data.", where
         )
         return
+    if modality.vocabulary_size:
+        return  # ids have no unit
     pixels = rows.dtype == np.uint8
     low, high = (float(value) / (255.0 if pixels else 1.0) for value in (rows.min(), rows.max()))
     size, probabilities = _size(rows), _in_unit_range(modality)
@@ -250,6 +252,8 @@ _UNLIKE = 10.0  # held-out rows that are larger or smaller than training rows by
 
 def _tell_unlike(rows: Mapping[str, np.ndarray], modality: types.Modality) -> None:
     """Say which held-out rows seem to have another unit than the training rows."""
+    if modality.vocabulary_size:
+        return
     trained = _size(rows["train"])
     for name in SPLITS[1:]:
         size = _size(rows[name])
@@ -285,6 +289,12 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
         raise SbmError(f"{where} has the type {rows.dtype}; expected uint8, integers or floats. Convert it.")
     if modality.vocabulary_size:
         _check_ids(where, rows.dtype, rows.min(), rows.max(), modality)
+        inside = np.flatnonzero(((rows[:, :-1] == 0) & (rows[:, 1:] != 0)).any(axis=1))
+        if len(inside):
+            raise SbmError(
+                f"{where} has an id after a 0 in row {inside[0]}; modality {modality.name!r} expects 0 to pad the end "
+                "only. Number what the data mean by 0 otherwise, from 1."
+            )
         return rows.astype(np.int32, copy=False)
     if rows.dtype == np.uint8:
         _check_pixels(where, rows.max(), modality)

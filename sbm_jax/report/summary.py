@@ -133,7 +133,7 @@ SECTIONS = (
         "Diversity",
         ("diversity/",),
         "Squared distance of two samples for the same condition, in units of that of two real examples of one class. "
-        "Pairs that are not finite are left out.",
+        "Of ids it is the share of positions that differ. Pairs that are not finite are left out.",
     ),
     (
         "Distance from real data: Inception-v3",
@@ -177,7 +177,8 @@ SECTIONS = (
     (
         "Reconstruction",
         ("reconstruction/",),
-        "Mean squared error per element, images in [0, 1]. The spread is over batches of rows.",
+        "Mean squared error per element, images in [0, 1]; of sequences of ids, such as words, the share that is "
+        "right, without padding. The spread is over batches of rows.",
     ),
     (
         "Sampling",
@@ -240,6 +241,7 @@ LABELS = (
     (r"classifier/accuracy/(.+)", "real data, {}"),
     (r"classifier/reconstruction/(.+)", "reconstructions, {}"),
     (r"reconstruction/mse/(.+)", "{}"),
+    (r"reconstruction/token_accuracy/(.+)", "{}, share of ids"),
     (r"likelihood/elbo", "evidence lower bound"),
     (r"likelihood/importance_weighted", "importance-weighted bound"),
     (r"training/seconds", "seconds of all stages"),
