@@ -11,6 +11,7 @@ import numpy as np
 
 from sbm_jax.report import choices, exhibits, images, studies, summary
 from sbm_jax.report import figures as charts
+from sbm_jax.report.directions import directions
 from sbm_jax.report.results import jsonable
 from sbm_jax.storage import write_atomically
 
@@ -126,6 +127,7 @@ def render(
         to_come=results.get("to_come") or [],
         headlines=list(headlines(metrics)),
         lead=summary.lead(metrics),
+        directions=list(directions(metrics)),
         sections=list(sections(metrics, real)),
         missing={name: grouped_reasons(reasons) for name, reasons in not_available(results).items()},
         curves={

@@ -122,6 +122,12 @@ SECTIONS = (
         "Share of joint samples, generated from nothing, in which at least k modalities show one class. Chance: "
         "classes drawn uniformly, in each modality on their own.",
     ),
+    (
+        "Coherence given one named modality",
+        ("coherence/from/",),
+        "Share of samples of a modality in which the classifier sees the class of the only one given, as in the table "
+        "of directions. Chance: uniform guesses.",
+    ),
     ("Coherence of further questions", ("coherence/",), "The same by the classifiers of other questions."),
     (
         "Samples beside the truth",
@@ -222,6 +228,7 @@ LABELS = (
     (r"coherence/fixed_order/given_(\d+)", "first {} given"),
     (r"coherence/fixed_order/given_(\d+)/last", "first {} given, last modality only"),
     (r"coherence/to_target/given_(\d+)/(.+)", "first {} others given, {} only"),
+    (r"coherence/from/(.+)/to/(.+)", "{1} given {0}"),
     (r"coherence/unconditional_all", "all agree"),
     (r"coherence/unconditional_(\d+)", "at least {} agree with the first modality"),
     (r"coherence/unconditional_majority_(\d+)", "at least {} agree with one another"),
@@ -321,7 +328,8 @@ def chance(metric: str, metrics: Metrics) -> float | None:
     classes, modalities = num_classes(metrics), num_modalities(metrics)
     if classes is None:
         return None
-    if metric.startswith(("coherence/given_", "coherence/fixed_order/", "coherence/to_target/", "classifier/")):
+    families = ("given_", "fixed_order/", "to_target/", "from/")
+    if metric.startswith(("classifier/", *(f"coherence/{family}" for family in families))):
         return 1 / classes
     match = re.fullmatch(r"coherence/unconditional_(\d+|all)", metric)
     if match is None or modalities is None:
