@@ -186,6 +186,13 @@ SECTIONS = (
         "Mean squared error per element, images in [0, 1]. The spread is over batches of rows.",
     ),
     (
+        "Codecs",
+        ("codecs/",),
+        "How much of the data each codec keeps. Entries in use: of a VAE's latent those with more than 0.05 nats of "
+        "KL, of an RAE's those with more than 0.01 of the largest variance; in brackets the size of the latent. Error "
+        "over variance: 0 of a perfect reconstruction, 1 of the mean of the data.",
+    ),
+    (
         "Sampling",
         ("sampling/",),
         "Cost of one sample, and the share of samples that diverged. The spread of the speed is over timed calls.",
@@ -247,6 +254,10 @@ LABELS = (
     (r"classifier/accuracy/(.+)", "real data, {}"),
     (r"classifier/reconstruction/(.+)", "reconstructions, {}"),
     (r"reconstruction/mse/(.+)", "{}"),
+    (r"codecs/entries_in_use/(.+)", "{}: entries in use"),
+    (r"codecs/kl/(.+)", "{}: KL divergence from the prior, nats"),
+    (r"codecs/error_over_variance/(.+)", "{}: error over variance"),
+    (r"codecs/train_error_over_variance/(.+)", "{}: error over variance, training rows"),
     (r"likelihood/elbo", "evidence lower bound"),
     (r"likelihood/importance_weighted", "importance-weighted bound"),
     (r"training/seconds", "seconds of all stages"),

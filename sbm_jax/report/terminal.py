@@ -8,7 +8,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sbm_jax.report import summary
+from sbm_jax.report import summary, warnings
 from sbm_jax.report.directions import Directions, directions
 
 METRIC_WIDTH, SYSTEM_WIDTH = 50, 26
@@ -82,7 +82,7 @@ def shown(text: str, encoding: str) -> str:
 
 
 def print_table(results: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the table of the main metrics, that of the directions, and what could not be measured.
+    """Print the table of the main metrics, that of the directions, warnings, and what could not be measured.
 
     Args:
       results: the content of ``results.json``.
@@ -102,6 +102,9 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
     for sentence in (summary.spread_notes(found), summary.lead(metrics)):
         if sentence:
             console.print(escape(shown(sentence, console.encoding)), highlight=False)
+    for text, systems in warnings.by_system(results["systems"]).items():
+        line = shown(f"Warning ({', '.join(systems)}): {text}", console.encoding)
+        console.print(escape(line), style="yellow", highlight=False)
     for name, system in results["systems"].items():
         for metric, reason in system.get("not_available", {}).items():
             line = shown(f"{name}: {metric} was not measured: {reason}.", console.encoding)
