@@ -9,20 +9,27 @@ import numpy as np
 
 from sbm_jax import types
 from sbm_jax.config import build, checked_dataclass
-from sbm_jax.data import arrays, polymnist, records
+from sbm_jax.data import arrays, paired_digits, polymnist, records
 from sbm_jax.data.arrays import ArraysConfig
 from sbm_jax.data.loader import Loader
+from sbm_jax.data.paired_digits import PairedDigitsConfig
 from sbm_jax.data.polymnist import PolyMnistConfig
 from sbm_jax.data.records import Column, RecordsConfig, RecordSplit, sum_range
 from sbm_jax.distributions import LIKELIHOODS
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.formats import make_format
 from sbm_jax.registry import find
+from sbm_jax.rows import Repeated
 
 logger = logging.getLogger(__name__)
 
 
-DATASETS: dict[str, Loader] = {"polymnist": polymnist.DATASET, "arrays": arrays.DATASET, "records": records.DATASET}
+DATASETS: dict[str, Loader] = {
+    "polymnist": polymnist.DATASET,
+    "arrays": arrays.DATASET,
+    "records": records.DATASET,
+    "digits": paired_digits.DATASET,
+}
 
 
 @checked_dataclass
@@ -34,6 +41,7 @@ class DataConfig:
       polymnist: see `PolyMnistConfig`; options of a data set that is not named do not matter.
       arrays: see `ArraysConfig`.
       records: see `RecordsConfig`.
+      digits: see `PairedDigitsConfig`.
       options: of a data set of another package.
       missing: the probability that a modality of a training or validation row is hidden, besides those that the data
         lack; one of each row never is.
@@ -43,6 +51,7 @@ class DataConfig:
     polymnist: PolyMnistConfig = dataclasses.field(default_factory=PolyMnistConfig)
     arrays: ArraysConfig = dataclasses.field(default_factory=ArraysConfig)
     records: RecordsConfig = dataclasses.field(default_factory=RecordsConfig)
+    digits: PairedDigitsConfig = dataclasses.field(default_factory=PairedDigitsConfig)
     options: dict = dataclasses.field(default_factory=dict)
     missing: float = 0.0
 
@@ -153,8 +162,7 @@ def _check_split(name: str, split: types.Split, modalities: Sequence[types.Modal
             _require_arrays(where, modality)
             clip |= _check_column(where, data[modality.name].column, modality)
         else:
-            values = make_format(modality).to_array(data[modality.name], f"data {where!r}")
-            data[modality.name] = check_data(where, values, modality)
+            data[modality.name] = _checked_rows(where, data[modality.name], modality)
         if split.present is not None and not split.present[modality.name].any():
             raise SbmError(f"no row of the {name} split has modality {modality.name!r}; add some, or leave it out.")
     lengths = {key: len(rows) for key, rows in data.items()}
@@ -165,6 +173,13 @@ def _check_split(name: str, split: types.Split, modalities: Sequence[types.Modal
         return dataclasses.replace(split, data=data)
     ids = frozenset(modality.name for modality in modalities if modality.vocabulary_size)
     return dataclasses.replace(split, clip=clip, ids=ids)
+
+
+def _checked_rows(where: str, values: np.ndarray | Repeated, modality: types.Modality) -> np.ndarray:
+    """Return the rows of a modality as networks see them; what is repeated is converted and checked once."""
+    if isinstance(values, Repeated):
+        return _checked_rows(where, values.distinct, modality)[values.indices]
+    return check_data(where, make_format(modality).to_array(values, f"data {where!r}"), modality)
 
 
 def _require_arrays(where: str, modality: types.Modality) -> None:
@@ -345,10 +360,12 @@ def _bounds_left(
     where: str, least: np.number, largest: np.number, modality: types.Modality
 ) -> tuple[float, float] | None:
     """Return the bounds if values from the least to the largest leave them, by rounding only; None if they do not."""
-    low, high = modality.bounds or ((0.0, 1.0) if _in_unit_range(modality) else (-np.inf, np.inf))
+    likelihood = LIKELIHOODS.get(modality.likelihood)
+    least_known = likelihood.least if likelihood else -np.inf
+    low, high = modality.bounds or ((0.0, 1.0) if _in_unit_range(modality) else (least_known, np.inf))
     if low <= least and largest <= high:
         return None
-    slack = _ROUNDING * (high - low)
+    slack = _ROUNDING * (high - low) if np.isfinite(high - low) else 0.0
     if least < low - slack or largest > high + slack:
         raise SbmError(
             f"{where} has values from {_digits(least)} to {_digits(largest)}; modality {modality.name!r} with the "

@@ -3,14 +3,24 @@
 from sbm_jax.config import build
 from sbm_jax.formats.array import ArrayFormat
 from sbm_jax.formats.base import Format
+from sbm_jax.formats.binary import Binary
 from sbm_jax.formats.category import Category
+from sbm_jax.formats.grey import Grey
+from sbm_jax.formats.spectrogram import Spectrogram
 from sbm_jax.formats.standardized import Standardized
 from sbm_jax.registry import find
 from sbm_jax.types import Modality
 
 __all__ = ["FORMATS", "Format", "make_format"]
 
-FORMATS: dict[str, type[Format]] = {"array": ArrayFormat, "standardized": Standardized, "category": Category}
+FORMATS: dict[str, type[Format]] = {
+    "array": ArrayFormat,
+    "grey": Grey,
+    "binary": Binary,
+    "standardized": Standardized,
+    "category": Category,
+    "spectrogram": Spectrogram,
+}
 """The formats of this package, by name."""
 
 

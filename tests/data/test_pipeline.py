@@ -41,7 +41,9 @@ def test_impossible_batches_are_refused(batch_size):
 
 
 def test_images_become_floats_in_the_unit_interval_and_ids_stay_integers():
-    data = in_units({"image": jnp.array([0, 51, 255], jnp.uint8), "signal": jnp.array([2.0, -3.0]), "ids": jnp.array([2, 0])})
+    data = in_units(
+        {"image": jnp.array([0, 51, 255], jnp.uint8), "signal": jnp.array([2.0, -3.0]), "ids": jnp.array([2, 0])}
+    )
     np.testing.assert_allclose(data["image"], [0, 0.2, 1], rtol=1e-6)
     np.testing.assert_array_equal(data["signal"], [2.0, -3.0])
     assert data["signal"].dtype == jnp.float32

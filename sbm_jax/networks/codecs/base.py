@@ -173,6 +173,7 @@ class FeedForward(abc.ABC):
 
     def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
         """Return mean and log variance [B, D_m] of the posterior of data [B, *shape]."""
+        x = LIKELIHOODS[self.modality.likelihood].features(x)
         return self.encoder.apply({"params": params["encoder"]}, x)
 
     def decode(self, params: Params, z: Array) -> Array:
