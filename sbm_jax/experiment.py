@@ -122,6 +122,7 @@ def _run(
     results["systems"] = _as_results(evaluations)
     for system in main.systems:
         results["systems"][system.name]["metrics"] |= _training_seconds(system, main.stages, workdir)
+    _add_warnings(results["systems"], main, workdir)
     results["variations"] = []
     figures = {name: evaluation.figures for name, evaluation in evaluations.items()}
     curves = {stage.name: _read_metrics(stage, workdir) for stage in main.stages}
@@ -208,11 +209,9 @@ def _vary(
     own = workdir / "variations" / name
     print(f"variation {variation.study} = {variation.value}", flush=True)
     trained = _train(config, judges.dataset, own, workdir, profile_dir=profile_dir and profile_dir / name)
-    return {
-        **dataclasses.asdict(variation),
-        "systems": _as_results(_judge(config, trained, judges)),
-        "seconds": _stage_seconds(trained.stages, own),
-    }
+    systems = _as_results(_judge(config, trained, judges))
+    _add_warnings(systems, trained, own)
+    return {**dataclasses.asdict(variation), "systems": systems, "seconds": _stage_seconds(trained.stages, own)}
 
 
 def prepare(workdir: Path) -> None:
@@ -249,6 +248,15 @@ def _as_results(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
 
 def _as_metrics(metrics: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: estimate._asdict() for name, estimate in metrics.items()}
+
+
+def _add_warnings(results: dict[str, Any], trained: Trained, workdir: Path) -> None:
+    """Add to the results of systems what they warn of, by their numbers and the curves of their stages."""
+    for system in trained.systems:
+        curves = {
+            stage.name: _read_metrics(stage, workdir) for stage in trained.stages if stage.name in system.stage_names
+        }
+        results[system.name]["warnings"] = report.find_warnings(results[system.name]["metrics"], curves)
 
 
 def _training_seconds(system: System, stages: Iterable[Stage], workdir: Path) -> dict[str, Any]:

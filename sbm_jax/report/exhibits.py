@@ -8,8 +8,8 @@ import numpy as np
 from sbm_jax.report import figures as charts
 from sbm_jax.report import images, summary
 from sbm_jax.report.choices import judged_modalities, paper_of
-from sbm_jax.report.directions import image_and_sound
 from sbm_jax.report.exhibit import Cell, Exhibit
+from sbm_jax.report.image_and_sound import image_and_sound
 from sbm_jax.report.published import Paper, Published
 from sbm_jax.report.studies import Study, studies
 

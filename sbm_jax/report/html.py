@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from sbm_jax.report import choices, exhibits, images, sounds, studies, summary
+from sbm_jax.report import choices, exhibits, images, sounds, studies, summary, warnings
 from sbm_jax.report import figures as charts
+from sbm_jax.report.directions import directions
 from sbm_jax.report.results import jsonable
 from sbm_jax.storage import write_atomically
 
@@ -128,6 +129,8 @@ def render(
         to_come=results.get("to_come") or [],
         headlines=list(headlines(metrics)),
         lead=summary.lead(metrics),
+        directions=list(directions(metrics)),
+        warnings=warnings_of(results),
         sections=list(sections(metrics, real)),
         missing={name: grouped_reasons(reasons) for name, reasons in not_available(results).items()},
         curves={
@@ -175,6 +178,14 @@ def sections(systems: Mapping[str, summary.Metrics], real: summary.Metrics) -> I
             rows.append(Row(summary.label(name), name, cells, chance, next(filter(None, floors), None)))
         if rows:
             yield title, meaning, rows
+
+
+def warnings_of(results: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return {warning: the systems that have it}, those of variations among them."""
+    systems = dict(results["systems"])
+    for variation in results.get("variations", ()):
+        systems |= {f"{variation['study']} = {variation['value']}: {n}": s for n, s in variation["systems"].items()}
+    return warnings.by_system(systems)
 
 
 def not_available(results: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:

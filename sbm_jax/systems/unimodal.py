@@ -233,6 +233,11 @@ class LatentSpace:
         means = {name: mean for name, (mean, _) in self.codecs.encode(params, data).items()}
         return self.codecs.generate(params, jax.random.key(0), means)
 
+    def posteriors(self, products: Mapping[str, Params], data: Data) -> dict[str, tuple[Array, Array | None]]:
+        """Return {name: (mean, log variance)}, [B, D_m] each, of float data, as the codecs have them; None for RAE."""
+        found = self.codecs.encode(self.params(products), data)
+        return {name: (mean, None if self.regularised else own) for name, (mean, own) in found.items()}
+
     def posterior(self, products: Mapping[str, Params], data: Data) -> tuple[Array, Array]:
         """Return packed posterior means and standard deviations [B, N, D] of float data, not standardised."""
         return self._posterior(self.params(products), data)
