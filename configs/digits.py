@@ -24,6 +24,7 @@ def get_config(variants: str = "") -> ConfigDict:
             raise ValueError(f"unknown variant {variant!r} of configs/digits.py; known: {', '.join(known)}.")
     config = sbm_jax.default_config()
     config.systems = ("sbm_vae_m", "sbm_vae")
+    config.published = "sbm_mhd"
     config.data.name = "digits"
     for part in (_modalities, _autoencoder, _score, _methods, _judges):
         part(config)

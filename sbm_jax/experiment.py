@@ -36,6 +36,7 @@ def run(
     workdir: str | os.PathLike[str],
     stages: Iterable[str] | None = None,
     *,
+    dataset: Dataset | None = None,
     profile: bool = False,
 ) -> dict[str, Any]:
     """Train what is not trained yet, evaluate, and write results and report.
@@ -47,6 +48,7 @@ def run(
       config: the experiment.
       workdir: where everything is kept; made if it does not exist.
       stages: names of the training stages to run, without evaluation and variations; None runs everything.
+      dataset: the data, in the form of their users; None for those that the config names.
       profile: write traces of some steps of each stage into its ``profile`` folder.
 
     Returns:
@@ -73,7 +75,7 @@ def run(
         if parallel.is_main():
             prepare(workdir)
             held.enter_context(writing_to(workdir))
-        results = _run(config, varied, workdir, stages, workdir / "profile" if profile else None, start)
+        results = _run(config, varied, workdir, dataset, stages, workdir / "profile" if profile else None, start)
         parallel.wait_for_all("the report is written")  # who ends before would end the job
         return results
 
@@ -82,12 +84,14 @@ def _run(
     config: ExperimentConfig,
     varied: list[ExperimentConfig],
     workdir: Path,
+    dataset: Dataset | None,
     stages: Iterable[str] | None,
     profile_dir: Path | None,
     start: float,
 ) -> dict[str, Any]:
-    with parallel.main_first("data"):  # what it prepares is kept, and found by the others
-        dataset = data.load(config.data, workdir / "data", [modality.name for modality in config.modalities])
+    if dataset is None:
+        with parallel.main_first("data"):  # what it prepares is kept, and found by the others
+            dataset = data.load(config.data, workdir / "data", [modality.name for modality in config.modalities])
     if not (workdir / "lock").is_file():
         raise SbmError(f"this process does not see {workdir} as the first one left it. {parallel.SHARED}")
     dataset = data.check(dataset, config.modalities)

@@ -13,11 +13,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from sbm_jax import experiment, presets, types
+from sbm_jax.config import checked_dataclass
 from sbm_jax.data import arrays, labels
+from sbm_jax.data.loader import Loader
 from sbm_jax.errors import SbmError, require
 from sbm_jax.experiment_config import ExperimentConfig, apply_changes, complete, parse_config
 from sbm_jax.kinds import Guess, guess
-from sbm_jax.storage import user_path
 from sbm_jax.trained import TrainedSystem, load
 
 logger = logging.getLogger(__name__)
@@ -83,6 +84,18 @@ def _fit_config(config: ConfigDict, workdir: str | os.PathLike[str]) -> TrainedS
     return load(workdir)
 
 
+@checked_dataclass
+class MemoryConfig:
+    """Rows that were given to `fit`, which no file holds."""
+
+
+def _refuse(config: MemoryConfig, cache_dir: pathlib.Path, names: Sequence[str] | None) -> types.Dataset:
+    del config, cache_dir, names
+    raise SbmError("this experiment was trained on rows in memory. Call sbm_jax.fit again with them.")
+
+
+DATASET = Loader(MemoryConfig, _refuse)
+
 # MARK: Rows
 
 
@@ -135,7 +148,9 @@ def _column(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
     A row is lacking where it is None, or NaN in all its entries; the array has another row there.
     """
     if isinstance(values, np.ma.MaskedArray):
-        raise SbmError(f"{where} is a masked array; give plain rows, and '<modality>.present' for those that there are.")
+        raise SbmError(
+            f"{where} is a masked array; give plain rows, and '<modality>.present' for those that there are."
+        )
     if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray, jax.Array)):
         raise SbmError(f"{where} is of type {type(values).__name__}; expected an array or a list of rows.")
     if len(values) == 0:
@@ -152,7 +167,9 @@ def _column(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
     try:
         array = np.array(values) if isinstance(values, list) else np.asarray(values)
     except ValueError as error:
-        raise SbmError(f"{where} has rows of different shapes ({error}); expected equal ones. Mend the data.") from error
+        raise SbmError(
+            f"{where} has rows of different shapes ({error}); expected equal ones. Mend the data."
+        ) from error
     if array.dtype.kind == "f":
         lost = np.isnan(array).reshape(len(array), -1).all(axis=1)
         if lost.any() and not lost.all():
@@ -161,9 +178,7 @@ def _column(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
     return array, None if there.all() else there
 
 
-def _divided(
-    split: types.Split, share: float, name: str, rng: np.random.Generator
-) -> tuple[types.Split, types.Split]:
+def _divided(split: types.Split, share: float, name: str, rng: np.random.Generator) -> tuple[types.Split, types.Split]:
     """Return the rows without a random share of them, and these. Test rows are taken from those that are complete."""
     number = max(1, round(share * len(split)))
     candidates = np.arange(len(split))
@@ -202,13 +217,29 @@ def _guesses(splits: Mapping[str, types.Split], given: Mapping[str, Mapping[str,
 
 
 def _dataset(splits: Mapping[str, types.Split], guesses: Mapping[str, Guess]) -> types.Dataset:
-    """Return the data set; without labels, the only modality that is a class has them."""
-    splits = dict(splits)
-    classes = [name for name, one in guesses.items() if one.fields.get("likelihood") == "categorical" and one.kind != "text"]
+    """Return the data set. Where there are no labels and one modality is a class, its classes are the labels."""
     digests = {name: _digest(split) for name, split in splits.items()}
-    settings = {"name": "memory", "digests": digests}
+    classes = [name for name in guesses if _is_class(guesses[name])]
+    if not splits["train"].labels and len(classes) == 1:
+        name = classes[0]
+        logger.info("there are no labels: the classes of %r are taken for them", name)
+        known = np.unique(splits["train"].data[name]) if guesses[name].kind == "category" else None
+        splits = {
+            split: dataclasses.replace(rows, labels={types.LABEL: _classes(rows.data[name], known)})
+            for split, rows in splits.items()
+        }
     paths = {name: pathlib.Path(name) for name in splits}
-    return labels.numbered(splits, labels.classes_of(splits, paths), paths["train"], settings)
+    numbered = labels.numbered(splits, labels.classes_of(splits, paths), paths["train"], {"digests": digests})
+    return numbered._replace(settings={"name": "memory", **numbered.settings})
+
+
+def _is_class(one: Guess) -> bool:
+    return one.kind == "category" or (one.kind == "binary" and one.fields["likelihood"] == "categorical")
+
+
+def _classes(rows: np.ndarray, known: np.ndarray | None) -> np.ndarray:
+    """Return the number of each row's class, int [N], of names or numbers in order of `known`, or one-hot vectors."""
+    return np.argmax(rows, axis=-1) if known is None else np.searchsorted(known, rows)
 
 
 def _digest(split: types.Split) -> str:
@@ -225,6 +256,7 @@ def _config(
 ) -> ExperimentConfig:
     rows = presets.Rows(len(dataset.train), len(dataset.test))
     config = presets.make_config(guesses, rows, preset, bool(dataset.num_classes), seed)
+    config.data.name = f"{__name__}:DATASET"
     complete(config)
     return apply_changes(parse_config(config), changes)
 

@@ -120,7 +120,7 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
         raise unknown("preset:", preset, PRESETS)
     sizes = SMALL if preset == "small" else BASE
     config = default_config()
-    config.name, config.seed, config.data.name = "fit", seed, "memory"
+    config.name, config.seed = "fit", seed
     config.modalities = tuple(_modality(name, guess, sizes) for name, guess in guesses.items())
     config.systems = ("sbm_vae_m", "sbm_vae") if len(guesses) > 1 else ("sbm_vae",)
     batch, share = min(sizes.batch, rows.train), min(1.0, max(0.3, math.sqrt(rows.train / sizes.full)))

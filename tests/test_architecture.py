@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "data": BASE - {"sde"} | {"formats"},
     "training": BASE | {"data", "preemption"},
     "evaluation": BASE,
-    "report": BASE,
+    "report": BASE | {"formats"},
     "systems": BASE | {"networks", "losses", "sampling", "data"},
     "runner": BASE | {"sampling"},
     "judges": BASE | {"data", "evaluation", "networks", "runner", "sampling", "systems"},
@@ -59,7 +59,10 @@ MAY_IMPORT = {
     | {"data", "evaluation", "experiment_config", "judges", "lock", "report", "sampling", "systems", "training"},
     "trained": BASE | {"data", "formats", "experiment_config", "runner", "sampling", "systems", "training"},
     "main": {"config_file", "errors", "experiment", "experiment_config", "parallel", "preemption", "storage"},
-    "__init__": {"experiment_config", "trained"},
+    "kinds": BASE,
+    "presets": BASE | {"experiment_config", "kinds"},
+    "fitting": BASE | {"data", "experiment", "experiment_config", "kinds", "presets", "trained"},
+    "__init__": {"experiment_config", "fitting", "trained"},
 }
 
 

@@ -37,6 +37,9 @@ CONFIGS = [
     "digits.py:tags",
     "digits.py:strokes",
     "digits.py:smoke,table,tags",
+    "mhd.py",
+    "mhd.py:paper",
+    "mhd.py:smoke,trajectory",
 ]
 
 

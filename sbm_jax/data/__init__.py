@@ -9,10 +9,11 @@ import numpy as np
 
 from sbm_jax import types
 from sbm_jax.config import build, checked_dataclass
-from sbm_jax.data import arrays, folders, paired_digits, polymnist, records
+from sbm_jax.data import arrays, folders, mhd, paired_digits, polymnist, records
 from sbm_jax.data.arrays import ArraysConfig
 from sbm_jax.data.folders import FoldersConfig
 from sbm_jax.data.loader import Loader
+from sbm_jax.data.mhd import MhdConfig
 from sbm_jax.data.paired_digits import PairedDigitsConfig
 from sbm_jax.data.polymnist import PolyMnistConfig
 from sbm_jax.data.records import Column, RecordsConfig, RecordSplit, sum_range
@@ -31,6 +32,7 @@ DATASETS: dict[str, Loader] = {
     "folders": folders.DATASET,
     "records": records.DATASET,
     "digits": paired_digits.DATASET,
+    "mhd": mhd.DATASET,
 }
 
 
@@ -45,6 +47,7 @@ class DataConfig:
       folders: see `FoldersConfig`.
       records: see `RecordsConfig`.
       digits: see `PairedDigitsConfig`.
+      mhd: see `MhdConfig`.
       options: of a data set of another package.
       missing: the probability that a modality of a training or validation row is hidden, besides those that the data
         lack; one of each row never is.
@@ -56,6 +59,7 @@ class DataConfig:
     folders: FoldersConfig = dataclasses.field(default_factory=FoldersConfig)
     records: RecordsConfig = dataclasses.field(default_factory=RecordsConfig)
     digits: PairedDigitsConfig = dataclasses.field(default_factory=PairedDigitsConfig)
+    mhd: MhdConfig = dataclasses.field(default_factory=MhdConfig)
     options: dict = dataclasses.field(default_factory=dict)
     missing: float = 0.0
 
@@ -214,6 +218,8 @@ def _tell_unusual(rows: np.ndarray, modality: types.Modality) -> None:
             "%s: all rows are equal, so nothing can be learned from it. Leave it out, or mend the data.", where
         )
         return
+    if modality.vocabulary_size:
+        return  # ids have no unit
     pixels = rows.dtype == np.uint8
     low, high = (float(value) / (255.0 if pixels else 1.0) for value in (rows.min(), rows.max()))
     size, probabilities = _size(rows), _in_unit_range(modality)
@@ -250,6 +256,8 @@ _UNLIKE = 10.0  # held-out rows that are larger or smaller than training rows by
 
 def _tell_unlike(rows: Mapping[str, np.ndarray], modality: types.Modality) -> None:
     """Say which held-out rows seem to have another unit than the training rows."""
+    if modality.vocabulary_size:
+        return
     trained = _size(rows["train"])
     for name in SPLITS[1:]:
         size = _size(rows[name])
@@ -285,6 +293,12 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
         raise SbmError(f"{where} has the type {rows.dtype}; expected uint8, integers or floats. Convert it.")
     if modality.vocabulary_size:
         _check_ids(where, rows.dtype, rows.min(), rows.max(), modality)
+        inside = np.flatnonzero(((rows[:, :-1] == 0) & (rows[:, 1:] != 0)).any(axis=1))
+        if len(inside):
+            raise SbmError(
+                f"{where} has an id after a 0 in row {inside[0]}; modality {modality.name!r} expects 0 to pad the end "
+                "only. Number what the data mean by 0 otherwise, from 1."
+            )
         return rows.astype(np.int32, copy=False)
     if rows.dtype == np.uint8:
         _check_pixels(where, rows.max(), modality)

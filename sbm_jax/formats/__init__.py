@@ -8,10 +8,11 @@ from sbm_jax.formats.category import Category
 from sbm_jax.formats.grey import Grey
 from sbm_jax.formats.spectrogram import Spectrogram
 from sbm_jax.formats.standardized import Standardized
+from sbm_jax.formats.text import Text, build_vocabulary
 from sbm_jax.registry import find
 from sbm_jax.types import Modality
 
-__all__ = ["FORMATS", "Format", "make_format"]
+__all__ = ["FORMATS", "Format", "build_vocabulary", "make_format"]
 
 FORMATS: dict[str, type[Format]] = {
     "array": ArrayFormat,
@@ -19,6 +20,7 @@ FORMATS: dict[str, type[Format]] = {
     "binary": Binary,
     "standardized": Standardized,
     "category": Category,
+    "text": Text,
     "spectrogram": Spectrogram,
 }
 """The formats of this package, by name."""

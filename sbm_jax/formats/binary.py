@@ -49,7 +49,7 @@ class Binary(Format):
         known = (values == 0) | (values == self.options.yes)
         if not known.all():
             raise SbmError(
-                f"{where} has {values[~known][0]!r}; modality {self.modality.name!r} expects 0, for no, or "
+                f"{where} has {values[~known][0].item()!r}; modality {self.modality.name!r} expects 0, for no, or "
                 f"{self.options.yes}, for yes. Mend the data, or change its format.options.yes."
             )
         return (values != 0).astype(np.float32).reshape(shape)

@@ -40,8 +40,10 @@ class Standardized(Format):
         self.mean, self.std = (np.asarray(values, np.float64) for values in (options.mean, options.std))
 
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
-        """Return (x - mean) / std, float32 [N, *shape], of numbers x [N, *shape]."""
+        """Return (x - mean) / std, float32 [N, *shape], of numbers x [N, *shape], or [N] for the shape (1,)."""
         values = np.asarray(values)
+        if values.ndim == 1 and self.modality.shape == (1,):
+            values = values[:, None]
         if values.dtype.kind not in "uif" or values.shape[1:] != self.modality.shape:
             expected = f"numbers [N, {', '.join(map(str, self.modality.shape))}]"
             raise self.refuse(where, f"is {values.dtype} {list(values.shape)}", expected)

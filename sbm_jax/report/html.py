@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from sbm_jax.report import choices, exhibits, images, studies, summary, warnings
+from sbm_jax.report import choices, exhibits, images, sounds, studies, summary, warnings
 from sbm_jax.report import figures as charts
 from sbm_jax.report.directions import directions
 from sbm_jax.report.results import jsonable
@@ -55,6 +55,7 @@ class Grid(NamedTuple):
 
     text: GridText
     panels: list[images.Panel]
+    players: list[sounds.Player]
 
 
 class Row(NamedTuple):
@@ -115,6 +116,7 @@ def render(
     environment.globals["SPREADS"] = summary.SPREADS
     systems = results["systems"]
     metrics = {name: system["metrics"] for name, system in systems.items()}
+    heard = sounds.spectrograms(results.get("config") or {})
     real = results.get("data", {}).get("metrics", {})
     return environment.get_template("template.html").render(
         systems=list(systems),
@@ -139,7 +141,7 @@ def render(
         class_shares={
             name: charts.class_bars(metrics[name], figures.get(name, {}).get("class_shares"), real) for name in systems
         },
-        grids={name: list(sample_grids(figures.get(name, {}))) for name in systems},
+        grids={name: list(sample_grids(figures.get(name, {}), heard)) for name in systems},
         config=list(flatten(results.get("config") or {})),
         versions=results.get("versions") or {},
         device=results.get("device") or {},
@@ -203,8 +205,10 @@ def grouped_reasons(not_available: Mapping[str, str]) -> dict[str, list[str]]:
     return reasons
 
 
-def sample_grids(figures: Mapping[str, np.ndarray]) -> Iterator[Grid]:
-    """Yield the sample grids among the arrays of one system, known ones first."""
+def sample_grids(
+    figures: Mapping[str, np.ndarray], heard: Mapping[str, sounds.Spectrogram] | None = None
+) -> Iterator[Grid]:
+    """Yield the sample grids among the arrays of one system, known ones first; `heard` are modalities of sound."""
     found = {name.split("/")[1] for name in figures if name.startswith("samples/")}
     for grid in [*(name for name in GRIDS if name in found), *sorted(found - set(GRIDS))]:
         prefix = f"samples/{grid}/data/"
@@ -212,7 +216,8 @@ def sample_grids(figures: Mapping[str, np.ndarray]) -> Iterator[Grid]:
         observed = figures[f"samples/{grid}/observed"]
         text = GRIDS.get(grid, GridText(grid, "Bordered cells were given."))
         lines = text.lines if len(text.lines) == observed.shape[1] else ()
-        yield Grid(text, images.panels(data, observed, lines, text.transposed))
+        players = sounds.players(heard or {}, data, observed, lines)
+        yield Grid(text, images.panels(data, observed, lines, text.transposed), players)
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

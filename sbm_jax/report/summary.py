@@ -139,7 +139,7 @@ SECTIONS = (
         "Diversity",
         ("diversity/",),
         "Squared distance of two samples for the same condition, in units of that of two real examples of one class. "
-        "Pairs that are not finite are left out.",
+        "Of ids it is the share of positions that differ. Pairs that are not finite are left out.",
     ),
     (
         "Distance from real data: Inception-v3",
@@ -183,7 +183,8 @@ SECTIONS = (
     (
         "Reconstruction",
         ("reconstruction/",),
-        "Mean squared error per element, images in [0, 1]. The spread is over batches of rows.",
+        "Mean squared error per element, images in [0, 1]; of sequences of ids, such as words, the share that is "
+        "right, without padding. The spread is over batches of rows.",
     ),
     (
         "Codecs",
@@ -254,6 +255,7 @@ LABELS = (
     (r"classifier/accuracy/(.+)", "real data, {}"),
     (r"classifier/reconstruction/(.+)", "reconstructions, {}"),
     (r"reconstruction/mse/(.+)", "{}"),
+    (r"reconstruction/token_accuracy/(.+)", "{}, share of ids"),
     (r"codecs/entries_in_use/(.+)", "{}: entries in use"),
     (r"codecs/kl/(.+)", "{}: KL divergence from the prior, nats"),
     (r"codecs/error_over_variance/(.+)", "{}: error over variance"),

@@ -250,12 +250,14 @@ class CodecTraining:
         """Return the contrastive losses of latents and of reconstructions, scalars.
 
         The first asks the encoders for what modalities share, the second asks that it be shown: encoded again, with
-        weights that are held fixed there, a reconstruction must find the latents of the other modalities.
+        weights that are held fixed there, a reconstruction must find the latents of the other modalities. No gradient
+        passes through reconstructed ids, so their latents take the place of what is encoded again.
         """
         aligned, log_scale = self._aligned(latents), jnp.log(ALIGNMENT_INVERSE_TEMPERATURE)
-        shown = self.codecs.sample(params, key, outputs)
+        ids = {modality.name for modality in self.modalities if modality.vocabulary_size}
+        shown = self.codecs.sample(params, key, {name: out for name, out in outputs.items() if name not in ids})
         seen = self.codecs.encode(jax.lax.stop_gradient(params), shown)
-        seen = self._aligned({name: mean for name, (mean, _) in seen.items()})
+        seen = self._aligned({**latents, **{name: mean for name, (mean, _) in seen.items()}})
         alignment, _ = info_nce_terms(aligned, log_scale, present=present)
         recognition, _ = info_nce_terms(seen, log_scale, jax.lax.stop_gradient(aligned), present)
         paired = has_pair(present)

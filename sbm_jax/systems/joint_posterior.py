@@ -105,7 +105,7 @@ class JointPosterior:
         """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
         del options
         params = jax.eval_shape(self._init, jax.random.key(0))
-        data = {modality.name: jnp.zeros((1, *modality.shape)) for modality in self.modalities}
+        data = {modality.name: jnp.zeros((1, *modality.shape), modality.dtype) for modality in self.modalities}
         jax.eval_shape(lambda params: self.terms(params, jax.random.key(0), data), params)
 
     # MARK: Training

@@ -187,7 +187,7 @@ class SbmContrastive(Sbm):
 
     def _init_encoders(self, key: Key) -> Params:
         def init_one(modality: Modality, key: Key) -> Params:
-            return self._encoder(modality).init(key, jnp.zeros((1, *modality.shape)))["params"]
+            return self._encoder(modality).init(key, jnp.zeros((1, *modality.shape), modality.dtype))["params"]
 
         log_scale = -jnp.log(jnp.float32(self.contrastive.temperature))
         return {"encoders": self.encoders.init(key, init_one), "log_scale": log_scale}

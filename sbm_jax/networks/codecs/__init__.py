@@ -10,15 +10,24 @@ from sbm_jax.config import build, plain
 from sbm_jax.errors import SbmError
 from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, Codec, FeedForward
 from sbm_jax.networks.codecs.mlp import MLP
+from sbm_jax.networks.codecs.nexus import NexusImage, NexusSound
 from sbm_jax.networks.codecs.patch import Patch
 from sbm_jax.networks.codecs.residual_conv import ResidualConv
+from sbm_jax.networks.codecs.tokens import Tokens
 from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.registry import find
 from sbm_jax.types import Array, Key, Modality, Params
 
 __all__ = ["CODECS", "AutoencoderNetworkConfig", "Codec", "Codecs", "FeedForward", "check_codec", "make_codec"]
 
-CODECS: dict[str, type[Codec]] = {"residual_conv": ResidualConv, "patch": Patch, "mlp": MLP}
+CODECS: dict[str, type[Codec]] = {
+    "residual_conv": ResidualConv,
+    "patch": Patch,
+    "mlp": MLP,
+    "tokens": Tokens,
+    "nexus_image": NexusImage,
+    "nexus_sound": NexusSound,
+}
 """The codecs of this package, by name."""
 
 
