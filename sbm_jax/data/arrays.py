@@ -76,7 +76,9 @@ def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path, names: Sequence[s
     classes = labels.classes_of(splits, paths)
     settings = {"digests": {name: _digest(path) for name, path in paths.items()}}
     if "validation" not in splits:
-        splits["train"], splits["validation"] = _divide(splits["train"], config)
+        splits["train"], splits["validation"] = divide(
+            splits["train"], config.validation_fraction, config.seed, str(paths["train"])
+        )
         settings |= {"validation_fraction": config.validation_fraction, "seed": config.seed}
     return labels.numbered(splits, classes, paths["train"], settings)
 
@@ -266,14 +268,25 @@ def _type_of(array: np.ndarray) -> str:
     return {"U": "str", "b": "float32"}.get(array.dtype.kind, array.dtype.name)
 
 
-def _divide(split: types.Split, config: ArraysConfig) -> tuple[types.Split, types.Split]:
-    num_validation = max(1, round(config.validation_fraction * len(split)))
+def divide(split: types.Split, fraction: float, seed: int, where: str) -> tuple[types.Split, types.Split]:
+    """Return training rows without a random share of them, and that share, for validation.
+
+    Args:
+      split: the rows.
+      fraction: how many are for validation, of all.
+      seed: of the choice.
+      where: they come from, for messages.
+
+    Raises:
+      SbmError: if none is left for training.
+    """
+    num_validation = max(1, round(fraction * len(split)))
     if num_validation >= len(split):
         raise SbmError(
-            f"train.npz has {len(split)} rows, too few to split validation off; expected 2 or more. Add "
-            "rows, or a validation.npz."
+            f"{where} has {len(split)} rows, too few to split validation off; expected 2 or more. Add rows, or "
+            "validation data."
         )
-    rows = np.random.default_rng(config.seed).permutation(len(split))
+    rows = np.random.default_rng(seed).permutation(len(split))
     return split.take(np.sort(rows[num_validation:])), split.take(np.sort(rows[:num_validation]))
 
 
