@@ -82,10 +82,14 @@ def judge(modality: Modality, params: dict, ids: np.ndarray) -> dict[str, float]
     parts = [reconstruct(ids[start : start + 250]) for start in range(0, len(ids), 250)]
     found, kl, loss = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     real, right = ids > 0, found == ids
+    short = real.sum(axis=1) <= LATENT // 8
     return {
         "words": float((right & (ids >= FIRST_WORD))[real].mean()),
         "ids": float(right[real].mean()),
         "captions": float(right.all(axis=1).mean()),
+        "ids of short captions": float(right[short][real[short]].mean()),
+        "captions without unknown words": float(right.all(axis=1)[~(ids == UNKNOWN_ID).any(axis=1)].mean()),
+        "unknown words that are right": float(right[ids == UNKNOWN_ID].mean()) if (ids == UNKNOWN_ID).any() else None,
         "unknown": float((ids == UNKNOWN_ID)[real].mean()),
         "kl": float(kl.mean()),
         "nats": float(loss.mean()),

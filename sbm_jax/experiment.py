@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from sbm_jax import data, parallel, report
 from sbm_jax.config import plain
 from sbm_jax.errors import SbmError, require
 from sbm_jax.evaluation import Estimate, Evaluation, check_metrics, check_size
 from sbm_jax.experiment_config import ExperimentConfig, Variation, apply_changes, make_system, refuse_earlier
+from sbm_jax.formats import make_format
 from sbm_jax.judges import Judges, check_weights, weights_path
 from sbm_jax.lock import writing_to
 from sbm_jax.storage import user_path, write_atomically
@@ -26,7 +28,7 @@ from sbm_jax.system import System
 from sbm_jax.systems.classifier import Classifiers
 from sbm_jax.training.stages import run_stages
 from sbm_jax.training.writers import read_metrics
-from sbm_jax.types import Dataset, Params, Stage
+from sbm_jax.types import Dataset, Modality, Params, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -124,7 +126,7 @@ def _run(
         results["systems"][system.name]["metrics"] |= _training_seconds(system, main.stages, workdir)
     _add_warnings(results["systems"], main, workdir)
     results["variations"] = []
-    figures = {name: evaluation.figures for name, evaluation in evaluations.items()}
+    figures = {name: with_texts(evaluation.figures, config.modalities) for name, evaluation in evaluations.items()}
     curves = {stage.name: _read_metrics(stage, workdir) for stage in main.stages}
     for number in range(len(varied) + 1):
         if number:
@@ -257,6 +259,17 @@ def _add_warnings(results: dict[str, Any], trained: Trained, workdir: Path) -> N
             stage.name: _read_metrics(stage, workdir) for stage in trained.stages if stage.name in system.stage_names
         }
         results[system.name]["warnings"] = report.find_warnings(results[system.name]["metrics"], curves)
+
+
+def with_texts(figures: Mapping[str, np.ndarray], modalities: Iterable[Modality]) -> dict[str, np.ndarray]:
+    """Return the arrays for the report, with ids [E, L, *shape] of sample grids in their users' form, such as texts."""
+    found = dict(figures)
+    for modality in modalities:
+        for name, array in figures.items():
+            if modality.vocabulary_size and name.startswith("samples/") and name.endswith(f"/data/{modality.name}"):
+                raw = make_format(modality).to_raw(array.reshape(-1, *modality.shape))
+                found[name] = raw.reshape(*array.shape[:2], *raw.shape[1:])
+    return found
 
 
 def _training_seconds(system: System, stages: Iterable[Stage], workdir: Path) -> dict[str, Any]:

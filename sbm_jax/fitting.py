@@ -212,7 +212,7 @@ def _guesses(splits: Mapping[str, types.Split], given: Mapping[str, Mapping[str,
         fields = given.get(name, {})
         if not isinstance(fields, Mapping):
             raise SbmError(f"modalities[{name!r}] is {fields!r}; expected a dictionary, such as {{'kind': 'image'}}.")
-        found[name] = guess(name, there, fields)
+        found[name] = guess(name, there, fields, [splits["validation"].data[name], splits["test"].data[name]])
     return found
 
 

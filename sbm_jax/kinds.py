@@ -4,15 +4,16 @@ A kind is a function of the rows, which says how they are declared as a `Modalit
 latents, which are up to `presets`.
 """
 
-import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from sbm_jax.config import plain
 from sbm_jax.errors import SbmError, unknown
-
-logger = logging.getLogger(__name__)
+from sbm_jax.formats.spectrogram import SpectrogramOptions
+from sbm_jax.formats.text import TextOptions, build_vocabulary, words_of
 
 
 class Guess(NamedTuple):
@@ -41,12 +42,19 @@ LEAST_SIDE = 8
 LONGEST_VECTOR = 8000
 """Entries of a row of numbers; longer ones may be sound, and need a word from the user."""
 
+SECONDS_OF_WINDOW, FRAMES_PER_SECOND = 0.064, 32
+"""How sound is analysed where nothing is said of it: fine enough for speech, coarse enough for small networks."""
+
+Others = Sequence[np.ndarray]
+Options = Mapping[str, Any]
+Declared = tuple[dict[str, Any], str]
+
 # MARK: The kinds
 
 
-def _image(rows: np.ndarray, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _image(rows: np.ndarray, others: Others, options: Options) -> Declared:
     """Pictures, uint8 or in [0, 1] or [-1, 1], else standardised per channel: [N, H, W, C], or grey ones [N, H, W]."""
-    del options
+    del others, options
     grey = rows.ndim == 3
     shape = (*rows.shape[1:], 1) if grey else rows.shape[1:]
     fields: dict[str, Any] = {"shape": shape, "format": "grey" if grey else "array"}
@@ -62,9 +70,9 @@ def _image(rows: np.ndarray, options: Mapping[str, Any]) -> tuple[dict[str, Any]
     return {**fields, "format": _standardized(rows)}, "pictures, standardised per channel"
 
 
-def _binary(rows: np.ndarray, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _binary(rows: np.ndarray, others: Others, options: Options) -> Declared:
     """Yes or no: tags [N, K], masks [N, H, W] or [N, H, W, 1]. One yes in every row of tags: one-hot classes."""
-    del options
+    del others, options
     picture = rows.ndim >= 3
     grey = rows.ndim == 3
     shape = (*rows.shape[1:], 1) if grey else rows.shape[1:] or (1,)
@@ -81,40 +89,90 @@ def _binary(rows: np.ndarray, options: Mapping[str, Any]) -> tuple[dict[str, Any
     return fields, f"{rows[0].size} tags, yes or no"
 
 
-def _numbers(rows: np.ndarray, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _numbers(rows: np.ndarray, others: Others, options: Options) -> Declared:
     """Numbers of any range, standardised: [N] or [N, ...]."""
-    del options
+    del others, options
     return {"shape": rows.shape[1:] or (1,), "format": _standardized(rows)}, "numbers, standardised"
 
 
-def _probabilities(rows: np.ndarray, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _probabilities(rows: np.ndarray, others: Others, options: Options) -> Declared:
     """Probabilities of classes, which sum to 1 along the last axis."""
-    del options
+    del others, options
     return {"shape": rows.shape[1:], "likelihood": "categorical"}, f"probabilities of {rows.shape[-1]} classes"
 
 
-def _counts(rows: np.ndarray, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+def _counts(rows: np.ndarray, others: Others, options: Options) -> Declared:
     """Numbers of events, 0, 1, 2, ..., with a Poisson likelihood: [N, K]."""
-    del options
+    del others, options
     return {"shape": rows.shape[1:] or (1,), "likelihood": "poisson"}, "counts"
 
 
-def _category(rows: np.ndarray, options: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """The name or number of a class: [N]."""
+def _category(rows: np.ndarray, others: Others, options: Options) -> Declared:
+    """The name or number of a class: [N]; ``classes``, if some are not in the training rows."""
+    del others
     classes = tuple(options.get("classes") or np.unique(rows).tolist())
     fields = {"shape": (len(classes),), "likelihood": "categorical"}
     return {**fields, "format": {"name": "category", "options": {"classes": classes}}}, f"one of {len(classes)} classes"
 
 
-KINDS: dict[str, Callable[[np.ndarray, Mapping[str, Any]], tuple[dict[str, Any], str]]] = {
+def _text(rows: np.ndarray, others: Others, options: Options) -> Declared:
+    """Texts [N], as words that training rows have ``least`` times, or as bytes (``unit``: "byte")."""
+    unit = options.get("unit", "word")
+    if unit not in ("word", "byte"):
+        raise unknown("unit of a text:", unit, ("word", "byte"))
+    words = build_vocabulary(rows.tolist(), options.get("least", 1)) if unit == "word" else ()
+    texts = np.concatenate([rows, *others]).tolist()
+    longest = max(len(words_of(text)) if words else len(text.encode()) for text in texts)
+    own = TextOptions(words)
+    fields = {
+        "shape": (max(longest, 1),),
+        "vocabulary_size": own.vocabulary_size,
+        "likelihood": "categorical",
+        "format": {"name": "text", "options": {"words": words}},
+    }
+    return fields, f"texts of at most {longest} {unit}s" + (f", {len(words):,} different" if words else "")
+
+
+def _tokens(rows: np.ndarray, others: Others, options: Options) -> Declared:
+    """Sequences of ids from 1, [N, L], padded with 0."""
+    del options
+    size = int(max(array.max() for array in (rows, *others))) + 1
+    fields = {"shape": rows.shape[1:], "vocabulary_size": max(size, 2), "likelihood": "categorical"}
+    return fields, f"sequences of ids below {size:,}, padded with 0"
+
+
+def _sound(rows: np.ndarray, others: Others, options: Options) -> Declared:
+    """Waveforms [N, T] of ``rate`` samples a second; beside it any option of the format ``spectrogram``."""
+    del others
+    if rows.ndim != 2 or "rate" not in options:
+        raise SbmError(
+            f"sound is {rows.dtype} {['N', *rows.shape[1:]]} with {dict(options)}; expected waveforms [N, T] and their "
+            "samples a second: {'kind': 'sound', 'options': {'rate': 8000}}."
+        )
+    rate, length = options["rate"], rows.shape[1]
+    window = 1 << round(math.log2(rate * SECONDS_OF_WINDOW))
+    usual = {"num_mels": 32 if rate <= 8000 else 64, "window": window, "hop": max(1, rate // FRAMES_PER_SECOND)}
+    own = SpectrogramOptions(length=length, **{**usual, **options})
+    fields = {
+        "shape": (own.num_frames, own.num_mels, 1),
+        "bounds": (0.0, 1.0),
+        "format": {"name": "spectrogram", "options": plain(own)},
+    }
+    return fields, f"sound of {length / rate:.3g} s, as a spectrogram"
+
+
+KINDS: dict[str, Callable[[np.ndarray, Others, Options], Declared]] = {
     "image": _image,
     "binary": _binary,
     "numbers": _numbers,
     "probabilities": _probabilities,
     "counts": _counts,
     "category": _category,
+    "text": _text,
+    "tokens": _tokens,
+    "sound": _sound,
 }
-"""The kinds by name: `(rows, options) -> (fields of the modality, what it is in words)`."""
+"""The kinds by name: `(training rows, those of the other splits, options) -> (fields, what it is in words)`."""
 
 
 def _standardized(rows: np.ndarray) -> dict[str, Any]:
@@ -128,7 +186,7 @@ def _standardized(rows: np.ndarray) -> dict[str, Any]:
 # MARK: Guessing
 
 
-def guess(name: str, rows: np.ndarray, given: Mapping[str, Any]) -> Guess:
+def guess(name: str, rows: np.ndarray, given: Mapping[str, Any], others: Others = ()) -> Guess:
     """Return how the rows of a modality are declared.
 
     Args:
@@ -136,6 +194,7 @@ def guess(name: str, rows: np.ndarray, given: Mapping[str, Any]) -> Guess:
       rows: the training rows that have it: strings [N], or finite numbers [N, ...].
       given: fields of the modality that the user declares, which are taken as they are, and two that are no fields:
         ``kind``, a key of `KINDS`, and ``options`` of that kind.
+      others: the rows of other splits, of which the longest text and the largest id count too.
 
     Raises:
       SbmError: if they can not be guessed, or are not of the kind that is given.
@@ -150,7 +209,7 @@ def guess(name: str, rows: np.ndarray, given: Mapping[str, Any]) -> Guess:
     if kind not in KINDS:
         raise unknown(f"kind of modality {name!r}:", kind, KINDS)
     try:
-        fields, told = KINDS[kind](rows, options)
+        fields, told = KINDS[kind](rows, others, options)
     except SbmError as error:
         raise SbmError(f"modality {name!r}: {error}") from error
     return Guess(kind, {**fields, **given}, told)

@@ -28,6 +28,8 @@ N = 60
         (RNG.integers(-3, 9, (N, 6)), "numbers", {}),
         (RNG.integers(0, 4, N), "category", {"shape": (4,)}),
         (np.array(["red", "blue"])[RNG.integers(0, 2, N)], "category", {"shape": (2,)}),
+        (np.array([f"bird {i}" for i in range(N)]), "text", {"shape": (2,), "vocabulary_size": N + 3}),
+        (np.array([[3, 9, 2, 0, 0], [1, 0, 0, 0, 0]] * 30), "tokens", {"shape": (5,), "vocabulary_size": 10}),
     ],
 )
 def test_rows_are_told_by_type_shape_and_values(rows, kind, expected):
@@ -42,6 +44,21 @@ def test_numbers_are_standardised_by_their_own_moments():
     options = guess("x", np.concatenate([rows, np.full((N, 1), 7.0)], axis=1), {}).fields["format"]["options"]
     np.testing.assert_allclose(options["mean"], [*rows.mean(axis=0), 7.0])
     np.testing.assert_allclose(options["std"], [*rows.std(axis=0), 1.0])  # what never changes keeps its unit
+
+
+def test_held_out_rows_count_for_the_longest_text_and_the_largest_id():
+    found = guess("x", np.array(["one bird", "two"] * 9 + ["a b"] * 2), {"kind": "text"}, [np.array(["one two bird"])])
+    assert found.fields["shape"] == (3,)
+    found = guess("x", np.array([[3, 9, 2, 0]] * 9), {}, [np.array([[20, 0, 0, 0]])])
+    assert found.fields["vocabulary_size"] == 21
+
+
+def test_sound_needs_its_rate():
+    rows = RNG.uniform(-1, 1, (N, 8000)).astype(np.float32)
+    found = guess("x", rows, {"kind": "sound", "options": {"rate": 8000}})
+    assert found.fields["shape"] == (32, 32, 1)
+    with pytest.raises(SbmError, match="samples a second"):
+        guess("x", rows, {"kind": "sound"})
 
 
 def test_what_the_user_declares_is_taken_as_it_is():

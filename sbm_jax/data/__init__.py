@@ -9,8 +9,9 @@ import numpy as np
 
 from sbm_jax import types
 from sbm_jax.config import build, checked_dataclass
-from sbm_jax.data import arrays, mhd, paired_digits, polymnist, records
+from sbm_jax.data import arrays, folders, mhd, paired_digits, polymnist, records
 from sbm_jax.data.arrays import ArraysConfig
+from sbm_jax.data.folders import FoldersConfig
 from sbm_jax.data.loader import Loader
 from sbm_jax.data.mhd import MhdConfig
 from sbm_jax.data.paired_digits import PairedDigitsConfig
@@ -28,6 +29,7 @@ logger = logging.getLogger(__name__)
 DATASETS: dict[str, Loader] = {
     "polymnist": polymnist.DATASET,
     "arrays": arrays.DATASET,
+    "folders": folders.DATASET,
     "records": records.DATASET,
     "digits": paired_digits.DATASET,
     "mhd": mhd.DATASET,
@@ -42,6 +44,7 @@ class DataConfig:
       name: which one, a key of `DATASETS`, or that of another package: ``"package.module:DATASET"``, a `Loader`.
       polymnist: see `PolyMnistConfig`; options of a data set that is not named do not matter.
       arrays: see `ArraysConfig`.
+      folders: see `FoldersConfig`.
       records: see `RecordsConfig`.
       digits: see `PairedDigitsConfig`.
       mhd: see `MhdConfig`.
@@ -53,6 +56,7 @@ class DataConfig:
     name: str = "polymnist"
     polymnist: PolyMnistConfig = dataclasses.field(default_factory=PolyMnistConfig)
     arrays: ArraysConfig = dataclasses.field(default_factory=ArraysConfig)
+    folders: FoldersConfig = dataclasses.field(default_factory=FoldersConfig)
     records: RecordsConfig = dataclasses.field(default_factory=RecordsConfig)
     digits: PairedDigitsConfig = dataclasses.field(default_factory=PairedDigitsConfig)
     mhd: MhdConfig = dataclasses.field(default_factory=MhdConfig)

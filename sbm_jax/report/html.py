@@ -39,7 +39,8 @@ GRIDS = {
     ),
     "unconditional": GridText(
         "Generated from nothing",
-        "Each column is one joint sample with nothing given. A coherent column shows one class.",
+        "Each column, or line where there are texts, is one joint sample with nothing given. A coherent one shows one "
+        "class.",
         transposed=True,
     ),
     "reconstruction": GridText(

@@ -34,7 +34,8 @@ RISEN, WIDENED = 0.2, 0.5
 """How far held-out losses may rise from their lowest, and how far their distance from training losses may grow after
 the first validation, in units of what training gained. The distance itself says nothing: losses of score models are
 mostly noise, which is drawn once for all validations, and validated parameters may be averages. Sound runs, with 900 to
-3,000 steps, have 0.0, and up to 0.26."""
+3,000 steps, have risen by up to 0.02 and widened by up to 0.32. A score model of 70 rows widens by 0.6, and their codec
+rises by 2.9."""
 
 WEAK_JUDGE = 0.7
 """What the classifier should read from real data: accuracy above chance, of what is possible."""

@@ -52,7 +52,7 @@ def test_the_codec_is_one_for_latents_of_any_size(latent_size):
 
 @pytest.mark.parametrize("latent_size", [1, 17, 56])
 def test_slots_hold_every_position_once(latent_size):
-    slots = Slots(7, latent_size)
+    slots = Slots(7, latent_size, 8)
     x = jax.random.normal(jax.random.key(0), (2, 7, 3))
     held = slots.gather(x)
     assert held.shape == (2, slots.number, 3 * slots.turns)

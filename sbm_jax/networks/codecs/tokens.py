@@ -15,9 +15,6 @@ from sbm_jax.networks.base import dense
 from sbm_jax.networks.transformer import KeysValues
 from sbm_jax.types import Array, Key, Modality, Params
 
-SLOT = 8
-"""Entries of a slot of the latent, at least."""
-
 PLACES = nn.initializers.normal(0.1)
 """What the identities of positions are at first, beside embeddings of unit variance."""
 
@@ -31,6 +28,7 @@ class TokensConfig:
       depth: blocks of the encoder, and of the decoder where positions see each other.
       causal_depth: blocks of the decoder where positions see those before them.
       heads: attention heads, a divisor of `width`.
+      slot_size: entries of a slot of the latent, at least: with D / slot_size ids or fewer each has a slot of its own.
       word_dropout: the probability that a previous id is hidden from the decoder in training, in which it is asked to
         rely on the latent. What it is trained on is then an upper bound of -log p(x | z), of random draws of what is
         hidden; samples are drawn with everything seen.
@@ -42,12 +40,13 @@ class TokensConfig:
     depth: int = 2
     causal_depth: int = 1
     heads: int = 4
+    slot_size: int = 4
     word_dropout: float = 0.0
     temperature: float = 0.0
     dtype: str = "float32"
 
     def __post_init__(self):
-        for name in ("width", "depth", "causal_depth", "heads"):
+        for name in ("width", "depth", "causal_depth", "heads", "slot_size"):
             require(getattr(self, name) >= 1, f"codec.network.{name}", getattr(self, name), "at least 1")
         require(self.width % self.heads == 0, "codec.network.heads", self.heads, f"a divisor of width ({self.width})")
         require(0 <= self.word_dropout <= 1, "codec.network.word_dropout", self.word_dropout, "0 to 1")
@@ -60,12 +59,12 @@ class Slots:
     """How a latent of D entries is laid out for sequences of L ids: K slots of equal size, and what is left.
 
     Slot k holds the positions k, k + K, k + 2K and so on: a sequence of at most K ids has a slot for each of them, one
-    that is longer shares slots. Slots have `SLOT` entries or more, but for latents that are smaller.
+    that is longer shares slots. Slots have `slot_size` entries or more, but for latents that are smaller.
     """
 
-    def __init__(self, length: int, latent_size: int):
+    def __init__(self, length: int, latent_size: int, slot_size: int):
         """Lay out a latent."""
-        self.number = min(length, max(1, latent_size // SLOT))
+        self.number = min(length, max(1, latent_size // slot_size))
         self.size = latent_size // self.number
         self.left = latent_size - self.number * self.size
         self.turns = math.ceil(length / self.number)
@@ -150,7 +149,7 @@ class TokensEncoder(nn.Module):
 
     def _cut(self, h: Array, **options: Any) -> Array:
         """Return a latent [B, D_m] of positions [B, L, width]."""
-        slots = Slots(h.shape[1], self.modality.latent_size)
+        slots = Slots(h.shape[1], self.modality.latent_size, self.config.slot_size)
         parts = [nn.Dense(slots.size, **options)(slots.gather(h)).reshape(len(h), -1)]
         if slots.left:
             parts.append(nn.Dense(slots.left, **options)(h.mean(axis=1)))
@@ -166,7 +165,7 @@ class TokensDecoder(nn.Module):
     def setup(self):
         """Make the layers."""
         config, (length,) = self.config, self.modality.shape
-        self.slots = Slots(length, self.modality.latent_size)
+        self.slots = Slots(length, self.modality.latent_size, config.slot_size)
         self.embedding = _embedding(self.modality.vocabulary_size, config.width)
         self.places = self.param("places", PLACES, (1, length, config.width))
         self.of_slots = nn.Dense(self.slots.turns * config.width)
