@@ -218,6 +218,7 @@ def sample_grids(
         text = GRIDS.get(grid, GridText(grid, "Bordered cells were given."))
         lines = text.lines if len(text.lines) == observed.shape[1] else ()
         players = sounds.players(heard or {}, data, observed, lines)
+        data |= {name: sounds.upright(data[name]) for name in heard or {} if name in data}
         yield Grid(text, images.panels(data, observed, lines, text.transposed), players)
 
 

@@ -62,6 +62,11 @@ def players(
     return found
 
 
+def upright(pictures: np.ndarray) -> np.ndarray:
+    """Return pictures [..., frames, bands, 1] as they are read: time to the right, high tones on top."""
+    return np.flip(np.swapaxes(pictures, -3, -2), axis=-3)
+
+
 def wav_address(wave: np.ndarray, rate: int) -> str:
     """Return a waveform [T] in [-1, 1] as a ``data:`` address; what is not finite is silent."""
     buffer = io.BytesIO()

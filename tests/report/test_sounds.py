@@ -64,3 +64,12 @@ def test_pages_have_players_of_spectrograms_alone(grid):
     assert "sound, example 1, decoded (given)" in page
     images_alone = results | {"config": {"modalities": CONFIG["modalities"][:1]}}
     assert "<audio" not in html.render(images_alone, {"sbm_vae": figures}, {})
+
+
+def test_time_goes_to_the_right_and_tones_rise():
+    pictures = np.zeros((2, 8, 16, 1))
+    pictures[:, 0, 0], pictures[:, 7, 15] = 1, 2  # the first frame's lowest band, the last frame's highest
+    shown = sounds.upright(pictures)
+    assert shown.shape == (2, 16, 8, 1)
+    assert (shown[:, -1, 0] == 1).all()
+    assert (shown[:, 0, -1] == 2).all()
