@@ -19,6 +19,7 @@ from sbm_jax.data.loader import Loader
 from sbm_jax.errors import SbmError, require
 from sbm_jax.experiment_config import ExperimentConfig, apply_changes, complete, parse_config
 from sbm_jax.kinds import Guess, guess, is_class
+from sbm_jax.rows import Repeated
 from sbm_jax.trained import TrainedSystem, load
 
 logger = logging.getLogger(__name__)
@@ -48,9 +49,10 @@ def fit(
     Args:
       data: {modality: N rows}: an array [N, ...], or a list with None where a row lacks the modality. Images are uint8
         [N, H, W, C] or [N, H, W]; tags, masks and one-hot classes are 0 and 1 or bool; numbers are floats; sentences
-        and names of classes are strings. Beside them may be ``"label"``, the class of each row, by which the samples
-        are judged, or ``"label.<question>"``, one of several; and ``"<modality>.present"``, bool [N]. Or the config of
-        an experiment, as a file of `configs/` returns it, beside which only `workdir` is given.
+        and names of classes are strings [N], or [N, K] with K sentences for each row, which then stands for K rows.
+        Beside them may be ``"label"``, the class of each row, by which the samples are judged, or
+        ``"label.<question>"``, one of several; and ``"<modality>.present"``, bool [N]. Or the config of an experiment,
+        as a file of `configs/` returns it, beside which only `workdir` is given.
       workdir: where everything is kept; see README.
       validation: held-out rows, as `data`, or the share of the rows of `data` to hold out.
       test: the same for the rows that are judged by, which have all modalities. Rows that belong together, such as
@@ -201,6 +203,30 @@ def _divided(split: types.Split, share: float, name: str, rng: np.random.Generat
     return split.take(np.setdiff1d(np.arange(len(split)), chosen)), split.take(chosen)
 
 
+def _one_text_each(split: types.Split, where: str) -> types.Split:
+    """Return rows with one text each: a row with K texts of a modality becomes K rows, whose other data are shared.
+
+    Raises:
+      SbmError: if several modalities have texts of different numbers.
+    """
+    several = {name: column.shape[1] for name, column in split.data.items() if _has_several_texts(column)}
+    if not several:
+        return split
+    if len({*several.values()}) > 1:
+        raise SbmError(f"{where} has {several} texts a row; expected as many of each, or one.")
+    number = next(iter(several.values()))
+    again = np.repeat(np.arange(len(split)), number)
+    data = {
+        name: column.reshape(-1) if name in several else Repeated(column, again) for name, column in split.data.items()
+    }
+    answers, present = jax.tree.map(lambda array: array[again], (split.labels, split.present))
+    return types.Split(data, answers, present)
+
+
+def _has_several_texts(column: np.ndarray) -> bool:
+    return column.dtype.kind == "U" and column.ndim == 2
+
+
 def _one_of_each_class(split: types.Split, rng: np.random.Generator) -> np.ndarray:
     """Return a random row of each label, and of each value of a modality that is strings or integers, one a row."""
     answers = list(split.labels.values())
@@ -224,18 +250,22 @@ def _guesses(splits: Mapping[str, types.Split], given: Mapping[str, Mapping[str,
     found = {}
     for name, rows in train.data.items():
         there = rows if train.present is None else rows[train.present[name]]
+        held_out = [splits["validation"].data[name], splits["test"].data[name]]
+        if _has_several_texts(rows):
+            there, *held_out = (texts.reshape(-1) for texts in (there, *held_out))
         if not len(there):
             raise SbmError(f"no training row has modality {name!r}; add some, or leave it out.")
         fields = given.get(name, {})
         if not isinstance(fields, Mapping):
             raise SbmError(f"modalities[{name!r}] is {fields!r}; expected a dictionary, such as {{'kind': 'image'}}.")
-        found[name] = guess(name, there, fields, [splits["validation"].data[name], splits["test"].data[name]])
+        found[name] = guess(name, there, fields, held_out)
     return found
 
 
 def _dataset(splits: Mapping[str, types.Split], guesses: Mapping[str, Guess]) -> types.Dataset:
     """Return the data set. Where there are no labels and one modality is a class, its classes are the labels."""
     digests = {name: _digest(split) for name, split in splits.items()}
+    splits = {name: _one_text_each(split, name) for name, split in splits.items()}
     classes = [name for name in guesses if _is_class(guesses[name])]
     if not splits["train"].labels and len(classes) == 1:
         name = classes[0]

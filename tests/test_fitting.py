@@ -60,6 +60,15 @@ def test_a_second_call_trains_nothing_again(tmp_path):
     np.testing.assert_array_equal(one, other)
 
 
+def test_a_row_with_several_texts_stands_for_as_many_rows():
+    texts = np.array([[f"bird {i} {k}" for k in range(3)] for i in range(20)])
+    splits = fitting._splits({"text": texts, "number": np.arange(20.0)}, {"validation": 0.1, "test": 0.1}, 0)
+    split = fitting._one_text_each(splits["train"], "data")
+    assert len(split) == 3 * 16
+    assert all(int(t.split()[1]) == n for t, n in zip(split.data["text"], split.data["number"][:], strict=True))
+    assert fitting._guesses(splits, {})["text"].kind == "text"
+
+
 def test_a_rare_class_stays_in_the_training_rows():
     data = {"animal": ["cat"] * 30 + ["dog"] * 30 + ["eel"], "label": [0] * 59 + [1, 2]}
     for seed in range(5):
