@@ -50,8 +50,9 @@ def get_config(variants: str = "") -> ConfigDict:
 
 
 # MHD's sounds are librosa's mel spectra, with its defaults, of a second at 16 kHz, from -200 to -47.563736 dB. Where
-# librosa has 54.185 dB, the format has 0. The other 90.309 dB are a division by 2^15: the range is that of speech divided twice
-# (ours then reaches -55 dB). The data are pictures, so this only decides how loud the sounds are that are made from them.
+# librosa has 54.185 dB, the format has 0. The other 90.309 dB are a factor of 2^15: MHD's range is that of speech
+# divided by it once too often (other speech, so treated, reaches -55 dB). The data are pictures already, so that this
+# decides no more than how loud the sounds are that are made from them.
 LEVEL = -54.185 + 90.309
 SPECTROGRAM = {
     **{"rate": 16_000, "length": 16_000, "num_mels": 128, "bands": "slaney", "window": 2048, "hop": 512},
