@@ -29,7 +29,9 @@ from sbm_jax.systems.codec_training import AutoencoderConfig, CodecTraining
 from sbm_jax.training.stages import run_stages
 from sbm_jax.types import CodecConfig, Dataset, FormatConfig, Modality, OptimizerConfig, Split, TrainingConfig
 
-LENGTH, LATENT, HELD_OUT = 80, 256, 45  # ids of a caption, entries of the latent, training birds to choose settings on
+LENGTH, LATENT = 80, 256  # ids of a caption, entries of the latent
+HELD_OUT = 45  # training birds on which settings are chosen
+SHORT = 32  # ids of a caption that is short
 
 
 def read_captions(directory: Path) -> dict[str, list[list[str]]]:
@@ -54,15 +56,11 @@ def split_birds(birds: dict[str, list[list[str]]], final: bool) -> tuple[list[st
 
 def train(modality: Modality, ids: list[np.ndarray], arguments: argparse.Namespace) -> dict:
     """Return the trained parameters of the codec."""
-    optimizer = OptimizerConfig(
-        learning_rate=arguments.learning_rate, warmup_steps=100, clip_norm=1.0, weight_decay=arguments.weight_decay
-    )
-    training = TrainingConfig(arguments.steps, arguments.batch_size, optimizer, 50, validate_every=500)
-    own = CodecTraining(
-        "captions", (modality,), AutoencoderConfig(training, rae_beta=arguments.rae_beta), 0, arguments.rae, False
-    )
-    train, other = (Split({modality.name: rows}) for rows in ids)
-    stage = own.stage(Dataset(train, other, other, {}, {"captions": arguments.final}))
+    optimizer = OptimizerConfig(arguments.learning_rate, warmup_steps=100, clip_norm=1.0)
+    training = TrainingConfig(arguments.steps, arguments.batch_size, optimizer, steps_per_dispatch=50)
+    own = CodecTraining("captions", (modality,), AutoencoderConfig(training), 0, False, False)
+    trained, other = (Split({modality.name: rows}) for rows in ids)
+    stage = own.stage(Dataset(trained, other, other, {}, {"captions": arguments.final}))
     with tempfile.TemporaryDirectory() as workdir:
         products = run_stages([stage], Path(workdir), 0)
     return own.codecs.per_modality.own(products["captions"], modality.name)
@@ -82,47 +80,53 @@ def judge(modality: Modality, params: dict, ids: np.ndarray) -> dict[str, float]
     parts = [reconstruct(ids[start : start + 250]) for start in range(0, len(ids), 250)]
     found, kl, loss = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
     real, right = ids > 0, found == ids
-    short = real.sum(axis=1) <= LATENT // 8
+    unknown, short = ids == UNKNOWN_ID, real.sum(axis=1) <= SHORT
     return {
         "words": float((right & (ids >= FIRST_WORD))[real].mean()),
         "ids": float(right[real].mean()),
         "captions": float(right.all(axis=1).mean()),
         "ids of short captions": float(right[short][real[short]].mean()),
-        "captions without unknown words": float(right.all(axis=1)[~(ids == UNKNOWN_ID).any(axis=1)].mean()),
-        "unknown words that are right": float(right[ids == UNKNOWN_ID].mean()) if (ids == UNKNOWN_ID).any() else None,
-        "unknown": float((ids == UNKNOWN_ID)[real].mean()),
+        "captions without unknown words": float(right.all(axis=1)[~unknown.any(axis=1)].mean()),
+        "unknown words that are right": float(right[unknown].mean()),
+        "unknown": float(unknown[real].mean()),
         "kl": float(kl.mean()),
         "nats": float(loss.mean()),
     }
 
 
-def main() -> None:
-    """Train, judge, and print."""
+def parse() -> argparse.Namespace:
+    """Return the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--final", action="store_true")
-    parser.add_argument("--rae", action="store_true", help="a regularised autoencoder in the place of a VAE")
-    parser.add_argument("--rae_beta", type=float, default=1e-4)
-    parser.add_argument("--beta", type=float, default=0.01, help="weight of the KL divergence of a VAE")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--beta", type=float, default=0.005, help="weight of the KL divergence")
+    parser.add_argument("--steps", type=int, default=700)
     parser.add_argument("--batch_size", type=int, default=64)
-    parser.add_argument("--learning_rate", type=float, default=2e-3)
-    parser.add_argument("--weight_decay", type=float, default=0.0)
+    parser.add_argument("--learning_rate", type=float, default=3e-3)
     parser.add_argument("--network", type=json.loads, default={}, help="options of the codec, as JSON")
-    parser.add_argument("--length", type=int, default=LENGTH)
     parser.add_argument("--least", type=int, default=2, help="how often a word must occur to be in the vocabulary")
-    arguments = parser.parse_args()
-    captions = split_birds(read_captions(arguments.directory), arguments.final)
-    words = build_vocabulary(captions[0], arguments.least)
-    modality = Modality(
+    return parser.parse_args()
+
+
+def make_modality(words: tuple[str, ...], arguments: argparse.Namespace) -> Modality:
+    """Return the modality of captions of these words."""
+    return Modality(
         "caption",
-        (arguments.length,),
+        (LENGTH,),
         LATENT,
         CodecConfig("tokens", arguments.network, beta=arguments.beta),
         likelihood="categorical",
         vocabulary_size=FIRST_WORD + len(words),
         format=FormatConfig("text", {"words": words}),
     )
+
+
+def main() -> None:
+    """Train, judge, and print."""
+    arguments = parse()
+    captions = split_birds(read_captions(arguments.directory), arguments.final)
+    words = build_vocabulary(captions[0], arguments.least)
+    modality = make_modality(words, arguments)
     text = make_format(modality)
     ids = [text.to_array(np.array(part), name) for part, name in zip(captions, ("train", "held-out"), strict=True)]
     start = time.perf_counter()

@@ -18,7 +18,7 @@ from sbm_jax.data import arrays, labels
 from sbm_jax.data.loader import Loader
 from sbm_jax.errors import SbmError, require
 from sbm_jax.experiment_config import ExperimentConfig, apply_changes, complete, parse_config
-from sbm_jax.kinds import Guess, guess
+from sbm_jax.kinds import Guess, guess, is_class
 from sbm_jax.trained import TrainedSystem, load
 
 logger = logging.getLogger(__name__)
@@ -139,7 +139,10 @@ def _split(data: Columns, where: str) -> types.Split:
         if columns[name].dtype.kind == "U":
             classes, columns[name] = np.unique(columns[name], return_inverse=True)
             logger.info("%s: the classes 0, 1, ... are %s", name, ", ".join(classes[:20]))
-    return arrays.as_split(columns, where)
+    split = arrays.as_split(columns, where)
+    for question, answers in split.labels.items():
+        labels.check_classes(question, np.unique(answers), answers, pathlib.Path(where))
+    return split
 
 
 def _column(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -179,20 +182,34 @@ def _column(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
 
 
 def _divided(split: types.Split, share: float, name: str, rng: np.random.Generator) -> tuple[types.Split, types.Split]:
-    """Return the rows without a random share of them, and these. Test rows are taken from those that are complete."""
+    """Return the rows without a random share of them, and these.
+
+    Test rows are taken from those that are complete. Of every class some row is left to train on.
+    """
     number = max(1, round(share * len(split)))
-    candidates = np.arange(len(split))
+    complete = np.arange(len(split))
     if name == "test" and split.present is not None:
-        candidates = np.flatnonzero(np.all(list(split.present.values()), axis=0))
-        if len(candidates) < number:
-            raise SbmError(
-                f"{len(candidates)} of {len(split)} rows have all modalities, fewer than the {number} that test needs. "
-                "Give complete rows as test, or a smaller share."
-            )
-    if number >= len(split):
-        raise SbmError(f"data has {len(split)} rows, too few to hold {number} out as {name}. Give more rows.")
+        complete = np.flatnonzero(np.all(list(split.present.values()), axis=0))
+    candidates = np.setdiff1d(complete, _one_of_each_class(split, rng))
+    if len(candidates) < number:
+        raise SbmError(
+            f"{name} needs {number} of {len(split)} rows, but only {len(candidates)} can be held out: {len(complete)} "
+            "have what it needs, and one of each class stays for training. Give more rows, a smaller share, or the "
+            f"rows themselves as {name}."
+        )
     chosen = np.sort(rng.permutation(candidates)[:number])
     return split.take(np.setdiff1d(np.arange(len(split)), chosen)), split.take(chosen)
+
+
+def _one_of_each_class(split: types.Split, rng: np.random.Generator) -> np.ndarray:
+    """Return a random row of each label, and of each value of a modality that is strings or integers, one a row."""
+    answers = list(split.labels.values())
+    for name, column in split.data.items():
+        if column.ndim == 1 and column.dtype.kind in "Ui" and is_class(column):
+            there = np.ones(len(split), bool) if split.present is None else split.present[name]
+            answers.append(np.where(there, column, column[int(np.argmax(there))]))
+    order = rng.permutation(len(split))
+    return np.concatenate([np.empty(0, int), *(order[np.unique(a[order], return_index=True)[1]] for a in answers)])
 
 
 # MARK: What they are
@@ -223,7 +240,9 @@ def _dataset(splits: Mapping[str, types.Split], guesses: Mapping[str, Guess]) ->
     if not splits["train"].labels and len(classes) == 1:
         name = classes[0]
         logger.info("there are no labels: the classes of %r are taken for them", name)
-        known = np.unique(splits["train"].data[name]) if guesses[name].kind == "category" else None
+        known = None
+        if guesses[name].kind == "category":
+            known = np.sort(guesses[name].fields["format"]["options"]["classes"])
         splits = {
             split: dataclasses.replace(rows, labels={types.LABEL: _classes(rows.data[name], known)})
             for split, rows in splits.items()

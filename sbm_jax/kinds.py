@@ -108,9 +108,8 @@ def _counts(rows: np.ndarray, others: Others, options: Options) -> Declared:
 
 
 def _category(rows: np.ndarray, others: Others, options: Options) -> Declared:
-    """The name or number of a class: [N]; ``classes``, if some are not in the training rows."""
-    del others
-    classes = tuple(options.get("classes") or np.unique(rows).tolist())
+    """The name or number of a class: [N]; ``classes``: all that there are, and their order."""
+    classes = tuple(options.get("classes") or np.unique(np.concatenate([rows, *others])).tolist())
     fields = {"shape": (len(classes),), "likelihood": "categorical"}
     return {**fields, "format": {"name": "category", "options": {"classes": classes}}}, f"one of {len(classes)} classes"
 
@@ -219,7 +218,7 @@ def _kind(name: str, rows: np.ndarray) -> str:
     """Return the kind of rows, by their type, shape and values."""
     axes, kind = rows.ndim, rows.dtype.kind
     if kind == "U":
-        return "category" if axes == 1 and _few_classes(rows) else "text"
+        return "category" if axes == 1 and is_class(rows) else "text"
     if axes > 4:
         raise _unclear(name, rows, "at most four axes: rows, height, width, channels")
     if _is_binary(rows):
@@ -238,7 +237,7 @@ def _kind(name: str, rows: np.ndarray) -> str:
 
 def _kind_of_integers(rows: np.ndarray) -> str:
     if rows.ndim == 1:
-        return "category" if _few_classes(rows) else "numbers"
+        return "category" if is_class(rows) else "numbers"
     if rows.min() < 0:
         return "numbers"
     return "tokens" if rows.ndim == 2 and rows.shape[1] >= 4 and _pads_at_the_end(rows) else "counts"
@@ -258,7 +257,8 @@ def _is_binary(rows: np.ndarray) -> bool:
     return bool((yes == 1 or (rows.dtype == np.uint8 and yes == 255)) and ((rows == 0) | (rows == yes)).all())
 
 
-def _few_classes(rows: np.ndarray) -> bool:
+def is_class(rows: np.ndarray) -> bool:
+    """Return whether strings or integers [N] have so few values that they are names of classes."""
     number = len(np.unique(rows))
     return 2 <= number <= min(MOST_CLASSES, len(rows) // ROWS_PER_CLASS)
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from ml_collections import ConfigDict
 
 from sbm_jax.errors import unknown
+from sbm_jax.evaluation.features import FEWEST
 from sbm_jax.experiment_config import default_config
 from sbm_jax.kinds import Guess
 
@@ -123,12 +124,13 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
     config.name, config.seed = "fit", seed
     config.modalities = tuple(_modality(name, guess, sizes) for name, guess in guesses.items())
     config.systems = ("sbm_vae_m", "sbm_vae") if len(guesses) > 1 else ("sbm_vae",)
-    batch, share = min(sizes.batch, rows.train), min(1.0, max(0.3, math.sqrt(rows.train / sizes.full)))
+    batch, share = _batch(sizes.batch, rows.train), min(1.0, max(0.3, math.sqrt(rows.train / sizes.full)))
     steps = _rounded(share * sizes.codec_steps), _rounded(share * sizes.score_steps)
     config.autoencoder.network.dtype = sizes.dtype
-    config.autoencoder.training.update(_training(steps[0], batch, sizes.learning_rate[0], ema_decay=0.99))
-    score = _training(steps[1], min(2 * batch, rows.train), sizes.learning_rate[1], ema_decay=0.999, clip_norm=1.0)
-    config.score.training.update({**score, "steps_per_dispatch": 50})
+    rates, latent_batch = sizes.learning_rate, _batch(2 * sizes.batch, rows.train)
+    config.autoencoder.training.update(_training(steps[0], batch, rates[0], ema_decay=0.99))
+    config.score.training.update(_training(steps[1], latent_batch, rates[1], ema_decay=0.999, clip_norm=1.0))
+    config.score.training.steps_per_dispatch = 50
     config.score.network.update(width=sizes.score[0], depth=sizes.score[1], dtype=sizes.dtype)
     config.score.probability_alone = 0.15 if len(guesses) > 1 else 0.0
     config.sampler.num_steps = 10
@@ -137,7 +139,7 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
         config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": training})
     few = min(300 if preset == "small" else 1000, rows.test)
     config.evaluation.update(num_examples=few, num_unconditional=max(few, 100), batch_size=min(250, few))
-    config.evaluation.metrics.frechet.num_examples = few if judged else 0
+    config.evaluation.metrics.frechet.num_examples = few if judged and few >= FEWEST else 0
     if preset == "paper":
         _as_in_the_paper(config, rows)
     return config
@@ -170,6 +172,11 @@ def _latent_size(shape: Sequence[int]) -> int:
     return min(64, max(8, 1 << math.ceil(math.log2(math.prod(shape)))))
 
 
+def _batch(most: int, num_rows: int) -> int:
+    """Return how many rows a step takes: a power of two, which most numbers of devices divide."""
+    return 1 << (min(most, num_rows).bit_length() - 1)
+
+
 def _rounded(steps: float) -> int:
     """Return a number of steps that dispatches and checkpoints divide."""
     return max(100, round(steps / 100) * 100)
@@ -195,6 +202,6 @@ def _as_in_the_paper(config: ConfigDict, rows: Rows) -> None:
     config.autoencoder.beta = 0.1
     config.score.network.update(width=128 if len(config.modalities) >= 6 else 64, dtype="float32")
     config.update_from_flattened_dict(PAPER_SCORE)
-    batch = min(256, rows.train)
+    batch = _batch(256, rows.train)
     for stage, epochs in ((config.autoencoder, 200), (config.score, 500)):
         stage.training.update(num_steps=_rounded(epochs * rows.train / batch), batch_size=batch)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import sbm_jax
+from sbm_jax import fitting
 from sbm_jax.errors import SbmError
 
 SHORT = {
@@ -59,6 +60,15 @@ def test_a_second_call_trains_nothing_again(tmp_path):
     np.testing.assert_array_equal(one, other)
 
 
+def test_a_rare_class_stays_in_the_training_rows():
+    data = {"animal": ["cat"] * 30 + ["dog"] * 30 + ["eel"], "label": [0] * 59 + [1, 2]}
+    for seed in range(5):
+        splits = fitting._splits(data, {"validation": 0.2, "test": 0.2}, seed)
+        assert set(splits["train"].data["animal"]) == {"cat", "dog", "eel"}
+        assert set(splits["train"].labels["label"]) == {0, 1, 2}
+        assert sum(map(len, splits.values())) == 61
+
+
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
@@ -71,11 +81,11 @@ def test_a_second_call_trains_nothing_again(tmp_path):
         ({"label": np.arange(80)}, {}, "identifiers of rows"),
         ({}, {"preset": "huge"}, "unknown preset"),
         ({}, {"test": 1.5}, "test is 1.5"),
-        ({}, {"test": 0.95}, "have all modalities, fewer than the 76 that test needs"),
+        ({}, {"test": 0.95}, "test needs 76 of 80 rows, but only 68"),
         ({}, {"validation": {"tags": np.zeros((5, 3), bool)}}, "validation has"),
         ({}, {"modalities": {"photo": {}}}, "modalities has 'photo'"),
         ({}, {"modalities": {"tags": "mlp"}}, "expected a dictionary"),
-        ({}, {"changes": {"score.training.steps": 5}}, "unknown field in a"),
+        ({}, {"changes": {"score.training.steps": 5}}, "unknown field in the change"),
     ],
 )
 def test_bad_arguments_are_refused_before_anything_is_trained(tmp_path, changes, options, message):

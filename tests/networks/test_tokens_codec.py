@@ -14,7 +14,7 @@ from sbm_jax.networks.codecs.tokens import Slots
 from sbm_jax.networks.transformer import KeysValues
 from sbm_jax.types import CodecConfig, Modality
 
-SMALL = {"width": 16, "depth": 1, "heads": 2}
+SMALL = {"width": 16, "depth": 1, "heads": 2, "word_dropout": 0.0}
 WORDS = Modality("words", (7,), 20, CodecConfig("tokens", SMALL), "categorical", vocabulary_size=6)
 X = np.array([[1, 2, 3, 0, 0, 0, 0], [5, 4, 5, 4, 5, 4, 3], [0, 0, 0, 0, 0, 0, 0]], np.int32)
 

@@ -37,11 +37,11 @@ class TokensConfig:
     """
 
     width: int = 128
-    depth: int = 2
+    depth: int = 1
     causal_depth: int = 1
     heads: int = 4
     slot_size: int = 4
-    word_dropout: float = 0.0
+    word_dropout: float = 0.3
     temperature: float = 0.0
     dtype: str = "float32"
 
