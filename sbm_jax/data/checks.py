@@ -1,4 +1,4 @@
-"""Do the data fit what the modalities declare? Said before anything is trained."""
+"""Checks of data before anything is trained on them, and what looks wrong in them."""
 
 import dataclasses
 import logging

@@ -1,10 +1,13 @@
 """Waveforms that networks see as pictures: the power in bands of the mel scale, in decibels. And back to waveforms."""
 
+from collections.abc import Callable
+from typing import NamedTuple
+
 import numpy as np
 from scipy import signal
 
 from sbm_jax.config import checked_dataclass
-from sbm_jax.errors import SbmError, require
+from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.formats.base import Format
 from sbm_jax.types import Modality
 
@@ -17,6 +20,8 @@ class SpectrogramOptions:
       rate: samples a second.
       length: T, the samples of a waveform.
       num_mels: bands, which divide the frequencies from 0 to rate / 2 evenly on the mel scale.
+      bands: ``"htk"``, triangles of height 1 on the scale 2595 log10(1 + f / 700), or ``"slaney"``, triangles of area 1
+        (per Hz) on the scale that librosa has by default.
       window: samples of a (Hann) window.
       hop: samples from one window to the next, at most half a window.
       decibels: the range that [0, 1] stands for. 0 dB is the power of a sine of amplitude 1. What is below the range is
@@ -28,6 +33,7 @@ class SpectrogramOptions:
     rate: int = 16_000
     length: int = 16_000
     num_mels: int = 64
+    bands: str = "htk"
     window: int = 512
     hop: int = 250
     decibels: tuple[float, ...] = (-80.0, 0.0)
@@ -37,6 +43,8 @@ class SpectrogramOptions:
     def __post_init__(self):
         for name in ("rate", "num_mels", "hop", "iterations"):
             require(getattr(self, name) >= 1, f"format.options.{name}", getattr(self, name), "at least 1")
+        if self.bands not in SCALES:
+            raise unknown("format.options.bands:", self.bands, SCALES)
         fits = 2 * self.hop <= self.window <= self.length
         told = f"at least two hops ({2 * self.hop}) and at most the length ({self.length})"
         require(fits, "format.options.window", self.window, told)
@@ -72,7 +80,7 @@ class Spectrogram(Format):
         self._transform = signal.ShortTimeFFT(
             window, options.hop, options.rate, fft_mode="onesided2X", scale_to="magnitude"
         )
-        self._filters = mel_filters(self._transform.f, options.num_mels, options.rate / 2)
+        self._filters = mel_filters(self._transform.f, options.num_mels, options.rate / 2, options.bands)
         empty = np.flatnonzero(self._filters.sum(axis=1) == 0)
         if len(empty):
             raise SbmError(
@@ -171,24 +179,51 @@ def _parts(num: int) -> list[slice]:
 # MARK: The mel scale
 
 
-def to_mel(frequencies: np.ndarray) -> np.ndarray:
-    """Return the mels of frequencies in Hz: 2595 log10(1 + f / 700)."""
-    return 2595 * np.log10(1 + np.asarray(frequencies) / 700)
+class Scale(NamedTuple):
+    """A mel scale.
+
+    Attributes:
+      to_mel: of frequencies in Hz.
+      from_mel: its inverse.
+      per_hertz: whether bands have the same area, not the same height.
+    """
+
+    to_mel: Callable[[np.ndarray], np.ndarray]
+    from_mel: Callable[[np.ndarray], np.ndarray]
+    per_hertz: bool
 
 
-def from_mel(mels: np.ndarray) -> np.ndarray:
-    """Return the frequencies in Hz of mels; the inverse of `to_mel`."""
-    return 700 * (10 ** (np.asarray(mels) / 2595) - 1)
+def _slaney(frequencies: np.ndarray) -> np.ndarray:
+    """Return mels that are even up to 1000 Hz, 3 for 200 Hz, and of even ratios above, 27 for a factor of 6.4."""
+    above = 15 + 27 * np.log(np.maximum(frequencies, 1000) / 1000) / np.log(6.4)
+    return np.where(np.less(frequencies, 1000), np.multiply(frequencies, 3 / 200), above)
 
 
-def mel_filters(frequencies: np.ndarray, num_mels: int, highest: float) -> np.ndarray:
+def _from_slaney(mels: np.ndarray) -> np.ndarray:
+    above = 1000 * 6.4 ** ((np.maximum(mels, 15) - 15) / 27)
+    return np.where(np.less(mels, 15), np.multiply(mels, 200 / 3), above)
+
+
+SCALES = {
+    "htk": Scale(
+        lambda f: 2595 * np.log10(1 + np.divide(f, 700)), lambda m: 700 * (10 ** np.divide(m, 2595) - 1), False
+    ),
+    "slaney": Scale(_slaney, _from_slaney, True),
+}
+"""The mel scales by name: of the Hidden Markov Model Toolkit, and of M. Slaney's Auditory Toolbox."""
+
+
+def mel_filters(frequencies: np.ndarray, num_mels: int, highest: float, bands: str = "htk") -> np.ndarray:
     """Return the weights of frequencies [K] in each band, [num_mels, K].
 
-    Bands are triangles of height 1, whose centres divide the mels from 0 to the highest frequency evenly and whose feet
-    are at their neighbours' centres: between the first centre and the last, the weights of each frequency sum to 1.
+    Bands are triangles, whose centres divide the mels from 0 to the highest frequency evenly and whose feet are at
+    their neighbours' centres. Where they have height 1, the weights of each frequency between the first centre and the
+    last sum to 1.
     """
-    centres = from_mel(np.linspace(0, to_mel(highest), num_mels + 2))
-    return np.stack([np.interp(frequencies, centres[i : i + 3], (0, 1, 0)) for i in range(num_mels)])
+    scale = SCALES[bands]
+    centres = scale.from_mel(np.linspace(0, scale.to_mel(highest), num_mels + 2))
+    filters = np.stack([np.interp(frequencies, centres[i : i + 3], (0, 1, 0)) for i in range(num_mels)])
+    return filters * (2 / (centres[2:] - centres[:-2]))[:, None] if scale.per_hertz else filters
 
 
 def spread_bands(power: np.ndarray, filters: np.ndarray, iterations: int = 30) -> np.ndarray:

@@ -10,6 +10,7 @@ from sbm_jax import data
 from sbm_jax.config import build
 from sbm_jax.data.paired_digits import LENGTH, PairedDigitsConfig, as_second, load_paired_digits
 from sbm_jax.errors import SbmError
+from sbm_jax.formats import make_format
 from sbm_jax.types import FormatConfig, Modality
 
 NUM = {"num_train": 60, "num_validation": 20, "num_test": 40}
@@ -148,7 +149,7 @@ def test_repeated_rows_are_converted_once_and_equal_those_converted_one_by_one(l
     options = {"rate": 8000, "length": LENGTH, "num_mels": 16, "window": 512, "hop": 250}
     sound = Modality("sound", (32, 16, 1), 8, bounds=(0.0, 1.0), format=FormatConfig("spectrogram", options))
     checked = data.check(loaded, [sound])
-    plain = data.make_format(sound).to_array(np.asarray(loaded.test.data["sound"]), "x")
+    plain = make_format(sound).to_array(np.asarray(loaded.test.data["sound"]), "x")
     assert checked.test.data["sound"].shape == (40, 32, 16, 1)
     np.testing.assert_allclose(checked.test.data["sound"], plain, atol=1e-6)
     assert loaded.test.data["sound"].shape == (40, LENGTH)

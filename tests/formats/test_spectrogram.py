@@ -5,12 +5,13 @@ import pytest
 
 from sbm_jax.errors import SbmError
 from sbm_jax.formats import make_format
-from sbm_jax.formats.spectrogram import from_mel, mel_filters, spread_bands, to_mel
+from sbm_jax.formats.spectrogram import SCALES, mel_filters, spread_bands
 from sbm_jax.types import FormatConfig, Modality
 
 RATE, LENGTH = 8000, 4000
 OPTIONS = {"rate": RATE, "length": LENGTH, "num_mels": 24, "window": 512, "hop": 125, "decibels": (-70.0, 0.0)}
 TIME = np.arange(LENGTH) / RATE
+to_mel, from_mel, _ = SCALES["htk"]
 
 
 def spectrogram(shape=(32, 24, 1), bounds=(0.0, 1.0), **options):
@@ -47,7 +48,30 @@ def test_bands_are_triangles_that_share_the_frequencies_between_them():
 
 def test_the_mel_scale_has_1000_mels_at_1000_hertz():
     assert to_mel(1000) == pytest.approx(1000, abs=0.1)
-    np.testing.assert_allclose(from_mel(to_mel(np.array([0.0, 440, 4000]))), [0, 440, 4000], atol=1e-9)
+    assert SCALES["slaney"].to_mel(1000) == pytest.approx(15)
+    assert SCALES["slaney"].to_mel(6400) == pytest.approx(42)
+    assert SCALES["slaney"].to_mel(200) == pytest.approx(3)
+    for scale in SCALES.values():
+        np.testing.assert_allclose(scale.from_mel(scale.to_mel(np.array([0.0, 440, 4000]))), [0, 440, 4000], atol=1e-9)
+
+
+def test_slaneys_bands_have_area_1():
+    frequencies = np.linspace(0, 8000, 80_001)
+    filters = mel_filters(frequencies, 40, 8000, "slaney")
+    np.testing.assert_allclose(np.trapezoid(filters, frequencies), 1, rtol=1e-4)
+    assert filters[0].max() > 3 * filters[-1].max()  # wide bands are low
+
+
+@pytest.mark.peer
+def test_slaneys_bands_are_librosas_defaults():
+    librosa = pytest.importorskip("librosa")
+    options = {"rate": 16_000, "length": 16_000, "num_mels": 128, "window": 2048, "hop": 512, "bands": "slaney"}
+    low, high = -150.0, 0.0
+    form = spectrogram((32, 128, 1), **options, decibels=(low, high))
+    wave = 0.1 * np.random.default_rng(0).normal(size=16_000).clip(-3, 3) * np.linspace(0, 1, 16_000)
+    power = librosa.feature.melspectrogram(y=wave, sr=16_000)  # [mels, frames], of spectra that are not divided by 512
+    expected = 10 * np.log10(power.T / 512**2)
+    np.testing.assert_allclose(low + (high - low) * form.to_array(wave[None], "x")[0, ..., 0], expected, atol=1e-3)
 
 
 @pytest.mark.parametrize("amplitude", [1.0, 0.1, 0.01])
@@ -98,8 +122,11 @@ def test_shorter_waveforms_are_lengthened_where_that_is_asked_for():
 # MARK: Synthesis
 
 
-def test_synthesis_gives_waveforms_of_the_same_picture():
-    form = spectrogram()
+@pytest.mark.parametrize("bands", ["htk", "slaney"])
+def test_synthesis_gives_waveforms_of_the_same_picture(bands):
+    low = -70 - (20 if bands == "slaney" else 0)  # its bands have heights of about a hundredth
+    options = {"bands": bands, "decibels": (low, low + 70.0)}
+    form = spectrogram(**options)
     harmonics = sum(tone(220 * k, 0.5 / k) * np.exp(-8 * TIME) for k in range(1, 12)) / 2
     waves = np.stack([tone(440), chirp(300, 3500), chirp(2000, 200), harmonics])
     pictures = form.to_array(waves, "x")
@@ -112,7 +139,7 @@ def test_synthesis_gives_waveforms_of_the_same_picture():
     # Spectral convergence of 0.02 to 0.07; with random phases and no search for better ones it is above 0.3.
     assert error.max() < 0.12
     assert np.abs(again - pictures)[pictures > 0.3].mean() * 70 < 1.5  # decibels
-    unsearched = spectrogram(iterations=1)
+    unsearched = spectrogram(iterations=1, **options)
     worse = 10 ** ((70 * unsearched.to_array(unsearched.to_raw(pictures), "x") - 70) / 20)
     assert np.sqrt(((worse - amplitudes) ** 2).sum() / (amplitudes**2).sum()) > 2 * error.max()
 
@@ -168,6 +195,7 @@ def test_spread_power_has_the_power_of_the_bands():
         ({"length": 400}, r"at most the length \(400\)"),
         ({"decibels": (0.0, -70.0)}, r"format.options.decibels is \(0.0, -70.0\); expected \(low, high\)"),
         ({"rate": 0}, "format.options.rate is 0; expected at least 1"),
+        ({"bands": "slanei"}, r"unknown format.options.bands: 'slanei'\. Did you mean 'slaney'"),
         ({"shape": (32, 200, 1), "num_mels": 200}, "band . of 200 has no frequency of a window of 512"),
     ],
 )
