@@ -54,7 +54,7 @@ class Grid(NamedTuple):
     """A sample grid, ready to be shown."""
 
     text: GridText
-    panels: list[images.Panel]
+    panels: list[images.Panel] | list[images.TextPanel]
 
 
 class Row(NamedTuple):
