@@ -9,6 +9,10 @@ birds are held out, on which settings are chosen; ``--final`` trains on all of t
 DIR has the official ``images.txt``, ``train_test_split.txt`` and ``text/``. It prints one line of JSON: the share of
 words that are right (an unknown word never is), that of ids (an unknown word is right where it comes back as unknown),
 that of whole captions, each on held-out and on training birds, and the nats of the KL divergence.
+
+Measured on two cores in 13 minutes, on captions of the 243 test birds: 98.6 % of the ids and 97.1 % of the words come
+back, from 158 nats; all of the ids of training captions do. Of the words 1.5 % are not in the vocabulary, the 562 words
+that occur twice or more in training captions.
 """
 
 import argparse

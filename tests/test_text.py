@@ -114,7 +114,7 @@ def test_aligned_codecs_of_ids_and_numbers_are_trained_together():
     own.check()
     data = {"vector": np.ones((4, 3), np.float32), "caption": np.array([[k + 1, 2, 0, 0, 0, 0] for k in range(4)])}
     data["caption"] = data["caption"].astype(np.int32)
-    params = own.codecs.init(jax.random.key(0))
-    gradient, metrics = jax.grad(own.loss, has_aux=True)(params, {}, jax.random.key(1), {"data": data})
+    params = jax.jit(own.codecs.init)(jax.random.key(0))
+    gradient, metrics = jax.jit(jax.grad(own.loss, has_aux=True))(params, {}, jax.random.key(1), {"data": data})
     assert np.isfinite(metrics["recognition"])
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))

@@ -28,7 +28,7 @@ class Exhibit(NamedTuple):
       metric: what it shows mainly; where that was not measured, the reason is looked up by its name.
       study: whose variations it needs, or "".
       missing: what is lacking of it, and why; "" for nothing.
-      panels: pictures, side by side.
+      panels: pictures, or tables of texts, side by side.
     """
 
     label: str
@@ -40,4 +40,4 @@ class Exhibit(NamedTuple):
     metric: str = ""
     study: str = ""
     missing: str = ""
-    panels: tuple[images.Panel, ...] = ()
+    panels: tuple[images.Panel, ...] | tuple[images.TextPanel, ...] = ()

@@ -296,7 +296,7 @@ def _unconditional_samples(label: str, figures: Figures, count: int = 4) -> Exhi
         for system, grids in figures.items()
     }
     found = {system: cells for system, cells in found.items() if cells}
-    panels: tuple[images.Panel, ...] = ()
+    panels: tuple[images.Panel | images.TextPanel, ...] = ()
     if found:
         names = list(next(iter(found.values())))
         data = {name: np.stack([cells[name][:count] for cells in found.values()], axis=1) for name in names}

@@ -55,7 +55,7 @@ class Grid(NamedTuple):
     """A sample grid, ready to be shown."""
 
     text: GridText
-    panels: list[images.Panel]
+    panels: list[images.Panel] | list[images.TextPanel]
     players: list[sounds.Player]
 
 

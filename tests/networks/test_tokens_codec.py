@@ -29,7 +29,7 @@ def _codec(**network):
 def trained():
     """Return a codec and parameters that know a few sequences by heart."""
     codec = _codec(causal_depth=2)
-    params, optimizer = codec.init(jax.random.key(0)), optax.adam(1e-2)
+    params, optimizer = jax.jit(codec.init)(jax.random.key(0)), optax.adam(1e-2)
 
     def loss(params):
         return codec.loss(params, jax.random.key(0), X, codec.decode(params, codec.encode(params, X)[0])).mean()
@@ -119,12 +119,14 @@ def test_hidden_ids_leave_no_trace_in_the_loss():
 def test_batched_equals_unrolled():
     modalities = (WORDS, dataclasses.replace(WORDS, name="others"))
     one, other = (Codecs(modalities, AutoencoderNetworkConfig(), batched) for batched in (False, True))
-    params, data = one.init(jax.random.key(0)), {"words": X, "others": X[::-1]}
-    results = []
-    for codecs in (one, other):
+    params, data = jax.jit(one.init)(jax.random.key(0)), {"words": X, "others": X[::-1]}
+
+    def used(codecs):
         outputs = codecs.decode(params, {name: mean for name, (mean, _) in codecs.encode(params, data).items()})
         losses = codecs.loss(params, jax.random.key(1), data, outputs)
-        results.append((losses, codecs.sample(params, jax.random.key(2), outputs)))
+        return losses, codecs.sample(params, jax.random.key(2), outputs)
+
+    results = [jax.jit(used, static_argnums=0)(codecs) for codecs in (one, other)]
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-5), *results)
 
 
