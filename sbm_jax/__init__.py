@@ -1,13 +1,14 @@
 """Score-based multimodal autoencoders in JAX: any modality from any others.
 
-`sbm_jax.load(workdir)` returns a trained system; see `sbm_jax.trained.TrainedSystem`. `sbm_jax.default_config()` is
-where config files start; see `sbm_jax.experiment_config.ExperimentConfig`.
+`sbm_jax.fit(data, workdir)` trains on arrays of one's own; see `sbm_jax.fitting.fit`. `sbm_jax.load(workdir)` returns
+what was trained before; see `sbm_jax.trained.TrainedSystem`. `sbm_jax.default_config()` is where config files start;
+see `sbm_jax.experiment_config.ExperimentConfig`.
 """
 
 from typing import Any
 
 __version__ = "0.1.0"
-__all__ = ["default_config", "load"]
+__all__ = ["default_config", "fit", "load"]
 
 
 def __getattr__(name: str) -> Any:
@@ -16,6 +17,10 @@ def __getattr__(name: str) -> Any:
         from sbm_jax.trained import load
 
         return load
+    if name == "fit":
+        from sbm_jax.fitting import fit
+
+        return fit
     if name == "default_config":
         from sbm_jax.experiment_config import default_config
 

@@ -4,6 +4,7 @@ Every likelihood is a `Likelihood` record of pure functions of the decoder's raw
 """
 
 import functools
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -18,16 +19,20 @@ class Likelihood(NamedTuple):
 
     Attributes:
       log_prob: `(x, output, scale) -> [B, ...]`, the log density of each entry (of each class vector, for
-        categorical); x in [0, 1].
+        categorical; the logarithm of the probability of each count, for Poisson, whose output is the log rate).
       mean: `output -> x`, the expected data, in the units of the data.
       bounded: True where data must lie in [0, 1].
       has_scale: whether `log_prob` uses the scale.
+      least: the smallest value that data may have, where they need not lie in [0, 1].
+      features: `x -> x'`, data as encoders see them.
     """
 
     log_prob: Callable[[Array, Array, Array | float], Array]
     mean: Callable[[Array], Array]
     bounded: bool
     has_scale: bool
+    least: float = -math.inf
+    features: Callable[[Array], Array] = lambda x: x
 
 
 def _gaussian(x: Array, output: Array, scale: float) -> Array:
@@ -48,11 +53,17 @@ def _categorical(x: Array, output: Array, scale: float) -> Array:
     return jnp.sum(x * jax.nn.log_softmax(output), axis=-1)
 
 
+def _poisson(x: Array, output: Array, scale: float) -> Array:
+    del scale
+    return x * output - jnp.exp(output) - jax.scipy.special.gammaln(x + 1.0)
+
+
 LIKELIHOODS = {
     "gaussian": Likelihood(_gaussian, lambda output: output, bounded=False, has_scale=True),
     "laplace": Likelihood(_laplace, lambda output: output, bounded=False, has_scale=True),
     "bernoulli": Likelihood(_bernoulli, jax.nn.sigmoid, bounded=True, has_scale=False),
     "categorical": Likelihood(_categorical, jax.nn.softmax, bounded=True, has_scale=False),
+    "poisson": Likelihood(_poisson, jnp.exp, bounded=False, has_scale=False, least=0.0, features=jnp.log1p),
 }
 
 

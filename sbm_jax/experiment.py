@@ -13,12 +13,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+import numpy as np
 
 from sbm_jax import data, parallel, report
 from sbm_jax.config import plain
 from sbm_jax.errors import SbmError, require
 from sbm_jax.evaluation import Estimate, Evaluation, check_metrics, check_size
 from sbm_jax.experiment_config import ExperimentConfig, Variation, apply_changes, make_system, refuse_earlier
+from sbm_jax.formats import make_format
 from sbm_jax.judges import Judges, check_weights, weights_path
 from sbm_jax.lock import writing_to
 from sbm_jax.storage import user_path, write_atomically
@@ -26,7 +28,7 @@ from sbm_jax.system import System
 from sbm_jax.systems.classifier import Classifiers
 from sbm_jax.training.stages import run_stages
 from sbm_jax.training.writers import read_metrics
-from sbm_jax.types import Dataset, Params, Stage
+from sbm_jax.types import Dataset, Modality, Params, Stage
 
 logger = logging.getLogger(__name__)
 
@@ -36,6 +38,7 @@ def run(
     workdir: str | os.PathLike[str],
     stages: Iterable[str] | None = None,
     *,
+    dataset: Dataset | None = None,
     profile: bool = False,
 ) -> dict[str, Any]:
     """Train what is not trained yet, evaluate, and write results and report.
@@ -47,6 +50,7 @@ def run(
       config: the experiment.
       workdir: where everything is kept; made if it does not exist.
       stages: names of the training stages to run, without evaluation and variations; None runs everything.
+      dataset: the data, in the form of their users; None for those that the config names.
       profile: write traces of some steps of each stage into its ``profile`` folder.
 
     Returns:
@@ -73,7 +77,7 @@ def run(
         if parallel.is_main():
             prepare(workdir)
             held.enter_context(writing_to(workdir))
-        results = _run(config, varied, workdir, stages, workdir / "profile" if profile else None, start)
+        results = _run(config, varied, workdir, dataset, stages, workdir / "profile" if profile else None, start)
         parallel.wait_for_all("the report is written")  # who ends before would end the job
         return results
 
@@ -82,12 +86,14 @@ def _run(
     config: ExperimentConfig,
     varied: list[ExperimentConfig],
     workdir: Path,
+    dataset: Dataset | None,
     stages: Iterable[str] | None,
     profile_dir: Path | None,
     start: float,
 ) -> dict[str, Any]:
-    with parallel.main_first("data"):  # what it prepares is kept, and found by the others
-        dataset = data.load(config.data, workdir / "data", [modality.name for modality in config.modalities])
+    if dataset is None:
+        with parallel.main_first("data"):  # what it prepares is kept, and found by the others
+            dataset = data.load(config.data, workdir / "data", [modality.name for modality in config.modalities])
     if not (workdir / "lock").is_file():
         raise SbmError(f"this process does not see {workdir} as the first one left it. {parallel.SHARED}")
     dataset = data.check(dataset, config.modalities)
@@ -118,8 +124,9 @@ def _run(
     results["systems"] = _as_results(evaluations)
     for system in main.systems:
         results["systems"][system.name]["metrics"] |= _training_seconds(system, main.stages, workdir)
+    _add_warnings(results["systems"], main, workdir)
     results["variations"] = []
-    figures = {name: evaluation.figures for name, evaluation in evaluations.items()}
+    figures = {name: with_texts(evaluation.figures, config.modalities) for name, evaluation in evaluations.items()}
     curves = {stage.name: _read_metrics(stage, workdir) for stage in main.stages}
     for number in range(len(varied) + 1):
         if number:
@@ -204,11 +211,9 @@ def _vary(
     own = workdir / "variations" / name
     print(f"variation {variation.study} = {variation.value}", flush=True)
     trained = _train(config, judges.dataset, own, workdir, profile_dir=profile_dir and profile_dir / name)
-    return {
-        **dataclasses.asdict(variation),
-        "systems": _as_results(_judge(config, trained, judges)),
-        "seconds": _stage_seconds(trained.stages, own),
-    }
+    systems = _as_results(_judge(config, trained, judges))
+    _add_warnings(systems, trained, own)
+    return {**dataclasses.asdict(variation), "systems": systems, "seconds": _stage_seconds(trained.stages, own)}
 
 
 def prepare(workdir: Path) -> None:
@@ -245,6 +250,26 @@ def _as_results(evaluations: Mapping[str, Evaluation]) -> dict[str, Any]:
 
 def _as_metrics(metrics: Mapping[str, Estimate]) -> dict[str, Any]:
     return {name: estimate._asdict() for name, estimate in metrics.items()}
+
+
+def _add_warnings(results: dict[str, Any], trained: Trained, workdir: Path) -> None:
+    """Add to the results of systems what they warn of, by their numbers and the curves of their stages."""
+    for system in trained.systems:
+        curves = {
+            stage.name: _read_metrics(stage, workdir) for stage in trained.stages if stage.name in system.stage_names
+        }
+        results[system.name]["warnings"] = report.find_warnings(results[system.name]["metrics"], curves)
+
+
+def with_texts(figures: Mapping[str, np.ndarray], modalities: Iterable[Modality]) -> dict[str, np.ndarray]:
+    """Return the arrays for the report, with ids [E, L, *shape] of sample grids in their users' form, such as texts."""
+    found = dict(figures)
+    for modality in modalities:
+        for name, array in figures.items():
+            if modality.vocabulary_size and name.startswith("samples/") and name.endswith(f"/data/{modality.name}"):
+                raw = make_format(modality).to_raw(array.reshape(-1, *modality.shape))
+                found[name] = raw.reshape(*array.shape[:2], *raw.shape[1:])
+    return found
 
 
 def _training_seconds(system: System, stages: Iterable[Stage], workdir: Path) -> dict[str, Any]:

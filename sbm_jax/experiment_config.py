@@ -234,9 +234,9 @@ def apply_changes(config: ExperimentConfig, changes: Mapping[str, Any]) -> Exper
         for part in groups:
             group = group.get(part)
             if not isinstance(group, dict):
-                raise SbmError(f"variation: the config has no group {part!r} in {path!r}.")
+                raise SbmError(f"the config has no group {part!r}, in the change of {path!r}.")
         if name not in group and groups != ["evaluation", "metrics"]:  # where new ones may be added
-            raise unknown(f"field in a variation's {path!r}:", name, group)
+            raise unknown(f"field in the change of {path!r}:", name, group)
         group[name] = value
     return parse_config(values)
 

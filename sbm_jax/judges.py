@@ -15,7 +15,7 @@ import numpy as np
 
 from sbm_jax import __version__, parallel
 from sbm_jax.config import plain
-from sbm_jax.data.pipeline import as_float
+from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, Subject, Tools, evaluate, real
 from sbm_jax.evaluation.features import FeatureSpace, in_batches
@@ -25,7 +25,7 @@ from sbm_jax.progress import progress_bar
 from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import DAMAGED_ARCHIVE, user_path, write_atomically
-from sbm_jax.system import Encodes, HasLikelihood, System
+from sbm_jax.system import Encodes, HasCodecs, HasLikelihood, System
 from sbm_jax.systems.classifier import Classifiers
 from sbm_jax.types import Dataset, Key, Modality, Params
 
@@ -153,6 +153,7 @@ class Judges:
     ) -> Evaluation:
         reconstruct = parallel.over_rows(system.reconstruct)
         encode = parallel.over_rows(system.encode) if isinstance(system, Encodes) else None
+        posteriors = parallel.over_rows(system.posteriors) if isinstance(system, HasCodecs) else None
         has_likelihood = isinstance(system, HasLikelihood) and system.has_likelihood
         weights = None
         if has_likelihood:
@@ -163,12 +164,13 @@ class Judges:
             generate=functools.partial(make_generate(system, products, sampler), strength=strength),
             reconstruct=lambda batch: reconstruct(products, batch),
             encode=encode and (lambda batch: encode(products, batch)),
+            posteriors=posteriors and (lambda batch: posteriors(products, batch)),
             log_weights=weights and (lambda key, batch, num_samples: weights((products, key), batch, num_samples)),
             costly_weights=has_likelihood and system.has_costly_density,
         )
         names = [modality.name for modality in system.modalities]
         bar = functools.partial(progress_bar, f"evaluate {system.name}", unit="batches")
-        return evaluate(subject, self.dataset.test, names, self.key, config, self.tools, bar)
+        return evaluate(subject, self.dataset.test, names, self.key, config, self.tools, bar, self.dataset.train)
 
     def real(self, config: EvaluationConfig) -> dict[str, Estimate]:
         """Return what a perfect generator would get: distances of training from test data, and the classes' shares."""
@@ -212,7 +214,7 @@ def _read(path: Path) -> Evaluation | None:
         return None
 
 
-FORM = 4
+FORM = 5
 """Raised by whatever changes what is measured or how it is kept, so that evaluations from before are made again."""
 
 NUMBERS = "numbers"
@@ -266,7 +268,7 @@ def inception_space(path: Path, modalities: Sequence[Modality], cache: Path) -> 
     if not images:
         return None
     params = read_weights(path)
-    compiled = parallel.over_rows(lambda params, batch: inception_features(params, as_float({"image": batch})["image"]))
+    compiled = parallel.over_rows(lambda params, batch: inception_features(params, in_units({"image": batch})["image"]))
     extract = in_batches(lambda batch: compiled(params, batch), _batch_size())
     names = [modality.name for modality in images]
     on_request = tuple(modality.name for modality in images if modality.shape[-1] == 1)

@@ -46,6 +46,39 @@ class ArrayRows(Rows):
         return jax.tree.map(lambda array: array[indices], self.arrays)
 
 
+@dataclasses.dataclass(frozen=True, eq=False)
+class Repeated:
+    """An array [N, ...] with equal rows, of which the different ones are kept, and converted, once.
+
+    Attributes:
+      distinct: these, [K, ...].
+      indices: which of them each row is, int [N].
+    """
+
+    distinct: np.ndarray
+    indices: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, rows: Any) -> np.ndarray:
+        return self.distinct[self.indices[rows]]
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        del copy  # what is indexed is one
+        return self[:].astype(dtype or self.dtype, copy=False)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[N, ...]."""
+        return (len(self), *self.distinct.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """The type of the values."""
+        return self.distinct.dtype
+
+
 def as_rows(rows: Any) -> Rows:
     """Return `Rows` as they are, and a pytree of arrays [N, ...] as rows in memory."""
     return rows if isinstance(rows, Rows) else ArrayRows(rows)

@@ -109,7 +109,7 @@ class Runner:
                 f"some of {names}, and bool [{num_rows}, {len(names)}] or [{len(names)}]."
             )
         whole = {
-            modality.name: data.get(modality.name, np.zeros((num_rows, *modality.shape), np.float32))
+            modality.name: data.get(modality.name, np.zeros((num_rows, *modality.shape), modality.dtype))
             for modality in self.system.modalities
         }
         given = np.array([name in data for name in names])

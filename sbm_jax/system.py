@@ -111,5 +111,11 @@ class SparesObserved(Protocol):
 class HasCodecs(Protocol):
     """A system whose modalities have codecs of their own."""
 
+    def posteriors(self, products: Mapping[str, Params], data: Data) -> dict[str, tuple[Array, Array | None]]:
+        """Return the codecs' {modality: (mean, log variance)}, both [B, D_m], of float data, in the codecs' units.
+
+        The log variance is None of a codec that is deterministic.
+        """
+
     def save_codec(self, products: Mapping[str, Params], name: str, path: str | os.PathLike[str]) -> None:
         """Write the trained codec of a modality to a file, which a modality's `codec.weights` may name."""

@@ -10,9 +10,10 @@ import jax
 import numpy as np
 
 from sbm_jax.data import check_data
-from sbm_jax.data.pipeline import as_float
+from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.experiment_config import make_system, read_config
+from sbm_jax.formats import make_format
 from sbm_jax.runner import Runner
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import user_path
@@ -77,6 +78,7 @@ class TrainedSystem:
         seed: int = 0,
         strength: float | np.ndarray | None = None,
         options: SamplerOptions | None = None,
+        raw: bool = True,
     ) -> Generated:
         """Generate modalities from the given ones.
 
@@ -85,8 +87,8 @@ class TrainedSystem:
         quarter or less, and so on (see `runner.Runner`).
 
         Args:
-          data: {name: [B, *shape]}, the observed modalities: uint8 images, or floats in the units of training. Empty
-            for unconditional samples.
+          data: {name: [B, ...]}, the observed modalities, in the form of the training data (see `types.FormatConfig`):
+            uint8 images, numbers, strings. Empty for unconditional samples.
           targets: what to generate; None for everything that is not observed in all rows. Modalities that are neither
             given nor asked for are sampled and left out of the result.
           observed: bool [B, M], which modalities are given in each row, in the order of `modalities`; None where all
@@ -96,10 +98,12 @@ class TrainedSystem:
           seed: an integer of 64 bits; equal seeds give equal samples, different seeds different ones.
           strength: of the guidance, a number or one for each row [B], 0 or more; None for that of the config.
           options: overrides the options that the system was trained with.
+          raw: return data in the form of the training data; False for the arrays that networks see, such as the
+            probabilities of classes.
 
         Returns:
-          `data` {name: [B, S, *shape]} of the targets and their `latents`, on the host. Modalities that a row has come
-          back unchanged. Diverged samples are NaN; a warning says how many.
+          `data` {name: [B, S, ...]} of the targets and their `latents`, on the host. Modalities that a row has come
+          back unchanged. Diverged samples are NaN, ids -1; a warning says how many.
 
         Raises:
           SbmError: on an unknown modality, data of the wrong shape, not finite or out of range, any other argument that
@@ -132,21 +136,31 @@ class TrainedSystem:
         if targets is None:
             targets = [name for name, has in zip(names, given.T, strict=True) if not has.all()]
         wanted = [name for name in names if name in targets]
+        samples = {name: result.data[name] for name in wanted}
         return Generated(
-            data={name: result.data[name] for name in wanted},
+            data={name: self._as_raw(name, array) for name, array in samples.items()} if raw else samples,
             latents=result.latents and {name: result.latents[name] for name in wanted},
             info=result.info,
         )
 
     def _checked_rows(self, name: str, array: np.ndarray, has: np.ndarray) -> np.ndarray:
-        """Return the rows of a modality as float32, checked where it is observed, bool [B], and 0 elsewhere."""
-        modality = next(modality for modality in self.modalities if modality.name == name)
-        checked = as_float({name: check_data(name, array[has], modality)})[name]
+        """Return the rows of a modality as networks see them, checked where observed, bool [B], and 0 elsewhere."""
+        modality = self._modality(name)
+        values = make_format(modality).to_array(array[has], f"data {name!r}")
+        checked = in_units({name: check_data(name, values, modality)})[name]
         if has.all():
             return checked
-        rows = np.zeros((len(array), *modality.shape), np.float32)
+        rows = np.zeros((len(array), *modality.shape), modality.dtype)
         rows[has] = checked
         return rows
+
+    def _as_raw(self, name: str, samples: np.ndarray) -> np.ndarray:
+        """Return samples [B, S, *shape] in the form of the training data, [B, S, ...]."""
+        rows = make_format(self._modality(name)).to_raw(samples.reshape(-1, *samples.shape[2:]))
+        return rows.reshape(*samples.shape[:2], *rows.shape[1:])
+
+    def _modality(self, name: str) -> Modality:
+        return next(modality for modality in self.modalities if modality.name == name)
 
 
 def _as_arrays(data: Any) -> dict[str, np.ndarray]:

@@ -66,12 +66,28 @@ class CodecConfig:
 
 
 @checked_dataclass
+class FormatConfig:
+    """In what form users have the data of a modality; a string where this is expected is its `name`.
+
+    Attributes:
+      name: a key of `formats.FORMATS`, or ``"package.module:CLASS"``.
+      options: of that format, such as ``{"words": ("a", "bird")}``.
+    """
+
+    name: str = "array"
+    options: dict = dataclasses.field(default_factory=dict, hash=False)
+
+    def __post_init__(self):
+        object.__setattr__(self, "options", _with_tuples(self.options))
+
+
+@checked_dataclass
 class Modality:
     """A named part of a data point, and how it is encoded.
 
     Attributes:
       name: the key under which data and latents of this modality are found.
-      shape: the shape of one example, channels last for images.
+      shape: the shape of one example, channels last for images; (L,) for sequences of at most L ids.
       latent_size: D_m, the size of its latent vector.
       codec: the encoder and decoder; see `CodecConfig`.
       likelihood: the decoder's distribution, a key of `distributions.LIKELIHOODS`.
@@ -79,6 +95,10 @@ class Modality:
         likelihood, which is learned with the decoder. Discrete distributions have none.
       bounds: the range that data must lie in, (low, high); empty for that of the likelihood.
       num_tokens: into how many tokens of equal size score networks cut the latent vector.
+      vocabulary_size: V of sequences of ids from 0, which pads them, to V - 1; 0 for numbers. Their likelihood is
+        ``"categorical"``.
+      format: in what form users have the data; see `FormatConfig`. Networks, and what trains and judges them, see
+        arrays [N, *shape] whatever it is.
     """
 
     name: str
@@ -89,6 +109,8 @@ class Modality:
     scale: float | None = None
     bounds: tuple[float, ...] = ()
     num_tokens: int = 1
+    vocabulary_size: int = 0
+    format: FormatConfig = FormatConfig()
 
     def __post_init__(self):
         where = f"modality {self.name!r}:"
@@ -103,6 +125,17 @@ class Modality:
         require(self.scale is None or self.scale > 0, f"{where} scale", self.scale, "a positive number, or None")
         ordered = not self.bounds or (len(self.bounds) == 2 and self.bounds[0] < self.bounds[1])
         require(ordered, f"{where} bounds", self.bounds, "(low, high), or ()")
+        known = self.vocabulary_size == 0 or self.vocabulary_size >= 2
+        require(known, f"{where} vocabulary_size", self.vocabulary_size, "0 for numbers, 2 or more for ids")
+        if self.vocabulary_size:
+            require(len(self.shape) == 1, f"{where} shape", self.shape, "(L,), the length of sequences of ids")
+            require(self.likelihood == "categorical", f"{where} likelihood", self.likelihood, "'categorical' of ids")
+            require(not self.bounds, f"{where} bounds", self.bounds, "() of ids")
+
+    @property
+    def dtype(self) -> type:
+        """The type in which networks see the data: float32, or int32 of ids."""
+        return np.int32 if self.vocabulary_size else np.float32
 
     def with_latents(self, size: int) -> "Modality":
         """Return the modality with latents of another size, uncut, and of its codec only what makes its networks."""

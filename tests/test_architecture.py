@@ -44,21 +44,36 @@ MAY_IMPORT = {
     "distributions": {"types", "errors"},
     "mixtures": {"types", "errors", "sde", "storage"},
     "networks": BASE,
+    "formats": BASE,
     "losses": BASE,
     "sampling": BASE,
-    "data": BASE - {"sde"},
+    "data": BASE - {"sde"} | {"formats"},
     "training": BASE | {"data", "preemption"},
     "evaluation": BASE,
-    "report": BASE,
+    "report": BASE | {"formats"},
     "systems": BASE | {"networks", "losses", "sampling", "data"},
     "runner": BASE | {"sampling"},
     "judges": BASE | {"data", "evaluation", "networks", "runner", "sampling", "systems"},
     "experiment_config": BASE | {"data", "evaluation", "sampling", "systems"},
     "experiment": BASE
-    | {"data", "evaluation", "experiment_config", "judges", "lock", "report", "sampling", "systems", "training"},
-    "trained": BASE | {"data", "experiment_config", "runner", "sampling", "systems", "training"},
+    | {
+        "data",
+        "evaluation",
+        "experiment_config",
+        "formats",
+        "judges",
+        "lock",
+        "report",
+        "sampling",
+        "systems",
+        "training",
+    },
+    "trained": BASE | {"data", "formats", "experiment_config", "runner", "sampling", "systems", "training"},
     "main": {"config_file", "errors", "experiment", "experiment_config", "parallel", "preemption", "storage"},
-    "__init__": {"experiment_config", "trained"},
+    "kinds": BASE | {"formats"},
+    "presets": BASE | {"evaluation", "experiment_config", "kinds"},
+    "fitting": BASE | {"data", "experiment", "experiment_config", "kinds", "presets", "trained"},
+    "__init__": {"experiment_config", "fitting", "trained"},
 }
 
 
@@ -83,8 +98,8 @@ def test_dependencies_point_one_way(path):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "configs").glob("*.py")), ids=lambda p: p.name)
-def test_configs_import_only_the_defaults(path):
+def test_configs_import_only_defaults_and_presets(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import | ast.ImportFrom):
             names = [node.module] if isinstance(node, ast.ImportFrom) else [alias.name for alias in node.names]
-            assert names in (["typing"], ["ml_collections"], ["sbm_jax"])
+            assert names in (["typing"], ["ml_collections"], ["sbm_jax"], ["sbm_jax.presets"])

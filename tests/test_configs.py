@@ -33,6 +33,13 @@ CONFIGS = [
     "polymnist.py:best,smoke,studies",
     "polymnist.py:eb_mvae",
     "polymnist.py:cpu,eb_mvae",
+    "digits.py",
+    "digits.py:tags",
+    "digits.py:strokes",
+    "digits.py:smoke,table,tags",
+    "mhd.py",
+    "mhd.py:paper",
+    "mhd.py:smoke,trajectory",
 ]
 
 
@@ -47,7 +54,8 @@ def load_config(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configs_are_valid(name):
     parsed = parse_config(load_config(name))
-    assert parsed.data.polymnist.num_modalities == len(parsed.modalities)
+    if parsed.data.name == "polymnist":
+        assert parsed.data.polymnist.num_modalities == len(parsed.modalities)
     for one in (parsed, *(apply_changes(parsed, variation.changes) for variation in parsed.variations)):
         for system in one.systems:
             make_system(one, system)

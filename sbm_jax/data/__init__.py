@@ -1,27 +1,35 @@
 """Data sets: rows of named modalities in three splits."""
 
 import dataclasses
-import logging
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from sbm_jax import types
 from sbm_jax.config import build, checked_dataclass
-from sbm_jax.data import arrays, polymnist, records
+from sbm_jax.data import arrays, folders, mhd, paired_digits, polymnist, records
 from sbm_jax.data.arrays import ArraysConfig
+from sbm_jax.data.checks import check, check_data
+from sbm_jax.data.folders import FoldersConfig
 from sbm_jax.data.loader import Loader
+from sbm_jax.data.mhd import MhdConfig
+from sbm_jax.data.paired_digits import PairedDigitsConfig
 from sbm_jax.data.polymnist import PolyMnistConfig
-from sbm_jax.data.records import Column, RecordsConfig, RecordSplit, sum_range
-from sbm_jax.distributions import LIKELIHOODS
-from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.data.records import RecordsConfig
+from sbm_jax.errors import require
 from sbm_jax.registry import find
 
-logger = logging.getLogger(__name__)
+__all__ = ["DATASETS", "DataConfig", "check", "check_data", "find_loader", "hide", "load"]
 
-
-DATASETS: dict[str, Loader] = {"polymnist": polymnist.DATASET, "arrays": arrays.DATASET, "records": records.DATASET}
+DATASETS: dict[str, Loader] = {
+    "polymnist": polymnist.DATASET,
+    "arrays": arrays.DATASET,
+    "folders": folders.DATASET,
+    "records": records.DATASET,
+    "digits": paired_digits.DATASET,
+    "mhd": mhd.DATASET,
+}
 
 
 @checked_dataclass
@@ -32,7 +40,10 @@ class DataConfig:
       name: which one, a key of `DATASETS`, or that of another package: ``"package.module:DATASET"``, a `Loader`.
       polymnist: see `PolyMnistConfig`; options of a data set that is not named do not matter.
       arrays: see `ArraysConfig`.
+      folders: see `FoldersConfig`.
       records: see `RecordsConfig`.
+      digits: see `PairedDigitsConfig`.
+      mhd: see `MhdConfig`.
       options: of a data set of another package.
       missing: the probability that a modality of a training or validation row is hidden, besides those that the data
         lack; one of each row never is.
@@ -41,7 +52,10 @@ class DataConfig:
     name: str = "polymnist"
     polymnist: PolyMnistConfig = dataclasses.field(default_factory=PolyMnistConfig)
     arrays: ArraysConfig = dataclasses.field(default_factory=ArraysConfig)
+    folders: FoldersConfig = dataclasses.field(default_factory=FoldersConfig)
     records: RecordsConfig = dataclasses.field(default_factory=RecordsConfig)
+    digits: PairedDigitsConfig = dataclasses.field(default_factory=PairedDigitsConfig)
+    mhd: MhdConfig = dataclasses.field(default_factory=MhdConfig)
     options: dict = dataclasses.field(default_factory=dict)
     missing: float = 0.0
 
@@ -96,249 +110,3 @@ def hide(split: types.Split, share: float, seed: int) -> types.Split:
     kept = np.argmax(np.where(had, rng.random(shape), -1.0), axis=1)
     present = had & ((rng.random(shape) >= share) | (np.arange(len(names)) == kept[:, None]))
     return dataclasses.replace(split, present=dict(zip(names, present.T, strict=True)))
-
-
-# MARK: Checks
-
-SPLITS = ("train", "validation", "test")
-
-
-def check(dataset: types.Dataset, modalities: Sequence[types.Modality]) -> types.Dataset:
-    """Check that the data are what the modalities declare, and say before anything is trained what looks wrong.
-
-    Args:
-      dataset: the data.
-      modalities: names, shapes and likelihoods.
-
-    Returns:
-      The data in the types that `check_data` returns.
-
-    Raises:
-      SbmError: naming the split and the modality; see `check_data`. Also if one is missing, or if its rows
-        are not as many as those of the others.
-    """
-    checked = {name: _check_split(name, getattr(dataset, name), modalities) for name in SPLITS}
-    seen = {name: _in_memory(split) for name, split in checked.items()}
-    for modality in modalities:
-        rows = {name: _present(split, modality.name) for name, split in seen.items()}
-        if not all(map(len, rows.values())):
-            continue  # rows that few have, on disk
-        _tell_unusual(rows["train"], modality)
-        _tell_unlike(rows, modality)
-    return dataset._replace(**checked)
-
-
-def _in_memory(split: types.Split) -> types.Split:
-    """Return the rows; of those on disk, some from all over the split."""
-    return split.take(np.arange(0, len(split), -(-len(split) // _FEW))) if isinstance(split, RecordSplit) else split
-
-
-def _present(split: types.Split, name: str) -> np.ndarray:
-    """Return the rows that have a modality."""
-    rows = split.data[name]
-    return rows if split.present is None else rows[split.present[name]]
-
-
-def _check_split(name: str, split: types.Split, modalities: Sequence[types.Modality]) -> types.Split:
-    if not split.data:
-        expected = [modality.name for modality in modalities]
-        raise SbmError(f"the {name} split has no modality; expected {expected}. Add data.")
-    data, clip = dict(split.data), {}
-    for modality in modalities:
-        if modality.name not in data:
-            raise unknown(f"modality in the {name} split:", modality.name, data)
-        where = f"{name}/{modality.name}"
-        if isinstance(split, RecordSplit):
-            clip |= _check_column(where, data[modality.name].column, modality)
-        else:
-            data[modality.name] = check_data(where, data[modality.name], modality)
-        if split.present is not None and not split.present[modality.name].any():
-            raise SbmError(f"no row of the {name} split has modality {modality.name!r}; add some, or leave it out.")
-    lengths = {key: len(rows) for key, rows in data.items()}
-    lengths |= {question: len(answers) for question, answers in split.labels.items()}
-    if len(set(lengths.values())) != 1:
-        raise SbmError(f"the {name} split has {lengths} rows; expected as many of each. Mend the data.")
-    return dataclasses.replace(split, **({"clip": clip} if isinstance(split, RecordSplit) else {"data": data}))
-
-
-_FEW = 1000  # rows that tell the usual size of values
-_LARGE = 20  # values of this many units are far from what a fresh network puts out
-_SMALL = 0.01  # values that differ by this many units are nearly the same to the likelihood
-_DARK = 0.1  # uint8 data that reach no more of their range may not be pixels
-
-
-def _tell_unusual(rows: np.ndarray, modality: types.Modality) -> None:
-    """Say which training data can not be learned well: constant ones, or in other units than the likelihood's.
-
-    Args:
-      rows: as `check_data` returns them.
-      modality: their modality.
-    """
-    where = f"data 'train/{modality.name}'"
-    if not (rows[:2] != rows[0]).any() and not (rows != rows[0]).any():
-        logger.warning(
-            "%s: all rows are equal, so nothing can be learned from it. Leave it out, or mend the data.", where
-        )
-        return
-    pixels = rows.dtype == np.uint8
-    low, high = (float(value) / (255.0 if pixels else 1.0) for value in (rows.min(), rows.max()))
-    size, probabilities = _size(rows), _in_unit_range(modality)
-    unit = 0.5 if probabilities else modality.scale or 1.0
-    found = f"{where} has values from {_digits(np.float32(low))} to {_digits(np.float32(high))}"
-    likelihood = f"the {modality.likelihood} likelihood"
-    likelihood += "" if probabilities or not modality.scale else f" of scale {modality.scale:.3g}"
-    if pixels and high < _DARK:
-        logger.warning(
-            "%s: it is uint8, which stands for value / 255. If these are not pixels, convert them to float.", found
-        )
-    elif not pixels and size > _LARGE * max(unit, 1.0):
-        logger.warning(
-            "%s, %.3g as root mean square; %s is meant for values of about 1, so the model may learn little. "
-            "Standardise the data (store 8-bit pixels as uint8), or raise the modality's scale.",
-            *(found, size, likelihood),
-        )
-    elif high - low < _SMALL * unit:
-        logger.warning(
-            "%s; to %s they are nearly equal, so the model may learn little. Standardise the data, or choose another "
-            "likelihood or scale.",
-            *(found, likelihood),
-        )
-
-
-def _size(rows: np.ndarray) -> float:
-    """Return the root mean square of some of the rows, in the units in which uint8 is value / 255."""
-    some = rows[:: max(1, len(rows) // _FEW)].astype(np.float64)
-    return float(np.sqrt(np.mean(np.square(some)))) / (255.0 if rows.dtype == np.uint8 else 1.0)
-
-
-_UNLIKE = 10.0  # held-out rows that are larger or smaller than training rows by this factor have another unit
-
-
-def _tell_unlike(rows: Mapping[str, np.ndarray], modality: types.Modality) -> None:
-    """Say which held-out rows seem to have another unit than the training rows."""
-    trained = _size(rows["train"])
-    for name in SPLITS[1:]:
-        size = _size(rows[name])
-        if trained and size and not 1 / _UNLIKE < size / trained < _UNLIKE:
-            logger.warning(
-                "data '%s/%s' has a root mean square of %.3g, and the training rows one of %.3g: are both in the same "
-                "unit?",
-                *(name, modality.name, size, trained),
-            )
-
-
-def _in_unit_range(modality: types.Modality) -> bool:
-    """Return whether the likelihood is one of values in [0, 1]."""
-    return modality.likelihood in LIKELIHOODS and LIKELIHOODS[modality.likelihood].bounded
-
-
-def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndarray:
-    """Check rows of one modality and return them as uint8, int32 or float32 [N, *shape].
-
-    Args:
-      name: what to call them in messages.
-      rows: real numbers [N, *shape].
-      modality: its shape, likelihood and bounds; values that leave these by rounding are brought to them.
-
-    Raises:
-      SbmError: if there are no rows, or they have another shape, are no numbers, are not finite, leave the bounds, or
-        are no probabilities under the categorical likelihood.
-    """
-    given = rows = np.asarray(rows)
-    where = f"data {name!r}"
-    _check_shape(where, rows.shape, modality)
-    if rows.dtype.kind not in "uifb":
-        raise SbmError(f"{where} has the type {rows.dtype}; expected uint8, integers or floats. Convert it.")
-    if rows.dtype == np.uint8:
-        _check_pixels(where, rows.max(), modality)
-    else:
-        with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
-            rows = rows.astype(np.int32 if rows.dtype.kind in "ui" else np.float32, copy=False)
-        if rows.dtype == np.int32 and not np.array_equal(rows, given):
-            raise SbmError(f"{where} has integers that int32 can not hold. Convert it to float.")
-        if not np.isfinite(rows).all():
-            raise SbmError(f"{where} has NaN or infinite values; expected finite ones. Mend the data.")
-        if bounds := _bounds_left(where, rows.min(), rows.max(), modality):
-            rows = np.clip(rows, *bounds).astype(rows.dtype)
-    if modality.likelihood == "categorical":
-        _check_probabilities(where, sum_range(rows), rows.dtype, rows.shape[-1])
-    return rows
-
-
-def _check_column(name: str, column: Column, modality: types.Modality) -> dict[str, tuple[float, float]]:
-    """Check a modality of records by what its description tells of its values, as `check_data` checks arrays.
-
-    Returns:
-      {modality: bounds}, where values leave these by rounding; {} otherwise.
-    """
-    where = f"data {name!r}"
-    _check_shape(where, ("N", *column.shape), modality)
-    if column.dtype == "uint8":
-        _check_pixels(where, column.high, modality)
-        bounds = None
-    else:
-        least, largest = (np.dtype(column.dtype).type(value) for value in (column.low, column.high))
-        bounds = _bounds_left(where, least, largest, modality)
-    if modality.likelihood == "categorical":
-        _check_probabilities(where, column.sums, np.dtype(column.dtype), column.shape[-1])
-    return {modality.name: bounds} if bounds else {}
-
-
-def _check_shape(where: str, shape: Sequence[int | str], modality: types.Modality) -> None:
-    if tuple(shape[1:]) != modality.shape or shape[0] == 0:
-        raise SbmError(
-            f"{where} has the shape {list(shape)}; expected {['N', *modality.shape]} with N of 1 or "
-            f"more, as modality {modality.name!r} declares. Mend the data or the declared shape."
-        )
-
-
-def _check_pixels(where: str, largest: float, modality: types.Modality) -> None:
-    """Check that uint8 stands for value / 255, as everywhere."""
-    if largest == 1:
-        raise SbmError(f"{where} is uint8 with no value above 1; uint8 stands for value / 255. Convert it to float.")
-    if modality.bounds and modality.bounds != (0.0, 1.0):
-        low, high = modality.bounds
-        raise SbmError(
-            f"{where} is uint8, which stands for value / 255, from 0 to 1; modality {modality.name!r} has bounds "
-            f"{low:g} to {high:g}. Convert the data to float in these units, or change the bounds."
-        )
-
-
-_ROUNDING = 1e-5  # of the range, by which float32 arithmetic may leave it
-
-
-def _bounds_left(
-    where: str, least: np.number, largest: np.number, modality: types.Modality
-) -> tuple[float, float] | None:
-    """Return the bounds if values from the least to the largest leave them, by rounding only; None if they do not."""
-    low, high = modality.bounds or ((0.0, 1.0) if _in_unit_range(modality) else (-np.inf, np.inf))
-    if low <= least and largest <= high:
-        return None
-    slack = _ROUNDING * (high - low)
-    if least < low - slack or largest > high + slack:
-        raise SbmError(
-            f"{where} has values from {_digits(least)} to {_digits(largest)}; modality {modality.name!r} with the "
-            f"{modality.likelihood} likelihood expects {low:g} to {high:g} (or uint8, which stands for 0 to "
-            "1). Rescale the data, or change the modality's bounds or likelihood."
-        )
-    return low, high
-
-
-def _digits(value: np.number) -> str:
-    """Return a number with as many digits as tell it from others of its type."""
-    return f"{float(str(value)):.9g}"
-
-
-_SUM_ERROR = 0.01  # of probabilities of any precision
-
-
-def _check_probabilities(where: str, sums: tuple[float, ...], dtype: np.dtype, num_classes: int) -> None:
-    """Check that the last axis holds probabilities of classes; zeros only, as of rows without the modality, pass."""
-    error = _SUM_ERROR + (num_classes / 510.0 if dtype == np.uint8 else 0.0)  # uint8 rounds each
-    wrong = [value for value in sums if abs(value - 1.0) > error]
-    if wrong:
-        raise SbmError(
-            f"{where} has entries that sum to {wrong[0]:.4g}; the categorical likelihood expects "
-            "probabilities of classes along the last axis, which sum to 1. Turn numbers of classes into one-hot rows, "
-            "or change the likelihood."
-        )

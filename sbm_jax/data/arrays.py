@@ -76,7 +76,9 @@ def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path, names: Sequence[s
     classes = labels.classes_of(splits, paths)
     settings = {"digests": {name: _digest(path) for name, path in paths.items()}}
     if "validation" not in splits:
-        splits["train"], splits["validation"] = _divide(splits["train"], config)
+        splits["train"], splits["validation"] = divide(
+            splits["train"], config.validation_fraction, config.seed, str(paths["train"])
+        )
         settings |= {"validation_fraction": config.validation_fraction, "seed": config.seed}
     return labels.numbered(splits, classes, paths["train"], settings)
 
@@ -223,18 +225,18 @@ def _checked_masks(
 
 
 def _checked(array: np.ndarray, where: str, num_rows: int) -> np.ndarray:
-    """Return the rows as uint8, int32 or float32."""
+    """Return the rows as uint8, int32, float32, bool or strings."""
     if array.ndim == 0 or len(array) == 0 or len(array) != num_rows:
         raise SbmError(
             f"{where} has the shape {list(array.shape)}; expected rows along the first axis, at least one "
             f"and as many as the other arrays of that file ({num_rows}). Mend the array."
         )
-    if array.dtype == np.uint8:
+    if array.dtype == np.uint8 or array.dtype.kind in "Ub":
         return array
     if array.dtype.kind in "iu":
         return _as_int32(array, where)
-    if array.dtype.kind not in "fb":
-        raise SbmError(f"{where} has the type {array.dtype}; expected numbers: uint8, integers or floats. Convert it.")
+    if array.dtype.kind != "f":
+        raise SbmError(f"{where} has the type {array.dtype}; expected numbers or strings. Convert it.")
     with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
         array = array.astype(np.float32)
     finite = np.isfinite(array)
@@ -254,7 +256,7 @@ def _as_int32(array: np.ndarray, where: str) -> np.ndarray:
 def _require_alike(path: pathlib.Path, split: types.Split, train: types.Split) -> None:
     """Check that a split has the same arrays as the training split, but for the number of rows."""
     expected, found = (
-        {name: (array.shape[1:], array.dtype.name) for name, array in part.data.items()}
+        {name: (array.shape[1:], _type_of(array)) for name, array in part.data.items()}
         | {labels.array_of(question): ((), "int32") for question in part.labels}
         for part in (train, split)
     )
@@ -262,14 +264,29 @@ def _require_alike(path: pathlib.Path, split: types.Split, train: types.Split) -
         raise SbmError(f"{path} has {found}; expected the arrays of train.npz: {expected}. Write it again to match.")
 
 
-def _divide(split: types.Split, config: ArraysConfig) -> tuple[types.Split, types.Split]:
-    num_validation = max(1, round(config.validation_fraction * len(split)))
+def _type_of(array: np.ndarray) -> str:
+    return {"U": "str", "b": "float32"}.get(array.dtype.kind, array.dtype.name)
+
+
+def divide(split: types.Split, fraction: float, seed: int, where: str) -> tuple[types.Split, types.Split]:
+    """Return training rows without a random share of them, and that share, for validation.
+
+    Args:
+      split: the rows.
+      fraction: how many are for validation, of all.
+      seed: of the choice.
+      where: they come from, for messages.
+
+    Raises:
+      SbmError: if none is left for training.
+    """
+    num_validation = max(1, round(fraction * len(split)))
     if num_validation >= len(split):
         raise SbmError(
-            f"train.npz has {len(split)} rows, too few to split validation off; expected 2 or more. Add "
-            "rows, or a validation.npz."
+            f"{where} has {len(split)} rows, too few to split validation off; expected 2 or more. Add rows, or "
+            "validation data."
         )
-    rows = np.random.default_rng(config.seed).permutation(len(split))
+    rows = np.random.default_rng(seed).permutation(len(split))
     return split.take(np.sort(rows[num_validation:])), split.take(np.sort(rows[:num_validation]))
 
 

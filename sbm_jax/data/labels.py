@@ -41,7 +41,7 @@ def numbered(
       SbmError: if the labels look like no classes.
     """
     for question, values in classes.items():
-        _check_classes(question, values, splits["train"].labels[question], path)
+        check_classes(question, values, splits["train"].labels[question], path)
         if not np.array_equal(values, np.arange(len(values))):
             settings = settings | {array_of(question).replace(LABEL, "labels", 1): values.tolist()}
     renumbered = {name: _renumbered(split, classes) for name, split in splits.items()}
@@ -118,7 +118,7 @@ def _classes(question: str, splits: Mapping[str, types.Split], paths: Mapping[st
     return classes
 
 
-def _check_classes(question: str, classes: np.ndarray, labels: np.ndarray, path: pathlib.Path) -> None:
+def check_classes(question: str, classes: np.ndarray, labels: np.ndarray, path: pathlib.Path) -> None:
     """Check that there are fewer classes than rows to learn them from.
 
     Args:

@@ -10,10 +10,10 @@ from sbm_jax.errors import SbmError
 from sbm_jax.types import Array
 
 
-def as_float(data: Mapping[str, Array]) -> dict[str, Array]:
-    """Return data as float32, uint8 images in [0, 1]."""
+def in_units(data: Mapping[str, Array]) -> dict[str, Array]:
+    """Return data as networks see them: uint8 as float32 in [0, 1]; float32, and int32, which are ids, as they are."""
     return {
-        name: values.astype(jnp.float32) / (255.0 if values.dtype == jnp.uint8 else 1.0)
+        name: values.astype(jnp.float32) / 255.0 if values.dtype == jnp.uint8 else values
         for name, values in data.items()
     }
 

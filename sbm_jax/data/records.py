@@ -9,7 +9,7 @@ import dataclasses
 import json
 import pathlib
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -227,16 +227,24 @@ class RecordSplit(types.Split):
     Attributes:
       data: {modality: [N, *shape]}, read where they are indexed; `take` reads several modalities at once.
       clip: {modality: (low, high)}, the bounds that some values leave by rounding, to which they are brought.
+      ids: the modalities whose integers are ids; all other integers become floats.
     """
 
     data: Records
     clip: Mapping[str, tuple[float, float]] = dataclasses.field(default_factory=dict)
+    ids: Collection[str] = frozenset()
 
     def read(self, names: Iterable[str], indices: np.ndarray) -> dict[str, np.ndarray]:
         """Return {modality: [B, *shape]} of the rows of these numbers, int [B]."""
         values = self.data.take(names, indices)
-        for name in values.keys() & self.clip.keys():
-            values[name] = np.clip(values[name], *self.clip[name]).astype(values[name].dtype, copy=False)
+        for name, rows in values.items():
+            if name in self.ids:
+                rows = rows.astype(np.int32, copy=False)
+            elif rows.dtype == np.int32:
+                rows = rows.astype(np.float32)
+            values[name] = rows
+            if name in self.clip:
+                values[name] = np.clip(rows, *self.clip[name]).astype(rows.dtype, copy=False)
         return values
 
     def rows(self, names: Sequence[str], **beside: Any) -> Rows:

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 import numpy as np
 
 
-def as_float(values: np.ndarray) -> np.ndarray:
-    """Return data as float32, uint8 images in [0, 1]."""
-    return values.astype(np.float32) / 255 if values.dtype == np.uint8 else values.astype(np.float32)
+def in_units(values: np.ndarray) -> np.ndarray:
+    """Return data as networks see them: uint8 as float32 in [0, 1]; float32, and int32, which are ids, as they are."""
+    return values.astype(np.float32) / 255 if values.dtype == np.uint8 else values
 
 
 def batches(num_rows: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
@@ -22,3 +22,10 @@ def batches(num_rows: int, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
 def num_batches(num_rows: int, batch_size: int) -> int:
     """Return how many padded batches hold `num_rows` rows."""
     return -(-num_rows // batch_size)
+
+
+def finite_rows(values: np.ndarray) -> np.ndarray:
+    """Return which rows [B, *shape] are finite, bool [B]; ids of a sample that diverged are -1."""
+    values = np.asarray(values)
+    good = values >= 0 if values.dtype.kind == "i" else np.isfinite(values)
+    return good.reshape(len(values), -1).all(axis=1)

@@ -10,7 +10,7 @@ import numpy as np
 
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import generation, sample_grids
-from sbm_jax.evaluation.batches import as_float, num_batches
+from sbm_jax.evaluation.batches import in_units, num_batches
 from sbm_jax.evaluation.config import EvaluationConfig, check_metrics, check_size
 from sbm_jax.evaluation.estimates import Estimate
 from sbm_jax.evaluation.metrics import Draw, Evaluation, Metric, Scene, Subject, Tools
@@ -34,6 +34,7 @@ def evaluate(
     config: EvaluationConfig,
     tools: Tools = NO_TOOLS,
     progress: ProgressFn = _no_progress,
+    train: Split | None = None,
 ) -> Evaluation:
     """Measure everything that the system and the data allow.
 
@@ -52,12 +53,13 @@ def evaluate(
       config: see `EvaluationConfig`.
       tools: classifiers and features.
       progress: `number of batches -> context`, which yields a function that is told of each batch generated.
+      train: the rows that the system was trained on, to compare it with itself there; None for no such comparison.
 
     Raises:
       SbmError: when the split lacks a modality or has fewer rows than asked for, or a metric does not fit.
     """
     check_size(config, test)
-    scene, repeats_key = _scene(subject, test, modalities, key, config, tools)
+    scene, repeats_key = _scene(subject, test, modalities, key, config, tools, train)
     by_label = _metrics(config, scene)
     metrics = list(by_label.values())
     asks = sorted({ask for metric in metrics for ask in metric.asks}, key=lambda ask: position(ask, scene.modalities))
@@ -101,7 +103,13 @@ def real(
 
 
 def _scene(
-    subject: Subject, test: Split, modalities: Sequence[str], key: Key, config: EvaluationConfig, tools: Tools
+    subject: Subject,
+    test: Split,
+    modalities: Sequence[str],
+    key: Key,
+    config: EvaluationConfig,
+    tools: Tools,
+    train: Split | None = None,
 ) -> tuple[Scene, Key]:
     """Return what metrics may use, and the key of the repeats."""
     for name in modalities:
@@ -115,7 +123,8 @@ def _scene(
     def own_key(number: int) -> Key:
         return jax.random.fold_in(repeats_key, config.num_repeats + number)
 
-    scene = Scene(subject, tools, tuple(modalities), test, order, examples, config.batch_size, own_key)
+    names = tuple(modalities)
+    scene = Scene(subject, tools, names, test, order, examples, config.batch_size, own_key, train=train)
     return scene, repeats_key
 
 
@@ -164,7 +173,7 @@ def _joined(parts: Mapping[str, Evaluation], prefixes: Mapping[str, str]) -> Eva
 def _reconstruction_grid(scene: Scene, shown: np.ndarray) -> dict[str, np.ndarray]:
     shown, names = shown[: scene.batch_size], scene.modalities
     rows = np.resize(shown, scene.batch_size)
-    batch = {name: as_float(scene.examples.data[name][rows]) for name in names}
+    batch = {name: in_units(scene.examples.data[name][rows]) for name in names}
     reconstructed = scene.subject.reconstruct(batch)
     return sample_grids.reconstructions(
         {name: batch[name][: len(shown)] for name in names},

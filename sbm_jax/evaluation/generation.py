@@ -7,7 +7,7 @@ import jax
 import numpy as np
 
 from sbm_jax.evaluation import observed_sets
-from sbm_jax.evaluation.batches import as_float, batches
+from sbm_jax.evaluation.batches import batches, in_units
 from sbm_jax.evaluation.metrics.base import Call, Cost, Draw, Scene
 from sbm_jax.evaluation.observed_sets import UNCONDITIONAL, Ask
 from sbm_jax.types import Key
@@ -66,7 +66,7 @@ def run(
     for index, (indices, count) in enumerate(batches(len(rows), scene.batch_size)):
         mask = observed[indices]
         mask[count:] = True  # nothing is sampled in padding, so nothing can diverge there
-        batch = {name: as_float(values[rows[indices]]) for name, values in data.items()}
+        batch = {name: in_units(values[rows[indices]]) for name, values in data.items()}
         generated = jax.block_until_ready(scene.subject.generate(jax.random.fold_in(key, index), batch, mask, 1))
         info = {name: float(np.sum(value)) for name, value in generated.info.items()}
         scene.costs[repeat].append(Cost(count, info))

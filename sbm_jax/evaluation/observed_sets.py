@@ -14,6 +14,7 @@ GIVEN_REST = "given_rest"  # all but the target
 RANDOM = "random"  # of each row its own, of one size
 FIXED_ORDER = "fixed_order"  # the first ones
 TO_TARGET = "to_target"  # the first ones besides the target
+FROM_ONE = "from_one"  # a single one, the same in all rows
 NAMED = "named"  # the same ones in all rows
 UNCONDITIONAL = "unconditional"  # none
 
@@ -43,7 +44,7 @@ def asks(family: str, modalities: Sequence[str], targets: Collection[str] = ()) 
     """Return all of a family: of every target or size; none where nothing can be given.
 
     Args:
-      family: of observed sets, but `NAMED`.
+      family: of observed sets, but `NAMED`, which `FROM_ONE` asks for.
       modalities: names of the modalities.
       targets: those to generate, where the family has targets; () for all, of `TO_TARGET` for the first.
     """
@@ -54,6 +55,10 @@ def asks(family: str, modalities: Sequence[str], targets: Collection[str] = ()) 
         return tuple(Ask(GIVEN_REST, target=name) for name in targets or modalities) if sizes else ()
     if family == TO_TARGET:
         return tuple(Ask(TO_TARGET, size, name) for size in sizes for name in targets or modalities[:1])
+    if family == FROM_ONE:  # of two modalities, the same as given the rest
+        two = len(modalities) == 2
+        sets = [(name, next(other for other in modalities if other != name)) for name in modalities if sizes]
+        return tuple(Ask(GIVEN_REST, target=other) if two else Ask(NAMED, given=(name,)) for name, other in sets)
     return tuple(Ask(family, size) for size in sizes)
 
 
@@ -87,7 +92,7 @@ def position(ask: Ask, modalities: Sequence[str]) -> tuple:
     elif ask.family in _SIZED:
         place = (1, ask.size, _SIZED.index(ask.family), target)
     else:
-        place = (3, ask.family == UNCONDITIONAL)
+        place = (3, ask.family == UNCONDITIONAL, tuple(names.index(name) for name in ask.given))
     return place, repr(ask)  # the latter for an order in any case, the same in all processes
 
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sbm_jax.evaluation.batches import as_float
+from sbm_jax.evaluation.batches import in_units
 from sbm_jax.evaluation.generation import Requests
 from sbm_jax.evaluation.metrics.base import Draw
 from sbm_jax.evaluation.observed_sets import Ask
@@ -111,7 +111,7 @@ def given_rest(
     cells = {}
     for target, (name, values) in enumerate(samples.items()):
         drawn = _fold(values, len(rows), NUM_DRAWS, num_modalities)[:, :, target]
-        cells[name] = np.concatenate([as_float(data[name][rows])[:, None], drawn], axis=1)
+        cells[name] = np.concatenate([in_units(data[name][rows])[:, None], drawn], axis=1)
     observed = np.zeros((len(rows), 1 + NUM_DRAWS, num_modalities), bool)
     observed[:, 0] = True
     return _named("given_rest", cells, observed)

@@ -1,6 +1,7 @@
 """The classifiers that judge generated data."""
 
 import flax.linen as nn
+import jax.numpy as jnp
 
 from sbm_jax.types import Array
 
@@ -40,6 +41,38 @@ class VectorClassifier(nn.Module):
     def __call__(self, x: Array, *, train: bool = False, features: bool = False) -> Array:
         """Map [B, *shape] to logits [B, num_classes], or to features [B, hidden]."""
         x = nn.relu(nn.Dense(self.hidden)(x.reshape(x.shape[0], -1)))
+        if features:
+            return x
+        return nn.Dense(self.num_classes)(nn.Dropout(self.dropout, deterministic=not train)(x))
+
+
+class SequenceClassifier(nn.Module):
+    """Embeddings, two convolutions over neighbouring ids, and the largest and the mean response of the sequence.
+
+    Convolutions see the order of ids within a few positions. For a class that one word tells, the largest response is
+    what counts, for one that many do, the mean.
+
+    Attributes:
+      vocabulary_size: number of ids; 0 ends and pads a sequence.
+    """
+
+    num_classes: int
+    vocabulary_size: int
+    width: int = 128
+    hidden: int = 512
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool = False, features: bool = False) -> Array:
+        """Map ids [B, L] to logits [B, num_classes], or to features [B, hidden]."""
+        real = (x > 0)[:, :, None]
+        h = nn.Embed(self.vocabulary_size, self.width)(jnp.maximum(x, 0)) * real
+        for _ in range(2):
+            h = (h + nn.relu(nn.Conv(self.width, (3,))(h))) * real
+        mean = h.sum(axis=1) / jnp.maximum(real.sum(axis=1), 1)
+        largest = h.max(axis=1, initial=0.0, where=real)
+        pooled = jnp.concatenate([mean, largest], axis=-1)
+        x = nn.relu(nn.Dense(self.hidden)(nn.Dropout(self.dropout, deterministic=not train)(pooled)))
         if features:
             return x
         return nn.Dense(self.num_classes)(nn.Dropout(self.dropout, deterministic=not train)(x))

@@ -1,51 +1,17 @@
 """A paper's tables and figures with our numbers: what was measured beside what was published, and what is missing."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from sbm_jax.report import figures as charts
 from sbm_jax.report import images, summary
 from sbm_jax.report.choices import judged_modalities, paper_of
+from sbm_jax.report.exhibit import Cell, Exhibit
+from sbm_jax.report.image_and_sound import image_and_sound
 from sbm_jax.report.published import Paper, Published
 from sbm_jax.report.studies import Study, studies
-
-
-class Cell(NamedTuple):
-    """One measured number and its published counterpart."""
-
-    ours: Mapping[str, Any] | None
-    paper: Published | None = None
-
-
-class Exhibit(NamedTuple):
-    """A table or a figure.
-
-    Attributes:
-      label: what it is in the paper, such as ``"Table 5"``.
-      title: what it shows.
-      columns: headings of the cells.
-      rows: (heading, cells) of each line.
-      chart: a figure, or None.
-      note: how ours differs from the paper's in what it means.
-      metric: what it shows mainly; where that was not measured, the reason is looked up by its name.
-      study: whose variations it needs, or "".
-      missing: what is lacking of it, and why; "" for nothing.
-      panels: pictures, side by side.
-    """
-
-    label: str
-    title: str
-    columns: tuple[str, ...] = ()
-    rows: tuple[tuple[str, tuple[Cell, ...]], ...] = ()
-    chart: charts.Chart | None = None
-    note: str = ""
-    metric: str = ""
-    study: str = ""
-    missing: str = ""
-    panels: tuple[images.Panel, ...] = ()
-
 
 Figures = Mapping[str, Mapping[str, np.ndarray]]  # {system: {name: array}}
 
@@ -61,7 +27,7 @@ def exhibits(results: Mapping[str, Any], figures: Figures | None = None) -> list
     if paper is None:
         return []
     systems = {name: system["metrics"] for name, system in results["systems"].items()}
-    make = {"sbm": _of_sbm, "eb_mvae": _of_eb_mvae}[results["published"]]
+    make = {"sbm": _of_sbm, "eb_mvae": _of_eb_mvae, "sbm_mhd": _of_sbm_mhd}[results["published"]]
     return [_with_reason(exhibit, results) for exhibit in make(paper, results, systems, figures or {})]
 
 
@@ -100,6 +66,13 @@ def _of_eb_mvae(
             chart = _by_observed(systems, pattern, unit)
             found.append(Exhibit(f"Figure 2{part}", title, chart=chart, metric=pattern.format("k")))
     return [*found, *_samples_given_rest({"Figure 3": "m2"}, figures)]
+
+
+def _of_sbm_mhd(
+    paper: Paper, results: Mapping[str, Any], systems: Mapping[str, summary.Metrics], figures: Figures
+) -> list[Exhibit]:
+    del results, figures
+    return [image_and_sound(paper, systems)]
 
 
 # MARK: Exhibits
@@ -323,7 +296,7 @@ def _unconditional_samples(label: str, figures: Figures, count: int = 4) -> Exhi
         for system, grids in figures.items()
     }
     found = {system: cells for system, cells in found.items() if cells}
-    panels: tuple[images.Panel, ...] = ()
+    panels: tuple[images.Panel | images.TextPanel, ...] = ()
     if found:
         names = list(next(iter(found.values())))
         data = {name: np.stack([cells[name][:count] for cells in found.values()], axis=1) for name in names}

@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from sbm_jax.report import choices, exhibits, images, studies, summary
+from sbm_jax.report import choices, exhibits, images, sounds, studies, summary, warnings
 from sbm_jax.report import figures as charts
+from sbm_jax.report.directions import directions
 from sbm_jax.report.results import jsonable
 from sbm_jax.storage import write_atomically
 
@@ -38,7 +39,8 @@ GRIDS = {
     ),
     "unconditional": GridText(
         "Generated from nothing",
-        "Each column is one joint sample with nothing given. A coherent column shows one class.",
+        "Each column, or line where there are texts, is one joint sample with nothing given. A coherent one shows one "
+        "class.",
         transposed=True,
     ),
     "reconstruction": GridText(
@@ -53,7 +55,8 @@ class Grid(NamedTuple):
     """A sample grid, ready to be shown."""
 
     text: GridText
-    panels: list[images.Panel]
+    panels: list[images.Panel] | list[images.TextPanel]
+    players: list[sounds.Player]
 
 
 class Row(NamedTuple):
@@ -114,6 +117,7 @@ def render(
     environment.globals["SPREADS"] = summary.SPREADS
     systems = results["systems"]
     metrics = {name: system["metrics"] for name, system in systems.items()}
+    heard = sounds.spectrograms(results.get("config") or {})
     real = results.get("data", {}).get("metrics", {})
     return environment.get_template("template.html").render(
         systems=list(systems),
@@ -126,6 +130,8 @@ def render(
         to_come=results.get("to_come") or [],
         headlines=list(headlines(metrics)),
         lead=summary.lead(metrics),
+        directions=list(directions(metrics)),
+        warnings=warnings_of(results),
         sections=list(sections(metrics, real)),
         missing={name: grouped_reasons(reasons) for name, reasons in not_available(results).items()},
         curves={
@@ -136,7 +142,7 @@ def render(
         class_shares={
             name: charts.class_bars(metrics[name], figures.get(name, {}).get("class_shares"), real) for name in systems
         },
-        grids={name: list(sample_grids(figures.get(name, {}))) for name in systems},
+        grids={name: list(sample_grids(figures.get(name, {}), heard)) for name in systems},
         config=list(flatten(results.get("config") or {})),
         versions=results.get("versions") or {},
         device=results.get("device") or {},
@@ -175,6 +181,14 @@ def sections(systems: Mapping[str, summary.Metrics], real: summary.Metrics) -> I
             yield title, meaning, rows
 
 
+def warnings_of(results: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return {warning: the systems that have it}, those of variations among them."""
+    systems = dict(results["systems"])
+    for variation in results.get("variations", ()):
+        systems |= {f"{variation['study']} = {variation['value']}: {n}": s for n, s in variation["systems"].items()}
+    return warnings.by_system(systems)
+
+
 def not_available(results: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
     """Return the reasons of each system, those of variations among them, by how it is called."""
     found = {name: system.get("not_available", {}) for name, system in results["systems"].items()}
@@ -192,8 +206,10 @@ def grouped_reasons(not_available: Mapping[str, str]) -> dict[str, list[str]]:
     return reasons
 
 
-def sample_grids(figures: Mapping[str, np.ndarray]) -> Iterator[Grid]:
-    """Yield the sample grids among the arrays of one system, known ones first."""
+def sample_grids(
+    figures: Mapping[str, np.ndarray], heard: Mapping[str, sounds.Spectrogram] | None = None
+) -> Iterator[Grid]:
+    """Yield the sample grids among the arrays of one system, known ones first; `heard` are modalities of sound."""
     found = {name.split("/")[1] for name in figures if name.startswith("samples/")}
     for grid in [*(name for name in GRIDS if name in found), *sorted(found - set(GRIDS))]:
         prefix = f"samples/{grid}/data/"
@@ -201,7 +217,9 @@ def sample_grids(figures: Mapping[str, np.ndarray]) -> Iterator[Grid]:
         observed = figures[f"samples/{grid}/observed"]
         text = GRIDS.get(grid, GridText(grid, "Bordered cells were given."))
         lines = text.lines if len(text.lines) == observed.shape[1] else ()
-        yield Grid(text, images.panels(data, observed, lines, text.transposed))
+        players = sounds.players(heard or {}, data, observed, lines)
+        data |= {name: sounds.upright(data[name]) for name in heard or {} if name in data}
+        yield Grid(text, images.panels(data, observed, lines, text.transposed), players)
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

@@ -1,4 +1,4 @@
-"""Sample grids as PNG mosaics: one cell per modality, given ones with a border."""
+"""Sample grids as PNG mosaics, one cell per modality, given ones with a border; with texts, as tables."""
 
 import base64
 import io
@@ -30,6 +30,35 @@ class Panel(NamedTuple):
     columns: tuple[str, ...]
     lines: tuple[str, ...]
     shape: tuple[int, int]
+
+
+class TextCell(NamedTuple):
+    """A text, and whether it was given."""
+
+    text: str
+    given: bool
+
+
+class TextLine(NamedTuple):
+    """A line of a `TextPanel`: its heading or "", the ``data:`` address of the pictures or "", and the texts."""
+
+    heading: str
+    source: str
+    cells: tuple[TextCell, ...]
+
+
+class TextPanel(NamedTuple):
+    """One example of a sample grid that has texts, as a table: pictures are one column of it, each text is another.
+
+    Attributes:
+      pictures: names of the modalities in the mosaics.
+      texts: names of the others.
+      table: the lines.
+    """
+
+    pictures: tuple[str, ...]
+    texts: tuple[str, ...]
+    table: tuple[TextLine, ...]
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
@@ -123,15 +152,17 @@ def panels(
     observed: np.ndarray,
     lines: tuple[str, ...] = (),
     transposed: bool = False,
-) -> list[Panel]:
+) -> list[Panel] | list[TextPanel]:
     """Return one panel per example.
 
     Args:
-      data: {modality: [E, L, *shape]}, in the order of the columns.
+      data: {modality: [E, L, *shape]}, in the order of the columns; texts are strings [E, L], or integer ids.
       observed: bool [E, L, M].
       lines: headings of the lines, or none.
-      transposed: show modalities as lines.
+      transposed: show modalities as lines; where there are texts, they never are.
     """
+    if any(_is_text(values) for values in data.values()):
+        return [_text_panel(data, observed, lines, example) for example in range(len(observed))]
     size = cell_size([values.shape[2:] for values in data.values()])
     examples = []
     for example, given in enumerate(observed):
@@ -143,3 +174,29 @@ def panels(
         else:
             examples.append(Panel(png_address(mosaic(cells, given)), tuple(data), lines, given.shape))
     return examples
+
+
+def _is_text(values: np.ndarray) -> bool:
+    return values.dtype.kind in "Ui"
+
+
+def _text_panel(
+    data: Mapping[str, np.ndarray], observed: np.ndarray, lines: tuple[str, ...], example: int
+) -> TextPanel:
+    """Return the panel of one example; see `panels`."""
+    texts = [name for name, values in data.items() if _is_text(values)]
+    pictures = [name for name in data if name not in texts]
+    size = cell_size([data[name].shape[2:] for name in pictures])
+    table = []
+    for line, mask in enumerate(observed[example]):
+        given = dict(zip(data, mask.tolist(), strict=True))
+        cells = [cell(data[name][example, line], size) for name in pictures]
+        source = png_address(mosaic([cells], np.array([[given[name] for name in pictures]]))) if cells else ""
+        found = tuple(TextCell(_text(data[name][example, line]), given[name]) for name in texts)
+        table.append(TextLine(lines[line] if lines else "", source, found))
+    return TextPanel(tuple(pictures), tuple(texts), tuple(table))
+
+
+def _text(value: np.ndarray) -> str:
+    """Return a text as it is, or the ids [L] of a sequence without those that pad it."""
+    return str(value) if value.ndim == 0 else " ".join(str(number) for number in value if number)

@@ -21,6 +21,13 @@ class ConditionalRow(NamedTuple):
     fid: Published
 
 
+class DirectionsRow(NamedTuple):
+    """A line of Table 8: coherence of images given sounds, of sounds given images, and of both from nothing."""
+
+    name: str
+    cells: tuple[Published, Published, Published]
+
+
 class Choice(NamedTuple):
     """A choice of a paper.
 
@@ -49,6 +56,7 @@ class Paper(NamedTuple):
       beta: Table 6, coherence and FID by the weight of the KL divergence; two modalities.
       cosine: Table 7, by modality.
       classifier: accuracy of its classifier on test data (A.2).
+      directions: Table 8, by system.
     """
 
     title: str
@@ -59,6 +67,7 @@ class Paper(NamedTuple):
     beta: Mapping[str, tuple[Published, Published]] = MappingProxyType({})
     cosine: tuple[float, ...] = ()
     classifier: Published | None = None
+    directions: Mapping[str, DirectionsRow] = MappingProxyType({})
 
 
 def _row(name: str, coherence: float, coherence_std: float, fid: float, fid_std: float) -> ConditionalRow:
@@ -177,4 +186,34 @@ EB_MVAE = Paper(
     ),
 )
 
-PAPERS = {"sbm": SBM, "eb_mvae": EB_MVAE}
+SBM_MHD = Paper(
+    title="D. Wesego and P. Rooshenas, Score-Based Multimodal Autoencoder, A.6: MHD",
+    directions={
+        "sbm_vae": DirectionsRow(
+            "SBM-VAE", (Published(0.853, 0.001), Published(0.861, 0.004), Published(0.839, 0.004))
+        ),
+        "mvtcae": DirectionsRow("MVTCAE", (Published(0.654, 0.004), Published(0.817, 0.004), Published(0.365, 0.002))),
+        "mmvae_plus": DirectionsRow(
+            "MMVAE+", (Published(0.451, 0.004), Published(0.442, 0.002), Published(0.248, 0.003))
+        ),
+    },
+    settings={
+        "data.name": _same("mhd"),
+        "modalities.0.codec.name": _same("nexus_image"),
+        "modalities.1.codec.name": _same("nexus_sound"),
+        "modalities.0.latent_size": _same(64),
+        "modalities.1.latent_size": _same(64),
+        "autoencoder.training.num_steps": Choice("100 epochs (of the networks' authors)", (70_312,)),
+        "autoencoder.training.batch_size": Choice("64 (of the networks' authors)", (64,)),
+        "autoencoder.training.optimizer.learning_rate": Choice("0.001 (of the networks' authors)", (1e-3,)),
+        "score.network.name": Choice("not given; elsewhere a UNet", ("unet",)),
+    },
+    further=(
+        ("normalisation of the sound's networks", "GroupNorm, LayerNorm", "BatchNorm"),
+        ("latents that the score model sees", "standardised", "as they are"),
+        ("classifiers that judge", "trained in this run", "not given"),
+        ("± of a coherence", "over samplings with other seeds", "not given"),
+    ),
+)
+
+PAPERS = {"sbm": SBM, "eb_mvae": EB_MVAE, "sbm_mhd": SBM_MHD}

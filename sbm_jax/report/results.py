@@ -74,7 +74,8 @@ def write_results(path: str | os.PathLike, payload: Mapping[str, Any]) -> None:
 
     Args:
       path: the file.
-      payload: ``{"systems": {name: {"metrics": {metric: Estimate}, "not_available": {metric: reason}}},
+      payload: ``{"systems": {name: {"metrics": {metric: Estimate}, "not_available": {metric: reason},
+        "warnings": [sentences]}},
         "config", "versions", "device"}``, and optionally ``"name"`` and ``"command"`` (strings), ``"seconds"``
         (``{stage: float}``), ``"data"`` (``{"metrics"}`` of real data), ``"published"`` (a key of `published.PAPERS`),
         ``"variations"`` (like a system, with ``"study"`` and ``"value"``) and ``"to_come"`` (those not done yet).

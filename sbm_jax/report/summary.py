@@ -122,6 +122,12 @@ SECTIONS = (
         "Share of joint samples, generated from nothing, in which at least k modalities show one class. Chance: "
         "classes drawn uniformly, in each modality on their own.",
     ),
+    (
+        "Coherence given one named modality",
+        ("coherence/from/",),
+        "Share of samples of a modality in which the classifier sees the class of the only one given, as in the table "
+        "of directions. Chance: uniform guesses.",
+    ),
     ("Coherence of further questions", ("coherence/",), "The same by the classifiers of other questions."),
     (
         "Samples beside the truth",
@@ -133,7 +139,7 @@ SECTIONS = (
         "Diversity",
         ("diversity/",),
         "Squared distance of two samples for the same condition, in units of that of two real examples of one class. "
-        "Pairs that are not finite are left out.",
+        "Of ids it is the share of positions that differ. Pairs that are not finite are left out.",
     ),
     (
         "Distance from real data: Inception-v3",
@@ -177,7 +183,15 @@ SECTIONS = (
     (
         "Reconstruction",
         ("reconstruction/",),
-        "Mean squared error per element, images in [0, 1]. The spread is over batches of rows.",
+        "Mean squared error per element, images in [0, 1]; of sequences of ids, such as words, the share that is "
+        "right, without padding. The spread is over batches of rows.",
+    ),
+    (
+        "Codecs",
+        ("codecs/",),
+        "How much of the data each codec keeps. Entries in use: of a VAE's latent those with more than 0.05 nats of "
+        "KL, of an RAE's those with more than 0.01 of the largest variance; in brackets the size of the latent. Error "
+        "over variance: 0 of a perfect reconstruction, 1 of the mean of the data.",
     ),
     (
         "Sampling",
@@ -222,6 +236,7 @@ LABELS = (
     (r"coherence/fixed_order/given_(\d+)", "first {} given"),
     (r"coherence/fixed_order/given_(\d+)/last", "first {} given, last modality only"),
     (r"coherence/to_target/given_(\d+)/(.+)", "first {} others given, {} only"),
+    (r"coherence/from/(.+)/to/(.+)", "{1} given {0}"),
     (r"coherence/unconditional_all", "all agree"),
     (r"coherence/unconditional_(\d+)", "at least {} agree with the first modality"),
     (r"coherence/unconditional_majority_(\d+)", "at least {} agree with one another"),
@@ -240,6 +255,11 @@ LABELS = (
     (r"classifier/accuracy/(.+)", "real data, {}"),
     (r"classifier/reconstruction/(.+)", "reconstructions, {}"),
     (r"reconstruction/mse/(.+)", "{}"),
+    (r"reconstruction/token_accuracy/(.+)", "{}, share of ids"),
+    (r"codecs/entries_in_use/(.+)", "{}: entries in use"),
+    (r"codecs/kl/(.+)", "{}: KL divergence from the prior, nats"),
+    (r"codecs/error_over_variance/(.+)", "{}: error over variance"),
+    (r"codecs/train_error_over_variance/(.+)", "{}: error over variance, training rows"),
     (r"likelihood/elbo", "evidence lower bound"),
     (r"likelihood/importance_weighted", "importance-weighted bound"),
     (r"training/seconds", "seconds of all stages"),
@@ -321,7 +341,8 @@ def chance(metric: str, metrics: Metrics) -> float | None:
     classes, modalities = num_classes(metrics), num_modalities(metrics)
     if classes is None:
         return None
-    if metric.startswith(("coherence/given_", "coherence/fixed_order/", "coherence/to_target/", "classifier/")):
+    families = ("given_", "fixed_order/", "to_target/", "from/")
+    if metric.startswith(("classifier/", *(f"coherence/{family}" for family in families))):
         return 1 / classes
     match = re.fullmatch(r"coherence/unconditional_(\d+|all)", metric)
     if match is None or modalities is None:

@@ -1,13 +1,15 @@
 """The main numbers of a run as a table on the terminal."""
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from sbm_jax.report import summary
+from sbm_jax.report import summary, warnings
+from sbm_jax.report.directions import Directions, directions
 
 METRIC_WIDTH, SYSTEM_WIDTH = 50, 26
 """Characters of the column of names, with that of chance, and of a system's."""
@@ -36,6 +38,40 @@ def results_table(systems: Mapping[str, Any], encoding: str = "utf-8") -> Table:
     return table
 
 
+def directions_table(tables: Sequence[Directions], encoding: str = "utf-8") -> Table:
+    """Return the coherence of each modality given each other one alone, a line for each system and given modality.
+
+    Args:
+      tables: of one question and the same modalities.
+      encoding: of where the table is printed, see `shown`.
+    """
+    first = tables[0]
+    title = f"Coherence given one modality{f', question {first.question}' if first.question else ''}"
+    table = Table(title=shown(title, encoding), title_justify="left", caption_justify="left")
+    table.caption = "In brackets: the classifier's accuracy on reconstructions."
+    for name in ("system", "given"):
+        table.add_column(name, overflow="fold")
+    for name in first.names:
+        table.add_column(escape(shown(name, encoding)), justify="right", overflow="fold")
+    for one in tables:
+        for number, name in enumerate(one.names):
+            cells = [_short(cell, target == number) for target, cell in enumerate(one.cells[number])]
+            names = [one.system if number == 0 else "", name]
+            table.add_row(*(escape(shown(text, encoding)) for text in names), *cells)
+        table.add_section()
+    if first.has_real:
+        table.add_row("real data", "", *(_short(cell) for cell in first.real))
+    return table
+
+
+def _short(estimate: Mapping[str, Any] | None, in_brackets: bool = False) -> str:
+    """Return a share with two decimals."""
+    if estimate is None:
+        return "-"
+    text = "lost" if estimate["value"] is None else f"{estimate['value']:.2f}"
+    return f"({text})" if in_brackets else text
+
+
 def shown(text: str, encoding: str) -> str:
     """Return a text as an encoding can show it: ± as +- where it has none, any other character that it lacks as ?."""
     try:
@@ -46,7 +82,7 @@ def shown(text: str, encoding: str) -> str:
 
 
 def print_table(results: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the table of the main metrics, and how many could not be measured.
+    """Print the table of the main metrics, that of the directions, warnings, and what could not be measured.
 
     Args:
       results: the content of ``results.json``.
@@ -59,10 +95,16 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
         some = {name: results["systems"][name] for name in names[start : start + at_once]}
         console.print(results_table(some, console.encoding))
     metrics = {name: system["metrics"] for name, system in results["systems"].items()}
+    alike = itertools.groupby(directions(metrics), key=lambda table: (table.question, table.names))
+    for _, tables in alike:
+        console.print(directions_table(list(tables), console.encoding))
     found = {name: [own[name] for own in metrics.values() if name in own] for name in summary.MAIN_METRICS}
     for sentence in (summary.spread_notes(found), summary.lead(metrics)):
         if sentence:
             console.print(escape(shown(sentence, console.encoding)), highlight=False)
+    for text, systems in warnings.by_system(results["systems"]).items():
+        line = shown(f"Warning ({', '.join(systems)}): {text}", console.encoding)
+        console.print(escape(line), style="yellow", highlight=False)
     for name, system in results["systems"].items():
         for metric, reason in system.get("not_available", {}).items():
             line = shown(f"{name}: {metric} was not measured: {reason}.", console.encoding)

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from sklearn.mixture import GaussianMixture as MixtureFit
 
-from sbm_jax.data.pipeline import as_float
+from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import SbmError
 from sbm_jax.mixtures import GaussianMixture
 from sbm_jax.sampling import SamplerOptions
@@ -87,7 +87,7 @@ class PosteriorBank:
         """Return location and scale [B, parts, D] of each row's posterior; one component, at random, of a mixture."""
         key = jax.random.fold_in(key, rows["number"][0])  # another one for each batch
         location, scale, own_location, own_scale = self.system.posterior_parts(
-            params, key, as_float(rows["data"]), rows.get("present")
+            params, key, in_units(rows["data"]), rows.get("present")
         )
 
         def packed(joint: Array, own: Array) -> Array:

@@ -5,15 +5,16 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from sbm_jax import parallel
 from sbm_jax.config import checked_dataclass, plain
-from sbm_jax.data.pipeline import as_float
+from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import require
 from sbm_jax.losses.classification import cross_entropy_terms
-from sbm_jax.networks.classifiers import DigitClassifier, VectorClassifier
+from sbm_jax.networks.classifiers import DigitClassifier, SequenceClassifier, VectorClassifier
 from sbm_jax.types import LABEL, Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
 
 
@@ -42,7 +43,7 @@ class ClassifierConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Classifiers:
-    """The judges of one question: one classifier for all modalities of the same shape.
+    """The judges of one question: one classifier for all modalities of the same shape, and one for each of ids.
 
     Attributes:
       modalities: the modalities to judge.
@@ -65,37 +66,42 @@ class Classifiers:
 
     @property
     def groups(self) -> dict[str, list[str]]:
-        """The names of the modalities by shape."""
+        """The names of the modalities by shape; those of ids, which mean something else in each, are on their own."""
         groups: dict[str, list[str]] = {}
         for modality in self.modalities:
-            groups.setdefault("x".join(map(str, modality.shape)), []).append(modality.name)
+            group = f"ids of {modality.name}" if modality.vocabulary_size else "x".join(map(str, modality.shape))
+            groups.setdefault(group, []).append(modality.name)
         return groups
 
-    def _network(self, shape: tuple[int, ...]):
-        if len(shape) == 3:
-            return DigitClassifier(self.num_classes, self.config.widths, self.config.hidden, self.config.dropout)
-        return VectorClassifier(self.num_classes, self.config.hidden, self.config.dropout)
+    def _network(self, name: str) -> nn.Module:
+        """Return the network of a modality."""
+        modality = next(modality for modality in self.modalities if modality.name == name)
+        own = {"hidden": self.config.hidden, "dropout": self.config.dropout}
+        if modality.vocabulary_size:
+            return SequenceClassifier(self.num_classes, modality.vocabulary_size, self.config.widths[-1], **own)
+        if len(modality.shape) == 3:
+            return DigitClassifier(self.num_classes, self.config.widths, **own)
+        return VectorClassifier(self.num_classes, **own)
 
     def _init(self, key: Key) -> Params:
-        shapes = {modality.name: modality.shape for modality in self.modalities}
+        like = {modality.name: jnp.zeros((1, *modality.shape), modality.dtype) for modality in self.modalities}
         keys = jax.random.split(key, len(self.groups))
         return {
-            group: self._network(shapes[names[0]]).init(one_key, jnp.zeros((1, *shapes[names[0]])))["params"]
+            group: self._network(names[0]).init(one_key, like[names[0]])["params"]
             for (group, names), one_key in zip(self.groups.items(), keys, strict=True)
         }
 
     def logits(self, params: Params, data: Data) -> dict[str, Array]:
-        """Return {name: [B, num_classes]} for float data {name: [B, *shape]}."""
+        """Return {name: [B, num_classes]} for data {name: [B, *shape]}."""
         result = {}
         for group, names in self.groups.items():
             for name in names:
                 if name in data:
-                    network = self._network(data[name].shape[1:])
-                    result[name] = network.apply({"params": params[group]}, data[name])
+                    result[name] = self._network(name).apply({"params": params[group]}, data[name])
         return result
 
     def predict_fn(self, params: Params) -> Callable[[Data], dict[str, Array]]:
-        """Return the compiled `data -> {name: int labels [B]}` for float data {name: [B, *shape]}."""
+        """Return the compiled `data -> {name: int labels [B]}` for data {name: [B, *shape]}."""
 
         @parallel.over_rows
         def predict(params, data):
@@ -109,8 +115,8 @@ class Classifiers:
 
         @parallel.over_rows
         def features(params, images):
-            images = as_float({name: images})[name]
-            return self._network(images.shape[1:]).apply({"params": params}, images, features=True)
+            images = in_units({name: images})[name]
+            return self._network(name).apply({"params": params}, images, features=True)
 
         return lambda images: features(params[group], images)
 
@@ -118,7 +124,7 @@ class Classifiers:
         self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any], train: bool = True
     ) -> tuple[Array, Metrics]:
         del upstream
-        data, labels = as_float(batch["data"]), batch["label"]
+        data, labels = in_units(batch["data"]), batch["label"]
         losses, hits = [], []
         keys = jax.random.split(key, len(self.groups))
         for (group, names), one_key in zip(self.groups.items(), keys, strict=True):
@@ -127,7 +133,7 @@ class Classifiers:
             choice, weight = self._choose(choice_key, names, batch)
             stacked = jnp.stack([data[name] for name in names], axis=1)
             x = stacked[jnp.arange(len(labels)), choice]
-            logits = self._network(x.shape[1:]).apply(
+            logits = self._network(names[0]).apply(
                 {"params": params[group]}, x, train=train, rngs={"dropout": dropout_key}
             )
             loss, hit = cross_entropy_terms(logits, labels)
@@ -157,7 +163,7 @@ class Classifiers:
             settings={
                 "seed": self.seed,
                 "data": dataset.settings,
-                "modalities": {modality.name: list(modality.shape) for modality in self.modalities},
+                "modalities": {modality.name: _settings(modality) for modality in self.modalities},
                 "classifier": plain(self.config),
                 **({} if self.question == LABEL else {"question": self.question}),
             },
@@ -168,3 +174,9 @@ class Classifiers:
             validation_rows=lambda upstream: rows(dataset.validation),
             validation_loss=functools.partial(self._loss, train=False),
         )
+
+
+def _settings(modality: Modality) -> list[int] | dict[str, Any]:
+    """Return what the network of a modality is made from."""
+    shape = list(modality.shape)
+    return {"shape": shape, "vocabulary_size": modality.vocabulary_size} if modality.vocabulary_size else shape

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 
 from sbm_jax.config import build, checked_dataclass, plain
-from sbm_jax.data.pipeline import as_float
+from sbm_jax.data.pipeline import in_units
 from sbm_jax.distributions import standard_normal_kl
 from sbm_jax.errors import SbmError, require
 from sbm_jax.losses.info_nce import has_pair, info_nce_terms
@@ -188,7 +188,7 @@ class CodecTraining:
     ) -> tuple[Array, Metrics]:
         """Return the weighted sum over modalities of the mean objective of the rows that have them."""
         del upstream
-        data, present = as_float(batch["data"]), batch.get("present")
+        data, present = in_units(batch["data"]), batch.get("present")
         posteriors, latents, outputs = self.autoencode(params, key, data)
         reconstructions, regularisers = self._terms(params, key, data, posteriors, outputs)
         names = [modality.name for modality in self.modalities]
@@ -250,12 +250,14 @@ class CodecTraining:
         """Return the contrastive losses of latents and of reconstructions, scalars.
 
         The first asks the encoders for what modalities share, the second asks that it be shown: encoded again, with
-        weights that are held fixed there, a reconstruction must find the latents of the other modalities.
+        weights that are held fixed there, a reconstruction must find the latents of the other modalities. No gradient
+        passes through reconstructed ids, so their latents take the place of what is encoded again.
         """
         aligned, log_scale = self._aligned(latents), jnp.log(ALIGNMENT_INVERSE_TEMPERATURE)
-        shown = self.codecs.sample(params, key, outputs)
+        ids = {modality.name for modality in self.modalities if modality.vocabulary_size}
+        shown = self.codecs.sample(params, key, {name: out for name, out in outputs.items() if name not in ids})
         seen = self.codecs.encode(jax.lax.stop_gradient(params), shown)
-        seen = self._aligned({name: mean for name, (mean, _) in seen.items()})
+        seen = self._aligned({**latents, **{name: mean for name, (mean, _) in seen.items()}})
         alignment, _ = info_nce_terms(aligned, log_scale, present=present)
         recognition, _ = info_nce_terms(seen, log_scale, jax.lax.stop_gradient(aligned), present)
         paired = has_pair(present)

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from sbm_jax.config import plain
-from sbm_jax.data.pipeline import as_float
+from sbm_jax.data.pipeline import in_units
 from sbm_jax.distributions import Posterior, product_of_experts
 from sbm_jax.errors import SbmError
 from sbm_jax.losses.bounds import BoundTerms, Decoding, likelihood_rescaling
@@ -105,7 +105,7 @@ class JointPosterior:
         """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
         del options
         params = jax.eval_shape(self._init, jax.random.key(0))
-        data = {modality.name: jnp.zeros((1, *modality.shape)) for modality in self.modalities}
+        data = {modality.name: jnp.zeros((1, *modality.shape), modality.dtype) for modality in self.modalities}
         jax.eval_shape(lambda params: self.terms(params, jax.random.key(0), data), params)
 
     # MARK: Training
@@ -148,7 +148,7 @@ class JointPosterior:
         self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any]
     ) -> tuple[Array, Metrics]:
         del upstream
-        terms = self.terms(params, key, as_float(batch["data"]), batch.get("present"))
+        terms = self.terms(params, key, in_units(batch["data"]), batch.get("present"))
         if isinstance(terms, BoundTerms):
             parts = {"reconstruction": terms.reconstruction.mean(), "regulariser": terms.regulariser.mean()}
             return terms.loss.mean(), parts

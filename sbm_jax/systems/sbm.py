@@ -69,6 +69,10 @@ class Sbm(ScoreOfLatents):
         """Return the latents {modality: [B, D_m]} of float data, in the units of generated ones."""
         return unpack(self.latent_space.encode(products, data), self.modalities)
 
+    def posteriors(self, products: Mapping[str, Params], data: Data) -> dict[str, tuple[Array, Array | None]]:
+        """Return the codecs' means and log variances; see `system.HasCodecs`."""
+        return self.latent_space.posteriors(products, data)
+
     def with_free(self, number: int) -> "Sbm":
         """Return the system for rows with at most so many unobserved modalities; see `system.SparesObserved`."""
         return dataclasses.replace(self, num_free=number)

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass, plain
-from sbm_jax.data.pipeline import as_float
+from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import SbmError, require
 from sbm_jax.losses.info_nce import has_pair, info_nce_terms, inverse_temperature
 from sbm_jax.losses.masked import masked_mean
@@ -168,7 +168,7 @@ class SbmContrastive(Sbm):
 
         def embed(params: Params, split: Split) -> Array:
             embeddings = encode_rows(
-                lambda params, rows: self._embeddings(params, as_float(rows["data"])),
+                lambda params, rows: self._embeddings(params, in_units(rows["data"])),
                 *(params, self.latent_space.rows(split), chunk),
             )
             present = split.presence([modality.name for modality in self.latent_space.modalities])
@@ -187,7 +187,7 @@ class SbmContrastive(Sbm):
 
     def _init_encoders(self, key: Key) -> Params:
         def init_one(modality: Modality, key: Key) -> Params:
-            return self._encoder(modality).init(key, jnp.zeros((1, *modality.shape)))["params"]
+            return self._encoder(modality).init(key, jnp.zeros((1, *modality.shape), modality.dtype))["params"]
 
         log_scale = -jnp.log(jnp.float32(self.contrastive.temperature))
         return {"encoders": self.encoders.init(key, init_one), "log_scale": log_scale}
@@ -197,7 +197,7 @@ class SbmContrastive(Sbm):
     ) -> tuple[Array, Metrics]:
         del upstream
         present, dropout_key = batch.get("present"), key if train and self.contrastive.dropout else None
-        embeddings = self._embeddings(params, as_float(batch["data"]), dropout_key)
+        embeddings = self._embeddings(params, in_units(batch["data"]), dropout_key)
         loss, found = info_nce_terms(embeddings, params["log_scale"], present=present)
         paired = has_pair(present)
         metrics = {"found": masked_mean(found, paired), "inverse_temperature": inverse_temperature(params["log_scale"])}

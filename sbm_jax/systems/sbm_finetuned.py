@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass, plain
-from sbm_jax.data.pipeline import as_float
+from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import require
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import Generated
@@ -88,7 +88,7 @@ class SbmFinetuned(Sbm):
         self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any]
     ) -> tuple[Array, Metrics]:
         """Return -log p(x_u | z_u), z_u ~ q(z_u | z_o), of what is dropped, a mean over rows that drop (Eq. 11)."""
-        data, space = as_float(batch["data"]), self.latent_space
+        data, space = in_units(batch["data"]), self.latent_space
         drop_key, sample_key = jax.random.split(key)
         num_rows = len(next(iter(data.values())))
         drop = jax.random.bernoulli(drop_key, self.finetuning.probability_drop, (num_rows, len(self.modalities)))

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sbm_jax.data.pipeline import as_float
+from sbm_jax.data.pipeline import in_units
 from sbm_jax.networks.codecs import Codecs, check_codec, make_codec
 from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.systems.codec_training import AutoencoderConfig, CodecTraining
@@ -156,7 +156,7 @@ class LatentSpace:
         def encode(split: Split) -> dict[str, Array]:
             rows, chunk = self.rows(split), self.config.training.batch_size
             mean, std = encode_rows(
-                lambda params, rows: self._posterior(params, as_float(rows["data"])), params, rows, chunk
+                lambda params, rows: self._posterior(params, in_units(rows["data"])), params, rows, chunk
             )
             if split.present is None:
                 return {"mean": mean, "std": std}
@@ -232,6 +232,11 @@ class LatentSpace:
         params = self.params(products)
         means = {name: mean for name, (mean, _) in self.codecs.encode(params, data).items()}
         return self.codecs.generate(params, jax.random.key(0), means)
+
+    def posteriors(self, products: Mapping[str, Params], data: Data) -> dict[str, tuple[Array, Array | None]]:
+        """Return {name: (mean, log variance)}, [B, D_m] each, of float data, as the codecs have them; None for RAE."""
+        found = self.codecs.encode(self.params(products), data)
+        return {name: (mean, None if self.regularised else own) for name, (mean, own) in found.items()}
 
     def posterior(self, products: Mapping[str, Params], data: Data) -> tuple[Array, Array]:
         """Return packed posterior means and standard deviations [B, N, D] of float data, not standardised."""

@@ -70,7 +70,7 @@ def test_settings_follow_the_content_and_hold_no_path(tmp_path):
         ({"signal": np.where(np.arange(60).reshape(20, 3) == 8, np.inf, 0)}, "first in row 2"),
         ({"signal": np.full((20, 3), 1e300)}, "infinite"),
         ({"signal": np.array([{}] * 20)}, "Object arrays"),
-        ({"signal": np.array(["a"] * 20)}, "signal has the type"),
+        ({"signal": np.full(20, 1j)}, "signal has the type"),
         ({"label": np.zeros(19, int)}, r"label is int64 \[19\]"),
         ({"label": np.zeros(20)}, "label is float64"),
         ({"label": np.full(20, -1)}, "no row of train"),

@@ -2,7 +2,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sbm_jax.data.pipeline import as_float, batch_rows
+from sbm_jax.data.pipeline import batch_rows, in_units
 from sbm_jax.errors import SbmError
 
 
@@ -40,8 +40,11 @@ def test_impossible_batches_are_refused(batch_size):
         batch_rows(11, batch_size, seed=0, first_step=0, num_steps=1)
 
 
-def test_images_become_floats_in_the_unit_interval():
-    data = as_float({"image": jnp.array([0, 51, 255], jnp.uint8), "signal": jnp.array([2, -3])})
+def test_images_become_floats_in_the_unit_interval_and_ids_stay_integers():
+    data = in_units(
+        {"image": jnp.array([0, 51, 255], jnp.uint8), "signal": jnp.array([2.0, -3.0]), "ids": jnp.array([2, 0])}
+    )
     np.testing.assert_allclose(data["image"], [0, 0.2, 1], rtol=1e-6)
     np.testing.assert_array_equal(data["signal"], [2.0, -3.0])
     assert data["signal"].dtype == jnp.float32
+    assert data["ids"].dtype == jnp.int32

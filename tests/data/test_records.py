@@ -11,7 +11,7 @@ import pytest
 from sbm_jax import data, parallel
 from sbm_jax.config import build
 from sbm_jax.data import write_records as command
-from sbm_jax.data.pipeline import as_float, batch_rows
+from sbm_jax.data.pipeline import batch_rows, in_units
 from sbm_jax.data.records import RecordSplit
 from sbm_jax.data.write_records import write_records
 from sbm_jax.errors import SbmError
@@ -156,7 +156,7 @@ def test_a_run_that_was_killed_goes_on_to_the_same_bits(both, tmp_path, monkeypa
 
 def test_the_bank_of_latents_is_that_of_rows_in_memory(both):
     made = [
-        encode_rows(lambda scale, rows: scale * as_float(rows["data"])["photo"], 2.0, split.train.rows(NAMES), 8)
+        encode_rows(lambda scale, rows: scale * in_units(rows["data"])["photo"], 2.0, split.train.rows(NAMES), 8)
         for split in both
     ]
     assert_same(*made)

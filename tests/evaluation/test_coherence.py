@@ -54,8 +54,13 @@ def test_shares_of_classes_per_modality():
 
 
 def test_squared_error_is_per_element_and_per_row():
-    data = {"image": np.zeros((2, 2, 2, 1)), "attributes": np.array([[0.0, 1.0], [1.0, 1.0]])}
-    decoded = {"image": np.full((2, 2, 2, 1), 0.5), "attributes": np.array([[0.0, 0.0], [1.0, 1.0]])}
-    errors = reconstruction.squared_errors(data, decoded)
-    np.testing.assert_allclose(errors["image"], [0.25, 0.25])
-    np.testing.assert_allclose(errors["attributes"], [0.5, 0.0])
+    errors = reconstruction.squared_error(np.zeros((2, 2, 2, 1)), np.full((2, 2, 2, 1), 0.5))
+    np.testing.assert_allclose(errors, [0.25, 0.25])
+    errors = reconstruction.squared_error(np.array([[0.0, 1.0], [1.0, 1.0]]), np.array([[0.0, 0.0], [1.0, 1.0]]))
+    np.testing.assert_allclose(errors, [0.5, 0.0])
+
+
+def test_the_share_of_ids_that_are_right_knows_no_padding_and_no_diverged_samples():
+    x = np.array([[3, 4, 0, 0], [3, 4, 5, 6], [0, 0, 0, 0], [1, 0, 0, 0]], np.int32)
+    y = np.array([[3, 5, 9, 9], [3, 4, 5, 0], [0, 0, 0, 0], [-1, -1, -1, -1]], np.int32)
+    np.testing.assert_array_equal(reconstruction.token_accuracy(x, y), [0.5, 0.75, np.nan, np.nan])

@@ -51,3 +51,13 @@ def test_rows_that_answer_all_questions_alike_are_of_one_class():
     joint = diversity.joint_labels(labels)
     assert joint[0] == joint[1]
     assert len({*joint.tolist()}) == 3
+
+
+def test_of_ids_the_share_of_positions_that_differ_counts():
+    ids = np.array([[1, 2, 0], [1, 3, 4], [2, 2, 0], [5, 5, 5]], np.int32)
+    reference = diversity.within_class_distances({"a": ids}, np.array([0, 0, 0, 1]))
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    np.testing.assert_allclose(reference["a"], np.mean([np.mean(ids[i] != ids[j]) for i, j in pairs]))
+    samples = np.array([[1, 2, 0], [1, 2, 3], [1, 1, 1], [-1, -1, -1]], np.int32)
+    distances = diversity.relative_distances({"a": samples}, np.zeros((4, 1), bool), {"a": 0.5})
+    np.testing.assert_allclose(distances, [2 / 3, np.nan])

@@ -1,6 +1,7 @@
 """A generator whose coherence is known goes through the whole evaluation."""
 
 import contextlib
+import itertools
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ MODALITIES = ("a", "b", "attributes")
 NUM_CLASSES = 4
 SHAPES = {"a": (2, 2, 1), "b": (3, 2, 3), "attributes": (5,)}
 AMOUNTS = {"num_examples": 13, "num_unconditional": 40, "batch_size": 8, "num_repeats": 2, "num_figure_examples": 3}
-FAMILIES = ("given_rest", "random", "fixed_order", "to_target", "unconditional")
+FAMILIES = ("given_rest", "random", "fixed_order", "to_target", "from_one", "unconditional")
 TOOLS = ("reconstruction", "classifier", "sampling")  # what is measured beside the families of observed sets
 
 
@@ -92,6 +93,7 @@ def test_perfect_generator():
     metrics, not_available, _ = judge(perfect)
     # Real examples of one class are equal here, and there are neither encoders nor likelihoods.
     missing = {"diversity/given_1", "latents/cosine/given_rest", "likelihood/elbo", "inception/fid"}
+    missing |= {"codecs/entries_in_use"}
     assert set(not_available) == missing
     for name in (
         "given_rest",
@@ -117,6 +119,7 @@ def test_all_metrics_have_their_names():
         *(f"coherence/given_{k}" for k in (1, 2)),
         *(f"coherence/fixed_order/given_{k}{last}" for k in (1, 2) for last in ("", "/last")),
         *(f"coherence/to_target/given_{k}/{MODALITIES[0]}" for k in (1, 2)),
+        *(f"coherence/from/{one}/to/{other}" for one, other in itertools.permutations(MODALITIES, 2)),
         *(f"coherence/unconditional_{k}" for k in (2, 3, "all")),
         *(f"coherence/unconditional_majority_{k}" for k in (2, 3)),
         "coverage/min",
@@ -148,6 +151,45 @@ def test_constant_generator_is_right_for_its_digit_only():
     np.testing.assert_array_equal(figures["class_shares"][:, 1], 1)
 
 
+def test_each_direction_has_its_number():
+    """What is generated shows the given digit in `b` only, and if it is `a` that is given."""
+
+    def generate(key, data, observed, num_samples):
+        made = generator(perfect)(key, data, observed, num_samples)
+        from_a = jnp.asarray(observed)[:, 0] & ~jnp.asarray(observed)[:, 1]
+        wrong = {name: x + (0 if name == "b" else 1) / 255 for name, x in made.data.items()}
+        wrong["b"] = jnp.where(from_a[:, None, None, None, None], made.data["b"], made.data["b"] + 1 / 255)
+        masks = {name: jnp.asarray(observed)[:, m] for m, name in enumerate(MODALITIES)}
+        kept = {n: jnp.where(masks[n].reshape(-1, *(1,) * (x.ndim - 1)), x, wrong[n]) for n, x in made.data.items()}
+        return made._replace(data=kept)
+
+    config = config_of("coherence", sets=("from_one", "given_rest"))
+    metrics = evaluate(Subject(generate), split(), MODALITIES, jax.random.key(0), config, JUDGES).metrics
+    found = {name.removeprefix("coherence/from/"): e.value for name, e in metrics.items() if "/from/" in name}
+    pairs = itertools.permutations(MODALITIES, 2)
+    assert found == {f"{given}/to/{target}": float((given, target) == ("a", "b")) for given, target in pairs}
+    assert metrics["coherence/from/a/to/b"].n == 2 * 13
+
+
+def test_from_one_of_two_is_given_the_rest():
+    config = config_of("coherence", sets=("from_one", "given_rest"))
+    data = split()
+    two = Split({name: data.data[name] for name in MODALITIES[:2]}, data.labels)
+
+    def generate(key, data, observed, num_samples):
+        made = generator(perfect)(
+            key,
+            {**data, "attributes": data["b"].reshape(len(data["b"]), -1)[:, :5]},
+            np.pad(observed, ((0, 0), (0, 1)), constant_values=True),
+            num_samples,
+        )
+        return made._replace(data={name: made.data[name] for name in data})
+
+    metrics = evaluate(Subject(generate), two, MODALITIES[:2], jax.random.key(0), config, JUDGES).metrics
+    rest = {name: e for name, e in metrics.items() if "given_rest/" in name}
+    assert [*rest.values()] == [metrics["coherence/from/b/to/a"], metrics["coherence/from/a/to/b"]]
+
+
 def test_random_generator_is_at_chance():
     config = config_of(num_examples=20, num_unconditional=2000, batch_size=500)
     metrics = judge(uniform, config).metrics
@@ -169,7 +211,7 @@ def test_padding_is_not_counted():
     """The fake reports every row with something unobserved as diverged: padding has nothing unobserved."""
     metrics = judge(perfect).metrics
     figure_rows = 3 * 3 + 3 * 3 * 3 + 16
-    conditional = 13 * (3 + 2 + 2 + 2)
+    conditional = 13 * (3 + 2 + 2 + 2 + 3)
     assert metrics["sampling/diverged"].n == 2 * (conditional + 40) + figure_rows
     assert metrics["sampling/diverged"].value == 1
     assert metrics["sampling/network_evaluations"].value == 7
@@ -243,6 +285,7 @@ def test_without_labels_all_that_needs_none_is_measured():
         "coherence/given_k",
         "coherence/fixed_order/given_k",
         "coherence/to_target/given_k",
+        "coherence/from/<given>/to/<target>",
         "coverage/min_expected",
         "coverage/total_variation",
         "coverage/total_variation_expected",

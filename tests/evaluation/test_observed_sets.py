@@ -4,7 +4,7 @@ import pytest
 
 from sbm_jax.errors import SbmError
 from sbm_jax.evaluation import observed_sets
-from sbm_jax.evaluation.observed_sets import Ask
+from sbm_jax.evaluation.observed_sets import Ask, position
 
 
 def test_fixed_masks():
@@ -56,3 +56,14 @@ def test_random_sets_of_different_asks_are_drawn_on_their_own():
     assert (drawn[0] != drawn[1]).any()
     assert (drawn[0] != ~drawn[2]).any()  # not one order, cut in two places
     assert (drawn[2] != drawn[3]).any()
+
+
+def test_one_named_modality_is_asked_for_as_others_ask_for_it():
+    from_one = observed_sets.asks("from_one", NAMES)
+    assert [masks(ask)[0].tolist() for ask in from_one] == np.eye(3, dtype=bool).tolist()
+    assert observed_sets.ask_given(("c",), "a", NAMES) == from_one[2]
+    names = ("b", "c", "a")
+    order = sorted(observed_sets.asks("from_one", sorted(names)), key=lambda ask: position(ask, names))
+    assert [ask.given for ask in order] == [("b",), ("c",), ("a",)]  # that of the modalities
+    assert set(observed_sets.asks("from_one", NAMES[:2])) == set(observed_sets.asks("given_rest", NAMES[:2]))
+    assert observed_sets.asks("from_one", ("a",)) == ()

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass, plain
-from sbm_jax.data.pipeline import as_float
+from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import SbmError, require
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import Generated
@@ -55,7 +55,7 @@ class Nearest:
             rows = dataset.train.rows([modality.name for modality in self.modalities])
             if "present" in rows:
                 raise SbmError(f"system {self.name!r} needs rows that lack nothing.")
-            return as_float(jax.tree.map(jnp.asarray, rows["data"]))
+            return in_units(jax.tree.map(jnp.asarray, rows["data"]))
 
         settings = {"data": dataset.settings, "modalities": plain(self.modalities)}
         return [Stage(name="nearest_rows", settings=settings, init=init)]

@@ -113,7 +113,7 @@ def test_bad_modalities_are_refused(change, message):
         Codecs((bad,), AutoencoderNetworkConfig((8, 8)), batched=False)
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", [name for name in CODECS if name != "tokens"])
 def test_bfloat16_decoders_tell_neighbouring_grey_levels_apart(name):
     """Near 1 bfloat16 has steps of 1/256 = 0.0039, as coarse as 8-bit images: last layers are float32."""
     shape = (6,) if name == "mlp" else (8, 8, 1)

@@ -216,3 +216,41 @@ def test_without_a_paper_there_is_nothing():
     assert choices.differences(results(published="")) == []
     with pytest.raises(SbmError, match="unknown paper"):
         choices.paper_of("another")
+
+
+def test_table_8_has_each_direction_beside_the_papers():
+    def made(**more):
+        return {"coherence/unconditional_2": estimate(0.7), **more}
+
+    directions = {"coherence/from/sound/to/image": estimate(0.9), "coherence/from/image/to/sound": estimate(0.8)}
+    rest = {"coherence/given_rest/sound": estimate(0.6), "coherence/given_rest/image": estimate(0.5)}
+    three = {"coherence/unconditional_3": estimate(0.2)}
+    systems = {"sbm_vae": made(**directions, **rest), "sbm_vae_m": made(**rest), "mopoe": made(**rest, **three)}
+    named = {name: {"metrics": metrics, "not_available": {}} for name, metrics in systems.items()}
+    (table,) = exhibits.exhibits({"published": "sbm_mhd", "systems": named, "config": {}})
+    values = {name: [cell.ours and cell.ours["value"] for cell in cells] for name, cells in table.rows}
+    assert values["SBM-VAE"] == [0.9, 0.8, 0.7]
+    assert values["sbm_vae_m"] == [0.5, 0.6, 0.7]  # of two modalities, each is given the rest
+    assert values["mopoe"] == [None, None, 0.7]
+    published = {name: [cell.paper and cell.paper.value for cell in cells] for name, cells in table.rows}
+    assert published["SBM-VAE"] == [0.853, 0.861, 0.839]
+    assert published["MMVAE+"] == [0.451, 0.442, 0.248]
+    assert published["sbm_vae_m"] == [None, None, None]
+    assert table.missing == "not part of this run: MVTCAE, MMVAE+"
+    assert "two modalities or more agree" in table.note
+
+
+def test_choices_of_the_config_for_mhd_are_the_papers():
+    found = {
+        row[0]
+        for row in choices.differences({"published": "sbm_mhd", "config": plain(parse_config(load_config("mhd.py")))})
+    }
+    assert "score.network.name" in found
+    assert not {name for name in found if name.startswith(("modalities.", "autoencoder.", "data."))}
+    other = {
+        row[0]
+        for row in choices.differences(
+            {"published": "sbm_mhd", "config": plain(parse_config(load_config("digits.py")))}
+        )
+    }
+    assert {"data.name", "modalities.0.codec.name", "autoencoder.training.num_steps"} <= other

@@ -77,3 +77,19 @@ def test_transposed_panels_have_modalities_as_lines():
     assert panel.shape == (2, 5)
     height, width = decoded(panel.source).shape[:2]
     assert width * 2 == height * 5
+
+
+def test_texts_are_a_table_beside_the_pictures():
+    data = {
+        "image": np.zeros((2, 2, 4, 4, 1), np.float32),
+        "caption": np.array([["a bird", "no bird"], ["", "x"]]),
+        "ids": np.array([[[3, 2, 0], [1, 0, 0]]] * 2, np.int32),
+    }
+    observed = np.zeros((2, 2, 3), bool)
+    observed[0, 0, 1] = True
+    first, second = images.panels(data, observed, ("true", "sample"), transposed=True)
+    assert (first.pictures, first.texts) == (("image",), ("caption", "ids"))
+    assert [line.heading for line in first.table] == ["true", "sample"]
+    assert first.table[0].cells == (("a bird", True), ("3 2", False))
+    assert second.table[0].cells == (("", False), ("3 2", False))
+    assert not (decoded(first.table[0].source) == images.GIVEN_COLOR).all(axis=-1).any()

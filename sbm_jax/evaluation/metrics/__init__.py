@@ -4,6 +4,7 @@ from sbm_jax.config import plain
 from sbm_jax.evaluation.metrics.base import Call, Draw, Evaluation, Metric, Plan, Scene, Subject, Tools
 from sbm_jax.evaluation.metrics.class_shares import ClassShares
 from sbm_jax.evaluation.metrics.classifier import ClassifierAccuracy
+from sbm_jax.evaluation.metrics.codecs import CodecQuality
 from sbm_jax.evaluation.metrics.coherence import Coherence
 from sbm_jax.evaluation.metrics.cosine import Cosine
 from sbm_jax.evaluation.metrics.diversity import Diversity
@@ -22,6 +23,7 @@ METRICS: dict[str, type[Metric]] = {
     "frechet": Frechet,
     "likelihood": Likelihood,
     "reconstruction": Reconstruction,
+    "codecs": CodecQuality,
     "classifier": ClassifierAccuracy,
     "sampling": Sampling,
     "mse": Mse,

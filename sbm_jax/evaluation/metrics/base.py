@@ -10,11 +10,11 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
-import jax.numpy as jnp
 import numpy as np
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import unknown
+from sbm_jax.evaluation.batches import finite_rows
 from sbm_jax.evaluation.estimates import Estimate
 from sbm_jax.evaluation.features import FeatureSpace
 from sbm_jax.evaluation.observed_sets import TO_TARGET, Ask
@@ -24,6 +24,7 @@ from sbm_jax.types import LABEL, Array, Data, Key, Split
 ClassifierFn = Callable[[Data], Mapping[str, Array]]  # {modality: [B, *shape]} -> {modality: int [B]}
 ReconstructFn = Callable[[Data], Data]
 EncodeFn = Callable[[Data], Mapping[str, Array]]  # {modality: [B, *shape]} -> {modality: [B, D_m]}
+PosteriorsFn = Callable[[Data], Mapping[str, tuple[Array, Array | None]]]  # see `system.HasCodecs`
 LogWeightsFn = Callable[[Key, Mapping[str, Array], int], Array]
 # (name of the space or "" for the best, modalities asked for) -> the features, and why others are not there, by metric
 SpaceFn = Callable[[str, Sequence[str]], tuple[FeatureSpace | None, dict[str, str]]]
@@ -49,6 +50,7 @@ class Subject:
       encode: `{modality: [B, *shape]} -> {modality: [B, D_m]}` in the units of generated latents.
       log_weights: `(key, data, S) -> log p(x, z_s) - log q(z_s | x) [B, S]`.
       costly_weights: whether one sample of the weights is all that can be afforded.
+      posteriors: `{modality: [B, *shape]} -> {modality: (mean [B, D_m], log variance or None)}` of each codec.
     """
 
     generate: GenerateFn | None = None
@@ -56,6 +58,7 @@ class Subject:
     encode: EncodeFn | None = None
     log_weights: LogWeightsFn | None = None
     costly_weights: bool = False
+    posteriors: PosteriorsFn | None = None
 
 
 def no_space(name: str, asked: Sequence[str]) -> tuple[None, dict[str, str]]:
@@ -108,6 +111,7 @@ class Scene:
       batch_size: rows per compiled call.
       key: `number -> key` for what a metric draws on its own; each takes a number of its own.
       costs: for each repeat those of the calls of the generator, as they are done.
+      train: the rows that the subject was trained on; None where they are not known.
     """
 
     subject: Subject
@@ -119,6 +123,7 @@ class Scene:
     batch_size: int
     key: Callable[[int], Key]
     costs: list[list[Cost]] = dataclasses.field(default_factory=list)
+    train: Split | None = None
 
     @property
     def judged(self) -> list[str]:
@@ -135,9 +140,7 @@ class Scene:
         seen = self.tools.classifiers[question]({name: data[name] for name in self.modalities})
         columns = []
         for name in self.modalities:
-            values = jnp.asarray(data[name])
-            finite = jnp.isfinite(values).all(axis=tuple(range(1, values.ndim)))
-            columns.append(np.where(np.asarray(finite), np.asarray(seen[name]), NO_CLASS))
+            columns.append(np.where(finite_rows(data[name]), np.asarray(seen[name]), NO_CLASS))
         return np.stack(columns, axis=1)
 
 

@@ -2,7 +2,7 @@
 
 import collections
 
-from sbm_jax.evaluation.batches import as_float, batches
+from sbm_jax.evaluation.batches import batches, in_units
 from sbm_jax.evaluation.estimates import BATCHES, estimate
 from sbm_jax.evaluation.metrics.base import Evaluation, Metric, prefixed
 from sbm_jax.types import LABEL
@@ -15,7 +15,7 @@ class ClassifierAccuracy(Metric):
         """Return means over the examples."""
         scene, groups = self.scene, collections.defaultdict(list)
         for indices, count in batches(len(scene.examples), scene.batch_size) if scene.judged else ():
-            batch = {name: as_float(scene.examples.data[name][indices]) for name in scene.modalities}
+            batch = {name: in_units(scene.examples.data[name][indices]) for name in scene.modalities}
             for question in scene.judged:
                 right = scene.classify(question, batch) == scene.examples.labels[question][indices][:, None]
                 name = prefixed("classifier", question, "accuracy")

@@ -26,13 +26,14 @@ from sbm_jax.evaluation.metrics.base import (
     check_targets,
     prefixed,
 )
-from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, RANDOM, TO_TARGET, UNCONDITIONAL
+from sbm_jax.evaluation.observed_sets import FIXED_ORDER, FROM_ONE, GIVEN_REST, RANDOM, TO_TARGET, UNCONDITIONAL, Ask
 
 SETS = {
     GIVEN_REST: ("given_rest",),
     RANDOM: ("given_k",),
     FIXED_ORDER: ("fixed_order/given_k",),
     TO_TARGET: ("to_target/given_k",),
+    FROM_ONE: ("from/<given>/to/<target>",),
     UNCONDITIONAL: ("unconditional_k", "unconditional_majority_k"),
 }
 """Each family of observed sets, and what is measured on it."""
@@ -43,7 +44,7 @@ NAMES = {
     FIXED_ORDER: "fixed_order/given_{size}",
     TO_TARGET: "to_target/given_{size}/{target}",
 }
-"""The metric that samples serve, by family."""
+"""The metric that samples serve, by family; those of `FROM_ONE` serve one for each target."""
 
 
 @checked_dataclass
@@ -56,7 +57,7 @@ class CoherenceOptions:
         () for the first modality.
     """
 
-    sets: tuple[str, ...] = (GIVEN_REST, RANDOM, FIXED_ORDER, UNCONDITIONAL)
+    sets: tuple[str, ...] = (GIVEN_REST, RANDOM, FIXED_ORDER, FROM_ONE, UNCONDITIONAL)
     targets: tuple[str, ...] = ()
 
     def __post_init__(self):
@@ -82,9 +83,11 @@ class Coherence(Metric):
         }
         judged = [family for family in options.sets if any((q, family) not in self.missing for q in self.questions)]
         targets = {TO_TARGET: options.targets}
-        self.asks = tuple(
-            ask for name in judged for ask in observed_sets.asks(name, scene.modalities, targets.get(name, ()))
-        )
+        self.families: dict[Ask, list[str]] = {}  # that each ask serves
+        for name in judged:
+            for ask in observed_sets.asks(name, scene.modalities, targets.get(name, ())):
+                self.families.setdefault(ask, []).append(name)
+        self.asks = tuple(self.families)
         self.outcomes: dict[str, dict[int, list[np.ndarray]]] = collections.defaultdict(
             lambda: collections.defaultdict(list)
         )  # {metric: {repeat: outcomes of each draw}}
@@ -109,24 +112,28 @@ class Coherence(Metric):
     def look(self, draw: Draw) -> None:
         """Take the outcome of each row."""
         for question in self.questions:
-            if (question, draw.ask.family) in self.missing:
-                continue
-            classes = draw.classes(question)
-            if draw.ask.family == UNCONDITIONAL:
-                outcomes = unconditional(classes)
-            else:
-                outcomes = self._conditional(draw, classes, draw.labels(question))
-            for name, values in outcomes.items():
-                self.outcomes[prefixed("coherence", question, name)][draw.repeat].append(values)
+            for family in self.families[draw.ask]:
+                if (question, family) in self.missing:
+                    continue
+                for name, values in self._outcomes(draw, family, question).items():
+                    self.outcomes[prefixed("coherence", question, name)][draw.repeat].append(values)
 
-    def _conditional(self, draw: Draw, classes: np.ndarray, truth: np.ndarray) -> dict[str, np.ndarray]:
-        ask = draw.ask
-        name = NAMES[ask.family].format(size=ask.size, target=ask.target)
+    def _outcomes(self, draw: Draw, family: str, question: str) -> dict[str, np.ndarray]:
+        """Return the outcome of each row [R], by the metrics of a family."""
+        classes, ask, names = draw.classes(question), draw.ask, self.scene.modalities
+        if family == UNCONDITIONAL:
+            return unconditional(classes)
+        truth = draw.labels(question)
+        if family == FROM_ONE:
+            given = int(np.argmax(draw.observed[0]))
+            shown = {name: classes[:, m] == truth for m, name in enumerate(names) if m != given}
+            return {f"from/{names[given]}/to/{name}": right for name, right in shown.items()}
+        name = NAMES[family].format(size=ask.size, target=ask.target)
         if ask.target:
-            right = classes[:, self.scene.modalities.index(ask.target)] == truth
-            return {name: right} | ({GIVEN_REST: right} if ask.family == GIVEN_REST else {})
+            right = classes[:, names.index(ask.target)] == truth
+            return {name: right} | ({GIVEN_REST: right} if family == GIVEN_REST else {})
         outcomes = {name: conditional(classes, truth, draw.observed)}
-        if ask.family == FIXED_ORDER:
+        if family == FIXED_ORDER:
             outcomes[f"{name}/last"] = classes[:, -1] == truth
         return outcomes
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from sbm_jax.evaluation.batches import as_float
+from sbm_jax.evaluation.batches import finite_rows, in_units
 from sbm_jax.evaluation.estimates import estimate
 from sbm_jax.evaluation.metrics.base import ALONE, NO_LABELS, Draw, Evaluation, Metric, NoOptions, Scene
 from sbm_jax.evaluation.observed_sets import RANDOM, Ask
@@ -76,8 +76,8 @@ def relative_distances(
 ) -> np.ndarray:
     """Return how far the two samples of each pair are apart, in units of the reference: [R / 2].
 
-    Squared distances; a mean over the unobserved modalities whose reference is above 0, nan where there is none, or a
-    sample is not finite.
+    Squared distances, of ids the share of positions that differ; a mean over the unobserved modalities whose reference
+    is above 0, nan where there is none, or a sample is not finite.
 
     Args:
       samples: {modality: [R, *shape]}, pairs next to each other.
@@ -88,13 +88,20 @@ def relative_distances(
     measured = np.array([reference[name] > 0 for name in names])
     distances = np.zeros((len(observed) // 2, len(names)))
     for m in np.flatnonzero(measured):
-        values = samples[names[m]]
-        pairs = (values[::2] - values[1::2]).reshape(len(distances), -1)
-        distances[:, m] = np.mean(pairs**2, axis=1) / reference[names[m]]
+        distances[:, m] = _distances(samples[names[m]]) / reference[names[m]]
     counted = ~observed[::2] & measured
     count = counted.sum(axis=1)
     sums = np.where(counted, distances, 0.0).sum(axis=1)
     return np.divide(sums, count, out=np.full(len(sums), np.nan), where=count > 0)
+
+
+def _distances(values: np.ndarray) -> np.ndarray:
+    """Return the distance of the two samples of each pair, [R / 2], of values [R, *shape]."""
+    if values.dtype.kind == "i":
+        both = finite_rows(values).reshape(-1, 2).all(axis=1)
+        return np.where(both, np.mean(values[::2] != values[1::2], axis=1), np.nan)
+    pairs = (values[::2] - values[1::2]).reshape(len(values) // 2, -1)
+    return np.mean(pairs**2, axis=1)
 
 
 _ROUNDING = 1e-10  # of the mean square: examples that differ by no more are equal, but for how float32 rounds them
@@ -103,7 +110,8 @@ _ROUNDING = 1e-10  # of the mean square: examples that differ by no more are equ
 def within_class_distances(data: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:
     """Return the mean squared distance, per entry, of different real examples with the same label.
 
-    E‖x - x'‖² = 2 Σ_d Var x_d within a class, with the unbiased variance; a mean over classes, by their size.
+    E‖x - x'‖² = 2 Σ_d Var x_d within a class, with the unbiased variance; a mean over classes, by their size. Of ids
+    it is the share of positions that differ.
 
     Args:
       data: {modality: [N, *shape]}.
@@ -114,10 +122,19 @@ def within_class_distances(data: Mapping[str, np.ndarray], labels: np.ndarray) -
     sizes = [len(members) for members in classes]
 
     def distance(values: np.ndarray) -> float:
-        least = _ROUNDING * np.mean(np.square(as_float(values), dtype=np.float64))
+        if values.dtype.kind == "i":
+            return float(np.average([_differing(values[members]) for members in classes], weights=sizes))
+        least = _ROUNDING * np.mean(np.square(in_units(values), dtype=np.float64))
         # In float64, where the variance of equal float32 values is exactly 0.
-        own = [2 * np.mean(np.var(as_float(values[members]), axis=0, ddof=1, dtype=np.float64)) for members in classes]
+        own = [2 * np.mean(np.var(in_units(values[members]), axis=0, ddof=1, dtype=np.float64)) for members in classes]
         mean = float(np.average(own, weights=sizes))
         return mean if mean > least else 0.0
 
     return {name: distance(values) for name, values in data.items()} if classes else {}
+
+
+def _differing(ids: np.ndarray) -> float:
+    """Return the share of positions in which two different rows of ids [N, L] differ, a mean over pairs of rows."""
+    count = len(ids)
+    equal = [np.sum(number * (number - 1)) for number in (np.unique(c, return_counts=True)[1] for c in ids.T)]
+    return float(1 - np.mean(equal) / (count * (count - 1)))

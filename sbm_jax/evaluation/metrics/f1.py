@@ -4,6 +4,7 @@ import numpy as np
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import require
+from sbm_jax.evaluation.batches import finite_rows
 from sbm_jax.evaluation.metrics.base import Plan
 from sbm_jax.evaluation.metrics.paired import Paired, PairedOptions
 
@@ -40,7 +41,7 @@ class F1(Paired):
 
     def compare(self, true: np.ndarray, generated: np.ndarray) -> np.ndarray:
         """Return the score of each row, nan where a sample is not finite."""
-        finite = np.isfinite(generated).reshape(len(generated), -1).all(axis=1)
+        finite = finite_rows(generated)
         return np.where(finite, f1(true > self.options.threshold, generated > self.options.threshold), np.nan)
 
 

@@ -5,7 +5,7 @@ import numpy as np
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.evaluation import observed_sets
-from sbm_jax.evaluation.batches import as_float
+from sbm_jax.evaluation.batches import finite_rows, in_units
 from sbm_jax.evaluation.estimates import Estimate, average
 from sbm_jax.evaluation.features import FEWEST, FeatureSpace
 from sbm_jax.evaluation.metrics.base import Draw, Evaluation, Metric, Plan, Scene, check_targets
@@ -115,7 +115,7 @@ class Frechet(Metric):
 
     def _extract(self, name: str, samples: np.ndarray) -> np.ndarray:
         """Return features [N, D] of samples [N, *shape], nan where a sample is not finite."""
-        finite = np.isfinite(samples).reshape(len(samples), -1).all(axis=1)
+        finite = finite_rows(samples)
         return np.where(finite[:, None], self.space.extract[name](samples), np.nan)
 
     def result(self) -> Evaluation:
@@ -169,7 +169,7 @@ class Frechet(Metric):
         number = min(self.options.num_examples, *map(len, self.real.values()))
         for start in range(0, number, BATCH):
             end = min(start + BATCH, number)
-            images = {name: as_float(values[start:end]) for name, values in self.real.items()}
+            images = {name: in_units(values[start:end]) for name, values in self.real.items()}
             decoded = self.scene.subject.reconstruct(images)
             for name in self.judged:
                 taken = self.features.setdefault((Ask(RECONSTRUCTION), name), [])

@@ -7,7 +7,7 @@ import numpy as np
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, require
-from sbm_jax.evaluation.batches import as_float
+from sbm_jax.evaluation.batches import in_units
 from sbm_jax.evaluation.estimates import STANDARD_ERROR, Estimate
 from sbm_jax.evaluation.metrics.base import Evaluation, LogWeightsFn, Metric, Plan
 from sbm_jax.types import Key
@@ -99,7 +99,7 @@ def bounds(
     weights = []
     for start in range(0, num_rows, size):
         first = min(start, num_rows - size)  # the last batch starts early, to have the size that is compiled
-        batch = {name: as_float(array[first : first + size]) for name, array in data.items()}
+        batch = {name: in_units(array[first : first + size]) for name, array in data.items()}
         batch_key = jax.random.fold_in(key, start)
         calls = [weights_fn(jax.random.fold_in(batch_key, i), batch, per_call) for i in range(total // per_call)]
         weights.append(np.concatenate([np.asarray(call, np.float64) for call in calls], axis=1)[start - first :])

@@ -11,6 +11,10 @@ class Mse(Paired):
 
     name = "mse"
 
+    def reason_against(self, data: np.ndarray) -> str:
+        """Refuse ids."""
+        return "ids have no squared error" if data.dtype.kind == "i" else ""
+
     def compare(self, true: np.ndarray, generated: np.ndarray) -> np.ndarray:
         """Return the error of each row."""
         return squared_error(true, generated)

@@ -36,10 +36,12 @@ class Paired(Metric):
         """Ask for the modalities given the others."""
         super().__init__(options, scene)
         targets = (options.modality,) if options.modality else scene.modalities
+        reasons = {target: self.reason_against(scene.examples.data[target]) for target in targets}
+        self.reasons = {target: reason for target, reason in reasons.items() if reason}
         self.wanted = {
             target: ask_given(options.given, target, scene.modalities)
             for target in targets
-            if target not in options.given and len(scene.modalities) > 1
+            if target not in options.given and len(scene.modalities) > 1 and target not in self.reasons
         }
         self.asks = tuple(self.wanted.values())
         self.values: dict[str, dict[int, list[np.ndarray]]] = {
@@ -56,6 +58,11 @@ class Paired(Metric):
             what = repr(options.modality) if options.modality else "every modality"
             raise SbmError(f"config.evaluation.metrics.{cls.name}.given has {what}, so none is left to compare.")
 
+    def reason_against(self, data: np.ndarray) -> str:
+        """Return why data [N, *shape] can not be compared; "" for those that can."""
+        del data
+        return ""
+
     @abc.abstractmethod
     def compare(self, true: np.ndarray, generated: np.ndarray) -> np.ndarray:
         """Return the measure of each row [R] of data [R, *shape], nan where it has none."""
@@ -68,8 +75,10 @@ class Paired(Metric):
 
     def result(self) -> Evaluation:
         """Return the mean of each modality, without samples that are not finite."""
-        metrics, missing = {}, {} if self.wanted else {self.name: ALONE}
         given = "given_" + ("+".join(n for n in self.scene.modalities if n in self.options.given) or "rest")
+        metrics, missing = {}, {f"{self.name}/{given}/{name}": reason for name, reason in self.reasons.items()}
+        if len(self.scene.modalities) == 1:
+            missing = {self.name: ALONE}
         for name, repeats in self.values.items():
             finite = [values[np.isfinite(values)] for values in map(np.concatenate, repeats.values())]
             if any(map(len, finite)):

@@ -1,17 +1,16 @@
 """How well autoencoders return what they are given."""
 
 import collections
-from collections.abc import Mapping
 
 import numpy as np
 
-from sbm_jax.evaluation.batches import as_float, batches
+from sbm_jax.evaluation.batches import batches, finite_rows, in_units
 from sbm_jax.evaluation.estimates import BATCHES, estimate
 from sbm_jax.evaluation.metrics.base import Evaluation, Metric, prefixed
 
 
 class Reconstruction(Metric):
-    """The error of reconstructed examples, and the share in which a classifier sees their class."""
+    """The error of reconstructed examples, of ids the share that is right, and what a classifier sees in them."""
 
     def result(self) -> Evaluation:
         """Return means over the examples; errors that are not finite are left out."""
@@ -20,9 +19,9 @@ class Reconstruction(Metric):
             return Evaluation({}, {"reconstruction/mse": "the system has no autoencoders"}, {})
         groups = collections.defaultdict(list)
         for indices, count in batches(len(scene.examples), scene.batch_size):
-            batch = {name: as_float(scene.examples.data[name][indices]) for name in scene.modalities}
+            batch = {name: in_units(scene.examples.data[name][indices]) for name in scene.modalities}
             reconstructed = scene.subject.reconstruct(batch)
-            outcomes = {f"reconstruction/mse/{name}": e for name, e in squared_errors(batch, reconstructed).items()}
+            outcomes = dict(_outcome(name, x, np.asarray(reconstructed[name])) for name, x in batch.items())
             for question in scene.judged:
                 truth = scene.examples.labels[question][indices]
                 right = scene.classify(question, reconstructed) == truth[:, None]
@@ -35,14 +34,22 @@ class Reconstruction(Metric):
         return Evaluation(metrics, dict.fromkeys(lost, "no reconstruction is finite"), {})
 
 
-def squared_errors(data: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return the mean squared error per element of each row and modality: {modality: [B]}.
+def _outcome(name: str, x: np.ndarray, y: np.ndarray) -> tuple[str, np.ndarray]:
+    """Return what is measured of a modality, and its value for each row [B] of data and reconstructions."""
+    if x.dtype.kind == "i":
+        return f"reconstruction/token_accuracy/{name}", token_accuracy(x, y)
+    return f"reconstruction/mse/{name}", squared_error(x, y)
 
-    Args:
-      data: {modality: [B, *shape]}, images in [0, 1].
-      other: the same modalities and shapes.
+
+def token_accuracy(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Return the share of the ids of each sequence x [B, L] that y has at the same place: [B].
+
+    Padding, 0, does not count; nan for a sequence without any id, or a sample that diverged.
     """
-    return {name: squared_error(values, np.asarray(other[name])) for name, values in data.items()}
+    real = x > 0
+    right = ((x == y) & real).sum(axis=1)
+    count = np.where(finite_rows(y), real.sum(axis=1), 0)
+    return np.divide(right, count, out=np.full(len(x), np.nan), where=count > 0)
 
 
 def squared_error(x: np.ndarray, y: np.ndarray) -> np.ndarray:

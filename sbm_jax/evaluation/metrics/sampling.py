@@ -9,7 +9,7 @@ import numpy as np
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import unknown
 from sbm_jax.evaluation import observed_sets
-from sbm_jax.evaluation.batches import as_float
+from sbm_jax.evaluation.batches import in_units
 from sbm_jax.evaluation.estimates import CALLS, Estimate, estimate
 from sbm_jax.evaluation.metrics.base import Cost, Evaluation, Metric, Scene
 from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, RANDOM, UNCONDITIONAL
@@ -62,7 +62,7 @@ class Sampling(Metric):
         """Return how many joint samples are generated per second with nothing given, after a call that may compile."""
         scene, size = self.scene, self.scene.batch_size
         chosen = np.resize(np.arange(len(scene.examples)), size)
-        batch = {name: as_float(scene.examples.data[name][chosen]) for name in scene.modalities}
+        batch = {name: in_units(scene.examples.data[name][chosen]) for name in scene.modalities}
         nothing, key = np.zeros((size, len(batch)), bool), scene.key(0)
         jax.block_until_ready(scene.subject.generate(key, batch, nothing, 1))
         rates = []

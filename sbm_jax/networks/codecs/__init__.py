@@ -10,15 +10,24 @@ from sbm_jax.config import build, plain
 from sbm_jax.errors import SbmError
 from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, Codec, FeedForward
 from sbm_jax.networks.codecs.mlp import MLP
+from sbm_jax.networks.codecs.nexus import NexusImage, NexusSound
 from sbm_jax.networks.codecs.patch import Patch
 from sbm_jax.networks.codecs.residual_conv import ResidualConv
+from sbm_jax.networks.codecs.tokens import Tokens
 from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.registry import find
 from sbm_jax.types import Array, Key, Modality, Params
 
 __all__ = ["CODECS", "AutoencoderNetworkConfig", "Codec", "Codecs", "FeedForward", "check_codec", "make_codec"]
 
-CODECS: dict[str, type[Codec]] = {"residual_conv": ResidualConv, "patch": Patch, "mlp": MLP}
+CODECS: dict[str, type[Codec]] = {
+    "residual_conv": ResidualConv,
+    "patch": Patch,
+    "mlp": MLP,
+    "tokens": Tokens,
+    "nexus_image": NexusImage,
+    "nexus_sound": NexusSound,
+}
 """The codecs of this package, by name."""
 
 
@@ -45,7 +54,7 @@ def check_codec(codec: Codec) -> None:
       SbmError: naming the modality, the function and the shapes, if one is not as `Codec` says.
     """
     modality, key = codec.modality, jax.random.key(0)
-    x = jax.ShapeDtypeStruct((2, *modality.shape), jnp.float32)
+    x = jax.ShapeDtypeStruct((2, *modality.shape), modality.dtype)
     z = jax.ShapeDtypeStruct((2, modality.latent_size), jnp.float32)
     params = jax.eval_shape(codec.init, key)
     output = jax.eval_shape(codec.decode, params, z)
@@ -60,6 +69,8 @@ def check_codec(codec: Codec) -> None:
         seen = jax.tree.map(lambda leaf: leaf.shape, found[name])
         if seen != shapes:
             raise SbmError(f"{where}: {name} returns arrays of {seen}; expected {shapes} for two rows. Mend the codec.")
+    if found["sample"].dtype != x.dtype:
+        raise SbmError(f"{where}: sample returns {found['sample'].dtype}; expected {x.dtype}. Mend the codec.")
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             name = jax.tree_util.keystr(path)

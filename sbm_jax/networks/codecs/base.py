@@ -51,7 +51,7 @@ class Codec(Protocol):
         """Return fresh parameters."""
 
     def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
-        """Return mean and log variance [B, D_m] of the posterior of data [B, *shape]."""
+        """Return mean and log variance [B, D_m] of the posterior of data [B, *shape], of the modality's `dtype`."""
 
     def decode(self, params: Params, z: Array) -> Array:
         """Return what `loss` and `sample` need to know of latents [B, D_m]: the raw output [B, ...] of a network."""
@@ -60,7 +60,10 @@ class Codec(Protocol):
         """Return -log p(x | z) [B] of data [B, *shape], in nats, or a bound of it, given what `decode` returned."""
 
     def sample(self, params: Params, key: Key, output: Array) -> Array:
-        """Return data [B, *shape] given what `decode` returned; the caller clips them to the modality's bounds."""
+        """Return data [B, *shape] given what `decode` returned; the caller clips them to the modality's bounds.
+
+        Where the output is not finite, neither are the data; ids are -1 there.
+        """
 
 
 class Heads(nn.Module):
@@ -127,6 +130,11 @@ class FeedForward(abc.ABC):
 
     def __post_init__(self):
         modality = self.modality
+        if modality.vocabulary_size:
+            raise SbmError(
+                f"modality {modality.name!r} has ids (vocabulary_size {modality.vocabulary_size}), and the codec "
+                f"{modality.codec.name!r} encodes numbers. Use the codec 'tokens'."
+            )
         if modality.likelihood not in LIKELIHOODS:
             raise unknown(f"likelihood of modality {modality.name!r}:", modality.likelihood, LIKELIHOODS)
         bounded = LIKELIHOODS[modality.likelihood].bounded
@@ -165,6 +173,7 @@ class FeedForward(abc.ABC):
 
     def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
         """Return mean and log variance [B, D_m] of the posterior of data [B, *shape]."""
+        x = LIKELIHOODS[self.modality.likelihood].features(x)
         return self.encoder.apply({"params": params["encoder"]}, x)
 
     def decode(self, params: Params, z: Array) -> Array:

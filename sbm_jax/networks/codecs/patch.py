@@ -1,21 +1,36 @@
 """A small codec of images for CPUs, where wide convolutions on small maps are fast and narrow ones on large are not."""
 
 import dataclasses
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax.numpy as jnp
 
-from sbm_jax.errors import SbmError
-from sbm_jax.networks.codecs.base import FeedForward, Heads
+from sbm_jax.config import checked_dataclass
+from sbm_jax.errors import SbmError, require
+from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, FeedForward, Heads
 from sbm_jax.networks.codecs.images import check_shape, crop, group_norm, pad, padded_sides
 from sbm_jax.types import Array, Modality
 
-PATCH = 4
-"""Pixels along a side of the patches that the codec turns into channels."""
-
 SQUEEZE = 16
 """Channels of its maps where they meet the dense layers, which would have most of its parameters otherwise."""
+
+
+@checked_dataclass
+class PatchOptions(AutoencoderNetworkConfig):
+    """Sizes of the encoder and the decoder.
+
+    Attributes:
+      patch: pixels along a side of the patches that become channels, a power of two: more of them for larger images,
+        whose cost falls with its square.
+    """
+
+    patch: int = 4
+
+    def __post_init__(self):
+        super().__post_init__()
+        power = self.patch >= 1 and self.patch & (self.patch - 1) == 0
+        require(power, "codec.network.patch", self.patch, "a power of two")
 
 
 class PatchConvolution(nn.Module):
@@ -31,19 +46,21 @@ class PatchConvolution(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """Patches of 4x4 pixels become channels; one residual convolution for each width, all equal, then a dense layer."""
+    """Patches of pixels become channels; one residual convolution for each width, all equal, then a dense layer."""
 
     modality: Modality
     widths: tuple[int, ...]
     dtype: Any = jnp.float32
+    patch: int = 4
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
         """Map [B, H, W, C] to (mean, log variance)."""
-        x = pad(x, 2)
+        patch = self.patch
+        x = pad(x, patch.bit_length() - 1)
         batch, height, width, channels = x.shape
-        x = x.reshape(batch, height // PATCH, PATCH, width // PATCH, PATCH, channels).transpose(0, 1, 3, 2, 4, 5)
-        x = x.reshape(batch, height // PATCH, width // PATCH, PATCH * PATCH * channels)
+        x = x.reshape(batch, height // patch, patch, width // patch, patch, channels).transpose(0, 1, 3, 2, 4, 5)
+        x = x.reshape(batch, height // patch, width // patch, patch * patch * channels)
         x = nn.silu(nn.Dense(self.widths[0], dtype=self.dtype)(x))
         for features in self.widths:
             x = PatchConvolution(features, self.dtype)(x)
@@ -58,25 +75,28 @@ class PatchDecoder(nn.Module):
     modality: Modality
     widths: tuple[int, ...]
     dtype: Any = jnp.float32
+    patch: int = 4
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
         """Map [B, D_m] to [B, H, W, C]."""
-        shape = self.modality.shape
-        height, width = (side // PATCH for side in padded_sides(shape, 2))
+        shape, patch = self.modality.shape, self.patch
+        height, width = (side // patch for side in padded_sides(shape, patch.bit_length() - 1))
         x = nn.silu(nn.Dense(4 * self.widths[0], dtype=self.dtype)(z))
         x = nn.Dense(height * width * SQUEEZE, dtype=self.dtype)(x).reshape(-1, height, width, SQUEEZE)
         x = nn.silu(nn.Dense(self.widths[-1], dtype=self.dtype)(x))
         for features in reversed(self.widths):
             x = PatchConvolution(features, self.dtype)(x)
-        x = nn.Conv(PATCH * PATCH * shape[-1], (3, 3), dtype=jnp.float32)(x)
-        x = x.reshape(-1, height, width, PATCH, PATCH, shape[-1]).transpose(0, 1, 3, 2, 4, 5)
-        return crop(x.reshape(-1, PATCH * height, PATCH * width, shape[-1]), shape)
+        x = nn.Conv(patch * patch * shape[-1], (3, 3), dtype=jnp.float32)(x)
+        x = x.reshape(-1, height, width, patch, patch, shape[-1]).transpose(0, 1, 3, 2, 4, 5)
+        return crop(x.reshape(-1, patch * height, patch * width, shape[-1]), shape)
 
 
 @dataclasses.dataclass(frozen=True)
 class Patch(FeedForward):
     """`PatchEncoder` and `PatchDecoder`; `widths`: channels of each residual convolution, all equal."""
+
+    Options: ClassVar[type] = PatchOptions
 
     def __post_init__(self):
         super().__post_init__()
@@ -90,9 +110,9 @@ class Patch(FeedForward):
     @property
     def encoder(self) -> nn.Module:
         """The encoder's module."""
-        return PatchEncoder(self.modality, self.options.widths, jnp.dtype(self.options.dtype))
+        return PatchEncoder(self.modality, self.options.widths, jnp.dtype(self.options.dtype), self.options.patch)
 
     @property
     def decoder(self) -> nn.Module:
         """The decoder's module."""
-        return PatchDecoder(self.modality, self.options.widths, jnp.dtype(self.options.dtype))
+        return PatchDecoder(self.modality, self.options.widths, jnp.dtype(self.options.dtype), self.options.patch)

@@ -1,0 +1,123 @@
+"""What the codecs of single modalities keep of the data, of held-out rows and of those that they were trained on."""
+
+import collections
+from collections.abc import Iterator
+
+import numpy as np
+
+from sbm_jax.evaluation.batches import batches, finite_rows, in_units
+from sbm_jax.evaluation.estimates import BATCHES, Estimate, estimate
+from sbm_jax.evaluation.metrics.base import Evaluation, Metric
+from sbm_jax.types import Split
+
+KL_IN_USE = 0.05
+"""Nats from which on an entry of a VAE's latent is in use: of a Gaussian channel, a signal of a tenth of the noise."""
+
+VARIANCE_IN_USE = 0.01
+"""Share of the largest entry's variance from which on an entry is in use, where there is no KL: an RAE may have its
+latents in any unit, but the score model sees noise, and the decoder a small step, in the units of all of them."""
+
+
+class CodecQuality(Metric):
+    """How much of each latent is used, and the error of reconstructions beside the variance of the data."""
+
+    def result(self) -> Evaluation:
+        """Return means over the examples, and over as many training rows; rows that are not finite are left out."""
+        scene = self.scene
+        if scene.subject.posteriors is None or scene.subject.reconstruct is None:
+            reason = "the modalities of the system have no codecs of their own"
+            return Evaluation({}, {"codecs/entries_in_use": reason}, {})
+        metrics, missing = self._use()
+        splits = {"": scene.examples}
+        if scene.train is not None:
+            chosen = np.random.default_rng(0).permutation(len(scene.train))[: len(scene.examples)]
+            splits["train_"] = scene.train.take(chosen)
+        for prefix, split in splits.items():
+            for name in scene.modalities:
+                found = self._error(name, split)
+                where = f"codecs/{prefix}error_over_variance/{name}"
+                (missing if isinstance(found, str) else metrics)[where] = found
+        return Evaluation(metrics, missing, {})
+
+    def _use(self) -> tuple[dict[str, Estimate], dict[str, str]]:
+        """Return the KL divergences and the numbers of entries in use, and why some are missing."""
+        scene = self.scene
+        means, divergences = collections.defaultdict(list), collections.defaultdict(list)
+        for batch, count in self._batches(scene.examples):
+            for name, (mean, log_variance) in scene.subject.posteriors(batch).items():
+                mean = np.asarray(mean, np.float64)[:count]
+                means[name].append(mean)
+                if log_variance is not None:
+                    divergences[name].append(kl_of_entries(mean, np.asarray(log_variance, np.float64)[:count]))
+        metrics, missing = {}, {}
+        for name in scene.modalities:
+            rows = divergences.get(name) or means[name]
+            rows = [part[finite_rows(part)] for part in rows]
+            if not any(map(len, rows)):
+                missing[f"codecs/entries_in_use/{name}"] = "no latent is finite"
+                continue
+            if name in divergences:
+                metrics[f"codecs/kl/{name}"] = estimate([part.sum(axis=1) for part in rows], BATCHES)
+                used = np.concatenate(rows).mean(axis=0) > KL_IN_USE
+            else:
+                variance = np.concatenate(rows).var(axis=0)
+                used = variance > VARIANCE_IN_USE * variance.max()
+            metrics[f"codecs/entries_in_use/{name}"] = Estimate(float(used.sum()), None, len(used))
+        return metrics, missing
+
+    def _error(self, name: str, split: Split) -> Estimate | str:
+        """Return the squared error of a modality over its variance in some rows, or why it is not there."""
+        if split.data[name].dtype.kind == "i":
+            return "ids have no squared error"
+        present = np.ones(len(split), bool) if split.present is None else split.present[name]
+        errors, rows, start = [], Moments(), 0
+        for batch, count in self._batches(split):
+            x = batch[name][:count].reshape(count, -1).astype(np.float64)
+            decoded = np.asarray(self.scene.subject.reconstruct(batch)[name], np.float64)[:count].reshape(count, -1)
+            kept = finite_rows(decoded) & present[start : start + count]
+            rows.add(x[kept])
+            errors.append(np.square(decoded - x)[kept].sum(axis=1))
+            start += count
+        if not any(map(len, errors)):
+            return "no row has it and a finite reconstruction"
+        variance = rows.variance.sum()
+        if variance <= 0:
+            return "the data do not vary"
+        return estimate([part / variance for part in errors], BATCHES)
+
+    def _batches(self, split: Split) -> Iterator[tuple[dict[str, np.ndarray], int]]:
+        """Yield rows as networks see them, padded to the size of a batch, and how many of them are no padding."""
+        for indices, count in batches(len(split), self.scene.batch_size):
+            yield {name: in_units(split.data[name][indices]) for name in self.scene.modalities}, count
+
+
+def kl_of_entries(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
+    """Return KL(N(mean, variance) ‖ N(0, 1)) of each entry, in nats; of the shape of both."""
+    return 0.5 * (np.square(mean) + np.exp(log_variance) - log_variance - 1.0)
+
+
+class Moments:
+    """The variance of each entry over rows that come in parts.
+
+    They are taken about the first row, so that a large mean costs no digits.
+    """
+
+    def __init__(self) -> None:
+        """Start without rows."""
+        self.count, self.first = 0, 0.0
+        self.sum = self.squares = 0.0
+
+    def add(self, rows: np.ndarray) -> None:
+        """Take rows, float64 [n, D]."""
+        if not len(rows):
+            return
+        if not self.count:
+            self.first = rows[0]
+        self.count += len(rows)
+        self.sum = self.sum + (rows - self.first).sum(axis=0)
+        self.squares = self.squares + np.square(rows - self.first).sum(axis=0)
+
+    @property
+    def variance(self) -> np.ndarray:
+        """The variance of each entry [D], about its mean."""
+        return self.squares / self.count - np.square(self.sum / self.count)

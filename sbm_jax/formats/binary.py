@@ -1,0 +1,67 @@
+"""Yes or no in many places: tags of a row, one-hot classes, masks of a picture."""
+
+import math
+
+import numpy as np
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.formats.base import Format
+
+_TYPES = ("bool", "uint8", "int32", "int64", "float32", "float64")
+
+
+@checked_dataclass
+class BinaryOptions:
+    """How yes and no are written.
+
+    Attributes:
+      yes: the value that stands for yes; 0 stands for no.
+      dtype: the type of the values, as NumPy names it.
+      grey: whether masks have no axis for their channel: [N, H, W].
+    """
+
+    yes: int = 1
+    dtype: str = "bool"
+    grey: bool = False
+
+    def __post_init__(self):
+        require(self.yes >= 1, "format.options.yes", self.yes, "a positive number")
+        if self.dtype not in _TYPES:
+            raise unknown("type (format.options.dtype)", self.dtype, _TYPES)
+
+
+class Binary(Format):
+    """Values 0 and `yes`, which networks see as 0 and 1.
+
+    Generated ones are yes where their probability is above a half; one-hot vectors, of the categorical likelihood, are
+    yes at their most probable class.
+    """
+
+    Options = BinaryOptions
+
+    def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
+        """Return 0 and 1 as float32 [N, *shape]."""
+        values = np.asarray(values)
+        shape = (len(values), *self.modality.shape)
+        if values.size != math.prod(shape) or values.shape[: len(shape) - 1] != shape[:-1]:
+            raise self.refuse(where, f"has the shape {list(values.shape)}", f"{['N', *self._raw_shape]}")
+        known = (values == 0) | (values == self.options.yes)
+        if not known.all():
+            raise SbmError(
+                f"{where} has {values[~known][0].item()!r}; modality {self.modality.name!r} expects 0, for no, or "
+                f"{self.options.yes}, for yes. Mend the data, or change its format.options.yes."
+            )
+        return (values != 0).astype(np.float32).reshape(shape)
+
+    @property
+    def _raw_shape(self) -> tuple[int, ...]:
+        return self.modality.shape[:-1] if self.options.grey else self.modality.shape
+
+    def to_raw(self, array: np.ndarray) -> np.ndarray:
+        """Return 0 and `yes` in the type of the data."""
+        if self.modality.likelihood == "categorical":
+            yes = np.arange(array.shape[-1]) == np.argmax(array, axis=-1)[..., None]
+        else:
+            yes = array > 0.5
+        return (yes * self.options.yes).astype(self.options.dtype).reshape(len(array), *self._raw_shape)

@@ -1,0 +1,241 @@
+"""Waveforms that networks see as pictures: the power in bands of the mel scale, in decibels. And back to waveforms."""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from scipy import signal
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.formats.base import Format
+from sbm_jax.types import Modality
+
+
+@checked_dataclass
+class SpectrogramOptions:
+    """How waveforms are analysed.
+
+    Attributes:
+      rate: samples a second.
+      length: T, the samples of a waveform.
+      num_mels: bands, which divide the frequencies from 0 to rate / 2 evenly on the mel scale.
+      bands: ``"htk"``, triangles of height 1 on the scale 2595 log10(1 + f / 700), or ``"slaney"``, triangles of area 1
+        (per Hz) on the scale that librosa has by default.
+      window: samples of a (Hann) window.
+      hop: samples from one window to the next, at most half a window.
+      decibels: the range that [0, 1] stands for. 0 dB is the power of a sine of amplitude 1. What is below the range is
+        raised to its lower end, and what is above is lowered to its upper end: both are lost.
+      pad: lengthen shorter waveforms with zeros at their end. Otherwise they are refused.
+      iterations: of the search for phases in the synthesis.
+    """
+
+    rate: int = 16_000
+    length: int = 16_000
+    num_mels: int = 64
+    bands: str = "htk"
+    window: int = 512
+    hop: int = 250
+    decibels: tuple[float, ...] = (-80.0, 0.0)
+    pad: bool = False
+    iterations: int = 30
+
+    def __post_init__(self):
+        for name in ("rate", "num_mels", "hop", "iterations"):
+            require(getattr(self, name) >= 1, f"format.options.{name}", getattr(self, name), "at least 1")
+        if self.bands not in SCALES:
+            raise unknown("format.options.bands:", self.bands, SCALES)
+        fits = 2 * self.hop <= self.window <= self.length
+        told = f"at least two hops ({2 * self.hop}) and at most the length ({self.length})"
+        require(fits, "format.options.window", self.window, told)
+        ordered = len(self.decibels) == 2 and self.decibels[0] < self.decibels[1]
+        require(ordered, "format.options.decibels", self.decibels, "(low, high)")
+
+    @property
+    def num_frames(self) -> int:
+        """The windows of a picture, centred at the samples 0, hop, 2 hop, ..."""
+        return -(-self.length // self.hop)
+
+
+class Spectrogram(Format):
+    """Waveforms [N, T] in [-1, 1], or int16, that networks see as pictures [frames, mels, 1] in [0, 1].
+
+    The analysis loses phases, the fine structure within bands, and what is outside the range of decibels. The synthesis
+    finds a waveform that has nearly the same picture: with random phases at first, the same for all rows and calls.
+
+    Reference: D. Griffin and J. Lim, "Signal Estimation from Modified Short-Time Fourier Transform", 1984, with the
+      momentum of N. Perraudin, P. Balazs and P. Søndergaard, "A Fast Griffin-Lim Algorithm", 2013.
+    """
+
+    Options = SpectrogramOptions
+
+    def __init__(self, modality: Modality, options: SpectrogramOptions):
+        """Check that the modality is such a picture."""
+        super().__init__(modality, options)
+        where, shape = f"modality {modality.name!r}:", (options.num_frames, options.num_mels, 1)
+        told = f"{shape}: (frames, mels, 1), of length / hop = {options.length} / {options.hop} frames, rounded up"
+        require(modality.shape == shape, f"{where} shape", modality.shape, told)
+        require(modality.bounds == (0.0, 1.0), f"{where} bounds", modality.bounds, "(0, 1), the range of the pictures")
+        window = signal.windows.hann(options.window, sym=False)
+        self._transform = signal.ShortTimeFFT(
+            window, options.hop, options.rate, fft_mode="onesided2X", scale_to="magnitude"
+        )
+        self._filters = mel_filters(self._transform.f, options.num_mels, options.rate / 2, options.bands)
+        empty = np.flatnonzero(self._filters.sum(axis=1) == 0)
+        if len(empty):
+            raise SbmError(
+                f"{where} band {empty[0]} of {options.num_mels} has no frequency of a window of {options.window} "
+                "samples. Lengthen format.options.window, or lower num_mels."
+            )
+
+    # MARK: Analysis
+
+    def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
+        """Return pictures, float32 [N, frames, mels, 1], of waveforms [N, T]; pictures are returned as they are.
+
+        Waveforms are floats in [-1, 1] or int16. With the option `pad`, they may be shorter, and an array of N objects,
+        waveforms of different lengths.
+        """
+        values = np.asarray(values)
+        if values.shape[1:] == self.modality.shape:
+            return values
+        pictures = np.zeros((len(values), *self.modality.shape), np.float32)
+        for part in _parts(len(values)):
+            waves = np.zeros((len(values[part]), self.options.length))
+            for i, wave in enumerate(values[part]):
+                wave = self._checked(np.asarray(wave), f"{where}, row {part.start + i},")
+                waves[i, : len(wave)] = wave
+            pictures[part] = self._analyse(waves)
+        return pictures
+
+    def _checked(self, wave: np.ndarray, where: str) -> np.ndarray:
+        """Return one waveform as floats, not yet padded."""
+        length, rate = self.options.length, self.options.rate
+        expected = f"waveforms of {length} samples at {rate} Hz, floats in [-1, 1] or int16"
+        if wave.ndim != 1 or not (wave.dtype == np.int16 or wave.dtype.kind == "f"):
+            raise self.refuse(where, f"is {wave.dtype} {list(wave.shape)}", expected)
+        if len(wave) > length or (len(wave) < length and not self.options.pad):
+            mend = "Cut it" if len(wave) > length else "Set format.options.pad, which adds silence"
+            raise SbmError(
+                f"{where} has {len(wave)} samples; modality {self.modality.name!r} expects {expected}. {mend}, or "
+                "declare another length."
+            )
+        if wave.dtype == np.int16:
+            return wave / 2**15
+        largest = np.abs(wave).max(initial=0.0)
+        if not largest <= 1:  # NaN too
+            raise self.refuse(where, f"reaches {largest:.4g}", expected)
+        return wave
+
+    def _analyse(self, waves: np.ndarray) -> np.ndarray:
+        """Return pictures [n, frames, mels, 1] of waveforms [n, T]."""
+        spectra = self._transform.stft(waves, 0, self.options.num_frames)  # [n, bins, frames]
+        power = np.einsum("mk,nkt->ntm", self._filters, np.abs(spectra) ** 2)
+        low, high = self.options.decibels
+        decibels = 10 * np.log10(np.maximum(power, 10 ** (low / 10)))
+        return np.clip((decibels - low) / (high - low), 0, 1)[..., None].astype(np.float32)
+
+    # MARK: Synthesis
+
+    def to_raw(self, array: np.ndarray) -> np.ndarray:
+        """Return waveforms, float32 [N, T] in [-1, 1], that have nearly the pictures [N, frames, mels, 1].
+
+        What is at the lower end of the range is silent.
+        """
+        waves = np.zeros((len(array), self.options.length), np.float32)
+        for part in _parts(len(array)):
+            pictures = np.clip(array[part, ..., 0].astype(np.float64), 0, 1)
+            low, high = self.options.decibels
+            power = np.where(pictures > 0, 10 ** ((low + (high - low) * pictures) / 10), 0)
+            magnitudes = np.sqrt(spread_bands(power, self._filters)).transpose(0, 2, 1)
+            waves[part] = np.clip(self._with_magnitudes(magnitudes), -1, 1)
+        return waves
+
+    def _with_magnitudes(self, magnitudes: np.ndarray) -> np.ndarray:
+        """Return waveforms [n, T] whose spectra have nearly these magnitudes [n, bins, frames]."""
+        transform, length = self._transform, self.options.length
+        first, last = transform.p_min, transform.p_max(length)
+        declared = slice(-first, -first + self.options.num_frames)  # windows beyond the ends are as they come
+        phases = np.exp(2j * np.pi * np.random.default_rng(0).random(magnitudes.shape[1:]))
+        spectra = np.zeros((*magnitudes.shape[:2], last - first), complex)
+        spectra[..., declared] = magnitudes * phases
+        before = spectra
+        for _ in range(self.options.iterations):
+            found = transform.stft(transform.istft(spectra, k1=length), first, last)
+            ahead = found + _MOMENTUM * (found - before)
+            before, spectra = found, ahead
+            spectra[..., declared] *= magnitudes / np.maximum(np.abs(ahead[..., declared]), 1e-30)
+        return transform.istft(spectra, k1=length)
+
+
+_MOMENTUM = 0.99
+_PART = 64  # rows that are converted together, which bounds the memory
+
+
+def _parts(num: int) -> list[slice]:
+    return [slice(first, min(first + _PART, num)) for first in range(0, num, _PART)]
+
+
+# MARK: The mel scale
+
+
+class Scale(NamedTuple):
+    """A mel scale.
+
+    Attributes:
+      to_mel: of frequencies in Hz.
+      from_mel: its inverse.
+      per_hertz: whether bands have the same area, not the same height.
+    """
+
+    to_mel: Callable[[np.ndarray], np.ndarray]
+    from_mel: Callable[[np.ndarray], np.ndarray]
+    per_hertz: bool
+
+
+def _slaney(frequencies: np.ndarray) -> np.ndarray:
+    """Return mels that are even up to 1000 Hz, 3 for 200 Hz, and of even ratios above, 27 for a factor of 6.4."""
+    above = 15 + 27 * np.log(np.maximum(frequencies, 1000) / 1000) / np.log(6.4)
+    return np.where(np.less(frequencies, 1000), np.multiply(frequencies, 3 / 200), above)
+
+
+def _from_slaney(mels: np.ndarray) -> np.ndarray:
+    above = 1000 * 6.4 ** ((np.maximum(mels, 15) - 15) / 27)
+    return np.where(np.less(mels, 15), np.multiply(mels, 200 / 3), above)
+
+
+SCALES = {
+    "htk": Scale(
+        lambda f: 2595 * np.log10(1 + np.divide(f, 700)), lambda m: 700 * (10 ** np.divide(m, 2595) - 1), False
+    ),
+    "slaney": Scale(_slaney, _from_slaney, True),
+}
+"""The mel scales by name: of the Hidden Markov Model Toolkit, and of M. Slaney's Auditory Toolbox."""
+
+
+def mel_filters(frequencies: np.ndarray, num_mels: int, highest: float, bands: str = "htk") -> np.ndarray:
+    """Return the weights of frequencies [K] in each band, [num_mels, K].
+
+    Bands are triangles, whose centres divide the mels from 0 to the highest frequency evenly and whose feet are at
+    their neighbours' centres. Where they have height 1, the weights of each frequency between the first centre and the
+    last sum to 1.
+    """
+    scale = SCALES[bands]
+    centres = scale.from_mel(np.linspace(0, scale.to_mel(highest), num_mels + 2))
+    filters = np.stack([np.interp(frequencies, centres[i : i + 3], (0, 1, 0)) for i in range(num_mels)])
+    return filters * (2 / (centres[2:] - centres[:-2]))[:, None] if scale.per_hertz else filters
+
+
+def spread_bands(power: np.ndarray, filters: np.ndarray, iterations: int = 30) -> np.ndarray:
+    """Return non-negative power at each frequency, [..., K], that has the power [..., num_mels] in the bands.
+
+    From an even spread, every step multiplies each frequency by the mean ratio of the wanted to the present power of
+    its bands (the Richardson-Lucy algorithm), in which loud bands do not outweigh quiet ones, as they would in least
+    squares.
+    """
+    reached = np.maximum(filters.sum(axis=0), 1e-12)
+    spectrum = (power / filters.sum(axis=1)) @ filters
+    for _ in range(iterations):
+        present = spectrum @ filters.T
+        spectrum = spectrum * ((power / np.maximum(present, 1e-30)) @ filters / reached)
+    return spectrum

@@ -1,0 +1,54 @@
+"""Numbers in units of their own."""
+
+import numpy as np
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.errors import require
+from sbm_jax.formats.base import Format
+from sbm_jax.types import Modality
+
+
+@checked_dataclass
+class StandardizedOptions:
+    """The units of the data, in which networks see them as (x - mean) / std.
+
+    Attributes:
+      mean: one for all entries, or one for each along the last axis.
+      std: the same, positive.
+    """
+
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+
+    def __post_init__(self):
+        require(bool(self.std) and min(self.std) > 0, "format.options.std", self.std, "positive numbers")
+
+
+class Standardized(Format):
+    """Numbers x that networks see as (x - mean) / std."""
+
+    Options = StandardizedOptions
+
+    def __init__(self, modality: Modality, options: StandardizedOptions):
+        """Check the numbers of means and standard deviations."""
+        super().__init__(modality, options)
+        for name in ("mean", "std"):
+            values = getattr(options, name)
+            expected = f"1 number, or {modality.shape[-1]}, for the last axis of {modality.shape}"
+            where = f"modality {modality.name!r}: format.options.{name}"
+            require(len(values) in (1, modality.shape[-1]), where, values, expected)
+        self.mean, self.std = (np.asarray(values, np.float64) for values in (options.mean, options.std))
+
+    def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
+        """Return (x - mean) / std, float32 [N, *shape], of numbers x [N, *shape], or [N] for the shape (1,)."""
+        values = np.asarray(values)
+        if values.ndim == 1 and self.modality.shape == (1,):
+            values = values[:, None]
+        if values.dtype.kind not in "uif" or values.shape[1:] != self.modality.shape:
+            expected = f"numbers [N, {', '.join(map(str, self.modality.shape))}]"
+            raise self.refuse(where, f"is {values.dtype} {list(values.shape)}", expected)
+        return ((values.astype(np.float64) - self.mean) / self.std).astype(np.float32)
+
+    def to_raw(self, array: np.ndarray) -> np.ndarray:
+        """Return mean + std x, float32."""
+        return (array.astype(np.float64) * self.std + self.mean).astype(np.float32)

@@ -1,0 +1,168 @@
+"""Text, as the ids of its words or bytes."""
+
+import collections
+import logging
+import re
+from collections.abc import Iterable
+
+import numpy as np
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.errors import SbmError, require
+from sbm_jax.formats.base import Format
+from sbm_jax.types import Modality
+
+logger = logging.getLogger(__name__)
+
+UNKNOWN = "<unk>"
+"""How a word that is not in the vocabulary is written in texts that are made from ids."""
+
+UNKNOWN_ID, FIRST_WORD, FIRST_BYTE = 1, 2, 1
+"""The id of unknown words, that of the first word of a vocabulary, and that of the byte 0; the id 0 ends and pads."""
+
+_WORDS = re.compile(rf"{UNKNOWN}|\w+|[^\w\s]")
+_NO_SPACE_BEFORE, _NO_SPACE_AFTER = {*".,;:!?)]}%'’-/"}, {*"([{'’-/"}
+
+
+def words_of(text: str) -> list[str]:
+    """Return the words and punctuation marks of a text, in lower case.
+
+    A word is a run of letters, digits and underscores; every other character but white space stands alone, so that
+    "long-billed" is three. What is lost are spaces and capitals: `text_of` writes a text of the same words.
+    """
+    return _WORDS.findall(text.lower())
+
+
+def text_of(words: Iterable[str]) -> str:
+    """Return a text of these words, with spaces where they are usual; `words_of` finds the same words in it."""
+    text, before = "", ""
+    for word in words:
+        glued = not text or word in _NO_SPACE_BEFORE or before in _NO_SPACE_AFTER
+        text += word if glued else f" {word}"
+        before = word
+    return text
+
+
+def build_vocabulary(texts: Iterable[str], least: int = 1) -> tuple[str, ...]:
+    """Return the different words of texts, the most frequent first: the option ``words`` of the format "text".
+
+    Args:
+      texts: such as the training data.
+      least: how often a word must occur; the others are left to the id of unknown words.
+    """
+    counts = collections.Counter(word for text in texts for word in words_of(text) if word != UNKNOWN)
+    return tuple(sorted((word for word, count in counts.items() if count >= least), key=lambda w: (-counts[w], w)))
+
+
+@checked_dataclass
+class TextOptions:
+    """What the ids of a text stand for.
+
+    Attributes:
+      words: the vocabulary, such as `build_vocabulary` returns. The id 0 ends and pads, 1 stands for unknown words, and
+        the words follow. () for ids of bytes of UTF-8: the byte b has the id b + 1.
+      allow_unknown: take words that are not in the vocabulary for the unknown word, and say how many there are; False
+        to refuse them.
+    """
+
+    words: tuple[str, ...] = ()
+    allow_unknown: bool = True
+
+    def __post_init__(self):
+        for word in self.words:
+            whole = words_of(word) == [word] and word != UNKNOWN
+            require(whole, "format.options.words", word, "single words in lower case, as build_vocabulary returns them")
+        different = len({*self.words}) == len(self.words)
+        require(different, "format.options.words", f"{len(self.words)} words", "all different")
+
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of ids."""
+        return FIRST_WORD + len(self.words) if self.words else FIRST_BYTE + 256
+
+
+class Text(Format):
+    """Strings [N] that networks see as sequences of ids [N, L], padded with 0."""
+
+    Options = TextOptions
+
+    def __init__(self, modality: Modality, options: TextOptions):
+        """Check that the modality has as many ids as the vocabulary."""
+        super().__init__(modality, options)
+        size, where = options.vocabulary_size, f"modality {modality.name!r}: vocabulary_size"
+        what = f"{len(options.words)} words, an end and an unknown word" if options.words else "256 bytes and an end"
+        require(modality.vocabulary_size == size, where, modality.vocabulary_size, f"{size}, for {what}")
+        self.length = modality.shape[0]
+        self.id_of = {word: FIRST_WORD + number for number, word in enumerate(options.words)}
+
+    def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
+        """Return the ids, int32 [N, L], of strings [N]; integers [N, L] are returned as they are.
+
+        Raises:
+          SbmError: if they are something else, one is longer than L, or has unknown words where these are refused.
+        """
+        values = np.asarray(values)
+        if values.ndim == 2 and values.dtype.kind in "ui":
+            return values
+        if values.ndim != 1 or values.dtype.kind != "U":
+            expected = f"a string for each row, or ids [N, {self.length}]"
+            raise self.refuse(where, f"is {values.dtype} {list(values.shape)}", expected)
+        ids = np.zeros((len(values), self.length), np.int32)
+        unknown = collections.Counter()
+        for row, text in enumerate(values.tolist()):
+            found = self._words(text, unknown, where, row) if self.options.words else self._bytes(text, where, row)
+            if len(found) > self.length:
+                raise SbmError(
+                    f"{where} has a text of {len(found)} {self._unit} in row {row}; modality {self.modality.name!r} "
+                    f"holds {self.length} at most. Raise its shape to ({len(found)},) or more, or shorten the text."
+                )
+            ids[row, : len(found)] = found
+        if unknown:
+            logger.warning(
+                "%s: %d words (%d different, such as %r) are not in the vocabulary; they become the unknown word.",
+                *(where, unknown.total(), len(unknown), unknown.most_common(1)[0][0]),
+            )
+        return ids
+
+    @property
+    def _unit(self) -> str:
+        return "words" if self.options.words else "bytes"
+
+    def _words(self, text: str, unknown: collections.Counter, where: str, row: int) -> list[int]:
+        """Return the ids of the words of a text, and count those that are unknown."""
+        words = words_of(text)
+        lacking = [word for word in words if word not in self.id_of and word != UNKNOWN]
+        if lacking and not self.options.allow_unknown:
+            raise SbmError(
+                f"{where} has the word {lacking[0]!r} in row {row}, which is not in the vocabulary of modality "
+                f"{self.modality.name!r}. Add it to format.options.words, or set format.options.allow_unknown."
+            )
+        unknown.update(lacking)
+        return [self.id_of.get(word, UNKNOWN_ID) for word in words]
+
+    def _bytes(self, text: str, where: str, row: int) -> list[int]:
+        """Return the ids of the bytes of a text."""
+        try:
+            return [FIRST_BYTE + byte for byte in text.encode()]
+        except UnicodeEncodeError as error:
+            raise SbmError(f"{where} has a text in row {row} that is not Unicode ({error}). Mend the data.") from error
+
+    def to_raw(self, array: np.ndarray) -> np.ndarray:
+        """Return the texts [R] of ids [R, L]; a sample that diverged, ids -1, is an empty one.
+
+        Bytes that are not UTF-8 are left out.
+        """
+        texts = []
+        for row in np.asarray(array):
+            ids = [int(i) for i in row[: _length(row)]]
+            if self.options.words:
+                texts.append(text_of(UNKNOWN if i == UNKNOWN_ID else self.options.words[i - FIRST_WORD] for i in ids))
+            else:
+                texts.append(bytes(i - FIRST_BYTE for i in ids).decode(errors="ignore"))
+        return np.array(texts, dtype=str)
+
+
+def _length(row: np.ndarray) -> int:
+    """Return how many ids are before the first that is no part of a text."""
+    ends = np.flatnonzero(row <= 0)
+    return int(ends[0]) if len(ends) else len(row)

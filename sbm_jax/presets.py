@@ -1,0 +1,207 @@
+"""Sizes of networks and lengths of training, from what is to be modelled and how many rows there are."""
+
+import dataclasses
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from ml_collections import ConfigDict
+
+from sbm_jax.errors import unknown
+from sbm_jax.evaluation.features import FEWEST
+from sbm_jax.experiment_config import default_config
+from sbm_jax.kinds import Guess
+
+
+@dataclasses.dataclass(frozen=True)
+class Preset:
+    """How much is spent.
+
+    Attributes:
+      image_codec: of pictures.
+      widths: of the codecs, by codec.
+      latent: the largest latent of a modality.
+      score: width and depth of the score network.
+      codec_steps: of stage I, for as many rows as `full` or more.
+      score_steps: of stage II, the same.
+      batch: rows of a step of stage I.
+      learning_rate: of stage I and stage II.
+      full: rows from which on the steps are the most.
+      dtype: of the products' operands.
+    """
+
+    image_codec: str
+    widths: Mapping[str, tuple[int, ...]]
+    latent: int
+    score: tuple[int, int]
+    codec_steps: int
+    score_steps: int
+    batch: int
+    learning_rate: tuple[float, float]
+    full: int
+    dtype: str = "float32"
+
+
+SMALL = Preset(
+    image_codec="patch",
+    widths={"patch": (64, 64), "mlp": (128, 128)},
+    latent=128,
+    score=(128, 4),
+    codec_steps=2000,
+    score_steps=6000,
+    batch=64,
+    learning_rate=(4e-3, 2e-3),
+    full=10_000,
+)
+"""Minutes on two CPU cores."""
+
+BASE = Preset(
+    image_codec="residual_conv",
+    widths={"residual_conv": (64, 128, 256), "mlp": (512, 512)},
+    latent=256,
+    score=(512, 8),
+    codec_steps=40_000,
+    score_steps=100_000,
+    batch=256,
+    learning_rate=(1e-3, 5e-4),
+    full=50_000,
+    dtype="bfloat16",
+)
+"""An hour or more on one accelerator."""
+PRESETS = ("small", "base", "paper")
+"""Minutes on two CPU cores; an hour or more on an accelerator; the networks and the training of the SBM paper."""
+
+PAPER_SCALE = 0.5**0.5
+"""The scale of the paper's likelihoods, with which a Gaussian's is the squared error."""
+
+PAPER_SCORE = {
+    "score.network.name": "unet",
+    "score.network.paper_unet": True,
+    "score.sde.beta_min": 1.0,
+    "score.sde.beta_max": 5.0,
+    "score.prediction": "score",
+    "score.weighting": "noise",
+    "score.probability_none": 1.0,
+    "score.probability_alone": 0.0,
+    "score.training.optimizer.learning_rate": 2e-4,
+    "score.training.optimizer.schedule": "constant",
+    "score.training.optimizer.warmup_steps": 0,
+    "score.training.optimizer.ema_decay": 0.0,
+    "score.training.optimizer.clip_norm": 0.0,
+    "sampler.solver": "predictor_corrector",
+    "sampler.num_steps": 100,
+    "sampler.grid": "uniform",
+    "sampler.conditioning": "clean",
+    "sampler.end_time": 1e-3,
+}
+"""The paper's score network, objective, process, optimiser and sampler, for fewer than ten modalities."""
+
+
+class Rows(NamedTuple):
+    """How many rows there are: for training, and of the test split."""
+
+    train: int
+    test: int
+
+
+def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: bool, seed: int) -> ConfigDict:
+    """Return the config of an experiment on data of one's own.
+
+    Args:
+      guesses: what each modality is, in order.
+      rows: how many there are.
+      preset: one of `PRESETS`.
+      judged: whether there are labels, and with them a classifier.
+      seed: of the experiment.
+
+    Raises:
+      SbmError: on an unknown preset.
+    """
+    if preset not in PRESETS:
+        raise unknown("preset:", preset, PRESETS)
+    sizes = SMALL if preset == "small" else BASE
+    config = default_config()
+    config.name, config.seed = "fit", seed
+    config.modalities = tuple(_modality(name, guess, sizes) for name, guess in guesses.items())
+    config.systems = ("sbm_vae_m", "sbm_vae") if len(guesses) > 1 else ("sbm_vae",)
+    batch, share = _batch(sizes.batch, rows.train), min(1.0, max(0.3, math.sqrt(rows.train / sizes.full)))
+    steps = _rounded(share * sizes.codec_steps), _rounded(share * sizes.score_steps)
+    config.autoencoder.network.dtype = sizes.dtype
+    rates, latent_batch = sizes.learning_rate, _batch(2 * sizes.batch, rows.train)
+    config.autoencoder.training.update(_training(steps[0], batch, rates[0], ema_decay=0.99))
+    config.score.training.update(_training(steps[1], latent_batch, rates[1], ema_decay=0.999, clip_norm=1.0))
+    config.score.training.steps_per_dispatch = 50
+    config.score.network.update(width=sizes.score[0], depth=sizes.score[1], dtype=sizes.dtype)
+    config.score.probability_alone = 0.15 if len(guesses) > 1 else 0.0
+    config.sampler.num_steps = 10
+    if judged:
+        training = _training(_rounded(0.5 * steps[0]), batch, 2e-3, weight_decay=1e-2, clip_norm=1.0)
+        config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": training})
+    few = min(300 if preset == "small" else 1000, rows.test)
+    config.evaluation.update(num_examples=few, num_unconditional=max(few, 100), batch_size=min(250, few))
+    config.evaluation.metrics.frechet.num_examples = few if judged and few >= FEWEST else 0
+    if preset == "paper":
+        _as_in_the_paper(config, rows)
+    return config
+
+
+def _modality(name: str, guess: Guess, sizes: Preset) -> dict[str, Any]:
+    """Return the fields of a modality, with the codec and the latent size where the user leaves them open."""
+    fields = dict(guess.fields)
+    shape, ids = fields["shape"], bool(fields.get("vocabulary_size"))
+    codec = "tokens" if ids else sizes.image_codec if len(shape) == 3 else "mlp"
+    network = {"widths": sizes.widths[codec]} if codec in sizes.widths else {}
+    if codec == "patch":
+        network["patch"] = _patch(shape)
+    latent = sizes.latent if ids else min(sizes.latent, _latent_size(shape))
+    return {"name": name, "latent_size": latent, "codec": {"name": codec, "network": network}, **fields}
+
+
+def _patch(shape: Sequence[int]) -> int:
+    """Return the side of patches with which a picture is a map of about 16 x 16 at most."""
+    side = 4
+    while math.prod(shape[:2]) > 16 * 16 * side * side:
+        side *= 2
+    return side
+
+
+def _latent_size(shape: Sequence[int]) -> int:
+    """Return as many latent entries as a modality may need: 32 of a digit, 128 of a photograph, few of a few tags."""
+    if len(shape) == 3:
+        return 32 if math.prod(shape[:2]) <= 32 * 32 else 128
+    return min(64, max(8, 1 << math.ceil(math.log2(math.prod(shape)))))
+
+
+def _batch(most: int, num_rows: int) -> int:
+    """Return how many rows a step takes: a power of two, which most numbers of devices divide."""
+    return 1 << (min(most, num_rows).bit_length() - 1)
+
+
+def _rounded(steps: float) -> int:
+    """Return a number of steps that dispatches and checkpoints divide."""
+    return max(100, round(steps / 100) * 100)
+
+
+def _training(num_steps: int, batch: int, learning_rate: float, **optimizer: float) -> dict[str, Any]:
+    every = max(100, num_steps // 10 // 100 * 100)
+    return {
+        "num_steps": num_steps,
+        "batch_size": batch,
+        "checkpoint_every": every,
+        "validate_every": every,
+        "optimizer": {"learning_rate": learning_rate, "warmup_steps": min(200, num_steps // 10), **optimizer},
+    }
+
+
+def _as_in_the_paper(config: ConfigDict, rows: Rows) -> None:
+    """The networks, objectives and epochs of the SBM paper (Section 4.1, A.2), whose latents are equal and square."""
+    large = any(max(m["shape"][:2]) > 32 for m in config.modalities if len(m["shape"]) == 3)
+    size = 256 if large else 64
+    config.modalities = tuple({**m, "latent_size": size, "scale": PAPER_SCALE} for m in config.modalities)
+    config.systems = ("sbm_vae",)
+    config.autoencoder.beta = 0.1
+    config.score.network.update(width=128 if len(config.modalities) >= 6 else 64, dtype="float32")
+    config.update_from_flattened_dict(PAPER_SCORE)
+    batch = _batch(256, rows.train)
+    for stage, epochs in ((config.autoencoder, 200), (config.score, 500)):
+        stage.training.update(num_steps=_rounded(epochs * rows.train / batch), batch_size=batch)

@@ -1,0 +1,116 @@
+"""Text as ids."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from sbm_jax.data import check_data
+from sbm_jax.errors import SbmError
+from sbm_jax.formats import build_vocabulary, make_format
+from sbm_jax.formats.text import UNKNOWN, text_of, words_of
+from sbm_jax.types import FormatConfig, Modality
+
+TEXTS = ["A small bird, with a long-billed head.", "the bird's wing is red", "", "red (and black) bird!"]
+
+
+def _format(length=12, **options):
+    words = options.get("words", ())
+    size = 2 + len(words) if words else 257
+    return make_format(
+        Modality(
+            "caption", (length,), 4, "tokens", "categorical", vocabulary_size=size, format=FormatConfig("text", options)
+        )
+    )
+
+
+def test_texts_come_back_up_to_case_and_spaces():
+    text = _format(words=build_vocabulary(TEXTS))
+    ids = text.to_array(np.array(TEXTS), "data")
+    assert ids.dtype == np.int32
+    assert ids.shape == (4, 12)
+    raw = text.to_raw(ids)
+    assert raw.tolist() == [
+        "a small bird, with a long-billed head.",
+        "the bird's wing is red",
+        "",
+        "red (and black) bird!",
+    ]
+    np.testing.assert_array_equal(text.to_array(raw, "data"), ids)
+    np.testing.assert_array_equal(text.to_array(ids, "data"), ids)
+    check_data("caption", ids, text.modality)
+
+
+def test_bytes_come_back_as_they_are():
+    text, raw = _format(20), np.array(["Bird – é", "", "a\tb"])
+    np.testing.assert_array_equal(text.to_raw(text.to_array(raw, "data")), raw)
+
+
+@pytest.mark.parametrize("words", [(), build_vocabulary(TEXTS)])
+def test_any_ids_make_a_text_that_is_taken_back(words):
+    text = _format(words=words)
+    rng = np.random.default_rng(0)
+    ids = rng.integers(1, text.modality.vocabulary_size, (200, 12))
+    ids[np.arange(12)[None] >= rng.integers(0, 13, 200)[:, None]] = 0
+    raw = text.to_raw(ids)
+    again = text.to_array(raw, "data")
+    np.testing.assert_array_equal(text.to_raw(again), raw)
+    if words:
+        np.testing.assert_array_equal(again, ids)
+
+
+def test_samples_that_diverged_are_empty():
+    assert _format(3).to_raw(np.full((2, 3), -1, np.int32)).tolist() == ["", ""]
+
+
+def test_words_of_no_vocabulary_are_counted_once_or_refused(caplog):
+    words = build_vocabulary(TEXTS)
+    with caplog.at_level(logging.WARNING):
+        ids = _format(words=words).to_array(np.array(["a blue bird", "blue green <unk>"]), "data 'train/caption'")
+    assert [record.getMessage() for record in caplog.records] == [
+        "data 'train/caption': 3 words (2 different, such as 'blue') are not in the vocabulary; they become the "
+        "unknown word."
+    ]
+    assert ids[1].tolist() == [1, 1, 1, *[0] * 9]
+    with pytest.raises(SbmError, match=r"has the word 'blue' in row 1.*allow_unknown"):
+        _format(words=words, allow_unknown=False).to_array(np.array(["a bird", "a blue bird"]), "data")
+
+
+def test_the_vocabulary_is_sorted_by_frequency():
+    assert build_vocabulary(["a b b", "c b a", UNKNOWN]) == ("b", "a", "c")
+    assert build_vocabulary(["a b b", "c b a"], least=2) == ("b", "a")
+
+
+def test_words_are_found_again_in_their_text():
+    for words in (["a", "'", "s"], ["(", "x", ")", "-", "y", "%"], [UNKNOWN, UNKNOWN, ",", "<", "unk", ">"]):
+        assert words_of(text_of(words)) == words
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        (
+            ["short", "a bird with a bird with a bird"],
+            r"a text of 8 words in row 1.*holds 3 at most. Raise its shape to \(8,\)",
+        ),
+        ([[1.0, 2.0, 3.0]], r"is float64 \[1, 3\].*expects a string for each row, or ids \[N, 3\]"),
+        ([1, 2], r"is int64 \[2\]"),
+    ],
+)
+def test_what_is_no_such_text_is_refused(values, message):
+    with pytest.raises(SbmError, match=message):
+        _format(3, words=("a", "bird", "with")).to_array(np.array(values), "data 'caption'")
+
+
+def test_bad_vocabularies_are_refused():
+    with pytest.raises(SbmError, match="single words in lower case"):
+        _format(words=("Bird",))
+    with pytest.raises(SbmError, match="all different"):
+        _format(words=("a", "a"))
+    with pytest.raises(SbmError, match=r"vocabulary_size.*9.*257, for 256 bytes and an end"):
+        make_format(Modality("t", (3,), 4, "tokens", "categorical", vocabulary_size=9, format=FormatConfig("text")))
+
+
+def test_ids_after_the_end_are_refused():
+    with pytest.raises(SbmError, match="has an id after a 0 in row 1"):
+        check_data("caption", np.array([[1, 2, 0], [1, 0, 2]]), _format(3).modality)

@@ -1,0 +1,103 @@
+"""`sbm_jax.fit`: from arrays and lists to a trained system, and what is refused before anything is trained."""
+
+import json
+
+import numpy as np
+import pytest
+
+import sbm_jax
+from sbm_jax import fitting
+from sbm_jax.errors import SbmError
+
+SHORT = {
+    f"{stage}.training.{name}": value
+    for stage in ("autoencoder", "score")
+    for name, value in {"num_steps": 20, "validate_every": 0}.items()
+}
+SHORT |= {"score.training.steps_per_dispatch": 10, "autoencoder.network.widths": (8,), "score.network.depth": 1}
+SHORT |= {"score.network.width": 32, "evaluation.num_repeats": 1, "evaluation.num_unconditional": 20}
+SHORT |= {"classifier.training.num_steps": 10, "classifier.training.validate_every": 0, "classifier.widths": (4,)}
+MLP = {"codec": {"name": "mlp", "network": {"widths": (8,)}}, "latent_size": 4}
+
+
+def rows(number=80, seed=0):
+    rng = np.random.default_rng(seed)
+    which = rng.integers(0, 2, number)
+    return {
+        "tags": (rng.random((number, 3)) < 0.5) | (which[:, None] == 1),
+        "signal": [None if i % 8 == 3 else [float(w), 50.0 * w] for i, w in enumerate(which)],
+        "animal": np.array(["cat", "dog"])[which].tolist(),
+    }
+
+
+def test_lists_and_arrays_train_and_generate_in_their_own_form(tmp_path, capsys):
+    given = dict.fromkeys(("tags", "signal", "animal"), MLP)
+    model = sbm_jax.fit(rows(), tmp_path / "run", modalities=given, changes=SHORT)
+    told = capsys.readouterr().out
+    assert "3 tags" in told
+    assert "one of 2 classes" in told
+    assert "of the training rows have it" in told
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert "coherence/given_rest" in results["systems"]["sbm_vae"]["metrics"]  # judged by the animal's classes
+    drawn = model.generate({"animal": ["dog", "cat"]}, num_samples=3)
+    assert drawn.data["tags"].shape == (2, 3, 3)
+    assert drawn.data["tags"].dtype == bool
+    assert drawn.data["signal"].shape == (2, 3, 2)
+    again = model.generate({"signal": drawn.data["signal"][:, 0]}, targets=["animal"])
+    assert set(again.data["animal"].ravel()) <= {"cat", "dog"}
+    probabilities = model.generate({"animal": ["dog"]}, targets=["tags"], raw=False).data["tags"]
+    assert probabilities.dtype == np.float32
+
+
+def test_a_second_call_trains_nothing_again(tmp_path):
+    given = dict.fromkeys(("tags", "signal", "animal"), MLP)
+    first = sbm_jax.fit(rows(), tmp_path, modalities=given, changes=SHORT)
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "stages").rglob("*") if path.is_file()}
+    second = sbm_jax.fit(rows(), tmp_path, modalities=given, changes=SHORT)
+    assert before
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+    one, other = (model.generate({"animal": ["cat"]}).data["signal"] for model in (first, second))
+    np.testing.assert_array_equal(one, other)
+
+
+def test_a_row_with_several_texts_stands_for_as_many_rows():
+    texts = np.array([[f"bird {i} {k}" for k in range(3)] for i in range(20)])
+    splits = fitting._splits({"text": texts, "number": np.arange(20.0)}, {"validation": 0.1, "test": 0.1}, 0)
+    split = fitting._one_text_each(splits["train"], "data")
+    assert len(split) == 3 * 16
+    assert all(int(t.split()[1]) == n for t, n in zip(split.data["text"], split.data["number"][:], strict=True))
+    assert fitting._guesses(splits, {})["text"].kind == "text"
+
+
+def test_a_rare_class_stays_in_the_training_rows():
+    data = {"animal": ["cat"] * 30 + ["dog"] * 30 + ["eel"], "label": [0] * 59 + [1, 2]}
+    for seed in range(5):
+        splits = fitting._splits(data, {"validation": 0.2, "test": 0.2}, seed)
+        assert set(splits["train"].data["animal"]) == {"cat", "dog", "eel"}
+        assert set(splits["train"].labels["label"]) == {0, 1, 2}
+        assert sum(map(len, splits.values())) == 61
+
+
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"tags": np.zeros((79, 3), bool)}, {}, "tags has the shape"),
+        ({"tags": []}, {}, "'tags' has no rows"),
+        ({"tags": "cat"}, {}, "'tags' is of type str"),
+        ({"tags": [[1, 2], [1]] * 40}, {}, "rows of different shapes"),
+        ({"signal": [None] * 80}, {}, "None in all rows"),
+        ({"animal": ["cat", 3] * 40}, {}, "strings and other things"),
+        ({"label": np.arange(80)}, {}, "identifiers of rows"),
+        ({}, {"preset": "huge"}, "unknown preset"),
+        ({}, {"test": 1.5}, "test is 1.5"),
+        ({}, {"test": 0.95}, "test needs 76 of 80 rows, but only 68"),
+        ({}, {"validation": {"tags": np.zeros((5, 3), bool)}}, "validation has"),
+        ({}, {"modalities": {"photo": {}}}, "modalities has 'photo'"),
+        ({}, {"modalities": {"tags": "mlp"}}, "expected a dictionary"),
+        ({}, {"changes": {"score.training.steps": 5}}, "unknown field in the change"),
+    ],
+)
+def test_bad_arguments_are_refused_before_anything_is_trained(tmp_path, changes, options, message):
+    with pytest.raises(SbmError, match=message):
+        sbm_jax.fit({**rows(), **changes}, tmp_path / "run", **options)
+    assert not (tmp_path / "run" / "stages").exists()

@@ -1,0 +1,83 @@
+"""What arrays of one's own are taken for."""
+
+import numpy as np
+import pytest
+
+from sbm_jax.errors import SbmError
+from sbm_jax.kinds import guess
+
+RNG = np.random.default_rng(0)
+N = 60
+
+
+@pytest.mark.parametrize(
+    ("rows", "kind", "expected"),
+    [
+        (RNG.integers(0, 256, (N, 96, 64, 3)).astype(np.uint8), "image", {"shape": (96, 64, 3), "bounds": (0.0, 1.0)}),
+        (RNG.integers(0, 256, (N, 28, 28)).astype(np.uint8), "image", {"shape": (28, 28, 1), "format": "grey"}),
+        (RNG.random((N, 16, 16, 3)), "image", {"bounds": (0.0, 1.0)}),
+        (2 * RNG.random((N, 16, 16, 3)) - 1, "image", {"bounds": (-1.0, 1.0)}),
+        (RNG.random((N, 9, 9)) < 0.5, "binary", {"shape": (9, 9, 1), "likelihood": "bernoulli"}),
+        (255 * (RNG.random((N, 9, 9, 1)) < 0.5).astype(np.uint8), "binary", {"shape": (9, 9, 1)}),
+        ((RNG.random((N, 18)) < 0.3).astype(np.int64), "binary", {"shape": (18,), "likelihood": "bernoulli"}),
+        (np.eye(5)[RNG.integers(0, 5, N)], "binary", {"shape": (5,), "likelihood": "categorical"}),
+        (RNG.normal(3, 7, (N, 4)), "numbers", {"shape": (4,)}),
+        (RNG.normal(3, 7, N), "numbers", {"shape": (1,)}),
+        (RNG.dirichlet(np.ones(4), N), "probabilities", {"likelihood": "categorical"}),
+        (RNG.poisson(3, (N, 6)), "counts", {"likelihood": "poisson"}),
+        (RNG.integers(-3, 9, (N, 6)), "numbers", {}),
+        (RNG.integers(0, 4, N), "category", {"shape": (4,)}),
+        (np.array(["red", "blue"])[RNG.integers(0, 2, N)], "category", {"shape": (2,)}),
+        (np.array([f"bird {i}" for i in range(N)]), "text", {"shape": (2,), "vocabulary_size": N + 3}),
+        (np.array([[3, 9, 2, 0, 0], [1, 0, 0, 0, 0]] * 30), "tokens", {"shape": (5,), "vocabulary_size": 10}),
+    ],
+)
+def test_rows_are_told_by_type_shape_and_values(rows, kind, expected):
+    found = guess("x", rows, {})
+    assert found.kind == kind
+    assert {name: found.fields[name] for name in expected} == expected
+    assert found.told
+
+
+def test_numbers_are_standardised_by_their_own_moments():
+    rows = RNG.normal([100.0, 0.0], [5.0, 1.0], (N, 2))
+    options = guess("x", np.concatenate([rows, np.full((N, 1), 7.0)], axis=1), {}).fields["format"]["options"]
+    np.testing.assert_allclose(options["mean"], [*rows.mean(axis=0), 7.0])
+    np.testing.assert_allclose(options["std"], [*rows.std(axis=0), 1.0])  # what never changes keeps its unit
+
+
+def test_held_out_rows_count_for_the_longest_text_and_the_largest_id():
+    found = guess("x", np.array(["one bird", "two"] * 9 + ["a b"] * 2), {"kind": "text"}, [np.array(["one two bird"])])
+    assert found.fields["shape"] == (3,)
+    found = guess("x", np.array([[3, 9, 2, 0]] * 9), {}, [np.array([[20, 0, 0, 0]])])
+    assert found.fields["vocabulary_size"] == 21
+
+
+def test_sound_needs_its_rate():
+    rows = RNG.uniform(-1, 1, (N, 8000)).astype(np.float32)
+    found = guess("x", rows, {"kind": "sound", "options": {"rate": 8000}})
+    assert found.fields["shape"] == (32, 32, 1)
+    with pytest.raises(SbmError, match="samples a second"):
+        guess("x", rows, {"kind": "sound"})
+
+
+def test_what_the_user_declares_is_taken_as_it_is():
+    rows = RNG.random((N, 16, 16, 3))
+    assert guess("x", rows, {"latent_size": 7}).fields["latent_size"] == 7
+    assert guess("x", rows, {"kind": "numbers"}).fields["shape"] == (16, 16, 3)
+    assert guess("x", rows, {"shape": (16, 16, 3), "scale": 0.1}).fields == {"shape": (16, 16, 3), "scale": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("rows", "given", "message"),
+    [
+        (RNG.normal(size=(N, 9000)), {}, "fewer than 8000 numbers"),
+        (RNG.normal(size=(N, 2, 3, 4, 5)), {}, "at most four axes"),
+        (RNG.integers(0, 256, (N, 7)).astype(np.uint8), {}, "pictures"),
+        (RNG.normal(size=(N, 9, 9)), {"kind": "image"}, "modality 'x': grey pictures"),
+        (RNG.normal(size=(N, 9)), {"kind": "imag"}, "unknown kind of modality 'x': 'imag'. Did you mean 'image'"),
+    ],
+)
+def test_what_can_not_be_told_is_asked_for(rows, given, message):
+    with pytest.raises(SbmError, match=message):
+        guess("x", rows, given)
