@@ -68,6 +68,9 @@ BASE = Preset(
     dtype="bfloat16",
 )
 """An hour or more on one accelerator."""
+TOKENS_RATE = 3e-3
+"""The learning rate of codecs of ids."""
+
 PRESETS = ("small", "base", "paper")
 """Minutes on two CPU cores; an hour or more on an accelerator; the networks and the training of the SBM paper."""
 
@@ -154,7 +157,24 @@ def _modality(name: str, guess: Guess, sizes: Preset) -> dict[str, Any]:
     if codec == "patch":
         network["patch"] = _patch(shape)
     latent = sizes.latent if ids else min(sizes.latent, _latent_size(shape))
-    return {"name": name, "latent_size": latent, "codec": {"name": codec, "network": network}, **fields}
+    own = {"name": codec, "network": network, "beta": _beta(fields)}
+    if ids:
+        own["training"] = {"optimizer": {"learning_rate": TOKENS_RATE}}
+    return {"name": name, "latent_size": latent, "codec": own, **fields}
+
+
+def _beta(fields: Mapping[str, Any]) -> float:
+    """Return the weight of the KL divergence of a modality.
+
+    A weight of 1 or more only suits data of many more entries than the latent has, whose scale is learned: there a nat
+    of information saves many of the likelihood. What is discrete, or has few entries, saves one nat at most, and would
+    be forgotten.
+    """
+    if fields.get("vocabulary_size"):
+        return 0.01
+    if len(fields["shape"]) < 3:
+        return 0.1
+    return 4.0 if fields.get("likelihood", "gaussian") == "gaussian" else 1.0
 
 
 def _patch(shape: Sequence[int]) -> int:
@@ -197,7 +217,10 @@ def _as_in_the_paper(config: ConfigDict, rows: Rows) -> None:
     """The networks, objectives and epochs of the SBM paper (Section 4.1, A.2), whose latents are equal and square."""
     large = any(max(m["shape"][:2]) > 32 for m in config.modalities if len(m["shape"]) == 3)
     size = 256 if large else 64
-    config.modalities = tuple({**m, "latent_size": size, "scale": PAPER_SCALE} for m in config.modalities)
+    config.modalities = tuple(
+        {**m, "latent_size": size, "scale": PAPER_SCALE, "codec": {**m["codec"], "beta": None}}
+        for m in config.modalities
+    )
     config.systems = ("sbm_vae",)
     config.autoencoder.beta = 0.1
     config.score.network.update(width=128 if len(config.modalities) >= 6 else 64, dtype="float32")
