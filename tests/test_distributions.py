@@ -31,6 +31,15 @@ def test_discrete_likelihoods_match_their_tables():
     np.testing.assert_allclose(categorical, expected, rtol=1e-5)
 
 
+def test_counts_have_the_poisson_law_of_their_rate():
+    counts, rate = jnp.arange(60.0), 7.5
+    log_prob = LIKELIHOODS["poisson"].log_prob(counts, jnp.full(60, jnp.log(rate)), 1.0)
+    np.testing.assert_allclose(jnp.exp(log_prob).sum(), 1.0, rtol=1e-5)
+    np.testing.assert_allclose((counts * jnp.exp(log_prob)).sum(), rate, rtol=1e-5)
+    np.testing.assert_allclose(log_prob[2], 2 * np.log(rate) - rate - np.log(2), rtol=1e-5)
+    np.testing.assert_allclose(LIKELIHOODS["poisson"].mean(jnp.log(rate)), rate, rtol=1e-5)
+
+
 def test_kl_matches_monte_carlo():
     mean, log_variance = jnp.array([[0.5, -1.0]]), jnp.array([[0.3, -0.7]])
     z = mean + jnp.exp(log_variance / 2) * jax.random.normal(jax.random.key(0), (400_000, 2))

@@ -1,0 +1,54 @@
+"""Presets: every one is an experiment that can be trained, whatever is to be modelled."""
+
+import numpy as np
+import pytest
+
+from sbm_jax import experiment, presets
+from sbm_jax.errors import SbmError
+from sbm_jax.experiment_config import complete, parse_config
+from sbm_jax.kinds import guess
+
+RNG = np.random.default_rng(0)
+DATA = {
+    "photo": RNG.integers(0, 256, (40, 96, 64, 3)).astype(np.uint8),
+    "mask": RNG.random((40, 96, 64)) < 0.5,
+    "tags": RNG.random((40, 18)) < 0.2,
+    "caption": np.array([f"a bird number {i}" for i in range(40)]),
+    "age": RNG.normal(40, 10, 40),
+}
+
+
+def config(preset, num_rows, names=tuple(DATA)):
+    guesses = {name: guess(name, DATA[name], {}) for name in names}
+    made = presets.make_config(guesses, presets.Rows(num_rows, num_rows // 8), preset, True, 0)
+    complete(made)
+    return parse_config(made)
+
+
+@pytest.mark.parametrize("preset", presets.PRESETS)
+def test_presets_can_be_trained(preset):
+    experiment.check(config(preset, 900))
+
+
+def test_few_rows_are_trained_for_fewer_steps_in_smaller_batches():
+    few, some, many = (config("small", number) for number in (40, 900, 50_000))
+    assert few.autoencoder.training.batch_size == 32
+    assert few.score.training.batch_size <= 40
+    steps = [one.autoencoder.training.num_steps for one in (few, some, many)]
+    assert steps[0] == steps[1] < steps[2] == presets.SMALL.codec_steps
+
+
+def test_what_is_discrete_pays_for_little():
+    by_name = {modality.name: modality for modality in config("small", 900).modalities}
+    assert by_name["photo"].codec.beta > 1 > by_name["tags"].codec.beta > by_name["caption"].codec.beta
+    assert by_name["age"].codec.beta < 1
+    assert by_name["photo"].codec.network["patch"] == 8
+
+
+def test_one_modality_has_no_marginal_guidance():
+    assert config("small", 900, ("photo",)).systems == ("sbm_vae",)
+
+
+def test_unknown_presets_are_refused():
+    with pytest.raises(SbmError, match="unknown preset: 'large'"):
+        config("large", 900)
