@@ -115,8 +115,8 @@ def _tell_unusual(rows: np.ndarray, modality: types.Modality) -> None:
             "%s: all rows are equal, so nothing can be learned from it. Leave it out, or mend the data.", where
         )
         return
-    if modality.vocabulary_size:
-        return  # ids have no unit
+    if modality.vocabulary_size or modality.likelihood == "poisson":
+        return  # ids and counts have no unit
     pixels = rows.dtype == np.uint8
     low, high = (float(value) / (255.0 if pixels else 1.0) for value in (rows.min(), rows.max()))
     size, probabilities = _size(rows), _in_unit_range(modality)
@@ -260,6 +260,8 @@ def _check_pixels(where: str, largest: float, modality: types.Modality) -> None:
     """Check that uint8 stands for value / 255, as everywhere."""
     if largest == 1:
         raise SbmError(f"{where} is uint8 with no value above 1; uint8 stands for value / 255. Convert it to float.")
+    if modality.likelihood == "poisson":
+        raise SbmError(f"{where} is uint8, which stands for value / 255, and counts are whole. Convert it to int32.")
     if modality.bounds and modality.bounds != (0.0, 1.0):
         low, high = modality.bounds
         raise SbmError(

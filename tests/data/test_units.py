@@ -146,3 +146,15 @@ def test_held_out_rows_of_another_unit_are_told(caplog):
 def test_bounds_beyond_a_likelihood_of_probabilities_are_refused():
     with pytest.raises(SbmError, match=r"leave \[0, 1\]"):
         make_codec(modality("bernoulli", bounds=(0.0, 255.0)), AutoencoderNetworkConfig())
+
+
+def test_counts_may_be_large_but_neither_negative_nor_pixels(caplog):
+    rows = np.array([[0, 700, 3, 9, 1, 0], [5, 0, 900, 2, 2, 1]])
+    counts = modality("poisson", None)
+    with caplog.at_level(logging.WARNING):
+        data.check(Dataset(*[Split({"x": rows})] * 3, {}, {}), [counts])
+    assert not caplog.records
+    with pytest.raises(SbmError, match="values from -1 to 900"):
+        data.check_data("x", np.where(rows == 0, -1, rows), counts)
+    with pytest.raises(SbmError, match="counts are whole"):
+        data.check_data("x", rows.astype(np.uint8), counts)
