@@ -39,6 +39,7 @@ def run(
     stages: Iterable[str] | None = None,
     *,
     dataset: Dataset | None = None,
+    command: str = "",
     profile: bool = False,
 ) -> dict[str, Any]:
     """Train what is not trained yet, evaluate, and write results and report.
@@ -51,6 +52,7 @@ def run(
       workdir: where everything is kept; made if it does not exist.
       stages: names of the training stages to run, without evaluation and variations; None runs everything.
       dataset: the data, in the form of their users; None for those that the config names.
+      command: what made this call, for the report; "" for the command line.
       profile: write traces of some steps of each stage into its ``profile`` folder.
 
     Returns:
@@ -77,7 +79,9 @@ def run(
         if parallel.is_main():
             prepare(workdir)
             held.enter_context(writing_to(workdir))
-        results = _run(config, varied, workdir, dataset, stages, workdir / "profile" if profile else None, start)
+        command = command or " ".join(["python -m sbm_jax.main", *map(shlex.quote, sys.argv[1:])])
+        traces = workdir / "profile" if profile else None
+        results = _run(config, varied, workdir, dataset, stages, traces, start, command)
         parallel.wait_for_all("the report is written")  # who ends before would end the job
         return results
 
@@ -90,6 +94,7 @@ def _run(
     stages: Iterable[str] | None,
     profile_dir: Path | None,
     start: float,
+    command: str,
 ) -> dict[str, Any]:
     if dataset is None:
         with parallel.main_first("data"):  # what it prepares is kept, and found by the others
@@ -117,7 +122,7 @@ def _run(
         "config": plain(config),
         "versions": report.versions(),
         "device": report.device(),
-        "command": " ".join(["python -m sbm_jax.main", *map(shlex.quote, sys.argv[1:])]),
+        "command": command,
         "published": config.published,
     }
     evaluations = _judge(config, main, judges)

@@ -2,29 +2,25 @@
 
 import dataclasses
 import hashlib
+import inspect
 import logging
 import os
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from sbm_jax import experiment, presets, types
-from sbm_jax.config import checked_dataclass
 from sbm_jax.data import arrays, labels
-from sbm_jax.data.loader import Loader
+from sbm_jax.data.memory import Columns, has_several_texts, make_splits, one_text_each
 from sbm_jax.errors import SbmError, require
 from sbm_jax.experiment_config import ExperimentConfig, apply_changes, complete, parse_config
-from sbm_jax.kinds import Guess, guess, is_class
-from sbm_jax.rows import Repeated
+from sbm_jax.kinds import KINDS, Guess, guess
 from sbm_jax.trained import TrainedSystem, load
 
 logger = logging.getLogger(__name__)
-
-Columns = Mapping[str, Any]
 
 
 def fit(
@@ -67,175 +63,40 @@ def fit(
       SbmError: on anything that the user can mend, before anything is trained.
     """
     if isinstance(data, ConfigDict):
-        return _fit_config(data, workdir)
-    if not isinstance(data, Mapping):
-        raise SbmError(f"data is of type {type(data).__name__}; expected a dictionary of rows by modality.")
-    splits = _splits(data, {"validation": validation, "test": test}, seed)
+        given = {"validation": validation, "test": test, "modalities": modalities, "preset": preset}
+        return _fit_config(data, workdir, {**given, "changes": changes, "seed": seed})
+    _check_arguments(data, modalities, changes, seed)
+    splits = make_splits(data, {"validation": validation, "test": test}, seed)
     guesses = _guesses(splits, modalities or {})
-    dataset = _dataset(splits, guesses)
+    dataset, judged_by = _dataset(splits, guesses)
     config = _config(guesses, dataset, preset, changes or {}, seed)
-    _tell(guesses, dataset, preset)
-    experiment.run(config, workdir, dataset=dataset)
+    _tell(guesses, dataset, preset, judged_by)
+    experiment.run(config, workdir, dataset=dataset, command=f"sbm_jax.fit(data, {os.fspath(workdir)!r}, ...)")
     return load(workdir)
 
 
-def _fit_config(config: ConfigDict, workdir: str | os.PathLike[str]) -> TrainedSystem:
+def _fit_config(config: ConfigDict, workdir: str | os.PathLike[str], others: Mapping[str, Any]) -> TrainedSystem:
+    defaults = inspect.signature(fit).parameters
+    for name, value in others.items():
+        if value is not defaults[name].default:
+            raise SbmError(f"{name} is given beside a config, which says all. Leave it out, or change the config.")
     config = config.copy_and_resolve_references()
     complete(config)
-    experiment.run(parse_config(config), workdir)
+    experiment.run(parse_config(config), workdir, command=f"sbm_jax.fit(config, {os.fspath(workdir)!r})")
     return load(workdir)
 
 
-@checked_dataclass
-class MemoryConfig:
-    """Rows that were given to `fit`, which no file holds."""
-
-
-def _refuse(config: MemoryConfig, cache_dir: pathlib.Path, names: Sequence[str] | None) -> types.Dataset:
-    del config, cache_dir, names
-    raise SbmError("this experiment was trained on rows in memory. Call sbm_jax.fit again with them.")
-
-
-DATASET = Loader(MemoryConfig, _refuse)
-
-# MARK: Rows
-
-
-def _splits(data: Columns, held_out: Mapping[str, Columns | float], seed: int) -> dict[str, types.Split]:
-    """Return the rows of the three splits, with labels as they are."""
-    splits = {"train": _split(data, "data")}
-    rng = np.random.default_rng(seed)
-    for name, given in reversed(held_out.items()):  # test rows first, which must be complete
-        if isinstance(given, Mapping):
-            splits[name] = _split(given, name)
-        else:
-            share = _share(name, given)
-            splits["train"], splits[name] = _divided(splits["train"], share, name, rng)
-    test = splits["test"]
-    if test.present is not None:
-        arrays.require_complete(test, pathlib.Path("test"))
-        splits["test"] = dataclasses.replace(test, present=None)
-    expected = set(splits["train"].data), set(splits["train"].labels)
-    for name, split in splits.items():
-        if (set(split.data), set(split.labels)) != expected:
-            found = sorted([*split.data, *split.labels])
-            raise SbmError(f"{name} has {found}; expected what data has: {sorted([*expected[0], *expected[1]])}.")
-    return splits
-
-
-def _share(name: str, given: Any) -> float:
-    number = isinstance(given, (int, float)) and not isinstance(given, bool)
-    require(number and 0 < given < 1, name, given, "rows by modality, or a share of the rows between 0 and 1")
-    return float(given)
-
-
-def _split(data: Columns, where: str) -> types.Split:
-    """Return rows as arrays, checked to fit together, without those of modalities that a row lacks."""
-    columns: dict[str, np.ndarray] = {}
-    for name, values in data.items():
-        require(isinstance(name, str), f"{where}: name of a modality", name, "a string")
-        columns[name], there = _column(values, f"{where} {name!r}")
-        if there is not None and f"{name}.present" not in data:
-            columns[f"{name}.present"] = there
-    for name in [name for name in columns if labels.is_label(name)]:
-        if columns[name].dtype.kind == "U":
-            classes, columns[name] = np.unique(columns[name], return_inverse=True)
-            logger.info("%s: the classes 0, 1, ... are %s", name, ", ".join(classes[:20]))
-    split = arrays.as_split(columns, where)
-    for question, answers in split.labels.items():
-        labels.check_classes(question, np.unique(answers), answers, pathlib.Path(where))
-    return split
-
-
-def _column(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return rows as an array, and which there are: None where all are.
-
-    A row is lacking where it is None, or NaN in all its entries; the array has another row there.
-    """
-    if isinstance(values, np.ma.MaskedArray):
-        raise SbmError(
-            f"{where} is a masked array; give plain rows, and '<modality>.present' for those that there are."
-        )
-    if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray, jax.Array)):
-        raise SbmError(f"{where} is of type {type(values).__name__}; expected an array or a list of rows.")
-    if len(values) == 0:
-        raise SbmError(f"{where} has no rows.")
-    there = np.ones(len(values), bool)
-    if not isinstance(values, jax.Array) and (not isinstance(values, np.ndarray) or values.dtype == object):
-        there = np.array([row is not None for row in values])
-        if not there.any():
-            raise SbmError(f"{where} has None in all rows. Leave it out.")
-        filler = values[int(np.argmax(there))]
-        values = [filler if row is None else row for row in values]
-        if isinstance(filler, str) and not all(isinstance(row, str) for row in values):
-            raise SbmError(f"{where} has strings and other things; expected strings, and None where there is none.")
-    try:
-        array = np.array(values) if isinstance(values, list) else np.asarray(values)
-    except ValueError as error:
-        raise SbmError(
-            f"{where} has rows of different shapes ({error}); expected equal ones. Mend the data."
-        ) from error
-    if array.dtype.kind == "f":
-        lost = np.isnan(array).reshape(len(array), -1).all(axis=1)
-        if lost.any() and not lost.all():
-            there &= ~lost
-            array = np.where(lost.reshape(-1, *(1,) * (array.ndim - 1)), array[int(np.argmax(there))], array)
-    return array, None if there.all() else there
-
-
-def _divided(split: types.Split, share: float, name: str, rng: np.random.Generator) -> tuple[types.Split, types.Split]:
-    """Return the rows without a random share of them, and these.
-
-    Test rows are taken from those that are complete. Of every class some row is left to train on.
-    """
-    number = max(1, round(share * len(split)))
-    complete = np.arange(len(split))
-    if name == "test" and split.present is not None:
-        complete = np.flatnonzero(np.all(list(split.present.values()), axis=0))
-    candidates = np.setdiff1d(complete, _one_of_each_class(split, rng))
-    if len(candidates) < number:
-        raise SbmError(
-            f"{name} needs {number} of {len(split)} rows, but only {len(candidates)} can be held out: {len(complete)} "
-            "have what it needs, and one of each class stays for training. Give more rows, a smaller share, or the "
-            f"rows themselves as {name}."
-        )
-    chosen = np.sort(rng.permutation(candidates)[:number])
-    return split.take(np.setdiff1d(np.arange(len(split)), chosen)), split.take(chosen)
-
-
-def _one_text_each(split: types.Split, where: str) -> types.Split:
-    """Return rows with one text each: a row with K texts of a modality becomes K rows, whose other data are shared.
-
-    Raises:
-      SbmError: if several modalities have texts of different numbers.
-    """
-    several = {name: column.shape[1] for name, column in split.data.items() if _has_several_texts(column)}
-    if not several:
-        return split
-    if len({*several.values()}) > 1:
-        raise SbmError(f"{where} has {several} texts a row; expected as many of each, or one.")
-    number = next(iter(several.values()))
-    again = np.repeat(np.arange(len(split)), number)
-    data = {
-        name: column.reshape(-1) if name in several else Repeated(column, again) for name, column in split.data.items()
-    }
-    answers, present = jax.tree.map(lambda array: array[again], (split.labels, split.present))
-    return types.Split(data, answers, present)
-
-
-def _has_several_texts(column: np.ndarray) -> bool:
-    return column.dtype.kind == "U" and column.ndim == 2
-
-
-def _one_of_each_class(split: types.Split, rng: np.random.Generator) -> np.ndarray:
-    """Return a random row of each label, and of each value of a modality that is strings or integers, one a row."""
-    answers = list(split.labels.values())
-    for name, column in split.data.items():
-        if column.ndim == 1 and column.dtype.kind in "Ui" and is_class(column):
-            there = np.ones(len(split), bool) if split.present is None else split.present[name]
-            answers.append(np.where(there, column, column[int(np.argmax(there))]))
-    order = rng.permutation(len(split))
-    return np.concatenate([np.empty(0, int), *(order[np.unique(a[order], return_index=True)[1]] for a in answers)])
+def _check_arguments(data: Any, modalities: Any, changes: Any, seed: Any) -> None:
+    if not isinstance(data, Mapping) or not all(isinstance(name, str) for name in data):
+        raise SbmError(f"data is of type {type(data).__name__}; expected a dictionary of rows by modality.")
+    own = modalities is None or (
+        isinstance(modalities, Mapping) and all(isinstance(fields, Mapping) for fields in modalities.values())
+    )
+    require(own, "modalities", modalities, "a dictionary for each modality, such as {'photo': {'kind': 'image'}}")
+    named = changes is None or (isinstance(changes, Mapping) and all(isinstance(path, str) for path in changes))
+    require(named, "changes", changes, "new values by path, such as {'autoencoder.beta': 2.0}")
+    whole = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
+    require(whole, "seed", seed, "an integer from 0 to 2**32 - 1")
 
 
 # MARK: What they are
@@ -251,44 +112,58 @@ def _guesses(splits: Mapping[str, types.Split], given: Mapping[str, Mapping[str,
     for name, rows in train.data.items():
         there = rows if train.present is None else rows[train.present[name]]
         held_out = [splits["validation"].data[name], splits["test"].data[name]]
-        if _has_several_texts(rows):
+        if has_several_texts(rows):
             there, *held_out = (texts.reshape(-1) for texts in (there, *held_out))
         if not len(there):
             raise SbmError(f"no training row has modality {name!r}; add some, or leave it out.")
-        fields = given.get(name, {})
-        if not isinstance(fields, Mapping):
-            raise SbmError(f"modalities[{name!r}] is {fields!r}; expected a dictionary, such as {{'kind': 'image'}}.")
+        fields = dict(given.get(name, {}))
+        if has_several_texts(rows):
+            fields.setdefault("kind", "text")
         found[name] = guess(name, there, fields, held_out)
     return found
 
 
-def _dataset(splits: Mapping[str, types.Split], guesses: Mapping[str, Guess]) -> types.Dataset:
-    """Return the data set. Where there are no labels and one modality is a class, its classes are the labels."""
+def _dataset(splits: Mapping[str, types.Split], guesses: Mapping[str, Guess]) -> tuple[types.Dataset, str]:
+    """Return the data set, and what its labels are in words.
+
+    Where there are no labels, and a single modality is a class that no row lacks, its classes are the labels.
+    """
     digests = {name: _digest(split) for name, split in splits.items()}
-    splits = {name: _one_text_each(split, name) for name, split in splits.items()}
-    classes = [name for name in guesses if _is_class(guesses[name])]
-    if not splits["train"].labels and len(classes) == 1:
-        name = classes[0]
-        logger.info("there are no labels: the classes of %r are taken for them", name)
-        known = None
-        if guesses[name].kind == "category":
-            known = np.sort(guesses[name].fields["format"]["options"]["classes"])
+    splits = {name: one_text_each(_as_kinds(split, guesses), name) for name, split in splits.items()}
+    train = splits["train"]
+    whole = [name for name in guesses if train.present is None or train.present[name].all()]
+    classes = [name for name in whole if guesses[name].is_class]
+    told = "as given" if train.labels else "none, so that coherence can not be measured"
+    if not train.labels and len(classes) == 1:
+        told = f"those of {classes[0]!r}"
         splits = {
-            split: dataclasses.replace(rows, labels={types.LABEL: _classes(rows.data[name], known)})
-            for split, rows in splits.items()
+            name: dataclasses.replace(
+                split, labels={types.LABEL: _classes(split.data[classes[0]], guesses[classes[0]])}
+            )
+            for name, split in splits.items()
         }
     paths = {name: pathlib.Path(name) for name in splits}
     numbered = labels.numbered(splits, labels.classes_of(splits, paths), paths["train"], {"digests": digests})
-    return numbered._replace(settings={"name": "memory", **numbered.settings})
+    return numbered._replace(settings={"name": "memory", **numbered.settings}), told
 
 
-def _is_class(one: Guess) -> bool:
-    return one.kind == "category" or (one.kind == "binary" and one.fields["likelihood"] == "categorical")
+def _as_kinds(split: types.Split, guesses: Mapping[str, Guess]) -> types.Split:
+    """Return rows in which uint8 that are no pixels are int32: elsewhere uint8 stands for value / 255."""
+    data = {
+        name: column.astype(np.int32)
+        if column.dtype == np.uint8 and guesses[name].kind not in ("image", "binary", "declared")
+        else column
+        for name, column in split.data.items()
+    }
+    return dataclasses.replace(split, data=data)
 
 
-def _classes(rows: np.ndarray, known: np.ndarray | None) -> np.ndarray:
-    """Return the number of each row's class, int [N], of names or numbers in order of `known`, or one-hot vectors."""
-    return np.argmax(rows, axis=-1) if known is None else np.searchsorted(known, rows)
+def _classes(rows: np.ndarray, one: Guess) -> np.ndarray:
+    """Return the number of each row's class, int [N], of names or numbers of classes, or one-hot vectors."""
+    if one.kind != "category":
+        return np.argmax(rows, axis=-1)
+    classes = list(one.fields["format"]["options"]["classes"])
+    return np.array([classes.index(value) for value in np.asarray(rows).tolist()])
 
 
 def _digest(split: types.Split) -> str:
@@ -296,7 +171,9 @@ def _digest(split: types.Split) -> str:
     digest = hashlib.sha256()
     for name, array in sorted({**split.data, **arrays.small_arrays(split)}.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
+        parts = array if array.dtype == object else [array]
+        for part in parts:
+            digest.update(np.ascontiguousarray(part).tobytes())
     return digest.hexdigest()[:16]
 
 
@@ -305,19 +182,21 @@ def _config(
 ) -> ExperimentConfig:
     rows = presets.Rows(len(dataset.train), len(dataset.test))
     config = presets.make_config(guesses, rows, preset, bool(dataset.num_classes), seed)
-    config.data.name = f"{__name__}:DATASET"
+    config.data.name = "sbm_jax.data.memory:DATASET"
     complete(config)
     return apply_changes(parse_config(config), changes)
 
 
-def _tell(guesses: Mapping[str, Guess], dataset: types.Dataset, preset: str) -> None:
+def _tell(guesses: Mapping[str, Guess], dataset: types.Dataset, preset: str, judged_by: str) -> None:
     """Print what the data were taken for."""
     sizes = ", ".join(f"{len(getattr(dataset, name)):,} for {name}" for name in ("train", "validation", "test"))
     print(f"fit: preset {preset!r}, rows: {sizes}")
     for name, one in guesses.items():
         lacking = dataset.train.present is not None and not dataset.train.present[name].all()
         share = f"; {dataset.train.present[name].mean():.0%} of the training rows have it" if lacking else ""
-        print(f"  {name}: {one.told}, {list(one.fields['shape'])}{share}")
-    questions = ", ".join(f"{name} ({number} classes)" for name, number in dataset.num_classes.items())
-    print(f"  labels: {questions or 'none, so that coherence can not be measured'}")
-    print("  If one is taken for something else, say so: fit(..., modalities={name: {'kind': ...}}).", flush=True)
+        print(f"  {name}: {one.told} {list(one.fields['shape'])}{share}")
+    print(f"  labels: {judged_by}")
+    name = next(iter(guesses))
+    print(
+        f"To correct a guess, pass modalities={{{name!r}: {{'kind': ...}}}} with one of {', '.join(KINDS)}.", flush=True
+    )

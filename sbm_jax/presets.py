@@ -68,8 +68,11 @@ BASE = Preset(
     dtype="bfloat16",
 )
 """An hour or more on one accelerator."""
-TOKENS_RATE = 3e-3
-"""The learning rate of codecs of ids."""
+TOKENS_RATE, LATENT_OF_IDS = 3e-3, 256
+"""The learning rate of codecs of ids, and the size of their latent."""
+
+BETA = 4.0
+"""The weight of the KL divergence of pictures, against a learned scale."""
 
 PRESETS = ("small", "base", "paper")
 """Minutes on two CPU cores; an hour or more on an accelerator; the networks and the training of the SBM paper."""
@@ -129,6 +132,7 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
     config.systems = ("sbm_vae_m", "sbm_vae") if len(guesses) > 1 else ("sbm_vae",)
     batch, share = _batch(sizes.batch, rows.train), min(1.0, max(0.3, math.sqrt(rows.train / sizes.full)))
     steps = _rounded(share * sizes.codec_steps), _rounded(share * sizes.score_steps)
+    config.autoencoder.beta = BETA
     config.autoencoder.network.dtype = sizes.dtype
     rates, latent_batch = sizes.learning_rate, _batch(2 * sizes.batch, rows.train)
     config.autoencoder.training.update(_training(steps[0], batch, rates[0], ema_decay=0.99))
@@ -142,39 +146,55 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
         config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": training})
     few = min(300 if preset == "small" else 1000, rows.test)
     config.evaluation.update(num_examples=few, num_unconditional=max(few, 100), batch_size=min(250, few))
+    if not judged:
+        config.evaluation.metrics.update(_beside_the_truth(guesses))
     config.evaluation.metrics.frechet.num_examples = few if judged and few >= FEWEST else 0
     if preset == "paper":
         _as_in_the_paper(config, rows)
     return config
 
 
+def _beside_the_truth(guesses: Mapping[str, Guess]) -> dict[str, Any]:
+    """Return metrics that need no labels: each modality given the rest, compared with the true one of the row."""
+    metrics = {}
+    for name, guess in guesses.items() if len(guesses) > 1 else ():
+        binary = guess.kind == "binary" and not guess.is_picture and not guess.is_class
+        if not guess.fields.get("vocabulary_size"):
+            kind = "f1" if binary else "mse"
+            metrics[f"{kind} of {name}"] = ConfigDict({"name": kind, "modality": name})
+    return metrics
+
+
 def _modality(name: str, guess: Guess, sizes: Preset) -> dict[str, Any]:
     """Return the fields of a modality, with the codec and the latent size where the user leaves them open."""
-    fields = dict(guess.fields)
-    shape, ids = fields["shape"], bool(fields.get("vocabulary_size"))
-    codec = "tokens" if ids else sizes.image_codec if len(shape) == 3 else "mlp"
+    shape, ids = guess.fields["shape"], bool(guess.fields.get("vocabulary_size"))
+    codec = "tokens" if ids else sizes.image_codec if guess.is_picture else "mlp"
     network = {"widths": sizes.widths[codec]} if codec in sizes.widths else {}
     if codec == "patch":
         network["patch"] = _patch(shape)
-    latent = sizes.latent if ids else min(sizes.latent, _latent_size(shape))
-    own = {"name": codec, "network": network, "beta": _beta(fields)}
+    own = {"name": codec, "network": network, "beta": _beta(guess)}
     if ids:
         own["training"] = {"optimizer": {"learning_rate": TOKENS_RATE}}
-    return {"name": name, "latent_size": latent, "codec": own, **fields}
+    given = guess.fields.get("codec", {})
+    given = {"name": given} if isinstance(given, str) else dict(given)
+    if given.get("name", codec) != codec:
+        own = {"beta": own["beta"]}
+    latent = LATENT_OF_IDS if ids else min(sizes.latent, _latent_size(guess))
+    return {"name": name, "latent_size": latent, **guess.fields, "codec": {**own, **given}}
 
 
-def _beta(fields: Mapping[str, Any]) -> float:
-    """Return the weight of the KL divergence of a modality.
+def _beta(guess: Guess) -> float | None:
+    """Return the weight of the KL divergence of a modality; None for that of the config, which is of pictures.
 
     A weight of 1 or more only suits data of many more entries than the latent has, whose scale is learned: there a nat
     of information saves many of the likelihood. What is discrete, or has few entries, saves one nat at most, and would
     be forgotten.
     """
-    if fields.get("vocabulary_size"):
+    if guess.fields.get("vocabulary_size"):
         return 0.01
-    if len(fields["shape"]) < 3:
+    if not guess.is_picture:
         return 0.1
-    return 4.0 if fields.get("likelihood", "gaussian") == "gaussian" else 1.0
+    return None if guess.fields.get("likelihood", "gaussian") == "gaussian" else 1.0
 
 
 def _patch(shape: Sequence[int]) -> int:
@@ -185,9 +205,10 @@ def _patch(shape: Sequence[int]) -> int:
     return side
 
 
-def _latent_size(shape: Sequence[int]) -> int:
+def _latent_size(guess: Guess) -> int:
     """Return as many latent entries as a modality may need: 32 of a digit, 128 of a photograph, few of a few tags."""
-    if len(shape) == 3:
+    shape = guess.fields["shape"]
+    if guess.is_picture:
         return 32 if math.prod(shape[:2]) <= 32 * 32 else 128
     return min(64, max(8, 1 << math.ceil(math.log2(math.prod(shape)))))
 

@@ -70,7 +70,7 @@ MAY_IMPORT = {
     },
     "trained": BASE | {"data", "formats", "experiment_config", "runner", "sampling", "systems", "training"},
     "main": {"config_file", "errors", "experiment", "experiment_config", "parallel", "preemption", "storage"},
-    "kinds": BASE | {"formats"},
+    "kinds": BASE | {"data", "formats"},
     "presets": BASE | {"evaluation", "experiment_config", "kinds"},
     "fitting": BASE | {"data", "experiment", "experiment_config", "kinds", "presets", "trained"},
     "__init__": {"experiment_config", "fitting", "trained"},

@@ -6,7 +6,9 @@ import numpy as np
 import pytest
 
 import sbm_jax
-from sbm_jax import fitting
+from sbm_jax import data as data_sets
+from sbm_jax import fitting, types
+from sbm_jax.data import memory
 from sbm_jax.errors import SbmError
 
 SHORT = {
@@ -62,17 +64,71 @@ def test_a_second_call_trains_nothing_again(tmp_path):
 
 def test_a_row_with_several_texts_stands_for_as_many_rows():
     texts = np.array([[f"bird {i} {k}" for k in range(3)] for i in range(20)])
-    splits = fitting._splits({"text": texts, "number": np.arange(20.0)}, {"validation": 0.1, "test": 0.1}, 0)
-    split = fitting._one_text_each(splits["train"], "data")
+    splits = memory.make_splits({"text": texts, "number": np.arange(20.0)}, {"validation": 0.1, "test": 0.1}, 0)
+    split = memory.one_text_each(splits["train"], "data")
     assert len(split) == 3 * 16
     assert all(int(t.split()[1]) == n for t, n in zip(split.data["text"], split.data["number"][:], strict=True))
     assert fitting._guesses(splits, {})["text"].kind == "text"
 
 
+def splits_of(data, **held_out):
+    return memory.make_splits(data, {"validation": 0.1, "test": 0.1, **held_out}, 0)
+
+
+def test_words_for_labels_have_one_number_in_all_splits():
+    number = np.arange(12.0)
+    held_out = {"n": np.arange(2.0), "label": ["eel", "dog"]}
+    splits = splits_of({"n": number, "label": ["cat", "dog", "eel"] * 4}, validation=held_out, test=held_out)
+    assert splits["test"].labels["label"].tolist() == splits["validation"].labels["label"].tolist() == [2, 1]
+
+
+def test_what_is_said_to_be_present_must_also_be_there():
+    data = {"n": [None] * 5 + [1.0, 2.0] * 10, "n.present": np.arange(25) < 20, "m": np.arange(25.0)}
+    present = np.concatenate([split.present["n"] for name, split in splits_of(data).items() if name != "test"])
+    assert present.sum() == 15 - len(splits_of(data)["test"])
+
+
+def test_a_class_that_rows_lack_gives_no_labels():
+    data = {"kind": [None if i % 4 == 0 else ["a", "b"][i % 2] for i in range(60)], "n": np.arange(60.0)}
+    splits = splits_of(data)
+    dataset, told = fitting._dataset(splits, fitting._guesses(splits, {}))
+    assert not dataset.num_classes
+    assert told.startswith("none")
+
+
+@pytest.mark.parametrize("ragged", [False, True])
+def test_sound_of_int16_and_of_any_length_becomes_spectrograms(ragged):
+    rng = np.random.default_rng(0)
+    waves = [rng.integers(-9000, 9000, 2000 - 7 * i * ragged).astype(np.int16) for i in range(30)]
+    splits = splits_of({"sound": waves if ragged else np.stack(waves), "n": np.arange(30.0)})
+    guesses = fitting._guesses(splits, {"sound": {"kind": "sound", "options": {"rate": 2000}}})
+    dataset, _ = fitting._dataset(splits, guesses)
+    modality = types.Modality("sound", latent_size=8, codec="patch", **guesses["sound"].fields)
+    pictures = data_sets.check(dataset, [modality]).train.data["sound"]
+    assert pictures.shape == (24, *modality.shape)
+    assert pictures.max() > 0.5
+
+
+def test_numbers_of_any_size_and_type_are_standardised():
+    seconds = 1.7e9 + np.arange(60)
+    splits = splits_of({"time": seconds, "year": np.arange(1940, 2000), "half": np.arange(60).astype(np.float16)})
+    guesses = fitting._guesses(splits, {})
+    dataset, _ = fitting._dataset(splits, guesses)
+    modalities = [types.Modality(name, latent_size=2, codec="mlp", **one.fields) for name, one in guesses.items()]
+    for values in data_sets.check(dataset, modalities).train.data.values():
+        assert len(np.unique(values)) == len(dataset.train)
+        np.testing.assert_allclose(values.std(), 1, rtol=1e-3)
+
+
+def test_a_config_is_not_mixed_with_other_arguments(tmp_path):
+    with pytest.raises(SbmError, match="preset is given beside a config"):
+        sbm_jax.fit(sbm_jax.default_config(), tmp_path, preset="base")
+
+
 def test_a_rare_class_stays_in_the_training_rows():
     data = {"animal": ["cat"] * 30 + ["dog"] * 30 + ["eel"], "label": [0] * 59 + [1, 2]}
     for seed in range(5):
-        splits = fitting._splits(data, {"validation": 0.2, "test": 0.2}, seed)
+        splits = memory.make_splits(data, {"validation": 0.2, "test": 0.2}, seed)
         assert set(splits["train"].data["animal"]) == {"cat", "dog", "eel"}
         assert set(splits["train"].labels["label"]) == {0, 1, 2}
         assert sum(map(len, splits.values())) == 61
@@ -81,19 +137,30 @@ def test_a_rare_class_stays_in_the_training_rows():
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"tags": np.zeros((79, 3), bool)}, {}, "tags has the shape"),
+        ({"tags": np.zeros((79, 3), bool)}, {}, "expected as many of each"),
         ({"tags": []}, {}, "'tags' has no rows"),
         ({"tags": "cat"}, {}, "'tags' is of type str"),
-        ({"tags": [[1, 2], [1]] * 40}, {}, "rows of different shapes"),
+        ({"tags": [[1, 2], [1]] * 40}, {}, "rows of one length"),
         ({"signal": [None] * 80}, {}, "None in all rows"),
         ({"animal": ["cat", 3] * 40}, {}, "strings and other things"),
+        ({"animal": [b"cat"] * 80}, {}, "Decode them"),
+        ({"tags": np.where(np.arange(240).reshape(80, 3) == 7, np.nan, 1.0)}, {}, "infinite values in row 2"),
+        ({"label": [None] + ["a"] * 79}, {}, "expected the class of each"),
+        (
+            {"label": ["a", "b"] * 40},
+            {"test": {**rows(9, 1), "signal": [[0.0, 1.0]] * 9, "label": ["c"] * 9}},
+            "has 'c'",
+        ),
+        ({}, {"seed": -1}, "seed is -1"),
+        ({}, {"modalities": ["tags"]}, "modalities is"),
+        ({}, {"changes": ["score"]}, "changes is"),
         ({"label": np.arange(80)}, {}, "identifiers of rows"),
         ({}, {"preset": "huge"}, "unknown preset"),
         ({}, {"test": 1.5}, "test is 1.5"),
         ({}, {"test": 0.95}, "test needs 76 of 80 rows, but only 68"),
         ({}, {"validation": {"tags": np.zeros((5, 3), bool)}}, "validation has"),
         ({}, {"modalities": {"photo": {}}}, "modalities has 'photo'"),
-        ({}, {"modalities": {"tags": "mlp"}}, "expected a dictionary"),
+        ({}, {"modalities": {"tags": "mlp"}}, "a dictionary for each modality"),
         ({}, {"changes": {"score.training.steps": 5}}, "unknown field in the change"),
     ],
 )

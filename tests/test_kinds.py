@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
+from sbm_jax.formats import make_format
 from sbm_jax.kinds import guess
+from sbm_jax.types import Modality
 
 RNG = np.random.default_rng(0)
 N = 60
@@ -17,6 +19,8 @@ N = 60
         (RNG.integers(0, 256, (N, 28, 28)).astype(np.uint8), "image", {"shape": (28, 28, 1), "format": "grey"}),
         (RNG.random((N, 16, 16, 3)), "image", {"bounds": (0.0, 1.0)}),
         (2 * RNG.random((N, 16, 16, 3)) - 1, "image", {"bounds": (-1.0, 1.0)}),
+        (2 * RNG.random((N, 16, 12)) - 1, "image", {"shape": (16, 12, 1), "bounds": (-1.0, 1.0), "format": "grey"}),
+        (RNG.normal(100, 50, (N, 16, 12)), "image", {"shape": (16, 12, 1)}),
         (RNG.random((N, 9, 9)) < 0.5, "binary", {"shape": (9, 9, 1), "likelihood": "bernoulli"}),
         (255 * (RNG.random((N, 9, 9, 1)) < 0.5).astype(np.uint8), "binary", {"shape": (9, 9, 1)}),
         ((RNG.random((N, 18)) < 0.3).astype(np.int64), "binary", {"shape": (18,), "likelihood": "bernoulli"}),
@@ -24,8 +28,12 @@ N = 60
         (RNG.normal(3, 7, (N, 4)), "numbers", {"shape": (4,)}),
         (RNG.normal(3, 7, N), "numbers", {"shape": (1,)}),
         (RNG.dirichlet(np.ones(4), N), "probabilities", {"likelihood": "categorical"}),
-        (RNG.poisson(3, (N, 6)), "counts", {"likelihood": "poisson"}),
+        (RNG.poisson(1, (N, 6)), "counts", {"likelihood": "poisson"}),
         (RNG.integers(-3, 9, (N, 6)), "numbers", {}),
+        (RNG.integers(1990, 2020, (N, 6)), "numbers", {}),
+        (RNG.integers(0, 100, N), "numbers", {"shape": (1,)}),
+        (2 * RNG.integers(0, 2, (N, 6)) - 1, "binary", {"likelihood": "bernoulli"}),
+        (RNG.integers(0, 5, N).astype(np.uint8), "category", {"shape": (5,)}),
         (RNG.integers(0, 4, N), "category", {"shape": (4,)}),
         (np.array(["red", "blue"])[RNG.integers(0, 2, N)], "category", {"shape": (2,)}),
         (np.array([f"bird {i}" for i in range(N)]), "text", {"shape": (2,), "vocabulary_size": N + 3}),
@@ -53,6 +61,15 @@ def test_held_out_rows_count_for_the_longest_text_and_the_largest_id():
     assert found.fields["vocabulary_size"] == 21
 
 
+@pytest.mark.parametrize("rate", [4000, 8000, 11025, 16_000, 22_050, 24_000, 32_000, 44_100, 48_000])
+def test_sound_of_every_usual_rate_has_a_spectrogram(rate):
+    rows = RNG.uniform(-0.1, 0.1, (3, rate)).astype(np.float32)
+    found = guess("x", rows, {"kind": "sound", "options": {"rate": rate}})
+    modality = Modality("x", latent_size=8, codec="patch", **found.fields)
+    assert make_format(modality).to_array(rows, "data").shape == (3, *modality.shape)
+    assert found.fields["format"]["options"]["decibels"] == [-70.0, -20.0]  # of a peak at -20 dB
+
+
 def test_sound_needs_its_rate():
     rows = RNG.uniform(-1, 1, (N, 8000)).astype(np.float32)
     found = guess("x", rows, {"kind": "sound", "options": {"rate": 8000}})
@@ -74,7 +91,16 @@ def test_what_the_user_declares_is_taken_as_it_is():
         (RNG.normal(size=(N, 9000)), {}, "fewer than 8000 numbers"),
         (RNG.normal(size=(N, 2, 3, 4, 5)), {}, "at most four axes"),
         (RNG.integers(0, 256, (N, 7)).astype(np.uint8), {}, "pictures"),
-        (RNG.normal(size=(N, 9, 9)), {"kind": "image"}, "modality 'x': grey pictures"),
+        (RNG.integers(0, 9, (N, 9, 9, 3)), {}, "uint8 for the pixels"),
+        (RNG.integers(0, 9, (N, 2000)).astype(np.int16), {}, "fewer integers"),
+        (RNG.normal(size=(N, 3, 64, 64)), {}, "channels last"),
+        (RNG.normal(size=(N, 9)), {"kind": "image"}, "the kind 'image' expects pictures"),
+        (np.array(["a b"] * N), {"kind": "numbers"}, "the kind 'numbers' expects numbers"),
+        (RNG.normal(size=(N, 0)), {"kind": "numbers"}, "the kind 'numbers' expects numbers"),
+        (np.array(["a b"] * N), {"kind": "text", "options": {"units": "byte"}}, "unknown field of options of text"),
+        (RNG.normal(size=(N, 9)), {"kind": "numbers", "options": "x"}, "options of numbers must be a group"),
+        (RNG.uniform(-1, 1, (N, 900)), {"kind": "sound", "options": {"rate": "8k"}}, "rate must be int"),
+        (RNG.uniform(-1, 1, (N, 900)), {"kind": "sound", "options": {"rate": 0}}, "rate is 0"),
         (RNG.normal(size=(N, 9)), {"kind": "imag"}, "unknown kind of modality 'x': 'imag'. Did you mean 'image'"),
     ],
 )

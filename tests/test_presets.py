@@ -40,7 +40,8 @@ def test_few_rows_are_trained_for_fewer_steps_in_smaller_batches():
 
 def test_what_is_discrete_pays_for_little():
     by_name = {modality.name: modality for modality in config("small", 900).modalities}
-    assert by_name["photo"].codec.beta > 1 > by_name["tags"].codec.beta > by_name["caption"].codec.beta
+    assert by_name["photo"].codec.beta is None  # that of the config
+    assert config("small", 900).autoencoder.beta > 1 > by_name["tags"].codec.beta > by_name["caption"].codec.beta
     assert by_name["age"].codec.beta < 1
     assert by_name["photo"].codec.network["patch"] == 8
 
@@ -52,3 +53,15 @@ def test_one_modality_has_no_marginal_guidance():
 def test_unknown_presets_are_refused():
     with pytest.raises(SbmError, match="unknown preset: 'large'"):
         config("large", 900)
+
+
+def test_what_the_user_says_of_a_codec_changes_nothing_else():
+    guesses = {"photo": guess("photo", DATA["photo"], {"codec": {"training": {"num_steps": 7}}})}
+    guesses["tags"] = guess("tags", DATA["tags"], {"codec": "mlp", "latent_size": 5})
+    made = presets.make_config(guesses, presets.Rows(900, 100), "small", False, 0)
+    photo, tags = made.modalities
+    assert photo["codec"]["name"] == "patch"
+    assert photo["codec"]["training"] == {"num_steps": 7}
+    assert tags["codec"]["beta"] == 0.1
+    assert tags["latent_size"] == 5
+    assert {made.evaluation.metrics[label].name for label in ("mse of photo", "f1 of tags")} == {"mse", "f1"}

@@ -8,7 +8,7 @@ from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.formats.base import Format
 
-_TYPES = ("bool", "uint8", "int32", "int64", "float32", "float64")
+_TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 
 
 @checked_dataclass
@@ -16,23 +16,25 @@ class BinaryOptions:
     """How yes and no are written.
 
     Attributes:
-      yes: the value that stands for yes; 0 stands for no.
+      yes: the value that stands for yes.
+      no: the value that stands for no.
       dtype: the type of the values, as NumPy names it.
       grey: whether masks have no axis for their channel: [N, H, W].
     """
 
     yes: int = 1
+    no: int = 0
     dtype: str = "bool"
     grey: bool = False
 
     def __post_init__(self):
-        require(self.yes >= 1, "format.options.yes", self.yes, "a positive number")
+        require(self.yes != self.no, "format.options.yes", self.yes, f"another value than that for no ({self.no})")
         if self.dtype not in _TYPES:
             raise unknown("type (format.options.dtype)", self.dtype, _TYPES)
 
 
 class Binary(Format):
-    """Values 0 and `yes`, which networks see as 0 and 1.
+    """Values `no` and `yes`, which networks see as 0 and 1; booleans are taken too.
 
     Generated ones are yes where their probability is above a half; one-hot vectors, of the categorical likelihood, are
     yes at their most probable class.
@@ -46,22 +48,24 @@ class Binary(Format):
         shape = (len(values), *self.modality.shape)
         if values.size != math.prod(shape) or values.shape[: len(shape) - 1] != shape[:-1]:
             raise self.refuse(where, f"has the shape {list(values.shape)}", f"{['N', *self._raw_shape]}")
-        known = (values == 0) | (values == self.options.yes)
+        yes, no = (True, False) if values.dtype == np.bool_ else (self.options.yes, self.options.no)
+        known = (values == no) | (values == yes)
         if not known.all():
             raise SbmError(
-                f"{where} has {values[~known][0].item()!r}; modality {self.modality.name!r} expects 0, for no, or "
-                f"{self.options.yes}, for yes. Mend the data, or change its format.options.yes."
+                f"{where} has {values[~known][0].item()!r}; modality {self.modality.name!r} expects {no}, for no, or "
+                f"{yes}, for yes. Mend the data, or change its format.options.yes."
             )
-        return (values != 0).astype(np.float32).reshape(shape)
+        return (values == yes).astype(np.float32).reshape(shape)
 
     @property
     def _raw_shape(self) -> tuple[int, ...]:
         return self.modality.shape[:-1] if self.options.grey else self.modality.shape
 
     def to_raw(self, array: np.ndarray) -> np.ndarray:
-        """Return 0 and `yes` in the type of the data."""
+        """Return `no` and `yes` in the type of the data."""
         if self.modality.likelihood == "categorical":
             yes = np.arange(array.shape[-1]) == np.argmax(array, axis=-1)[..., None]
         else:
             yes = array > 0.5
-        return (yes * self.options.yes).astype(self.options.dtype).reshape(len(array), *self._raw_shape)
+        values = np.where(yes, self.options.yes, self.options.no)
+        return values.astype(self.options.dtype).reshape(len(array), *self._raw_shape)

@@ -41,9 +41,11 @@ class Category(Format):
         self.classes = np.array(options.classes)
 
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
-        """Return one-hot vectors, float32 [N, K], of classes [N]; vectors [N, K] are returned as they are."""
+        """Return one-hot vectors, float32 [N, K], of classes [N] or [N, 1]; such vectors are returned as they are."""
         values = np.asarray(values)
-        if values.ndim == 2:
+        if values.ndim == 2 and values.shape[1] == 1:
+            values = values[:, 0]
+        elif values.ndim == 2:
             return values
         if values.ndim != 1 or values.dtype.kind not in ("U" if self.classes.dtype.kind == "U" else "ui"):
             raise self.refuse(where, f"is {values.dtype} {list(values.shape)}", f"one of {self._told} for each row")

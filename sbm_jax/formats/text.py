@@ -3,6 +3,7 @@
 import collections
 import logging
 import re
+import unicodedata
 from collections.abc import Iterable
 
 import numpy as np
@@ -20,17 +21,21 @@ UNKNOWN = "<unk>"
 UNKNOWN_ID, FIRST_WORD, FIRST_BYTE = 1, 2, 1
 """The id of unknown words, that of the first word of a vocabulary, and that of the byte 0; the id 0 ends and pads."""
 
-_WORDS = re.compile(rf"{UNKNOWN}|\w+|[^\w\s]")
+_MARKS = "".join(chr(code) for code in range(0x300, 0x3000) if unicodedata.category(chr(code)).startswith("M"))
+"""Accents and vowel signs, which are parts of words, and which `re` takes for none."""
+
+_WORDS = re.compile(rf"{UNKNOWN}|\d+(?:[.,]\d+)+|[\w{_MARKS}]+|[^\w\s]")
 _NO_SPACE_BEFORE, _NO_SPACE_AFTER = {*".,;:!?)]}%'’-/"}, {*"([{'’-/"}
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words and punctuation marks of a text, in lower case.
+    """Return the words and punctuation marks of a text, in lower case and composed (NFC).
 
-    A word is a run of letters, digits and underscores; every other character but white space stands alone, so that
-    "long-billed" is three. What is lost are spaces and capitals: `text_of` writes a text of the same words.
+    A word is a run of letters, digits, accents and underscores, or a number such as "3.14"; every other character but
+    white space stands alone, so that "long-billed" is three. What is lost are spaces and capitals: `text_of` writes a
+    text of the same words.
     """
-    return _WORDS.findall(text.lower())
+    return _WORDS.findall(unicodedata.normalize("NFC", text.lower()))
 
 
 def text_of(words: Iterable[str]) -> str:

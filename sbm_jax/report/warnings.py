@@ -37,6 +37,9 @@ mostly noise, which is drawn once for all validations, and validated parameters 
 3,000 steps, have risen by up to 0.02 and widened by up to 0.32. A score model of 70 rows widens by 0.6, and their codec
 rises by 2.9."""
 
+FEWEST_JUDGED = 50
+"""Rows with which the accuracy of a classifier is known to about 0.1."""
+
 WEAK_JUDGE = 0.7
 """What the classifier should read from real data: accuracy above chance, of what is possible."""
 
@@ -127,15 +130,18 @@ def _readings(metrics: Metrics, name: str) -> Iterator[tuple[str, float, float, 
 
 
 def _weak_judges(metrics: Metrics) -> Iterator[str]:
+    weak: dict[str, list[str]] = {}
     for metric in metrics:
         match = re.fullmatch(r"classifier/(?:([^/]+)/)?accuracy/([^/]+)", metric)
         value, guessed = _value(metrics, metric), chance(metric, metrics) or 0.0
-        if match and value is not None and _is_weak(value, guessed):
-            yield (
-                f"The classifier{_of(match[1] or '')} is right about {value:.2f} of real data of {match[2]!r} (chance: "
-                f"{number(guessed)}): coherence of it measures the judge's mistakes as well as the system's. Train the "
-                "classifier longer or with larger networks, and make sure that the data show what is asked."
-            )
+        if match and value is not None and metrics[metric]["n"] >= FEWEST_JUDGED and _is_weak(value, guessed):
+            weak.setdefault(match[1] or "", []).append(f"{value:.2f} of {match[2]!r} (chance: {number(guessed)})")
+    for question, found in weak.items():
+        yield (
+            f"The classifier{_of(question)} is right about real data as follows: {', '.join(found)}. Coherence of "
+            "these modalities measures the judge's mistakes as well as the system's. If they show what is asked, train "
+            "the classifier longer or with larger networks; if they do not, leave their coherence aside."
+        )
 
 
 def _is_weak(accuracy: float, guessed: float) -> bool:

@@ -1,6 +1,7 @@
 """Text as ids."""
 
 import logging
+import unicodedata
 
 import numpy as np
 import pytest
@@ -114,3 +115,11 @@ def test_bad_vocabularies_are_refused():
 def test_ids_after_the_end_are_refused():
     with pytest.raises(SbmError, match="has an id after a 0 in row 1"):
         check_data("caption", np.array([[1, 2, 0], [1, 0, 2]]), _format(3).modality)
+
+
+@pytest.mark.parametrize("text", ["हिन्दी भाषा", "école d\u0065\u0301ja", "İstanbul", "pi is 3.14, or 22/7", "日本 語"])
+def test_words_of_any_script_keep_their_marks(text):
+    words = words_of(text)
+    assert "".join(words) == "".join(unicodedata.normalize("NFC", text.lower()).split())
+    assert not any(unicodedata.category(word[0]).startswith("M") for word in words)
+    assert words_of(text_of(words)) == words

@@ -73,7 +73,7 @@ def test_memorised_training_rows_are_told_from_small_differences():
 
 def test_a_weak_judge_is_named_and_blames_no_codec():
     (text,) = find_warnings({**IMAGE, **codec(shown=0.15, real=0.4)}, {})
-    assert text.startswith("The classifier is right about 0.40 of real data of 'sound' (chance: 0.100)")
+    assert text.startswith("The classifier is right about real data as follows: 0.40 of 'sound' (chance: 0.100)")
 
 
 def test_questions_are_told_apart():

@@ -1,0 +1,254 @@
+"""Rows that users hand over in memory: as arrays, checked to fit together, and divided into splits.
+
+They keep the form in which they were given; formats convert them (see `formats`).
+"""
+
+import dataclasses
+import logging
+import pathlib
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from sbm_jax import types
+from sbm_jax.config import checked_dataclass
+from sbm_jax.data import arrays, labels
+from sbm_jax.data.loader import Loader
+from sbm_jax.errors import SbmError, require
+from sbm_jax.rows import Repeated
+
+logger = logging.getLogger(__name__)
+
+Columns = Mapping[str, Any]
+
+MOST_CLASSES, MOST_NUMBERED = 100, 20
+"""Strings, or integers, with more different values are no names of classes."""
+
+ROWS_PER_CLASS = 5
+"""Nor are integers and sentences that occur in fewer rows on average; single words may occur in 2."""
+
+
+@checked_dataclass
+class MemoryConfig:
+    """Rows that were given to `fit`, which no file holds."""
+
+
+def _refuse(config: MemoryConfig, cache_dir: pathlib.Path, names: Sequence[str] | None) -> types.Dataset:
+    del config, cache_dir, names
+    raise SbmError("this experiment was trained on rows in memory. Call sbm_jax.fit again with them.")
+
+
+DATASET = Loader(MemoryConfig, _refuse)
+
+# MARK: Rows
+
+
+def make_splits(data: Columns, held_out: Mapping[str, Columns | float], seed: int) -> dict[str, types.Split]:
+    """Return the rows of the three splits, as they were given; words for labels are numbers."""
+    given = {"train": _read(data, "data")}
+    given |= {name: _read(rows, name) for name, rows in held_out.items() if isinstance(rows, Mapping)}
+    for name, split in given.items():
+        found, expected = ({*part.data, *map(labels.array_of, part.labels)} for part in (split, given["train"]))
+        if found != expected:
+            raise SbmError(f"{name} has {sorted(found)}; expected what data has: {sorted(expected)}.")
+    splits = _with_numbers(given)
+    for question, answers in splits["train"].labels.items():
+        labels.check_classes(question, np.unique(answers), answers, pathlib.Path("data"))
+    rng = np.random.default_rng(seed)
+    for name in ("test", "validation"):  # test rows first, which must be complete
+        if name not in splits:
+            splits["train"], splits[name] = _divided(splits["train"], _share(name, held_out[name]), name, rng)
+    test = splits["test"]
+    arrays.require_complete(test, pathlib.Path("test"))
+    splits["test"] = dataclasses.replace(test, present=None)
+    return splits
+
+
+def _share(name: str, given: Any) -> float:
+    number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    require(number and 0 < given < 1, name, given, "rows by modality, or a share of the rows between 0 and 1")
+    return float(given)
+
+
+def _read(data: Columns, where: str) -> types.Split:
+    """Return rows as they were given, checked to be as many of each, without those of modalities that a row lacks."""
+    columns, small, there = {}, {}, {}
+    for name, values in data.items():
+        if name.endswith(".present"):
+            small[name] = np.asarray(values)
+            continue
+        array, there[name] = _column(values, f"{where} {name!r}")
+        if labels.is_label(name) and there[name] is not None:
+            raise SbmError(f"{where} {name!r} is None or NaN in some rows; expected the class of each. Mend it.")
+        (small if labels.is_label(name) else columns)[name] = array
+    lengths = {name: len(array) for name, array in {**columns, **small}.items()}
+    if not columns or len({*lengths.values()}) > 1:
+        raise SbmError(f"{where} has {lengths or 'no'} rows; expected as many of each modality. Mend the data.")
+    for name in columns:
+        mask, key = there[name], f"{name}.present"
+        if mask is not None:
+            own = small.get(key)
+            small[key] = mask & own if own is not None and own.shape == mask.shape and own.dtype == bool else mask
+    words = {name.removeprefix(f"{types.LABEL}."): a for name, a in small.items() if a.dtype.kind == "U"}
+    numeric = {name: array for name, array in small.items() if array.dtype.kind != "U"}
+    answers, present = arrays.labels_and_masks(numeric, columns, where, next(iter(lengths.values())))
+    return types.Split(columns, {**answers, **words}, present)
+
+
+def _column(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return rows as an array, and which there are: None where all are.
+
+    A row is lacking where it is None, or NaN in all its entries; the array has another row there. Rows of numbers that
+    differ in length become an array of objects.
+    """
+    if isinstance(values, np.ma.MaskedArray):
+        raise SbmError(f"{where} is masked; give plain rows, and by '<modality>.present' which there are.")
+    if hasattr(values, "__array__") and not isinstance(values, np.ndarray):
+        values = np.asarray(values)  # of JAX, pandas and others
+    if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
+        raise SbmError(f"{where} is of type {type(values).__name__}; expected an array or a list of rows.")
+    if len(values) == 0:
+        raise SbmError(f"{where} has no rows.")
+    there = np.ones(len(values), bool)
+    if isinstance(values, np.ndarray) and values.dtype != object:
+        array = values
+    else:
+        there = np.array([not _is_nothing(row) for row in values])
+        if not there.any():
+            raise SbmError(f"{where} has None in all rows. Leave it out.")
+        filler = values[int(np.argmax(there))]
+        array = _stacked([row if given else filler for row, given in zip(values, there, strict=True)], where)
+    array = _plain_type(array, where)
+    if array.dtype.kind == "f":
+        lost = np.isnan(array).reshape(len(array), -1).all(axis=1)
+        if lost.any() and not lost.all():
+            there &= ~lost
+            array = np.where(lost.reshape(-1, *(1,) * (array.ndim - 1)), array[int(np.argmax(there))], array)
+        wrong = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
+        if len(wrong):
+            raise SbmError(f"{where} has NaN or infinite values in row {wrong[0]}; expected finite ones. Mend it.")
+    return array, None if there.all() else there
+
+
+def _is_nothing(row: Any) -> bool:
+    return row is None or (isinstance(row, float) and row != row)
+
+
+def _stacked(rows: list[Any], where: str) -> np.ndarray:
+    """Return a list of rows as an array."""
+    if isinstance(rows[0], str) and not all(isinstance(row, str) for row in rows):
+        raise SbmError(f"{where} has strings and other things; expected strings, and None where there is none.")
+    try:
+        return np.array(rows)
+    except ValueError as error:
+        parts = [np.asarray(row) for row in rows]
+        if any(part.ndim != 1 or part.dtype.kind not in "if" for part in parts):
+            told = f"{where} has rows of different shapes ({error}); expected equal ones. Mend the data."
+            raise SbmError(told) from error
+        ragged = np.empty(len(parts), object)
+        ragged[:] = parts
+        return ragged
+
+
+def _plain_type(array: np.ndarray, where: str) -> np.ndarray:
+    """Return an array with integers [N, 1] and strings as [N], and floats of at least 32 bits."""
+    if array.dtype.name in ("bfloat16", "float16"):
+        array = array.astype(np.float32)
+    if array.dtype.kind not in "biufUO":
+        advice = "Decode them to str." if array.dtype.kind == "S" else "Convert it."
+        raise SbmError(f"{where} is {array.dtype}; expected numbers, booleans or strings. {advice}")
+    if array.ndim == 0 or 0 in array.shape:
+        raise SbmError(f"{where} has the shape {list(array.shape)}; expected rows [N, ...] that are not empty.")
+    single = array.ndim == 2 and array.shape[1] == 1 and array.dtype.kind in "iuU"
+    return array[:, 0] if single else array
+
+
+def _with_numbers(splits: Mapping[str, types.Split]) -> dict[str, types.Split]:
+    """Return splits with numbers in the place of words that are labels: their places among those of the training rows.
+
+    Raises:
+      SbmError: if a held-out row has a word that no other has.
+    """
+    found = dict(splits)
+    for question, known in {**splits["train"].labels}.items():
+        if known.dtype.kind != "U":
+            continue
+        words = np.unique(known)
+        logger.info("%s: the classes are %s", question, ", ".join(words))
+        for name, split in found.items():
+            unseen = np.setdiff1d(split.labels[question], words)
+            if len(unseen):
+                raise SbmError(
+                    f"{name}: {labels.array_of(question)} has {unseen[0].item()!r}, which no row of data has. Leave "
+                    "these rows out, or add such rows to data."
+                )
+            numbers = np.searchsorted(words, split.labels[question])
+            found[name] = dataclasses.replace(split, labels={**split.labels, question: numbers})
+    return found
+
+
+def _divided(split: types.Split, share: float, name: str, rng: np.random.Generator) -> tuple[types.Split, types.Split]:
+    """Return the rows without a random share of them, and these.
+
+    Test rows are taken from those that are complete. Of every class some row is left to train on.
+    """
+    number = max(1, round(share * len(split)))
+    complete = np.arange(len(split))
+    if name == "test" and split.present is not None:
+        complete = np.flatnonzero(np.all(list(split.present.values()), axis=0))
+    candidates = np.setdiff1d(complete, _one_of_each_class(split, rng))
+    if len(candidates) < number:
+        raise SbmError(
+            f"{name} needs {number} of {len(split)} rows, but only {len(candidates)} can be held out: {len(complete)} "
+            "have what it needs, and one of each class stays for training. Give more rows, a smaller share, or the "
+            f"rows themselves as {name}."
+        )
+    chosen = np.sort(rng.permutation(candidates)[:number])
+    return split.take(np.setdiff1d(np.arange(len(split)), chosen)), split.take(chosen)
+
+
+def one_text_each(split: types.Split, where: str) -> types.Split:
+    """Return rows with one text each: a row with K texts of a modality becomes K rows, whose other data are shared.
+
+    Raises:
+      SbmError: if several modalities have texts of different numbers.
+    """
+    several = {name: column.shape[1] for name, column in split.data.items() if has_several_texts(column)}
+    if not several:
+        return split
+    if len({*several.values()}) > 1:
+        raise SbmError(f"{where} has {several} texts a row; expected as many of each, or one.")
+    number = next(iter(several.values()))
+    again = np.repeat(np.arange(len(split)), number)
+    data = {
+        name: column.reshape(-1) if name in several else Repeated(column, again) for name, column in split.data.items()
+    }
+    answers, present = jax.tree.map(lambda array: array[again], (split.labels, split.present))
+    return types.Split(data, answers, present)
+
+
+def has_several_texts(column: np.ndarray) -> bool:
+    """Return whether rows have several texts each, strings [N, K]."""
+    return column.dtype.kind == "U" and column.ndim == 2
+
+
+def _one_of_each_class(split: types.Split, rng: np.random.Generator) -> np.ndarray:
+    """Return a random row of each label, and of each value of a modality that is strings or integers, one a row."""
+    answers = list(split.labels.values())
+    for name, column in split.data.items():
+        if column.ndim == 1 and column.dtype.kind in "Uiu" and is_class(column):
+            there = np.ones(len(split), bool) if split.present is None else split.present[name]
+            answers.append(np.where(there, column, column[int(np.argmax(there))]))
+    order = rng.permutation(len(split))
+    return np.concatenate([np.empty(0, int), *(order[np.unique(a[order], return_index=True)[1]] for a in answers)])
+
+
+def is_class(rows: np.ndarray) -> bool:
+    """Return whether strings or integers [N] have so few values that they are names of classes."""
+    values = np.unique(rows)
+    most, each = MOST_NUMBERED, ROWS_PER_CLASS
+    if rows.dtype.kind == "U":
+        most, each = MOST_CLASSES, ROWS_PER_CLASS if any(" " in value.strip() for value in values.tolist()) else 2
+    return 2 <= len(values) <= min(most, len(rows) // each)
