@@ -49,7 +49,7 @@ def _modalities(config: ConfigDict) -> None:
 
 
 def _autoencoder(config: ConfigDict) -> None:
-    config.autoencoder.beta = 4.0  # against learned scales of many pixels
+    config.autoencoder.update(beta=4.0, alignment=150.0)  # against learned scales of many pixels
     config.autoencoder.training.update(_training(2000, learning_rate=4e-3, ema_decay=0.99))
 
 
@@ -98,7 +98,7 @@ def _latent_training(num_steps: int) -> dict:
 
 def _tags(config: ConfigDict) -> None:
     codec = {"name": "mlp", "network": {"widths": (64,)}, "beta": 0.1}  # a class is 2.3 nats: it pays for no more
-    tags = {"name": "tags", "shape": (10,), "latent_size": 8, "codec": codec, "likelihood": "categorical"}
+    tags = {"name": "tags", "shape": (10,), "latent_size": 16, "codec": codec, "likelihood": "categorical"}
     config.modalities = (*config.modalities, tags)
 
 
