@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import inspect
-import logging
 import os
 import pathlib
 from collections.abc import Mapping
@@ -20,8 +19,6 @@ from sbm_jax.experiment_config import ExperimentConfig, apply_changes, complete,
 from sbm_jax.kinds import KINDS, Guess, guess
 from sbm_jax.trained import TrainedSystem, load
 
-logger = logging.getLogger(__name__)
-
 
 def fit(
     data: Columns | ConfigDict,
@@ -36,8 +33,8 @@ def fit(
 ) -> TrainedSystem:
     """Train on data of one's own, judge what was trained, write a report, and return the trained system.
 
-    What each modality is gets guessed from its type, shape and values, and printed. Called again with the same
-    arguments it goes on where it was interrupted; `sbm_jax.load` returns the system later.
+    It guesses what each modality is from type, shape and values, and prints its guesses. Called again with the same
+    arguments, it goes on where it was interrupted; `sbm_jax.load` returns the system later.
 
         model = sbm_jax.fit({"photo": photos, "mask": masks, "caption": captions}, "runs/mine")
         model.generate({"caption": ["a small red bird"]}, targets=["photo"], num_samples=4)
@@ -51,8 +48,8 @@ def fit(
         as a file of `configs/` returns it, beside which only `workdir` is given.
       workdir: where everything is kept; see README.
       validation: held-out rows, as `data`, or the share of the rows of `data` to hold out.
-      test: the same for the rows that are judged by, which have all modalities. Rows that belong together, such as
-        several captions of one picture, should not be divided by chance: give such rows here.
+      test: the same for the rows by which the system is judged, which have all modalities. Where rows belong together,
+        such as several pictures of one person, chance would divide them: give test rows of other persons here.
       modalities: what is known of modalities, by name: fields of `types.Modality`, and ``kind``, a key of
         `kinds.KINDS`, with its ``options``.
       preset: how much is spent, one of `presets.PRESETS`.
@@ -65,7 +62,7 @@ def fit(
     if isinstance(data, ConfigDict):
         given = {"validation": validation, "test": test, "modalities": modalities, "preset": preset}
         return _fit_config(data, workdir, {**given, "changes": changes, "seed": seed})
-    _check_arguments(data, modalities, changes, seed)
+    _check_arguments(data, workdir, modalities, changes, seed)
     splits = make_splits(data, {"validation": validation, "test": test}, seed)
     guesses = _guesses(splits, modalities or {})
     dataset, judged_by = _dataset(splits, guesses)
@@ -78,15 +75,17 @@ def fit(
 def _fit_config(config: ConfigDict, workdir: str | os.PathLike[str], others: Mapping[str, Any]) -> TrainedSystem:
     defaults = inspect.signature(fit).parameters
     for name, value in others.items():
-        if value is not defaults[name].default:
+        if value != defaults[name].default:
             raise SbmError(f"{name} is given beside a config, which says all. Leave it out, or change the config.")
+    _check_path(workdir)
     config = config.copy_and_resolve_references()
     complete(config)
     experiment.run(parse_config(config), workdir, command=f"sbm_jax.fit(config, {os.fspath(workdir)!r})")
     return load(workdir)
 
 
-def _check_arguments(data: Any, modalities: Any, changes: Any, seed: Any) -> None:
+def _check_arguments(data: Any, workdir: Any, modalities: Any, changes: Any, seed: Any) -> None:
+    _check_path(workdir)
     if not isinstance(data, Mapping) or not all(isinstance(name, str) for name in data):
         raise SbmError(f"data is of type {type(data).__name__}; expected a dictionary of rows by modality.")
     own = modalities is None or (
@@ -97,6 +96,10 @@ def _check_arguments(data: Any, modalities: Any, changes: Any, seed: Any) -> Non
     require(named, "changes", changes, "new values by path, such as {'autoencoder.beta': 2.0}")
     whole = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
     require(whole, "seed", seed, "an integer from 0 to 2**32 - 1")
+
+
+def _check_path(workdir: Any) -> None:
+    require(isinstance(workdir, (str, os.PathLike)), "workdir", workdir, "the path of a directory")
 
 
 # MARK: What they are

@@ -178,15 +178,17 @@ def _tokens(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
 
 def _sound(rows: np.ndarray, others: Others, options: Mapping[str, Any]) -> Declared:
     del others
-    known = build(SpectrogramOptions, {"length": SpectrogramOptions.window, **options}, "options of sound")
-    if "rate" not in options:
-        raise SbmError("sound needs its samples a second: {'kind': 'sound', 'options': {'rate': 16000}}.")
+    rate = options.get("rate")
+    whole = isinstance(rate, int) and rate >= 1
+    require(
+        whole, "options of sound: rate", rate, "samples a second, as in {'kind': 'sound', 'options': {'rate': 16000}}"
+    )
     ragged = rows.dtype == object
     length = max(map(len, rows)) if ragged else rows.shape[1]
-    hop = max(1, known.rate // FRAMES_PER_SECOND)
+    hop = max(1, rate // FRAMES_PER_SECOND)
     peak = max(np.abs(np.asarray(wave, np.float64)).max(initial=0) / _full_scale(wave) for wave in rows)
     top = 5.0 * math.ceil(4 * math.log10(max(peak, 1e-5)))  # decibels, rounded up to a multiple of 5
-    usual = {"num_mels": 32 if known.rate <= 8000 else 64, "window": 1 << (2 * hop - 1).bit_length(), "hop": hop}
+    usual = {"num_mels": 32 if rate <= 8000 else 64, "window": 1 << (2 * hop - 1).bit_length(), "hop": hop}
     usual |= {"decibels": (top - DYNAMIC_RANGE, top), "pad": ragged, "length": length}
     own = build(SpectrogramOptions, {**usual, **options}, "options of sound")
     fields = {
@@ -247,6 +249,7 @@ def guess(name: str, rows: np.ndarray, given: Mapping[str, Any], others: Others 
     if kind is None and "shape" in given:
         require(not options, f"modality {name!r}: options", options, "a kind, whose options they are")
         return Guess("declared", given, "as declared")
+    require(isinstance(options, Mapping), f"modality {name!r}: options", options, "a dictionary")
     kind = _kind(name, rows) if kind is None else kind
     if kind not in KINDS:
         raise unknown(f"kind of modality {name!r}:", kind, KINDS)

@@ -120,6 +120,11 @@ def test_numbers_of_any_size_and_type_are_standardised():
         np.testing.assert_allclose(values.std(), 1, rtol=1e-3)
 
 
+def test_the_work_directory_is_a_path():
+    with pytest.raises(SbmError, match="workdir is 3"):
+        sbm_jax.fit(rows(), 3)
+
+
 def test_a_config_is_not_mixed_with_other_arguments(tmp_path):
     with pytest.raises(SbmError, match="preset is given beside a config"):
         sbm_jax.fit(sbm_jax.default_config(), tmp_path, preset="base")
@@ -151,6 +156,7 @@ def test_a_rare_class_stays_in_the_training_rows():
             {"test": {**rows(9, 1), "signal": [[0.0, 1.0]] * 9, "label": ["c"] * 9}},
             "has 'c'",
         ),
+        ({"label": [["a", "b"]] * 80}, {}, "expected one class for each row"),
         ({}, {"seed": -1}, "seed is -1"),
         ({}, {"modalities": ["tags"]}, "modalities is"),
         ({}, {"changes": ["score"]}, "changes is"),

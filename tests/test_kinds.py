@@ -70,6 +70,14 @@ def test_sound_of_every_usual_rate_has_a_spectrogram(rate):
     assert found.fields["format"]["options"]["decibels"] == [-70.0, -20.0]  # of a peak at -20 dB
 
 
+def test_options_of_sound_may_be_given_in_part():
+    rows = RNG.uniform(-0.1, 0.1, (3, 8000)).astype(np.float32)
+    options = {"rate": 8000, "window": 1024, "num_mels": 16}
+    found = guess("x", rows, {"kind": "sound", "options": options})
+    assert found.fields["shape"] == (32, 16, 1)
+    assert {name: found.fields["format"]["options"][name] for name in options} == options
+
+
 def test_sound_needs_its_rate():
     rows = RNG.uniform(-1, 1, (N, 8000)).astype(np.float32)
     found = guess("x", rows, {"kind": "sound", "options": {"rate": 8000}})
@@ -98,9 +106,17 @@ def test_what_the_user_declares_is_taken_as_it_is():
         (np.array(["a b"] * N), {"kind": "numbers"}, "the kind 'numbers' expects numbers"),
         (RNG.normal(size=(N, 0)), {"kind": "numbers"}, "the kind 'numbers' expects numbers"),
         (np.array(["a b"] * N), {"kind": "text", "options": {"units": "byte"}}, "unknown field of options of text"),
-        (RNG.normal(size=(N, 9)), {"kind": "numbers", "options": "x"}, "options of numbers must be a group"),
-        (RNG.uniform(-1, 1, (N, 900)), {"kind": "sound", "options": {"rate": "8k"}}, "rate must be int"),
-        (RNG.uniform(-1, 1, (N, 900)), {"kind": "sound", "options": {"rate": 0}}, "rate is 0"),
+        (RNG.normal(size=(N, 9)), {"kind": "numbers", "options": "x"}, "options is 'x'; expected a dictionary"),
+        (
+            RNG.uniform(-1, 1, (N, 900)),
+            {"kind": "sound", "options": {"rate": "8k"}},
+            "rate is '8k'; expected samples a second",
+        ),
+        (
+            RNG.uniform(-1, 1, (N, 900)),
+            {"kind": "sound", "options": {"rate": 0}},
+            "rate is 0; expected samples a second",
+        ),
         (RNG.normal(size=(N, 9)), {"kind": "imag"}, "unknown kind of modality 'x': 'imag'. Did you mean 'image'"),
     ],
 )

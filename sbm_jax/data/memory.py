@@ -91,6 +91,9 @@ def _read(data: Columns, where: str) -> types.Split:
         if mask is not None:
             own = small.get(key)
             small[key] = mask & own if own is not None and own.shape == mask.shape and own.dtype == bool else mask
+    for name, array in small.items():
+        if array.dtype.kind == "U" and array.ndim != 1:
+            raise SbmError(f"{where} {name!r} has the shape {list(array.shape)}; expected one class for each row, [N].")
     words = {name.removeprefix(f"{types.LABEL}."): a for name, a in small.items() if a.dtype.kind == "U"}
     numeric = {name: array for name, array in small.items() if array.dtype.kind != "U"}
     answers, present = arrays.labels_and_masks(numeric, columns, where, next(iter(lengths.values())))
