@@ -13,6 +13,7 @@ of a pen), `table` (MVTCAE and MMVAE+ beside, trained as long), `smoke` (minutes
 from ml_collections import ConfigDict
 
 import sbm_jax
+from sbm_jax.presets import latent_training, training
 
 
 def get_config(variants: str = "") -> ConfigDict:
@@ -50,50 +51,27 @@ def _modalities(config: ConfigDict) -> None:
 
 def _autoencoder(config: ConfigDict) -> None:
     config.autoencoder.update(beta=4.0, alignment=150.0)  # against learned scales of many pixels
-    config.autoencoder.training.update(_training(2000, learning_rate=4e-3, ema_decay=0.99))
+    config.autoencoder.training.update(training(2000, learning_rate=4e-3, ema_decay=0.99))
 
 
 def _score(config: ConfigDict) -> None:
     config.score.probability_alone = 0.15
     config.score.network.width = 128
-    config.score.training.update(_latent_training(6000))
+    config.score.training.update(latent_training(6000))
     config.sampler.num_steps = 10
 
 
 def _methods(config: ConfigDict) -> None:
     methods = config.methods
-    methods.joint_posterior.training.update(_training(4000, learning_rate=2e-3, ema_decay=0.99, clip_norm=500.0))
+    methods.joint_posterior.training.update(training(4000, learning_rate=2e-3, ema_decay=0.99, clip_norm=500.0))
     methods.mvtcae.update(likelihood="", beta=0.1, alpha=0.9)
     methods.mmvae_plus.beta = 5.0
 
 
 def _judges(config: ConfigDict) -> None:
-    training = _training(1500, batch_size=128, learning_rate=2e-3, weight_decay=1e-2, clip_norm=1.0)
-    config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": training})
+    judge = training(1500, batch_size=128, learning_rate=2e-3, weight_decay=1e-2, clip_norm=1.0)
+    config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": judge})
     config.evaluation.update(num_examples=1000, num_unconditional=1000, batch_size=250)
-
-
-def _training(
-    num_steps: int,
-    batch_size: int = 64,
-    steps_per_dispatch: int = 1,
-    warmup_steps: int = 50,
-    every: int = 500,
-    **optimizer: float,
-) -> dict:
-    return {
-        "num_steps": num_steps,
-        "batch_size": batch_size,
-        "steps_per_dispatch": steps_per_dispatch,
-        "checkpoint_every": every,
-        "validate_every": every,
-        "optimizer": {"warmup_steps": warmup_steps, **optimizer},
-    }
-
-
-def _latent_training(num_steps: int) -> dict:
-    optimizer = {"learning_rate": 2e-3, "ema_decay": 0.999, "clip_norm": 1.0, "warmup_steps": 200}
-    return _training(num_steps, batch_size=128, steps_per_dispatch=50, every=1000, **optimizer)
 
 
 def _tags(config: ConfigDict) -> None:
@@ -115,8 +93,8 @@ def _table(config: ConfigDict) -> None:
 
 def _smoke(config: ConfigDict) -> None:
     config.data.digits.update(num_train=1000, num_validation=200, num_test=200)
-    for training in (config.autoencoder.training, config.classifier.training):
-        training.update(num_steps=60, checkpoint_every=30, validate_every=30)
+    for stage in (config.autoencoder, config.classifier):
+        stage.training.update(num_steps=60, checkpoint_every=30, validate_every=30)
     config.score.training.update(num_steps=200, checkpoint_every=100, validate_every=100)
     config.methods.joint_posterior.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.evaluation.update(num_examples=50, num_unconditional=50, batch_size=50, num_repeats=2)

@@ -25,6 +25,7 @@ Variants, joined by commas: `trajectory` (the third modality of MHD, which the p
 from ml_collections import ConfigDict
 
 import sbm_jax
+from sbm_jax.presets import PAPER_SCALE, PAPER_SCORE, latent_training, training
 
 NUM_TRAIN, BATCH, EPOCHS = 45_000, 64, 100
 
@@ -71,47 +72,33 @@ def _modalities(config: ConfigDict) -> None:
 
 def _autoencoder(config: ConfigDict) -> None:
     config.autoencoder.beta = 1.0
-    config.autoencoder.training.update(_training(EPOCHS * NUM_TRAIN // BATCH, ema_decay=0.999))
+    config.autoencoder.training.update(_epochs())
 
 
 def _score(config: ConfigDict) -> None:
     config.score.probability_alone = 0.15
     config.score.network.width = 256
-    optimizer = {"learning_rate": 5e-4, "ema_decay": 0.999, "clip_norm": 1.0, "warmup_steps": 1000}
-    config.score.training.update(_training(40_000, batch_size=256, steps_per_dispatch=50, **optimizer))
+    config.score.training.update(latent_training(40_000, 256, learning_rate=5e-4, warmup_steps=1000))
     config.sampler.num_steps = 10
 
 
 def _methods(config: ConfigDict) -> None:
     methods = config.methods
     methods.joint_posterior.latent_size = 64
-    methods.joint_posterior.training.update(_training(EPOCHS * NUM_TRAIN // BATCH, ema_decay=0.999))
+    methods.joint_posterior.training.update(_epochs())
     methods.mvtcae.update(likelihood="", beta=0.1, alpha=0.9)
     methods.mmvae_plus.beta = 5.0
 
 
 def _judges(config: ConfigDict) -> None:
-    training = _training(5000, batch_size=128, weight_decay=1e-2, clip_norm=1.0)
-    config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": training})
+    judge = training(5000, 128, 1000, 10, 0, learning_rate=1e-3, weight_decay=1e-2, clip_norm=1.0)
+    config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": judge})
     config.evaluation.update(num_examples=10_000, num_unconditional=10_000, batch_size=256)
 
 
-def _training(
-    num_steps: int,
-    batch_size: int = BATCH,
-    learning_rate: float = 1e-3,
-    steps_per_dispatch: int = 10,
-    every: int = 1000,
-    **optimizer: float,
-) -> dict:
-    return {
-        "num_steps": num_steps,
-        "batch_size": batch_size,
-        "steps_per_dispatch": steps_per_dispatch,
-        "checkpoint_every": every,
-        "validate_every": every,
-        "optimizer": {"learning_rate": learning_rate, **optimizer},
-    }
+def _epochs() -> dict:
+    """Return the training of Nexus: epochs of small batches at a rate of 0.001."""
+    return training(EPOCHS * NUM_TRAIN // BATCH, BATCH, 1000, 10, 0, learning_rate=1e-3, ema_decay=0.999)
 
 
 def _trajectory(config: ConfigDict) -> None:
@@ -122,25 +109,18 @@ def _trajectory(config: ConfigDict) -> None:
 
 def _paper(config: ConfigDict) -> None:
     config.systems = tuple(name for name in config.systems if name != "sbm_vae_m")
-    config.modalities = tuple({**modality, "scale": 0.5**0.5} for modality in config.modalities)
+    config.modalities = tuple({**modality, "scale": PAPER_SCALE} for modality in config.modalities)
     config.autoencoder.beta = 0.1
-    for training in (config.autoencoder.training, config.methods.joint_posterior.training):
-        training.optimizer.update(schedule="constant", ema_decay=0.0)
-    config.score.network.update(name="unet", width=64, paper_unet=True)
-    config.score.sde.update(beta_min=1.0, beta_max=5.0)
-    config.score.update(prediction="score", weighting="noise", probability_none=1.0, probability_alone=0.0)
+    for stage in (config.autoencoder, config.methods.joint_posterior):
+        stage.training.optimizer.update(schedule="constant", ema_decay=0.0)
+    config.update_from_flattened_dict(PAPER_SCORE)
+    config.score.network.width = 64
     config.score.training.num_steps = 500 * NUM_TRAIN // 256
-    config.score.training.optimizer.update(
-        learning_rate=2e-4, schedule="constant", warmup_steps=0, ema_decay=0.0, clip_norm=0.0
-    )
-    config.sampler.update(
-        solver="predictor_corrector", num_steps=100, grid="uniform", conditioning="clean", end_time=1e-3
-    )
 
 
 def _smoke(config: ConfigDict) -> None:
-    for training in (config.autoencoder.training, config.classifier.training, config.methods.joint_posterior.training):
-        training.update(num_steps=20, batch_size=16, checkpoint_every=20, validate_every=20)
+    for stage in (config.autoencoder, config.classifier, config.methods.joint_posterior):
+        stage.training.update(num_steps=20, batch_size=16, checkpoint_every=20, validate_every=20)
     config.score.training.update(num_steps=100, batch_size=16, checkpoint_every=100, validate_every=100)
     config.sampler.num_steps = 5
     config.evaluation.update(num_examples=20, num_unconditional=20, batch_size=20, num_repeats=2)

@@ -53,7 +53,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import sbm_jax
-from sbm_jax.presets import PAPER_SCALE, PAPER_SCORE
+from sbm_jax.presets import PAPER_SCALE, PAPER_SCORE, training
 
 NUM_TRAIN, BATCH = 50_000, 256
 
@@ -150,8 +150,8 @@ def _methods(config: ConfigDict) -> None:
 
 
 def _judges(config: ConfigDict) -> None:
-    training = _training(6000, 1e-3, every=1000, weight_decay=1e-2)
-    config.classifier = ConfigDict({"dropout": 0.3, "training": training})
+    judge = _training(6000, 1e-3, every=1000, weight_decay=1e-2)
+    config.classifier = ConfigDict({"dropout": 0.3, "training": judge})
     config.evaluation.update(num_examples=10_000, num_unconditional=10_000, batch_size=500)
     metrics = config.evaluation.metrics
     # Without "from_one", which takes a quarter more samples: all modalities are of one kind.
@@ -161,14 +161,7 @@ def _judges(config: ConfigDict) -> None:
 
 
 def _training(num_steps: int, learning_rate: float, every: int, **optimizer: float) -> dict:
-    return {
-        "num_steps": num_steps,
-        "batch_size": BATCH,
-        "steps_per_dispatch": 50,
-        "checkpoint_every": every,
-        "validate_every": every,
-        "optimizer": {"learning_rate": learning_rate, "warmup_steps": 500, **optimizer},
-    }
+    return training(num_steps, BATCH, every, 50, 500, learning_rate=learning_rate, **optimizer)
 
 
 def _latent_training(epochs: int) -> dict:

@@ -12,6 +12,7 @@ proves the path, learns little).
 from ml_collections import ConfigDict
 
 import sbm_jax
+from sbm_jax.presets import latent_training, training
 
 NUM_MODALITIES = 5
 
@@ -48,13 +49,13 @@ def _modalities(config: ConfigDict, latent_size: int = 32) -> None:
 def _autoencoder(config: ConfigDict) -> None:
     config.autoencoder.beta = 4.0  # against a learned scale; chosen on the validation digits
     config.autoencoder.network.widths = (64,)
-    config.autoencoder.training.update(_training(900, learning_rate=4e-3, ema_decay=0.99))
+    config.autoencoder.training.update(training(900, learning_rate=4e-3, ema_decay=0.99))
 
 
 def _score(config: ConfigDict) -> None:
     config.score.probability_alone = 0.15
     config.score.network.width = 128
-    config.score.training.update(_latent_training(6000))
+    config.score.training.update(latent_training(6000))
     config.sampler.num_steps = 10
 
 
@@ -62,19 +63,19 @@ def _methods(config: ConfigDict) -> None:
     methods = config.methods
     methods.sbm_c.update(width=128, depth=3)
     methods.sbm_c.training.update(
-        _training(4000, batch_size=256, learning_rate=2e-3, ema_decay=0.999, steps_per_dispatch=50)
+        training(4000, batch_size=256, learning_rate=2e-3, ema_decay=0.999, steps_per_dispatch=50)
     )
     methods.sbm_t.embedding_size = 32
     methods.sbm_t.network.widths = (64,)
-    methods.sbm_t.training.update(_training(600, learning_rate=2e-3, ema_decay=0.99, weight_decay=1e-2))
-    methods.sbm_f.training.update(_training(300, learning_rate=5e-4))
+    methods.sbm_t.training.update(training(600, learning_rate=2e-3, ema_decay=0.99, weight_decay=1e-2))
+    methods.sbm_f.training.update(training(300, learning_rate=5e-4))
     methods.eb_mvae.width = 256
     methods.eb_mvae.training.update(
-        _training(6000, batch_size=256, learning_rate=1e-3, ema_decay=0.999, steps_per_dispatch=50)
+        training(6000, batch_size=256, learning_rate=1e-3, ema_decay=0.999, steps_per_dispatch=50)
     )
-    methods.mld.training.update(_latent_training(4000))
+    methods.mld.training.update(latent_training(4000))
     methods.joint_posterior.network.widths = (64,)
-    methods.joint_posterior.training.update(_training(900, learning_rate=4e-3, ema_decay=0.99, clip_norm=500.0))
+    methods.joint_posterior.training.update(training(900, learning_rate=4e-3, ema_decay=0.99, clip_norm=500.0))
     methods.joint_posterior.score_prior.update(config.score.to_dict())
     methods.joint_posterior.score_prior.training.num_steps = 3000
     # As in the tables of the SBM paper.
@@ -86,32 +87,9 @@ def _methods(config: ConfigDict) -> None:
 
 
 def _judges(config: ConfigDict) -> None:
-    training = _training(600, batch_size=128, learning_rate=2e-3, weight_decay=1e-2, clip_norm=1.0)
-    config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": training})
+    judge = training(600, batch_size=128, learning_rate=2e-3, weight_decay=1e-2, clip_norm=1.0)
+    config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": judge})
     config.evaluation.update(num_examples=300, batch_size=250)
-
-
-def _training(
-    num_steps: int,
-    batch_size: int = 64,
-    steps_per_dispatch: int = 1,
-    warmup_steps: int = 50,
-    every: int = 250,
-    **optimizer: float,
-) -> dict:
-    return {
-        "num_steps": num_steps,
-        "batch_size": batch_size,
-        "steps_per_dispatch": steps_per_dispatch,
-        "checkpoint_every": every,
-        "validate_every": every,
-        "optimizer": {"warmup_steps": warmup_steps, **optimizer},
-    }
-
-
-def _latent_training(num_steps: int) -> dict:
-    optimizer = {"learning_rate": 2e-3, "ema_decay": 0.999, "clip_norm": 1.0, "warmup_steps": 200}
-    return _training(num_steps, batch_size=128, steps_per_dispatch=50, every=1000, **optimizer)
 
 
 def _all(config: ConfigDict) -> None:

@@ -67,7 +67,8 @@ BASE = Preset(
     full=50_000,
     dtype="bfloat16",
 )
-"""An hour or more on one accelerator."""
+"""For one accelerator; nobody has measured its time."""
+
 TOKENS_RATE, LATENT_OF_IDS = 3e-3, 256
 """The learning rate of codecs of ids, and the size of their latent."""
 
@@ -75,7 +76,7 @@ BETA = 4.0
 """The weight of the KL divergence of pictures, against a learned scale."""
 
 PRESETS = ("small", "base", "paper")
-"""Minutes on two CPU cores; an hour or more on an accelerator; the networks and the training of the SBM paper."""
+"""For two CPU cores, and minutes; for an accelerator; the networks and the training of the SBM paper."""
 
 PAPER_SCALE = 0.5**0.5
 """The scale of the paper's likelihoods, with which a Gaussian's is the squared error."""
@@ -135,15 +136,16 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
     config.autoencoder.beta = BETA
     config.autoencoder.network.dtype = sizes.dtype
     rates, latent_batch = sizes.learning_rate, _batch(2 * sizes.batch, rows.train)
-    config.autoencoder.training.update(_training(steps[0], batch, rates[0], ema_decay=0.99))
-    config.score.training.update(_training(steps[1], latent_batch, rates[1], ema_decay=0.999, clip_norm=1.0))
-    config.score.training.steps_per_dispatch = 50
+    own, latent = map(_own_training, steps)
+    config.autoencoder.training.update(training(steps[0], batch, **own, learning_rate=rates[0], ema_decay=0.99))
+    config.score.training.update(latent_training(steps[1], latent_batch, **latent, learning_rate=rates[1]))
     config.score.network.update(width=sizes.score[0], depth=sizes.score[1], dtype=sizes.dtype)
     config.score.probability_alone = 0.15 if len(guesses) > 1 else 0.0
     config.sampler.num_steps = 10
     if judged:
-        training = _training(_rounded(0.5 * steps[0]), batch, 2e-3, weight_decay=1e-2, clip_norm=1.0)
-        config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": training})
+        half = _rounded(0.5 * steps[0])
+        judge = training(half, batch, **_own_training(half), learning_rate=2e-3, weight_decay=1e-2, clip_norm=1.0)
+        config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": judge})
     few = min(300 if preset == "small" else 1000, rows.test)
     config.evaluation.update(num_examples=few, num_unconditional=max(few, 100), batch_size=min(250, few))
     if not judged:
@@ -223,15 +225,43 @@ def _rounded(steps: float) -> int:
     return max(100, round(steps / 100) * 100)
 
 
-def _training(num_steps: int, batch: int, learning_rate: float, **optimizer: float) -> dict[str, Any]:
-    every = max(100, num_steps // 10 // 100 * 100)
+def training(
+    num_steps: int,
+    batch_size: int = 64,
+    every: int = 250,
+    steps_per_dispatch: int = 1,
+    warmup_steps: int = 50,
+    **optimizer: Any,
+) -> dict[str, Any]:
+    """Return the options of a stage's training, with a checkpoint and a validation `every` so many steps.
+
+    Args:
+      num_steps: see `types.TrainingConfig`.
+      batch_size: the same.
+      every: steps between checkpoints, and between validations.
+      steps_per_dispatch: see `types.TrainingConfig`.
+      warmup_steps: see `types.OptimizerConfig`.
+      **optimizer: further options of the optimizer.
+    """
     return {
         "num_steps": num_steps,
-        "batch_size": batch,
+        "batch_size": batch_size,
+        "steps_per_dispatch": steps_per_dispatch,
         "checkpoint_every": every,
         "validate_every": every,
-        "optimizer": {"learning_rate": learning_rate, "warmup_steps": min(200, num_steps // 10), **optimizer},
+        "optimizer": {"warmup_steps": warmup_steps, **optimizer},
     }
+
+
+def latent_training(num_steps: int, batch_size: int = 128, every: int = 1000, **optimizer: Any) -> dict[str, Any]:
+    """Return the same of a small network over latents, of which many steps fit into one compiled call."""
+    usual = {"learning_rate": 2e-3, "ema_decay": 0.999, "clip_norm": 1.0, "warmup_steps": 200}
+    return training(num_steps, batch_size, every, steps_per_dispatch=50, **{**usual, **optimizer})
+
+
+def _own_training(num_steps: int) -> dict[str, Any]:
+    """Return how often stages of some length are checkpointed, and how long they warm up."""
+    return {"every": max(100, num_steps // 10 // 100 * 100), "warmup_steps": min(200, num_steps // 10)}
 
 
 def _as_in_the_paper(config: ConfigDict, rows: Rows) -> None:
