@@ -13,7 +13,6 @@ import numpy as np
 from sbm_jax.config import build, checked_dataclass, plain
 from sbm_jax.data.memory import is_class
 from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.formats.base import NoOptions
 from sbm_jax.formats.spectrogram import SpectrogramOptions
 from sbm_jax.formats.text import TextOptions, build_vocabulary, words_of
 
@@ -35,6 +34,11 @@ digits a classifier reads most with 45 to 50."""
 
 Others = Sequence[np.ndarray]
 Declared = tuple[dict[str, Any], str]
+
+
+@checked_dataclass
+class NoOptions:
+    """Of kinds that have none."""
 
 
 class Guess(NamedTuple):
@@ -90,7 +94,7 @@ def _image(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
     low, high = (0.0, 1.0) if rows.dtype == np.uint8 else (float(rows.min()), float(rows.max()))
     for bounds in ((0.0, 1.0), (-1.0, 1.0)):
         if bounds[0] <= low and high <= bounds[1]:
-            fields |= {"bounds": bounds, "format": "grey" if grey else "array"}
+            fields |= {"bounds": bounds, "format": {"name": "array", "options": {"without_axis": grey}}}
             return fields, f"images in [{bounds[0]:g}, {bounds[1]:g}]"
     channels = rows[..., None] if grey else rows
     told = f"pictures from {low:g} to {high:g}, standardised" + ("" if grey else " per channel")
@@ -99,11 +103,11 @@ def _image(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
 
 def _binary(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
     del others, options
-    grey = rows.ndim == 3
+    lacks_axis = rows.ndim in (1, 3)
     no = min(0, int(rows.min()))
     yes = int(rows.max()) or 1
-    written = {"yes": yes, "no": no, "dtype": rows.dtype.name, "grey": grey}
-    shape = (*rows.shape[1:], 1) if grey else rows.shape[1:] or (1,)
+    written = {"yes": yes, "no": no, "dtype": rows.dtype.name, "without_axis": lacks_axis}
+    shape = (*rows.shape[1:], 1) if lacks_axis else rows.shape[1:]
     fields = {"shape": shape, "likelihood": "bernoulli", "format": {"name": "binary", "options": written}}
     if rows.ndim >= 3:
         return {**fields, "bounds": (0.0, 1.0)}, f"masks, {no} or {yes}"

@@ -10,16 +10,17 @@ from sbm_jax.types import Modality
 
 RNG = np.random.default_rng(0)
 N = 60
+GREY = {"name": "array", "options": {"without_axis": True}}
 
 
 @pytest.mark.parametrize(
     ("rows", "kind", "expected"),
     [
         (RNG.integers(0, 256, (N, 96, 64, 3)).astype(np.uint8), "image", {"shape": (96, 64, 3), "bounds": (0.0, 1.0)}),
-        (RNG.integers(0, 256, (N, 28, 28)).astype(np.uint8), "image", {"shape": (28, 28, 1), "format": "grey"}),
+        (RNG.integers(0, 256, (N, 28, 28)).astype(np.uint8), "image", {"shape": (28, 28, 1), "format": GREY}),
         (RNG.random((N, 16, 16, 3)), "image", {"bounds": (0.0, 1.0)}),
         (2 * RNG.random((N, 16, 16, 3)) - 1, "image", {"bounds": (-1.0, 1.0)}),
-        (2 * RNG.random((N, 16, 12)) - 1, "image", {"shape": (16, 12, 1), "bounds": (-1.0, 1.0), "format": "grey"}),
+        (2 * RNG.random((N, 16, 12)) - 1, "image", {"shape": (16, 12, 1), "bounds": (-1.0, 1.0), "format": GREY}),
         (RNG.normal(100, 50, (N, 16, 12)), "image", {"shape": (16, 12, 1)}),
         (RNG.random((N, 9, 9)) < 0.5, "binary", {"shape": (9, 9, 1), "likelihood": "bernoulli"}),
         (255 * (RNG.random((N, 9, 9, 1)) < 0.5).astype(np.uint8), "binary", {"shape": (9, 9, 1)}),

@@ -89,7 +89,7 @@ def _checked_rows(where: str, values: np.ndarray | Repeated, modality: types.Mod
 
 def _require_arrays(where: str, modality: types.Modality) -> None:
     """Check that rows on disk need no conversion."""
-    if modality.format.name == "standardized":
+    if not make_format(modality).passes_arrays:
         raise SbmError(
             f"data {where!r} is on disk, where nothing is converted; modality {modality.name!r} has the format "
             f"{modality.format.name!r}. Write what networks are to see, with the format 'array'."

@@ -5,7 +5,6 @@ from sbm_jax.formats.array import ArrayFormat
 from sbm_jax.formats.base import Format
 from sbm_jax.formats.binary import Binary
 from sbm_jax.formats.category import Category
-from sbm_jax.formats.grey import Grey
 from sbm_jax.formats.spectrogram import Spectrogram
 from sbm_jax.formats.standardized import Standardized
 from sbm_jax.formats.text import Text, build_vocabulary
@@ -16,7 +15,6 @@ __all__ = ["FORMATS", "Format", "build_vocabulary", "make_format"]
 
 FORMATS: dict[str, type[Format]] = {
     "array": ArrayFormat,
-    "grey": Grey,
     "binary": Binary,
     "standardized": Standardized,
     "category": Category,

@@ -6,13 +6,19 @@ from typing import Any, ClassVar
 import numpy as np
 
 from sbm_jax.config import checked_dataclass
-from sbm_jax.errors import SbmError
+from sbm_jax.errors import SbmError, require
 from sbm_jax.types import Modality
 
 
 @checked_dataclass
-class NoOptions:
-    """Of formats that have none."""
+class ArrayOptions:
+    """What rows look like.
+
+    Attributes:
+      without_axis: whether users' rows lack the last axis, of size 1: single values [N], grey pictures [N, H, W].
+    """
+
+    without_axis: bool = False
 
 
 class Format(abc.ABC):
@@ -20,21 +26,40 @@ class Format(abc.ABC):
 
     Attributes:
       Options: a `checked_dataclass`, built from the modality's ``format.options``.
+      passes_arrays: whether `to_array` returns what networks see as it is, so that rows on disk may have this format.
       modality: whose data.
     """
 
-    Options: ClassVar[type] = NoOptions
+    Options: ClassVar[type] = ArrayOptions
+    passes_arrays: ClassVar[bool] = False
 
     def __init__(self, modality: Modality, options: Any):
-        """Bind the format to a modality; subclasses raise `SbmError` for options that do not fit it."""
+        """Bind the format to a modality; it raises `SbmError` for options that do not fit it."""
         self.modality, self.options = modality, options
+        if self.lacks_axis:
+            where = f"modality {modality.name!r}: shape, with format.options.without_axis,"
+            require(modality.shape[-1] == 1, where, modality.shape, "1 as its last size")
+
+    @property
+    def lacks_axis(self) -> bool:
+        """Whether users' rows lack the last axis, of size 1."""
+        return isinstance(self.options, ArrayOptions) and self.options.without_axis
+
+    def with_axis(self, values: np.ndarray) -> np.ndarray:
+        """Return values with the last axis, of size 1, where it is all that they lack."""
+        values = np.asarray(values)
+        lacks = self.modality.shape[-1] == 1 and values.ndim == len(self.modality.shape)
+        return values[..., None] if lacks else values
+
+    def like_rows(self, array: np.ndarray) -> np.ndarray:
+        """Return an array without the last axis where users' rows lack it."""
+        return array[..., 0] if self.lacks_axis else array
 
     @abc.abstractmethod
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
         """Return the array [N, *shape] of N rows in the users' form.
 
-        What is an array [N, *shape] already is returned as it is by formats that can tell the two apart. The values are
-        checked later, as those of all arrays are.
+        The values are checked later, as those of all arrays are.
 
         Args:
           values: N rows.

@@ -1,31 +1,27 @@
 """Yes or no in many places: tags of a row, one-hot classes, masks of a picture."""
 
-import math
-
 import numpy as np
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.formats.base import Format
+from sbm_jax.formats.base import ArrayOptions, Format
 
 _TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
 
 
 @checked_dataclass
-class BinaryOptions:
+class BinaryOptions(ArrayOptions):
     """How yes and no are written.
 
     Attributes:
       yes: the value that stands for yes.
       no: the value that stands for no.
       dtype: the type of the values, as NumPy names it.
-      grey: whether masks have no axis for their channel: [N, H, W].
     """
 
     yes: int = 1
     no: int = 0
     dtype: str = "bool"
-    grey: bool = False
 
     def __post_init__(self):
         require(self.yes != self.no, "format.options.yes", self.yes, f"another value than that for no ({self.no})")
@@ -44,10 +40,9 @@ class Binary(Format):
 
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
         """Return 0 and 1 as float32 [N, *shape]."""
-        values = np.asarray(values)
-        shape = (len(values), *self.modality.shape)
-        if values.size != math.prod(shape) or values.shape[: len(shape) - 1] != shape[:-1]:
-            raise self.refuse(where, f"has the shape {list(values.shape)}", f"{['N', *self._raw_shape]}")
+        values = self.with_axis(values)
+        if values.shape[1:] != self.modality.shape:
+            raise self.refuse(where, f"has the shape {list(values.shape)}", f"{['N', *self.modality.shape]}")
         yes, no = (True, False) if values.dtype == np.bool_ else (self.options.yes, self.options.no)
         known = (values == no) | (values == yes)
         if not known.all():
@@ -55,11 +50,7 @@ class Binary(Format):
                 f"{where} has {values[~known][0].item()!r}; modality {self.modality.name!r} expects {no}, for no, or "
                 f"{yes}, for yes. Mend the data, or change its format.options.yes."
             )
-        return (values == yes).astype(np.float32).reshape(shape)
-
-    @property
-    def _raw_shape(self) -> tuple[int, ...]:
-        return self.modality.shape[:-1] if self.options.grey else self.modality.shape
+        return (values == yes).astype(np.float32)
 
     def to_raw(self, array: np.ndarray) -> np.ndarray:
         """Return `no` and `yes` in the type of the data."""
@@ -68,4 +59,4 @@ class Binary(Format):
         else:
             yes = array > 0.5
         values = np.where(yes, self.options.yes, self.options.no)
-        return values.astype(self.options.dtype).reshape(len(array), *self._raw_shape)
+        return self.like_rows(values.astype(self.options.dtype))

@@ -31,6 +31,7 @@ class Category(Format):
     """The class of each row, [N], which networks see as a one-hot vector [K]."""
 
     Options = CategoryOptions
+    passes_arrays = True
 
     def __init__(self, modality: Modality, options: CategoryOptions):
         """Check that the modality has an entry for each class."""

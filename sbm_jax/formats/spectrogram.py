@@ -68,6 +68,7 @@ class Spectrogram(Format):
     """
 
     Options = SpectrogramOptions
+    passes_arrays = True
 
     def __init__(self, modality: Modality, options: SpectrogramOptions):
         """Check that the modality is such a picture."""

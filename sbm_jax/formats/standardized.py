@@ -4,23 +4,21 @@ import numpy as np
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import require
-from sbm_jax.formats.base import Format
+from sbm_jax.formats.base import ArrayOptions, Format
 from sbm_jax.types import Modality
 
 
 @checked_dataclass
-class StandardizedOptions:
+class StandardizedOptions(ArrayOptions):
     """The units of the data, in which networks see them as (x - mean) / std.
 
     Attributes:
       mean: one for all entries, or one for each along the last axis.
       std: the same, positive.
-      without_axis: whether users' rows lack the last axis, of size 1: single numbers [N], grey pictures [N, H, W].
     """
 
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
-    without_axis: bool = False
 
     def __post_init__(self):
         require(bool(self.std) and min(self.std) > 0, "format.options.std", self.std, "positive numbers")
@@ -39,16 +37,11 @@ class Standardized(Format):
             expected = f"1 number, or {modality.shape[-1]}, for the last axis of {modality.shape}"
             where = f"modality {modality.name!r}: format.options.{name}"
             require(len(values) in (1, modality.shape[-1]), where, values, expected)
-        if options.without_axis:
-            where = f"modality {modality.name!r}: shape, with format.options.without_axis,"
-            require(modality.shape[-1] == 1, where, modality.shape, "1 as its last size")
         self.mean, self.std = (np.asarray(values, np.float64) for values in (options.mean, options.std))
 
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
         """Return (x - mean) / std, float32 [N, *shape], of numbers [N, *shape]; the last axis may lack, of size 1."""
-        values = np.asarray(values)
-        if values.ndim == len(self.modality.shape) and self.modality.shape[-1] == 1:
-            values = values[..., None]
+        values = self.with_axis(values)
         if values.dtype.kind not in "uif" or values.shape[1:] != self.modality.shape:
             expected = f"numbers [N, {', '.join(map(str, self.modality.shape))}]"
             raise self.refuse(where, f"is {values.dtype} {list(values.shape)}", expected)
@@ -56,5 +49,4 @@ class Standardized(Format):
 
     def to_raw(self, array: np.ndarray) -> np.ndarray:
         """Return mean + std x, float32."""
-        values = (array.astype(np.float64) * self.std + self.mean).astype(np.float32)
-        return values[..., 0] if self.options.without_axis else values
+        return self.like_rows((array.astype(np.float64) * self.std + self.mean).astype(np.float32))

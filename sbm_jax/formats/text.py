@@ -90,6 +90,7 @@ class Text(Format):
     """Strings [N] that networks see as sequences of ids [N, L], padded with 0."""
 
     Options = TextOptions
+    passes_arrays = True
 
     def __init__(self, modality: Modality, options: TextOptions):
         """Check that the modality has as many ids as the vocabulary."""

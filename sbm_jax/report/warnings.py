@@ -1,7 +1,7 @@
 """What the numbers of a run warn of: codecs that lose the data, networks that memorise it, and judges that see little.
 
-Each warning is one paragraph that says what was seen, what it means, and what to do. The thresholds are meant to be
-passed by nothing that is sound, so that no warning is no proof.
+Each warning is one paragraph that says what was seen, what it means, and what to do. The thresholds are wide, so that
+nothing sound is warned of: a run without warnings may still have faults.
 """
 
 import re
@@ -75,7 +75,7 @@ def _collapsed(metrics: Metrics) -> Iterator[str]:
     for name in _modalities(metrics, "codecs/entries_in_use/"):
         used, kl = metrics[f"codecs/entries_in_use/{name}"], _value(metrics, f"codecs/kl/{name}")
         error = _value(metrics, f"codecs/error_over_variance/{name}")
-        read = [reading for reading in _readings(metrics, name) if _is_lost(*reading)]
+        read = [reading for reading in _readings(metrics, name) if _is_lost(*reading[1:])]
         few = used["value"] < FEW_ENTRIES * used["n"] and error is not None and error > LARGE_ERROR
         nothing = used["value"] == 0 or (kl is not None and kl < NO_ENTRY)
         if not (read or few or nothing or (error is not None and error > HOPELESS_ERROR)):
@@ -109,9 +109,8 @@ def _memorised(metrics: Metrics) -> Iterator[str]:
         )
 
 
-def _is_lost(question: str, shown: float, real: float, guessed: float) -> bool:
+def _is_lost(shown: float, real: float, guessed: float) -> bool:
     """Return whether reconstructions have lost what the classifier reads from real data, if it reads enough there."""
-    del question
     return not _is_weak(real, guessed) and shown - guessed < LOST_READING * (real - guessed)
 
 

@@ -22,9 +22,10 @@ from sbm_jax.systems.latents import encode_rows
 from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
 from sbm_jax.training import loop
 from sbm_jax.training.stages import run_stages
-from sbm_jax.types import Modality, OptimizerConfig, TrainingConfig
+from sbm_jax.types import FormatConfig, Modality, OptimizerConfig, TrainingConfig
 
 MODALITIES = (Modality("photo", (4, 4, 3), 6, "mlp"), Modality("sound", (5,), 3, "mlp", bounds=(-1.0, 1.0)))
+IDS = Modality("sound", (5,), 3, "tokens", "categorical", vocabulary_size=7)
 NAMES = ("photo", "sound")
 NUM_ROWS = {"train": 41, "validation": 11, "test": 9}
 
@@ -255,6 +256,9 @@ def test_damage_is_told_by_a_run(both, tmp_path):
         ({"sound": np.full((41, 5), 1.5)}, MODALITIES[1], r"'train/sound' has values from 1\.5 to 1\.5"),
         ({"sound": np.full((41, 5), 0.3)}, Modality("sound", (5,), 2, "mlp", "categorical"), "sum to 1.5"),
         ({"sound.present": np.zeros(41, bool)}, MODALITIES[1], "no row of the train split has modality 'sound'"),
+        ({}, dataclasses.replace(MODALITIES[1], format=FormatConfig("standardized")), "on disk, where nothing is conv"),
+        ({}, dataclasses.replace(MODALITIES[1], format=FormatConfig("binary")), "on disk, where nothing is converted"),
+        ({}, IDS, "float32; modality 'sound' expects integer ids"),
         ({}, Modality("light", (5,), 2, "mlp"), "unknown modality in the train split: 'light'"),
     ],
 )
@@ -273,6 +277,21 @@ def test_values_that_leave_the_bounds_by_rounding_are_brought_to_them(tmp_path):
     assert values.dtype == np.float32
     assert values.max() == 1.0
     np.testing.assert_array_equal(values, np.clip(sound.astype(np.float32), -1, 1))
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.int64])
+def test_ids_stay_integers_and_all_other_integers_become_floats(tmp_path, kind):
+    changes = {split: {"sound": np.tile([3, 6, 1, 0, 0], (num, 1)).astype(kind)} for split, num in NUM_ROWS.items()}
+    write(tmp_path, **changes)
+    other = Modality("other", (2, 1), 2, "mlp")
+    split = data.check(load(tmp_path, names=("sound", "other")), [IDS, other]).train
+    taken = split.rows(("sound", "other")).take(np.arange(3))["data"]
+    assert taken["sound"].dtype == np.int32
+    np.testing.assert_array_equal(taken["sound"], changes["train"]["sound"][:3])
+    assert taken["other"].dtype == np.float32
+    np.testing.assert_array_equal(taken["other"], arrays("train")["other"][:3])
+    with pytest.raises(SbmError, match="has the id 6; modality 'sound' expects 0, which pads, to 5"):
+        data.check(load(tmp_path), [dataclasses.replace(IDS, vocabulary_size=6)])
 
 
 def test_constant_data_are_told(tmp_path, caplog):

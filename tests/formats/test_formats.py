@@ -31,7 +31,9 @@ def test_single_numbers_are_vectors_of_one_entry():
     [
         ((3,), {"dtype": "bool"}, np.array([[True, False, True]])),
         ((3,), {"dtype": "int64"}, np.array([[1, 0, 0]])),
-        ((2, 2, 1), {"dtype": "uint8", "yes": 255, "grey": True}, np.array([[[255, 0], [0, 255]]], np.uint8)),
+        ((2, 2, 1), {"dtype": "uint8", "yes": 255, "without_axis": True}, np.array([[[255, 0], [0, 255]]], np.uint8)),
+        ((1,), {"without_axis": True}, np.array([True, False])),
+        ((3,), {"dtype": "int64", "no": -1}, np.array([[1, -1, 1]])),
         ((2, 1, 1), {"dtype": "float32"}, np.array([[[[1.0]], [[0.0]]]], np.float32)),
     ],
 )
@@ -39,7 +41,7 @@ def test_yes_and_no_come_back_in_their_type(shape, options, values):
     own = make_format(modality(shape, "binary", "bernoulli", **options))
     array = own.to_array(values, "data")
     assert array.dtype == np.float32
-    np.testing.assert_array_equal(array.ravel(), values.ravel() != 0)
+    np.testing.assert_array_equal(array.ravel(), values.ravel() > 0)
     back = own.to_raw(0.9 * array + 0.05)
     assert back.dtype == values.dtype
     np.testing.assert_array_equal(back, values)
@@ -58,7 +60,7 @@ def test_names_of_classes_become_one_hot_vectors_and_come_back():
 
 
 def test_grey_pictures_get_an_axis_for_their_channel():
-    own = make_format(modality((4, 5, 1), "grey"))
+    own = make_format(modality((4, 5, 1), "array", without_axis=True))
     values = np.zeros((2, 4, 5), np.uint8)
     assert own.to_array(values, "data").shape == (2, 4, 5, 1)
     assert own.to_raw(own.to_array(values, "data")).shape == values.shape
@@ -88,7 +90,7 @@ def test_data_of_another_form_are_refused(own, values, message):
         (modality((2,), "standardized", std=(0.0,)), "std is"),
         (modality((2,), "category", classes=("a", "b", "c")), "an entry for each class"),
         (modality((2,), "category", classes=("a", 1)), "strings, or integers"),
-        (modality((2,), "grey"), "height, width, 1"),
+        (modality((2,), "array", without_axis=True), "1 as its last size"),
         (modality((2,), "binary", dtype="complex"), "unknown type"),
     ],
 )

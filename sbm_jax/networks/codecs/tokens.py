@@ -309,7 +309,8 @@ class Tokens:
         return jnp.where(finite[:, None], ids.T, -1)
 
     def _choose(self, key: Key, logits: Array) -> Array:
-        """Return an id for each row of logits [B, V], int32 [B]."""
+        """Return an id for each row of logits [B, V], int32 [B]; a row's draw does not depend on how many there are."""
         if not self.options.temperature:
             return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        return jax.random.categorical(key, logits / self.options.temperature).astype(jnp.int32)
+        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(logits)))
+        return jax.vmap(jax.random.categorical)(keys, logits / self.options.temperature).astype(jnp.int32)
