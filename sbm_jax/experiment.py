@@ -99,6 +99,8 @@ def _run(
     if dataset is None:
         with parallel.main_first("data"):  # what it prepares is kept, and found by the others
             dataset = data.load(config.data, workdir / "data", [modality.name for modality in config.modalities])
+    else:
+        dataset = data.with_missing(dataset, config.data.missing)
     if not (workdir / "lock").is_file():
         raise SbmError(f"this process does not see {workdir} as the first one left it. {parallel.SHARED}")
     dataset = data.check(dataset, config.modalities)

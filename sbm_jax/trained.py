@@ -103,7 +103,8 @@ class TrainedSystem:
 
         Returns:
           `data` {name: [B, S, ...]} of the targets and their `latents`, on the host. Modalities that a row has come
-          back unchanged. Diverged samples are NaN, ids -1; a warning says how many.
+          back unchanged. Diverged samples are NaN, ids -1, and texts empty; a warning says how many. What is yes or no,
+          or one of several classes, can show it with `raw` False only.
 
         Raises:
           SbmError: on an unknown modality, data of the wrong shape, not finite or out of range, any other argument that

@@ -96,6 +96,15 @@ def test_a_class_that_rows_lack_gives_no_labels():
     assert told.startswith("none")
 
 
+def test_missing_data_are_hidden_as_in_every_data_set():
+    splits = splits_of({"n": np.arange(60.0), "m": np.arange(60.0)})
+    dataset, _ = fitting._dataset(splits, fitting._guesses(splits, {}))
+    hidden = data_sets.with_missing(dataset, 0.4)
+    assert 0.2 < np.mean([~mask for mask in hidden.train.present.values()]) < 0.5
+    assert hidden.test.present is None
+    assert hidden.settings["missing"] == 0.4
+
+
 @pytest.mark.parametrize("ragged", [False, True])
 def test_sound_of_int16_and_of_any_length_becomes_spectrograms(ragged):
     rng = np.random.default_rng(0)

@@ -20,7 +20,7 @@ from sbm_jax.data.records import RecordsConfig
 from sbm_jax.errors import require
 from sbm_jax.registry import find
 
-__all__ = ["DATASETS", "DataConfig", "check", "check_data", "find_loader", "hide", "load"]
+__all__ = ["DATASETS", "DataConfig", "check", "check_data", "find_loader", "hide", "load", "with_missing"]
 
 DATASETS: dict[str, Loader] = {
     "polymnist": polymnist.DATASET,
@@ -89,11 +89,15 @@ def load(config: DataConfig, cache_dir: pathlib.Path, names: Sequence[str] | Non
     else:
         options = build(loader.options, config.options, "data.options")
     dataset = loader.load(options, cache_dir, names)
-    dataset = dataset._replace(settings={"name": config.name, **dataset.settings})
-    if not config.missing:
+    return with_missing(dataset._replace(settings={"name": config.name, **dataset.settings}), config.missing)
+
+
+def with_missing(dataset: types.Dataset, share: float) -> types.Dataset:
+    """Return a data set without a random share of the modalities of training and validation rows; see `hide`."""
+    if not share:
         return dataset
-    hidden = {name: hide(getattr(dataset, name), config.missing, i) for i, name in enumerate(("train", "validation"))}
-    return dataset._replace(**hidden, settings=dataset.settings | {"missing": config.missing})
+    hidden = {name: hide(getattr(dataset, name), share, i) for i, name in enumerate(("train", "validation"))}
+    return dataset._replace(**hidden, settings=dataset.settings | {"missing": share})
 
 
 def hide(split: types.Split, share: float, seed: int) -> types.Split:

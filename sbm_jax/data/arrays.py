@@ -225,17 +225,17 @@ def _checked_masks(
 
 
 def _checked(array: np.ndarray, where: str, num_rows: int) -> np.ndarray:
-    """Return the rows as uint8, int32, float32, bool or strings."""
+    """Return the rows as uint8, int32, float32 or strings."""
     if array.ndim == 0 or len(array) == 0 or len(array) != num_rows:
         raise SbmError(
             f"{where} has the shape {list(array.shape)}; expected rows along the first axis, at least one "
             f"and as many as the other arrays of that file ({num_rows}). Mend the array."
         )
-    if array.dtype == np.uint8 or array.dtype.kind in "Ub":
+    if array.dtype == np.uint8 or array.dtype.kind == "U":
         return array
     if array.dtype.kind in "iu":
         return _as_int32(array, where)
-    if array.dtype.kind != "f":
+    if array.dtype.kind not in "fb":
         raise SbmError(f"{where} has the type {array.dtype}; expected numbers or strings. Convert it.")
     with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
         array = array.astype(np.float32)
@@ -265,7 +265,7 @@ def _require_alike(path: pathlib.Path, split: types.Split, train: types.Split) -
 
 
 def _type_of(array: np.ndarray) -> str:
-    return {"U": "str", "b": "float32"}.get(array.dtype.kind, array.dtype.name)
+    return "str" if array.dtype.kind == "U" else array.dtype.name
 
 
 def divide(split: types.Split, fraction: float, seed: int, where: str) -> tuple[types.Split, types.Split]:

@@ -50,7 +50,7 @@ def write_records(directory: pathlib.Path, name: str, chunks: Iterable[Mapping[s
     path = directory / f"{name}.json"
     if path.exists():
         raise SbmError(f"{path} exists; expected none. Remove the records there, or choose another directory.")
-    splits = (arrays.as_split(chunk, f"part {i} of {name}") for i, chunk in enumerate(chunks))
+    splits = (_numbers(arrays.as_split(chunk, f"part {i} of {name}")) for i, chunk in enumerate(chunks))
     first = next(splits, None)
     if first is None:
         raise SbmError(f"there are no rows for {path}; expected one or more. Give some.")
@@ -133,6 +133,14 @@ class _Writer:
         columns = [Column(name, *self._layout[name], *values) for name, values in self._ranges.items()]
         shards = [Shard(path.name, num_rows, path.stat().st_size) for path, num_rows in self._shards]
         return Description(tuple(columns), tuple(shards), self._digest.hexdigest()[:16], FORM)
+
+
+def _numbers(split: types.Split) -> types.Split:
+    """Return rows without strings, which records do not hold."""
+    for name, values in split.data.items():
+        if values.dtype.kind == "U":
+            raise SbmError(f"{name!r} has strings; records hold numbers. Turn them into ids with the format 'text'.")
+    return split
 
 
 def _layout(split: types.Split) -> dict[str, tuple[str, tuple[int, ...]]]:

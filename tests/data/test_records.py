@@ -294,6 +294,15 @@ def test_ids_stay_integers_and_all_other_integers_become_floats(tmp_path, kind):
         data.check(load(tmp_path), [dataclasses.replace(IDS, vocabulary_size=6)])
 
 
+def test_yes_and_no_become_numbers_and_strings_are_refused(tmp_path):
+    sound = {split: {"sound": np.tile([True, False, True, False, False], (n, 1))} for split, n in NUM_ROWS.items()}
+    write(tmp_path / "yes", **sound)
+    split = data.check(load(tmp_path / "yes"), MODALITIES).train
+    np.testing.assert_array_equal(split.read(("sound",), np.arange(2))["sound"], [[1, 0, 1, 0, 0]] * 2)
+    with pytest.raises(SbmError, match="'sound' has strings; records hold numbers"):
+        write_records(tmp_path / "text", "train", [{"sound": np.array(["a", "b"])}])
+
+
 def test_constant_data_are_told(tmp_path, caplog):
     write(tmp_path, train={"sound": np.full((41, 5), 0.3)})
     data.check(load(tmp_path), MODALITIES)
