@@ -10,7 +10,6 @@ channel of grey files and three of others, WAV files waveforms [T], texts string
 modality's format turns them into what networks see. Of more than fits in memory, make records (`data.write_records`).
 """
 
-import bisect
 import collections
 import csv
 import itertools
@@ -210,16 +209,18 @@ def _numbered(
     """Return {split: {array of the question: integers [N]}}: integers as they are, words by their place in order."""
     found: dict[str, dict[str, np.ndarray]] = {name: {} for name in tables}
     for question in dict.fromkeys(question for table in tables.values() for question in table):
-        column = {name: table[question] for name, table in tables.items() if question in table}
-        words = sorted({*column.get("train", ())})
-        integers = all(map(_is_integer, itertools.chain(*column.values())))
-        for name, answers in column.items():
-            unseen = [] if integers or "train" not in column else [answer for answer in answers if answer not in words]
-            if unseen:
-                where = f"{paths[name]}: column {question!r}"
-                raise SbmError(f"{where} has {unseen[0]!r}, which no training row has. Leave such rows out.")
-            numbers = [int(a) if integers else bisect.bisect_left(words, a) for a in answers]
-            found[name][labels.array_of(question)] = np.array(numbers, np.int64)
+        column = {name: np.array(table[question]) for name, table in tables.items() if question in table}
+        if all(map(_is_integer, itertools.chain(*column.values()))):
+            numbers = {name: answers.astype(np.int64) for name, answers in column.items()}
+        elif "train" in column:
+            where = {name: f"{paths[name]}: column {question!r}" for name in column}
+            numbers = labels.numbers_of_words(column, where)
+        else:
+            raise SbmError(
+                f"{paths[next(iter(column))]} has the column {question!r}, which no training row has. Mend it."
+            )
+        for name, answers in numbers.items():
+            found[name][labels.array_of(question)] = answers
     return found
 
 

@@ -26,6 +26,30 @@ def is_label(name: str) -> bool:
     return name == LABEL or name.startswith(f"{LABEL}.")
 
 
+def numbers_of_words(answers: Mapping[str, np.ndarray], where: Mapping[str, str]) -> dict[str, np.ndarray]:
+    """Return numbers in the place of words: their places among those of the training rows, in order.
+
+    Args:
+      answers: strings [N] of each split.
+      where: they come from, for messages.
+
+    Returns:
+      int64 [N] of each split.
+
+    Raises:
+      SbmError: if a held-out row has a word that no training row has.
+    """
+    words = np.unique(answers["train"])
+    for name, values in answers.items():
+        unseen = np.setdiff1d(values, words)
+        if len(unseen):
+            raise SbmError(
+                f"{where[name]} has {unseen[0].item()!r}, which no training row has. Leave these rows out, or add such "
+                "rows to the training data."
+            )
+    return {name: np.searchsorted(words, values) for name, values in answers.items()}
+
+
 def numbered(
     splits: Mapping[str, types.Split], classes: Mapping[str, np.ndarray], path: pathlib.Path, settings: dict[str, Any]
 ) -> types.Dataset:

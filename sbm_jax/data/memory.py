@@ -4,7 +4,6 @@ They keep the form in which they were given; formats convert them (see `formats`
 """
 
 import dataclasses
-import logging
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,8 +17,6 @@ from sbm_jax.data import arrays, labels
 from sbm_jax.data.loader import Loader
 from sbm_jax.errors import SbmError, require
 from sbm_jax.rows import Repeated
-
-logger = logging.getLogger(__name__)
 
 Columns = Mapping[str, Any]
 
@@ -169,26 +166,18 @@ def _plain_type(array: np.ndarray, where: str) -> np.ndarray:
 
 
 def _with_numbers(splits: Mapping[str, types.Split]) -> dict[str, types.Split]:
-    """Return splits with numbers in the place of words that are labels: their places among those of the training rows.
-
-    Raises:
-      SbmError: if a held-out row has a word that no other has.
-    """
+    """Return splits with numbers in the place of words that are labels."""
     found = dict(splits)
     for question, known in {**splits["train"].labels}.items():
-        if known.dtype.kind != "U":
-            continue
-        words = np.unique(known)
-        logger.info("%s: the classes are %s", question, ", ".join(words))
-        for name, split in found.items():
-            unseen = np.setdiff1d(split.labels[question], words)
-            if len(unseen):
-                raise SbmError(
-                    f"{name}: {labels.array_of(question)} has {unseen[0].item()!r}, which no row of data has. Leave "
-                    "these rows out, or add such rows to data."
-                )
-            numbers = np.searchsorted(words, split.labels[question])
-            found[name] = dataclasses.replace(split, labels={**split.labels, question: numbers})
+        answers = {name: split.labels[question] for name, split in splits.items()}
+        if len({values.dtype.kind == "U" for values in answers.values()}) > 1:
+            raise SbmError(
+                f"{labels.array_of(question)} is words in some splits and numbers in others. Write it alike."
+            )
+        if known.dtype.kind == "U":
+            where = {name: f"{name}: {labels.array_of(question)}" for name in splits}
+            for name, numbers in labels.numbers_of_words(answers, where).items():
+                found[name] = dataclasses.replace(found[name], labels={**found[name].labels, question: numbers})
     return found
 
 
