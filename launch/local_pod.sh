@@ -34,19 +34,22 @@ kill_later() {
 
 status=0 killer=
 while ((${#running[@]})); do
-  code=0 pid=
-  wait -n -p pid "${!running[@]}" || code=$?
-  [[ -n ${pid:-} ]] || continue # a signal to this script interrupted the waiting
-  number=${running[$pid]}
-  unset "running[$pid]"
-  if ((code != 0)); then
-    echo "process $number ended with status $code" >&2
-    if ((status == 0)); then
-      status=$code
-      kill_later "${!running[@]}" &
-      killer=$!
+  sleep 0.2 # and not `wait -n`, which forgets a process that ends while another one is seen to
+  for pid in "${!running[@]}"; do
+    ! kill -0 "$pid" 2>/dev/null || continue
+    code=0
+    wait "$pid" || code=$?
+    number=${running[$pid]}
+    unset "running[$pid]"
+    if ((code != 0)); then
+      echo "process $number ended with status $code" >&2
+      if ((status == 0)); then
+        status=$code
+        kill_later "${!running[@]}" &
+        killer=$!
+      fi
     fi
-  fi
+  done
 done
 [[ -z $killer ]] || kill "$killer" 2>/dev/null || true
 exit "$status"

@@ -61,7 +61,7 @@ def pytest_terminal_summary(terminalreporter, config):
         terminalreporter.write_line(f"random order; to repeat it: pytest -p randomly --randomly-seed={seed}")
 
 
-FREED_EVERY = 10
+FREED_EVERY = 30
 """Tests after which what they have compiled is given up: else a process keeps gigabytes, and too many memory maps."""
 
 _tests = itertools.count(1)

@@ -1,6 +1,7 @@
 """Data whose rows have several labels: a classifier, and coherence, of each."""
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from sbm_jax import experiment
 from sbm_jax.experiment_config import parse_config
@@ -16,6 +17,7 @@ def test_each_question_is_judged_by_a_classifier_of_its_own(tmp_path):
     config = get_config(str(tmp_path / "data"))
     config.systems = ("sbm_vae",)
     config.evaluation.update(num_examples=8, num_unconditional=8, batch_size=8)
+    config.evaluation.metrics = ConfigDict({name: {} for name in ("coherence", "classifier", "class_shares")})
     results = experiment.run(parse_config(config), tmp_path / "work")
     metrics = results["systems"]["sbm_vae"]["metrics"]
     for name in ("coherence/{}given_rest", "coherence/{}unconditional_all", "classifier/{}accuracy", "coverage/{}min"):

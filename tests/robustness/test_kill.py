@@ -8,6 +8,7 @@ SMOKE = "--config=configs/quickstart.py:smoke"
 ALL_KINDS = "--config.systems=('sbm_vae_c','sbm_vae_t','sbm_vae_f','mld','eb_mvae','mopoe_score','mvtcae_mixture')"
 
 
+@pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(tmp_path):
     assert kill.main(kills=1, seed=1, directory=tmp_path, options=["--config.systems=('sbm_vae_c',)"]) == []
 

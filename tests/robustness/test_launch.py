@@ -224,3 +224,27 @@ def test_a_local_pod_tells_who_failed_and_waits_for_the_others(tmp_path, module)
     result = _launch("local_pod.sh", "3", "1", str(tmp_path), **env)
     assert result.returncode == 3
     assert result.stderr.splitlines() == ["process 1 ended with status 3", "process 2 ended with status 8"]
+
+
+def test_a_local_pod_ends_when_all_processes_die_at_once(tmp_path, module):
+    env = {**os.environ, **module("time.sleep(100)")}
+    for _ in range(8):
+        pod = subprocess.Popen(
+            ["bash", ROOT / "launch" / "local_pod.sh", "2", "1", "x"], env=env, text=True, stderr=subprocess.PIPE
+        )
+        children = Path(f"/proc/{pod.pid}/task/{pod.pid}/children")
+        deadline = time.monotonic() + 30
+        while len(running := [int(pid) for pid in children.read_text().split() if _is_member(pid)]) < 2:
+            assert time.monotonic() < deadline
+        for pid in running:
+            os.kill(pid, signal.SIGKILL)
+        _, told = pod.communicate(timeout=30)
+        assert pod.returncode == 128 + signal.SIGKILL
+        assert {f"process {number} ended with status 137" for number in (0, 1)} <= set(told.splitlines())
+
+
+def _is_member(pid):
+    try:
+        return b"member" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:  # it ended
+        return False

@@ -64,6 +64,7 @@ def _assert_close(one, other):
         np.testing.assert_allclose(one[name], other[name], atol=2e-4, err_msg=name)
 
 
+@pytest.mark.slow
 def test_two_processes_equal_one(tmp_path):
     two, one = tmp_path / "two", tmp_path / "one"
     _finish(_pair(_worker(two)))
@@ -152,7 +153,7 @@ def test_a_process_that_dies_ends_the_other_and_the_pair_resumes(tmp_path, survi
     again = _train_for_a_while(tmp_path)
     for process in _processes(again):
         os.kill(process, signal.SIGKILL)
-    assert "stage autoencoder_vae_a resumes from step" in again.communicate()[0]
+    assert "stage autoencoder_vae_a resumes from step" in again.communicate(timeout=90)[0]
 
 
 @pytest.mark.slow
