@@ -81,8 +81,9 @@ def test_the_report_shows_texts(run):
     assert '<span class="text">a ' in page
 
 
-def test_texts_are_given_and_returned(run):
+def test_texts_are_given_and_returned(run, caplog):
     model = sbm_jax.load(run[1], "sbm_vae_m")
+    assert not caplog.records  # nothing is wrong
     given = {"vector": np.eye(3, dtype=np.float32)[[0, 1, 2] * 4]}
     texts = model.generate(given).data["caption"]
     assert texts.shape == (12, 1)

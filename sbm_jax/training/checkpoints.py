@@ -12,6 +12,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import absl.logging
 import jax
 import orbax.checkpoint as ocp
 
@@ -55,10 +56,16 @@ class Checkpoints:
             with parallel.main_first(f"checkpoints in {directory.name}"):
                 if parallel.is_main():
                     self._drop_damaged()
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only, read_only=read_only)
-        self._manager = ocp.CheckpointManager(
-            self._directory.absolute(), options=options, item_handlers={"state": ocp.StandardCheckpointHandler()}
-        )
+        verbosity = absl.logging.get_verbosity()
+        if read_only:  # of which orbax warns
+            absl.logging.set_verbosity(absl.logging.ERROR)
+        try:
+            options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only, read_only=read_only)
+            self._manager = ocp.CheckpointManager(
+                self._directory.absolute(), options=options, item_handlers={"state": ocp.StandardCheckpointHandler()}
+            )
+        finally:
+            absl.logging.set_verbosity(verbosity)
 
     def save(self, step: int, state: Params) -> None:
         """Start saving `state` under `step`.
