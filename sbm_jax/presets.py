@@ -72,6 +72,10 @@ BASE = Preset(
 TOKENS_RATE, LATENT_OF_IDS = 3e-3, 256
 """The learning rate of codecs of ids, and the size of their latent."""
 
+CODEC_CLIP = 1.0
+"""The largest norm of the gradients of stage I. Those of thousands of pixels are far above it, and are all cut to it: a
+bad batch then can not throw the training off, however large the data are."""
+
 BETA = 4.0
 """The weight of the KL divergence of pictures, against a learned scale."""
 
@@ -137,7 +141,9 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
     config.autoencoder.network.dtype = sizes.dtype
     rates, latent_batch = sizes.learning_rate, _batch(2 * sizes.batch, rows.train)
     own, latent = map(_own_training, steps)
-    config.autoencoder.training.update(training(steps[0], batch, **own, learning_rate=rates[0], ema_decay=0.99))
+    config.autoencoder.training.update(
+        training(steps[0], batch, **own, learning_rate=rates[0], clip_norm=CODEC_CLIP, ema_decay=0.99)
+    )
     config.score.training.update(latent_training(steps[1], latent_batch, **latent, learning_rate=rates[1]))
     config.score.network.update(width=sizes.score[0], depth=sizes.score[1], dtype=sizes.dtype)
     config.score.probability_alone = 0.15 if len(guesses) > 1 else 0.0
@@ -274,6 +280,7 @@ def _as_in_the_paper(config: ConfigDict, rows: Rows) -> None:
     )
     config.systems = ("sbm_vae",)
     config.autoencoder.beta = 0.1
+    config.autoencoder.training.optimizer.clip_norm = 0.0
     config.score.network.update(width=128 if len(config.modalities) >= 6 else 64, dtype="float32")
     config.update_from_flattened_dict(PAPER_SCORE)
     batch = _batch(256, rows.train)
