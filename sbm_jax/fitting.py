@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import inspect
+import numbers
 import os
 import pathlib
 from collections.abc import Mapping
@@ -16,6 +17,7 @@ from sbm_jax.data import arrays, labels
 from sbm_jax.data.memory import Columns, has_several_texts, make_splits, one_text_each
 from sbm_jax.errors import SbmError, require
 from sbm_jax.experiment_config import ExperimentConfig, apply_changes, complete, parse_config
+from sbm_jax.formats import make_format
 from sbm_jax.kinds import KINDS, Guess, guess
 from sbm_jax.trained import TrainedSystem, load
 
@@ -86,20 +88,26 @@ def _fit_config(config: ConfigDict, workdir: str | os.PathLike[str], others: Map
 
 def _check_arguments(data: Any, workdir: Any, modalities: Any, changes: Any, seed: Any) -> None:
     _check_path(workdir)
-    if not isinstance(data, Mapping) or not all(isinstance(name, str) for name in data):
+    if not isinstance(data, Mapping):
         raise SbmError(f"data is of type {type(data).__name__}; expected a dictionary of rows by modality.")
+    for name in data:
+        require(isinstance(name, str), "a key of data", name, "the name of a modality, a string")
     own = modalities is None or (
         isinstance(modalities, Mapping) and all(isinstance(fields, Mapping) for fields in modalities.values())
     )
     require(own, "modalities", modalities, "a dictionary for each modality, such as {'photo': {'kind': 'image'}}")
     named = changes is None or (isinstance(changes, Mapping) and all(isinstance(path, str) for path in changes))
     require(named, "changes", changes, "new values by path, such as {'autoencoder.beta': 2.0}")
-    whole = isinstance(seed, int) and not isinstance(seed, bool) and 0 <= seed < 2**32
+    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool) and 0 <= seed < 2**32
     require(whole, "seed", seed, "an integer from 0 to 2**32 - 1")
 
 
 def _check_path(workdir: Any) -> None:
-    require(isinstance(workdir, (str, os.PathLike)), "workdir", workdir, "the path of a directory")
+    named = isinstance(workdir, (str, os.PathLike)) and "\0" not in os.fspath(workdir)
+    require(named, "workdir", workdir, "the path of a directory")
+    path = pathlib.Path(workdir).absolute()
+    nearest = next(parent for parent in (path, *path.parents) if parent.exists())
+    require(nearest.is_dir(), "workdir", os.fspath(workdir), f"the path of a directory; {nearest} is a file")
 
 
 # MARK: What they are
@@ -113,17 +121,22 @@ def _guesses(splits: Mapping[str, types.Split], given: Mapping[str, Mapping[str,
             raise SbmError(f"modalities has {name!r}; expected some of {', '.join(train.data)}, which data has.")
     found = {}
     for name, rows in train.data.items():
-        there = rows if train.present is None else rows[train.present[name]]
-        held_out = [splits["validation"].data[name], splits["test"].data[name]]
-        if has_several_texts(rows):
-            there, *held_out = (texts.reshape(-1) for texts in (there, *held_out))
+        there, *held_out = (_there(split, name) for split in splits.values())
         if not len(there):
             raise SbmError(f"no training row has modality {name!r}; add some, or leave it out.")
+        held_out = [part for part in held_out if len(part)]
+        if has_several_texts(rows):
+            there, *held_out = (texts.reshape(-1) for texts in (there, *held_out))
         fields = dict(given.get(name, {}))
         if has_several_texts(rows):
             fields.setdefault("kind", "text")
         found[name] = guess(name, there, fields, held_out)
     return found
+
+
+def _there(split: types.Split, name: str) -> np.ndarray:
+    """Return the rows of a split that have a modality."""
+    return split.data[name] if split.present is None else split.data[name][split.present[name]]
 
 
 def _dataset(splits: Mapping[str, types.Split], guesses: Mapping[str, Guess]) -> tuple[types.Dataset, str]:
@@ -139,12 +152,7 @@ def _dataset(splits: Mapping[str, types.Split], guesses: Mapping[str, Guess]) ->
     told = "as given" if train.labels else "none, so that coherence can not be measured"
     if not train.labels and len(classes) == 1:
         told = f"those of {classes[0]!r}"
-        splits = {
-            name: dataclasses.replace(
-                split, labels={types.LABEL: _classes(split.data[classes[0]], guesses[classes[0]])}
-            )
-            for name, split in splits.items()
-        }
+        splits = _labelled(splits, classes[0], guesses[classes[0]])
     paths = {name: pathlib.Path(name) for name in splits}
     numbered = labels.numbered(splits, labels.classes_of(splits, paths), paths["train"], {"digests": digests})
     return numbered._replace(settings={"name": "memory", **numbered.settings}), told
@@ -161,12 +169,19 @@ def _as_kinds(split: types.Split, guesses: Mapping[str, Guess]) -> types.Split:
     return dataclasses.replace(split, data=data)
 
 
-def _classes(rows: np.ndarray, one: Guess) -> np.ndarray:
-    """Return the number of each row's class, int [N], of names or numbers of classes, or one-hot vectors."""
-    if one.kind != "category":
-        return np.argmax(rows, axis=-1)
-    classes = list(one.fields["format"]["options"]["classes"])
-    return np.array([classes.index(value) for value in np.asarray(rows).tolist()])
+def _labelled(splits: Mapping[str, types.Split], name: str, one: Guess) -> dict[str, types.Split]:
+    """Return splits whose labels are the classes of a modality."""
+    own = make_format(types.Modality(**{**one.fields, "name": name, "latent_size": 1, "codec": "mlp"}))
+    classes = {part: own.to_array(split.data[name], f"{part} {name!r}").argmax(-1) for part, split in splits.items()}
+    for part, numbers_of_rows in classes.items():
+        strange = np.flatnonzero(~np.isin(numbers_of_rows, classes["train"]))
+        if len(strange):
+            value = np.asarray(splits[part].data[name])[strange[0]]
+            raise SbmError(f"{part} {name!r} has {value}, a class that no training row has. Add such rows, or drop it.")
+    return {
+        part: dataclasses.replace(split, labels={types.LABEL: classes[part].astype(np.int32)})
+        for part, split in splits.items()
+    }
 
 
 def _digest(split: types.Split) -> str:
@@ -187,7 +202,21 @@ def _config(
     config = presets.make_config(guesses, rows, preset, bool(dataset.num_classes), seed)
     config.data.name = "sbm_jax.data.memory:DATASET"
     complete(config)
-    return apply_changes(parse_config(config), changes)
+    return apply_changes(parse_config(config), _flat(changes))
+
+
+WHOLE = ("evaluation.metrics", "classifier", "data.options")
+"""Groups that `changes` replace; of all others they change what they name."""
+
+
+def _flat(changes: Mapping[str, Any], group: str = "") -> dict[str, Any]:
+    """Return changes of groups as those of their fields, by path."""
+    flat: dict[str, Any] = {}
+    for name, value in changes.items():
+        path = f"{group}{name}"
+        divisible = isinstance(value, Mapping) and not path.startswith(WHOLE)
+        flat |= _flat(value, f"{path}.") if divisible else {path: value}
+    return flat
 
 
 def _tell(guesses: Mapping[str, Guess], dataset: types.Dataset, preset: str, judged_by: str) -> None:

@@ -25,6 +25,9 @@ LONGEST_VECTOR, LONGEST_INT16 = 8000, 1000
 SHARE_OF_ZEROS = 0.05
 """Whole numbers with fewer zeros are no counts of events."""
 
+DARKEST = 32
+"""uint8 below are no pixels, but may be numbers of classes."""
+
 FRAMES_PER_SECOND = 32
 """How sound is analysed where nothing is said of it: fine enough for speech, coarse enough for small networks."""
 
@@ -88,10 +91,10 @@ class Kind(NamedTuple):
 
 
 def _image(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
-    del others, options
+    del options
     grey = rows.ndim == 3
     fields: dict[str, Any] = {"shape": (*rows.shape[1:], 1) if grey else rows.shape[1:]}
-    low, high = (0.0, 1.0) if rows.dtype == np.uint8 else (float(rows.min()), float(rows.max()))
+    low, high = (0.0, 1.0) if rows.dtype == np.uint8 else _range(rows, others)
     for bounds in ((0.0, 1.0), (-1.0, 1.0)):
         if bounds[0] <= low and high <= bounds[1]:
             fields |= {"bounds": bounds, "format": {"name": "array", "options": {"without_axis": grey}}}
@@ -102,19 +105,24 @@ def _image(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
 
 
 def _binary(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
-    del others, options
+    del options
     lacks_axis = rows.ndim in (1, 3)
-    no = min(0, int(rows.min()))
-    yes = int(rows.max()) or 1
+    low, high = _range(rows, others)
+    no, yes = min(0, int(low)), int(high) or 1
     written = {"yes": yes, "no": no, "dtype": rows.dtype.name, "without_axis": lacks_axis}
     shape = (*rows.shape[1:], 1) if lacks_axis else rows.shape[1:]
     fields = {"shape": shape, "likelihood": "bernoulli", "format": {"name": "binary", "options": written}}
     if rows.ndim >= 3:
         return {**fields, "bounds": (0.0, 1.0)}, f"masks, {no} or {yes}"
     number = rows[0].size
-    if number > 1 and ((rows != no).sum(axis=1) == 1).all():
+    if number > 1 and all(((array != no).sum(axis=1) == 1).all() for array in (rows, *others)):
         return {**fields, "likelihood": "categorical"}, f"one of {number} classes, one-hot"
     return fields, "yes or no" if number == 1 else f"{number} tags, yes or no"
+
+
+def _range(rows: np.ndarray, others: Others) -> tuple[float, float]:
+    """Return the smallest and the largest value of all splits."""
+    return float(min(array.min() for array in (rows, *others))), float(max(array.max() for array in (rows, *others)))
 
 
 def _numbers(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
@@ -160,7 +168,7 @@ class TextKindOptions:
 
 
 def _text(rows: np.ndarray, others: Others, options: TextKindOptions) -> Declared:
-    words = build_vocabulary(rows.tolist(), options.least) if options.unit == "word" else ()
+    words = _words(rows, others, options.least) if options.unit == "word" else ()
     lengths = [len(words_of(text)) if words else len(text.encode()) for part in (rows, *others) for text in part]
     longest = max(1, *lengths)
     fields = {
@@ -173,6 +181,21 @@ def _text(rows: np.ndarray, others: Others, options: TextKindOptions) -> Declare
     return fields, told + (f"; {len(words):,} different" if words else "")
 
 
+def _words(rows: np.ndarray, others: Others, least: int) -> tuple[str, ...]:
+    """Return the vocabulary of training rows, which most words of the others must be in."""
+    words = build_vocabulary(rows.tolist(), least)
+    if not words:
+        raise SbmError(f"no word occurs {least} times or more in the texts; expected a vocabulary. Lower 'least'.")
+    known, held_out = {*words}, [word for part in others for text in part for word in words_of(text)]
+    unknown_words = sum(word not in known for word in held_out)
+    if unknown_words > 0.5 * len(held_out):
+        raise SbmError(
+            f"{unknown_words} of the {len(held_out)} words of held-out texts are in no training text. Where words are "
+            "not separated by spaces, use bytes, {'kind': 'text', 'options': {'unit': 'byte'}}; else give more rows."
+        )
+    return words
+
+
 def _tokens(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
     del options
     size = int(max(array.max() for array in (rows, *others))) + 1
@@ -182,6 +205,7 @@ def _tokens(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
 
 def _sound(rows: np.ndarray, others: Others, options: Mapping[str, Any]) -> Declared:
     del others
+    options = {name: value.item() if isinstance(value, np.generic) else value for name, value in options.items()}
     rate = options.get("rate")
     whole = isinstance(rate, int) and rate >= 1
     require(
@@ -227,8 +251,9 @@ KINDS: dict[str, Kind] = {
 def _standardized(rows: np.ndarray, grey: bool = False) -> dict[str, Any]:
     """Return the format with the means and standard deviations along the last axis; 1 for what never changes."""
     entries = rows.reshape(-1, rows.shape[-1] if rows.ndim > 1 else 1).astype(np.float64)
-    std = entries.std(axis=0)
-    options = {"mean": tuple(entries.mean(axis=0).tolist()), "std": tuple(np.where(std > 0, std, 1.0).tolist())}
+    changes = entries.max(axis=0) > entries.min(axis=0)  # the deviation of a constant need not be 0, for rounding
+    std = np.where(changes, entries.std(axis=0), 1.0)
+    options = {"mean": tuple(entries.mean(axis=0).tolist()), "std": tuple(std.tolist())}
     return {"name": "standardized", "options": {**options, "without_axis": grey or rows.ndim == 1}}
 
 
@@ -252,10 +277,13 @@ def guess(name: str, rows: np.ndarray, given: Mapping[str, Any], others: Others 
     options, kind = given.pop("options", {}), given.pop("kind", None)
     if kind is None and "shape" in given:
         require(not options, f"modality {name!r}: options", options, "a kind, whose options they are")
+        shape = given["shape"]
+        sides = isinstance(shape, Sequence) and all(isinstance(side, int) and side >= 1 for side in shape)
+        require(sides, f"modality {name!r}: shape", shape, "positive integers, such as (64, 64, 3)")
         return Guess("declared", given, "as declared")
     require(isinstance(options, Mapping), f"modality {name!r}: options", options, "a dictionary")
-    kind = _kind(name, rows) if kind is None else kind
-    if kind not in KINDS:
+    kind = _kind(name, _all(rows, others)) if kind is None else kind
+    if not isinstance(kind, str) or kind not in KINDS:
         raise unknown(f"kind of modality {name!r}:", kind, KINDS)
     taken = KINDS[kind]
     for array in (rows, *others):
@@ -270,6 +298,12 @@ def guess(name: str, rows: np.ndarray, given: Mapping[str, Any], others: Others 
     except SbmError as error:
         raise SbmError(f"modality {name!r}: {error}") from error
     return Guess(kind, {**fields, **given}, told)
+
+
+def _all(rows: np.ndarray, others: Others) -> np.ndarray:
+    """Return the rows of all splits, where they are of one type and shape."""
+    alike = all(array.dtype.kind == rows.dtype.kind and array.shape[1:] == rows.shape[1:] for array in others)
+    return np.concatenate([rows, *others]) if alike and others else rows
 
 
 def _kind(name: str, rows: np.ndarray) -> str:
@@ -288,6 +322,8 @@ def _kind(name: str, rows: np.ndarray) -> str:
     if kind in "ui" and rows.dtype != np.uint8:
         return _kind_of_integers(name, rows)
     if axes >= 3 and min(rows.shape[1:3]) >= LEAST_SIDE:
+        if rows.dtype == np.uint8 and rows.max() < DARKEST:
+            raise _unclear(name, rows, f"values up to 255 in pictures, not {rows.max()}, and one-hot masks for labels")
         return "image"
     if rows.dtype == np.uint8:
         if axes == 1 and is_class(rows):
@@ -314,9 +350,11 @@ def _kind_of_integers(name: str, rows: np.ndarray) -> str:
 
 
 def _pads_at_the_end(rows: np.ndarray) -> bool:
-    """Return whether zeros are at the ends of rows only, as where they pad sequences of ids."""
-    padding = rows == 0
-    return bool(padding.any() and (padding[:, 1:] >= padding[:, :-1]).all() and not padding[:, 0].all())
+    """Return whether rows are ids, which recur, and zeros pad them at their ends to several lengths."""
+    padding, ids = rows == 0, rows[rows != 0]
+    at_ends = (padding[:, 1:] >= padding[:, :-1]).all() and not padding[:, 0].all()
+    lengths = np.unique(padding.sum(axis=1)[padding.any(axis=1)])
+    return bool(at_ends and len(lengths) >= 2 and 2 * len(np.unique(ids)) <= len(ids))
 
 
 def _is_binary(rows: np.ndarray) -> bool:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from sbm_jax.errors import unknown
+from sbm_jax.errors import require, unknown
 from sbm_jax.evaluation.features import FEWEST
 from sbm_jax.experiment_config import default_config
 from sbm_jax.kinds import Guess
@@ -184,6 +184,8 @@ def _modality(name: str, guess: Guess, sizes: Preset) -> dict[str, Any]:
     if ids:
         own["training"] = {"optimizer": {"learning_rate": TOKENS_RATE}}
     given = guess.fields.get("codec", {})
+    named = isinstance(given, (str, Mapping))
+    require(named, f"modality {name!r}: codec", given, "the name of a codec, or its settings, such as {'name': 'mlp'}")
     given = {"name": given} if isinstance(given, str) else dict(given)
     if given.get("name", codec) != codec:
         own = {"beta": own["beta"]}

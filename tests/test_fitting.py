@@ -152,7 +152,7 @@ def test_a_rare_class_stays_in_the_training_rows():
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"tags": np.zeros((79, 3), bool)}, {}, "expected as many of each"),
+        ({"tags": np.zeros((79, 3), bool)}, {}, "the same number of rows"),
         ({"tags": []}, {}, "'tags' has no rows"),
         ({"tags": "cat"}, {}, "'tags' is of type str"),
         ({"tags": [[1, 2], [1]] * 40}, {}, "rows of one length"),

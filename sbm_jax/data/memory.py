@@ -4,6 +4,7 @@ They keep the form in which they were given; formats convert them (see `formats`
 """
 
 import dataclasses
+import numbers
 import pathlib
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -54,6 +55,9 @@ def make_splits(data: Columns, held_out: Mapping[str, Columns | float], seed: in
     for question, answers in splits["train"].labels.items():
         labels.check_classes(question, np.unique(answers), answers, pathlib.Path("data"))
     rng = np.random.default_rng(seed)
+    parts = 3 - sum(name in splits for name in held_out)
+    if len(splits["train"]) < parts:
+        raise SbmError(f"data has {len(splits['train'])} rows; expected {parts} at least, some to hold out.")
     for name in ("test", "validation"):  # test rows first, which must be complete
         if name not in splits:
             splits["train"], splits[name] = _divided(splits["train"], _share(name, held_out[name]), name, rng)
@@ -64,7 +68,7 @@ def make_splits(data: Columns, held_out: Mapping[str, Columns | float], seed: in
 
 
 def _share(name: str, given: Any) -> float:
-    number = isinstance(given, (int, float)) and not isinstance(given, bool)
+    number = isinstance(given, numbers.Real) and not isinstance(given, bool)
     require(number and 0 < given < 1, name, given, "rows by modality, or a share of the rows between 0 and 1")
     return float(given)
 
@@ -81,13 +85,18 @@ def _read(data: Columns, where: str) -> types.Split:
             raise SbmError(f"{where} {name!r} is None or NaN in some rows; expected the class of each. Mend it.")
         (small if labels.is_label(name) else columns)[name] = array
     lengths = {name: len(array) for name, array in {**columns, **small}.items()}
-    if not columns or len({*lengths.values()}) > 1:
-        raise SbmError(f"{where} has {lengths or 'no'} rows; expected as many of each modality. Mend the data.")
+    if not columns:
+        raise SbmError(f"{where} has no modality{' but labels' if small else ''}; expected rows by modality.")
+    if len({*lengths.values()}) > 1:
+        raise SbmError(f"{where} has {lengths} rows; expected the same number of rows for every modality.")
     for name in columns:
         mask, key = there[name], f"{name}.present"
+        own = small.get(key)
+        told = own is not None and own.dtype == bool and own.shape == (len(columns[name]),)
         if mask is not None:
-            own = small.get(key)
-            small[key] = mask & own if own is not None and own.shape == mask.shape and own.dtype == bool else mask
+            small[key] = mask & own if told else mask
+        if told and small[key].any():  # what stands in absent rows is not looked at
+            columns[name] = _filled(columns[name], small[key])
     for name, array in small.items():
         if array.dtype.kind == "U" and array.ndim != 1:
             raise SbmError(f"{where} {name!r} has the shape {list(array.shape)}; expected one class for each row, [N].")
@@ -95,6 +104,15 @@ def _read(data: Columns, where: str) -> types.Split:
     numeric = {name: array for name, array in small.items() if array.dtype.kind != "U"}
     answers, present = arrays.labels_and_masks(numeric, columns, where, next(iter(lengths.values())))
     return types.Split(columns, {**answers, **words}, present)
+
+
+def _filled(column: np.ndarray, there: np.ndarray) -> np.ndarray:
+    """Return a column in which the rows that are not there are like the first one that is."""
+    if there.all():
+        return column
+    filled = column.copy()
+    filled[~there] = [column[int(np.argmax(there))]] if column.dtype != object else column[int(np.argmax(there))]
+    return filled
 
 
 def _column(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
@@ -107,7 +125,8 @@ def _column(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
         raise SbmError(f"{where} is masked; give plain rows, and by '<modality>.present' which there are.")
     if hasattr(values, "__array__") and not isinstance(values, np.ndarray):
         values = np.asarray(values)  # of JAX, pandas and others
-    if isinstance(values, (str, bytes)) or not isinstance(values, (Sequence, np.ndarray)):
+    single = isinstance(values, (str, bytes)) or (isinstance(values, np.ndarray) and not values.ndim)
+    if single or not isinstance(values, (Sequence, np.ndarray)):
         raise SbmError(f"{where} is of type {type(values).__name__}; expected an array or a list of rows.")
     if len(values) == 0:
         raise SbmError(f"{where} has no rows.")
@@ -138,10 +157,15 @@ def _is_nothing(row: Any) -> bool:
 
 def _stacked(rows: list[Any], where: str) -> np.ndarray:
     """Return a list of rows as an array."""
-    if isinstance(rows[0], str) and not all(isinstance(row, str) for row in rows):
+    if len({isinstance(row, str) for row in rows}) > 1:
         raise SbmError(f"{where} has strings and other things; expected strings, and None where there is none.")
     try:
-        return np.array(rows)
+        array = np.array(rows)
+        if array.dtype == object:
+            odd = next((x for x in array.ravel() if not isinstance(x, (str, numbers.Real, np.bool_))), array.ravel()[0])
+            told = f"{where} has a {type(odd).__name__} inside a row, {odd!r:.50}"
+            raise SbmError(f"{told}; expected numbers, booleans or strings, and None only for a whole row.")
+        return array
     except ValueError as error:
         parts = [np.asarray(row) for row in rows]
         if any(part.ndim != 1 or part.dtype.kind not in "if" for part in parts):
@@ -161,6 +185,11 @@ def _plain_type(array: np.ndarray, where: str) -> np.ndarray:
         raise SbmError(f"{where} is {array.dtype}; expected numbers, booleans or strings. {advice}")
     if array.ndim == 0 or 0 in array.shape:
         raise SbmError(f"{where} has the shape {list(array.shape)}; expected rows [N, ...] that are not empty.")
+    if array.dtype.kind == "U":
+        try:
+            "".join(array.ravel().tolist()).encode()
+        except UnicodeEncodeError as error:
+            raise SbmError(f"{where} has a string that is no Unicode text ({error.reason}). Mend it.") from error
     single = array.ndim == 2 and array.shape[1] == 1 and array.dtype.kind in "iuU"
     return array[:, 0] if single else array
 
