@@ -100,8 +100,8 @@ def read(given: str) -> ConfigDict:
     try:
         inspect.signature(get_config).bind(*variants)
     except (TypeError, ValueError) as error:  # ValueError of what has no signature
-        mend = f"leave out {':' + variants[0]!r}" if variants else f"name variants after a colon, as in {name}:variant"
-        raise SbmError(f"get_config of {path} can not be called ({error}): {mend}, or mend its arguments.") from error
+        fix = f"leave out {':' + variants[0]!r}" if variants else f"name variants after a colon, as in {name}:variant"
+        raise SbmError(f"get_config of {path} can not be called ({error}): {fix}, or fix its arguments.") from error
     config = _call(path, lambda: get_config(*variants))
     if not isinstance(config, ConfigDict):
         raise SbmError(
@@ -183,8 +183,8 @@ def _check_override(config: ConfigDict, name: str, path: str) -> None:
                 raise SbmError(f"{flag}: {where} has {len(found)} entries, numbered from 0; there is no {part}.")
             where += f"[{part}]"
         else:
-            mend = "a tuple; name one of its entries, as in [0]" if isinstance(found, tuple) else "no group of fields"
-            raise SbmError(f"{flag}: {where} is {mend}.")
+            fix = "a tuple; name one of its entries, as in [0]" if isinstance(found, tuple) else "no group of fields"
+            raise SbmError(f"{flag}: {where} is {fix}.")
         found = found[part]
 
 

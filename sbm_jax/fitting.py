@@ -33,7 +33,7 @@ def fit(
     changes: Mapping[str, Any] | None = None,
     seed: int = 0,
 ) -> TrainedSystem:
-    """Train on data of one's own, judge what was trained, write a report, and return the trained system.
+    """Train on your own data, evaluate the result, write a report, and return the trained system.
 
     It guesses what each modality is from type, shape and values, and prints its guesses. Called again with the same
     arguments, it goes on where it was interrupted; `sbm_jax.load` returns the system later.
@@ -44,14 +44,14 @@ def fit(
     Args:
       data: {modality: N rows}: an array [N, ...], or a list with None where a row lacks the modality. Images are uint8
         [N, H, W, C] or [N, H, W]; tags, masks and one-hot classes are 0 and 1 or bool; numbers are floats; sentences
-        and names of classes are strings [N], or [N, K] with K sentences for each row, which then stands for K rows.
+        and names of classes are strings [N]; a row of [N, K] has K sentences, and stands for K rows with one each.
         Beside them may be ``"label"``, the class of each row, by which the samples are judged, or
-        ``"label.<question>"``, one of several; and ``"<modality>.present"``, bool [N]. Or the config of an experiment,
-        as a file of `configs/` returns it, beside which only `workdir` is given.
+        ``"label.<question>"``, one of several; and ``"<modality>.present"``, bool [N], True where a row has it. Or the
+        config of an experiment, as a file of `configs/` returns it, beside which only `workdir` is given.
       workdir: where everything is kept; see README.
       validation: held-out rows, as `data`, or the share of the rows of `data` to hold out.
       test: the same for the rows by which the system is judged, which have all modalities. Where rows belong together,
-        such as several pictures of one person, chance would divide them: give test rows of other persons here.
+        such as several pictures of one person, a random split would separate them: give rows of other persons here.
       modalities: what is known of modalities, by name: fields of `types.Modality`, and ``kind``, a key of
         `kinds.KINDS`, with its ``options``.
       preset: how much is spent, one of `presets.PRESETS`.

@@ -330,7 +330,7 @@ def _kind(name: str, rows: np.ndarray) -> str:
             return "category"
         raise _unclear(name, rows, "pictures [N, H, W] or [N, H, W, C] of uint8, or another type for numbers")
     if axes == 2 and rows.shape[1] >= LONGEST_VECTOR:
-        raise _unclear(name, rows, f"fewer than {LONGEST_VECTOR} numbers a row, where nothing is said about them")
+        raise _unclear(name, rows, f"fewer than {LONGEST_VECTOR} numbers a row, or a declared kind")
     sums = rows.sum(axis=-1) if axes == 2 and rows.shape[1] > 1 else np.zeros(1)
     return "probabilities" if rows.min() >= 0 and np.allclose(sums, 1.0, atol=1e-3) else "numbers"
 
@@ -342,7 +342,7 @@ def _kind_of_integers(name: str, rows: np.ndarray) -> str:
     if axes >= 3 and min(rows.shape[1:3]) >= LEAST_SIDE:
         raise _unclear(name, rows, "uint8 for the pixels of pictures, and one-hot or binary masks for maps of labels")
     if axes == 2 and rows.shape[1] >= (LONGEST_INT16 if rows.dtype == np.int16 else LONGEST_VECTOR):
-        raise _unclear(name, rows, "fewer integers a row, where nothing is said about them")
+        raise _unclear(name, rows, "fewer integers a row, or a declared kind")
     if axes == 2 and rows.min() >= 0 and rows.shape[1] >= 4 and _pads_at_the_end(rows):
         return "tokens"
     counted = rows.min() >= 0 and (rows == 0).mean() >= SHARE_OF_ZEROS

@@ -63,7 +63,7 @@ def _main(argv: list[str]) -> None:
     except OSError as error:
         if isinstance(error, TimeoutError) and jax.process_count() > 1:  # of the processes that save a checkpoint
             _end(GONE, preemption.RESUME)
-        _end(f"error: {error}. What was finished is kept: mend this and run the same command again.", 1)
+        _end(f"error: {error}. What was finished is kept: fix this and run the same command again.", 1)
     except Exception as error:
         if jax.process_count() == 1:
             raise

@@ -184,3 +184,29 @@ def test_bad_arguments_are_refused_before_anything_is_trained(tmp_path, changes,
     with pytest.raises(SbmError, match=message):
         sbm_jax.fit({**rows(), **changes}, tmp_path / "run", **options)
     assert not (tmp_path / "run" / "stages").exists()
+
+
+def test_a_work_directory_is_no_file(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(SbmError, match="is a file"):
+        sbm_jax.fit(rows(), tmp_path / "file" / "run")
+
+
+def test_too_few_rows_are_refused(tmp_path):
+    with pytest.raises(SbmError, match="expected 3 at least"):
+        sbm_jax.fit({"n": np.arange(2.0)}, tmp_path)
+    with pytest.raises(SbmError, match="no modality but labels"):
+        sbm_jax.fit({"label": np.arange(2)}, tmp_path)
+
+
+def test_changes_of_a_group_change_what_they_name():
+    flat = fitting._flat({"autoencoder": {"training": {"num_steps": 10}}, "evaluation": {"metrics": {"mse": {}}}})
+    assert flat == {"autoencoder.training.num_steps": 10, "evaluation.metrics": {"mse": {}}}
+
+
+def test_rows_that_are_marked_absent_are_not_looked_at():
+    which = np.arange(60) % 3
+    there = which > 0
+    data = {"n": np.arange(60.0), "w": np.where(there, which, -1), "w.present": there}
+    guesses = fitting._guesses(splits_of(data), {})
+    assert guesses["w"].fields["format"]["options"]["classes"] == (1, 2)

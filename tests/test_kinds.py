@@ -39,6 +39,7 @@ GREY = {"name": "array", "options": {"without_axis": True}}
         (np.array(["red", "blue"])[RNG.integers(0, 2, N)], "category", {"shape": (2,)}),
         (np.array([f"bird {i}" for i in range(N)]), "text", {"shape": (2,), "vocabulary_size": N + 3}),
         (np.array([[3, 9, 2, 0, 0], [1, 0, 0, 0, 0]] * 30), "tokens", {"shape": (5,), "vocabulary_size": 10}),
+        (np.stack([*RNG.integers(20, 80, (3, N)), RNG.integers(0, 2, N)], axis=1), "counts", {}),  # a table
     ],
 )
 def test_rows_are_told_by_type_shape_and_values(rows, kind, expected):
@@ -53,6 +54,23 @@ def test_numbers_are_standardised_by_their_own_moments():
     options = guess("x", np.concatenate([rows, np.full((N, 1), 7.0)], axis=1), {}).fields["format"]["options"]
     np.testing.assert_allclose(options["mean"], [*rows.mean(axis=0), 7.0])
     np.testing.assert_allclose(options["std"], [*rows.std(axis=0), 1.0])  # what never changes keeps its unit
+
+
+def test_what_never_changes_keeps_its_unit_whatever_its_rounding():
+    options = guess("x", np.full((N, 2), 0.1), {"kind": "numbers"}).fields["format"]["options"]
+    assert options["std"] == (1.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("rows", "other", "told"),
+    [
+        (np.eye(4)[RNG.integers(0, 4, N)], np.array([[1, 1, 0, 0]]), "4 tags"),
+        (RNG.random((N, 9, 9)), np.full((1, 9, 9), 1.5), "pictures from"),
+        (np.zeros((N, 9, 9), np.uint8), np.ones((1, 9, 9), np.uint8), "masks, 0 or 1"),
+    ],
+)
+def test_held_out_rows_tell_what_rows_are_too(rows, other, told):
+    assert told in guess("x", rows, {}, [other.astype(rows.dtype)]).told
 
 
 def test_held_out_rows_count_for_the_longest_text_and_the_largest_id():
@@ -77,6 +95,13 @@ def test_options_of_sound_may_be_given_in_part():
     found = guess("x", rows, {"kind": "sound", "options": options})
     assert found.fields["shape"] == (32, 16, 1)
     assert {name: found.fields["format"]["options"][name] for name in options} == options
+
+
+def test_texts_without_spaces_want_bytes():
+    rows, other = (np.array([f"{i:05d}" * 3 for i in part]) for part in (range(N), range(N, 2 * N)))
+    with pytest.raises(SbmError, match="are in no training text"):
+        guess("x", rows, {"kind": "text"}, [other])
+    assert "15 bytes" in guess("x", rows, {"kind": "text", "options": {"unit": "byte"}}, [other]).told
 
 
 def test_sound_needs_its_rate():
@@ -118,6 +143,10 @@ def test_what_the_user_declares_is_taken_as_it_is():
             {"kind": "sound", "options": {"rate": 0}},
             "rate is 0; expected samples a second",
         ),
+        (RNG.integers(0, 5, (N, 9, 9)).astype(np.uint8), {}, "one-hot masks for labels"),
+        (np.array(["a b"] * N), {"kind": "text", "options": {"least": 99}}, "no word occurs 99 times"),
+        (RNG.normal(size=(N, 9)), {"shape": 3}, "shape is 3"),
+        (RNG.normal(size=(N, 9)), {"kind": ["image"]}, "unknown kind"),
         (RNG.normal(size=(N, 9)), {"kind": "imag"}, "unknown kind of modality 'x': 'imag'. Did you mean 'image'"),
     ],
 )

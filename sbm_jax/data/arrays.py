@@ -215,7 +215,7 @@ def _checked_masks(
             raise SbmError(f"{where} has {name}{_PRESENT}, but no modality {name!r}. Add its array, or leave this out.")
         if mask.dtype != np.bool_ or mask.shape != (num_rows,):
             raise SbmError(
-                f"{where}: {name}{_PRESENT} is {mask.dtype} {list(mask.shape)}; expected bool [{num_rows}]. Mend it."
+                f"{where}: {name}{_PRESENT} is {mask.dtype} {list(mask.shape)}; expected bool [{num_rows}]. Fix it."
             )
     present = {name: masks.get(name, np.ones(num_rows, bool)) for name in data}
     empty = np.flatnonzero(~np.any(list(present.values()), axis=0))
@@ -229,7 +229,7 @@ def _checked(array: np.ndarray, where: str, num_rows: int) -> np.ndarray:
     if array.ndim == 0 or len(array) == 0 or len(array) != num_rows:
         raise SbmError(
             f"{where} has the shape {list(array.shape)}; expected rows along the first axis, at least one "
-            f"and as many as the other arrays of that file ({num_rows}). Mend the array."
+            f"and as many as the other arrays of that file ({num_rows}). Fix the array."
         )
     if array.dtype == np.uint8 or array.dtype.kind == "U":
         return array
@@ -242,7 +242,7 @@ def _checked(array: np.ndarray, where: str, num_rows: int) -> np.ndarray:
     finite = np.isfinite(array)
     if not finite.all():
         row = np.flatnonzero(~finite.reshape(num_rows, -1).all(axis=1))[0]
-        raise SbmError(f"{where} has NaN or infinite values, first in row {row}; expected finite ones. Mend the data.")
+        raise SbmError(f"{where} has NaN or infinite values, first in row {row}; expected finite ones. Fix the data.")
     return array
 
 

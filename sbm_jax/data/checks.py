@@ -73,7 +73,7 @@ def _check_split(name: str, split: types.Split, modalities: Sequence[types.Modal
     lengths = {key: len(rows) for key, rows in data.items()}
     lengths |= {question: len(answers) for question, answers in split.labels.items()}
     if len(set(lengths.values())) != 1:
-        raise SbmError(f"the {name} split has {lengths} rows; expected as many of each. Mend the data.")
+        raise SbmError(f"the {name} split has {lengths} rows; expected the same number of each. Fix the data.")
     if not isinstance(split, RecordSplit):
         return dataclasses.replace(split, data=data)
     ids = frozenset(modality.name for modality in modalities if modality.vocabulary_size)
@@ -112,7 +112,7 @@ def _tell_unusual(rows: np.ndarray, modality: types.Modality) -> None:
     where = f"data 'train/{modality.name}'"
     if not (rows[:2] != rows[0]).any() and not (rows != rows[0]).any():
         logger.warning(
-            "%s: all rows are equal, so nothing can be learned from it. Leave it out, or mend the data.", where
+            "%s: all rows are equal, so nothing can be learned from it. Leave it out, or fix the data.", where
         )
         return
     if modality.vocabulary_size or modality.likelihood == "poisson":
@@ -205,7 +205,7 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
         if given.dtype.kind in "ui" and not np.array_equal(rows.astype(np.float64), given.astype(np.float64)):
             raise SbmError(f"{where} has integers that float32 can not hold; expected less than 2**24. Rescale it.")
         if not np.isfinite(rows).all():
-            raise SbmError(f"{where} has NaN or infinite values; expected finite ones. Mend the data.")
+            raise SbmError(f"{where} has NaN or infinite values; expected finite ones. Fix the data.")
         if bounds := _bounds_left(where, rows.min(), rows.max(), modality):
             rows = np.clip(rows, *bounds).astype(rows.dtype)
     if modality.likelihood == "categorical":
@@ -239,7 +239,7 @@ def _check_shape(where: str, shape: Sequence[int | str], modality: types.Modalit
     if tuple(shape[1:]) != modality.shape or shape[0] == 0:
         raise SbmError(
             f"{where} has the shape {list(shape)}; expected {['N', *modality.shape]} with N of 1 or "
-            f"more, as modality {modality.name!r} declares. Mend the data or the declared shape."
+            f"more, as modality {modality.name!r} declares. Fix the data or the declared shape."
         )
 
 
@@ -251,7 +251,7 @@ def _check_ids(where: str, dtype: np.dtype, least: float, largest: float, modali
     if least < 0 or largest > last:
         wrong = least if least < 0 else largest
         raise SbmError(
-            f"{where} has the id {int(wrong)}; modality {modality.name!r} expects 0, which pads, to {last}. Mend the "
+            f"{where} has the id {int(wrong)}; modality {modality.name!r} expects 0, which pads, to {last}. Fix the "
             "data, or the modality's vocabulary_size."
         )
 

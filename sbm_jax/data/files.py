@@ -28,9 +28,9 @@ def directory(path: str, what: str, option: str) -> pathlib.Path:
         raise SbmError(f"{option} is empty; expected the directory of {what}. Set it.")
     found = user_path(path, option)
     if not found.is_dir():
-        raise SbmError(f"{option}={path!r} is not a directory; expected the directory of {what}. Mend the path.")
+        raise SbmError(f"{option}={path!r} is not a directory; expected the directory of {what}. Fix the path.")
     if not os.access(found, os.R_OK | os.X_OK):
-        raise SbmError(f"{option}={path!r} may not be read; expected the directory of {what}. Mend its rights.")
+        raise SbmError(f"{option}={path!r} may not be read; expected the directory of {what}. Fix its permissions.")
     return found
 
 
@@ -99,7 +99,7 @@ def content_digest(paths: Iterable[pathlib.Path]) -> str:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise SbmError(f"{path} can not be read: {error}. Mend the file or its rights.") from error
+            raise SbmError(f"{path} can not be read: {error}. Fix the file or its rights.") from error
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(content).digest())
     return digest.hexdigest()[:16]
 

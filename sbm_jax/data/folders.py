@@ -191,11 +191,11 @@ def _answers(path: pathlib.Path, rows: Sequence[str]) -> dict[str, list[str]]:
     except (OSError, ValueError, csv.Error) as error:
         raise SbmError(f"{path} can not be read as a table: {error}. Write commas between values, in UTF-8.") from error
     if len(header) < 2 or header[0] != ROW or len({*header}) < len(header):
-        raise SbmError(f"{path} has the columns {header}; expected {ROW!r}, and one for each question. Mend it.")
+        raise SbmError(f"{path} has the columns {header}; expected {ROW!r}, and one for each question. Fix it.")
     found: dict[str, list[str]] = {}
     for line in lines:
         if len(line) != len(header) or line[0] in found or not all(line):
-            raise SbmError(f"{path} has the line {line}; expected a value of {header}, once for each row. Mend it.")
+            raise SbmError(f"{path} has the line {line}; expected a value of {header}, once for each row. Fix it.")
         found[line[0]] = line
     lacking = [row for row in rows if row not in found]
     if lacking:
@@ -217,7 +217,7 @@ def _numbered(
             numbers = labels.numbers_of_words(column, where)
         else:
             raise SbmError(
-                f"{paths[next(iter(column))]} has the column {question!r}, which no training row has. Mend it."
+                f"{paths[next(iter(column))]} has the column {question!r}, which no training row has. Fix it."
             )
         for name, answers in numbers.items():
             found[name][labels.array_of(question)] = answers
@@ -253,7 +253,7 @@ def _require_alike(path: pathlib.Path, split: types.Split, train: types.Split) -
         if (shape, kind) != (expected, trained):
             raise SbmError(
                 f"{path / name} has arrays {list(shape)} of the kind {kind!r}; expected {list(expected)} of "
-                f"{trained!r}, as for training. Mend the files."
+                f"{trained!r}, as for training. Fix the files."
             )
 
 
@@ -275,7 +275,7 @@ def _has_16_bits(path: pathlib.Path) -> bool:
         with path.open("rb") as file:
             start = file.read(25)
     except OSError as error:
-        raise SbmError(f"{path} can not be read: {error}. Mend the file or its rights.") from error
+        raise SbmError(f"{path} can not be read: {error}. Fix the file or its rights.") from error
     return start.startswith(b"\x89PNG") and start[24:] == b"\x10"
 
 
@@ -314,9 +314,7 @@ def _read_arrays(paths: Sequence[pathlib.Path], config: FoldersConfig) -> np.nda
         except (OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, MemoryError) as error:
             raise SbmError(f"{path} can not be read: {error}. Write it again with numpy.save.") from error
         if values.dtype.kind not in "uifb" or not np.isfinite(values).all():
-            raise SbmError(
-                f"{path} is {values.dtype}, or has NaN or infinite values; expected finite numbers. Mend it."
-            )
+            raise SbmError(f"{path} is {values.dtype}, or has NaN or infinite values; expected finite numbers. Fix it.")
         found.append(values)
     return _stacked(found, paths)
 

@@ -87,7 +87,7 @@ def checked_labels(labels: np.ndarray, where: str, num_rows: int) -> np.ndarray:
     if labels.dtype.kind not in "iub" or labels.shape != (num_rows,):
         raise SbmError(
             f"{where} is {labels.dtype} {list(labels.shape)}; expected integers [{num_rows}], the number of each row's "
-            "class. Mend the labels or leave them out."
+            "class. Fix the labels or leave them out."
         )
     if labels.dtype.kind == "u" and labels.max() > np.iinfo(np.int64).max:
         raise SbmError(f"{where} has integers that int64 can not hold; expected numbers of classes. Renumber them.")

@@ -82,7 +82,7 @@ def _read(data: Columns, where: str) -> types.Split:
             continue
         array, there[name] = _column(values, f"{where} {name!r}")
         if labels.is_label(name) and there[name] is not None:
-            raise SbmError(f"{where} {name!r} is None or NaN in some rows; expected the class of each. Mend it.")
+            raise SbmError(f"{where} {name!r} is None or NaN in some rows; expected the class of each. Fix it.")
         (small if labels.is_label(name) else columns)[name] = array
     lengths = {name: len(array) for name, array in {**columns, **small}.items()}
     if not columns:
@@ -147,7 +147,7 @@ def _column(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
             array = np.where(lost.reshape(-1, *(1,) * (array.ndim - 1)), array[int(np.argmax(there))], array)
         wrong = np.flatnonzero(~np.isfinite(array).reshape(len(array), -1).all(axis=1))
         if len(wrong):
-            raise SbmError(f"{where} has NaN or infinite values in row {wrong[0]}; expected finite ones. Mend it.")
+            raise SbmError(f"{where} has NaN or infinite values in row {wrong[0]}; expected finite ones. Fix it.")
     return array, None if there.all() else there
 
 
@@ -169,7 +169,7 @@ def _stacked(rows: list[Any], where: str) -> np.ndarray:
     except ValueError as error:
         parts = [np.asarray(row) for row in rows]
         if any(part.ndim != 1 or part.dtype.kind not in "if" for part in parts):
-            told = f"{where} has rows of different shapes ({error}); expected equal ones. Mend the data."
+            told = f"{where} has rows of different shapes ({error}); expected equal ones. Fix the data."
             raise SbmError(told) from error
         ragged = np.empty(len(parts), object)
         ragged[:] = parts
@@ -189,7 +189,7 @@ def _plain_type(array: np.ndarray, where: str) -> np.ndarray:
         try:
             "".join(array.ravel().tolist()).encode()
         except UnicodeEncodeError as error:
-            raise SbmError(f"{where} has a string that is no Unicode text ({error.reason}). Mend it.") from error
+            raise SbmError(f"{where} has a string that is no Unicode text ({error.reason}). Fix it.") from error
     single = array.ndim == 2 and array.shape[1] == 1 and array.dtype.kind in "iuU"
     return array[:, 0] if single else array
 
@@ -240,7 +240,7 @@ def one_text_each(split: types.Split, where: str) -> types.Split:
     if not several:
         return split
     if len({*several.values()}) > 1:
-        raise SbmError(f"{where} has {several} texts a row; expected as many of each, or one.")
+        raise SbmError(f"{where} has {several} texts a row; expected the same number of each, or one.")
     number = next(iter(several.values()))
     again = np.repeat(np.arange(len(split)), number)
     data = {

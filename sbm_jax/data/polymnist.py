@@ -158,7 +158,7 @@ def _damaged(folder: os.PathLike, error: Exception) -> SbmError:
 
 def _unwritable(cache_dir: pathlib.Path, error: OSError) -> SbmError:
     return SbmError(
-        f"the data set can not be written under {cache_dir}: {error}. Free space there, mend its rights, or "
+        f"the data set can not be written under {cache_dir}: {error}. Free space there, fix its rights, or "
         "name another directory."
     )
 
@@ -334,7 +334,7 @@ def _paired_names(part: pathlib.Path, num_modalities: int) -> list[str]:
         if not (part / name).is_dir():
             raise SbmError(
                 f"{part / name} is not a directory; expected the archive's images of modality {name}, as "
-                f"{part.name}/{name}/0.5.png. Mend data.polymnist.archive or lower num_modalities."
+                f"{part.name}/{name}/0.5.png. Fix data.polymnist.archive or lower num_modalities."
             )
         listed[name] = {file.name for file in files.listing(part / name, (".png",))}
     expected = listed["m0"]

@@ -50,5 +50,5 @@ def read_wav(path: pathlib.Path, rate: int) -> np.ndarray:
     if samples.dtype.kind != "f":
         raise SbmError(f"{path} has samples of the type {samples.dtype}; expected PCM of 8 to 32 bits, or floats.")
     if not np.isfinite(samples).all():
-        raise SbmError(f"{path} has NaN or infinite values; expected finite ones. Mend it.")
+        raise SbmError(f"{path} has NaN or infinite values; expected finite ones. Fix it.")
     return samples.astype(np.float32)

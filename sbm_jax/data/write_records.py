@@ -66,7 +66,7 @@ def write_records(directory: pathlib.Path, name: str, chunks: Iterable[Mapping[s
         write_atomically(path, json.dumps(plain(writer.description(small)), indent=1))
     except (OSError, RuntimeError) as error:
         raise SbmError(
-            f"the records can not be written to {directory}: {error}. Mend its rights, or free space there."
+            f"the records can not be written to {directory}: {error}. Fix its permissions, or free space there."
         ) from error
 
 
@@ -86,7 +86,7 @@ class _Writer:
         """Add rows."""
         if _layout(split) != self._layout:
             raise SbmError(
-                f"rows of {self._name} are {_layout(split)}; expected all as the first ones: {self._layout}. Mend them."
+                f"rows of {self._name} are {_layout(split)}; expected all as the first ones: {self._layout}. Fix them."
             )
         for name, values in split.data.items():
             low, high, sums = self._ranges[name]

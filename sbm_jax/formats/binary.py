@@ -48,7 +48,7 @@ class Binary(Format):
         if not known.all():
             raise SbmError(
                 f"{where} has {values[~known][0].item()!r}; modality {self.modality.name!r} expects {no}, for no, or "
-                f"{yes}, for yes. Mend the data, or change its format.options.yes."
+                f"{yes}, for yes. Fix the data, or change its format.options.yes."
             )
         return (values == yes).astype(np.float32)
 

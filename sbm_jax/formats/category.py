@@ -55,7 +55,7 @@ class Category(Format):
         if len(unknown):
             raise SbmError(
                 f"{where} has {values[unknown[0]].item()!r} in row {unknown[0]}; modality {self.modality.name!r} knows "
-                f"{self._told}. Mend the data, or name all classes in its format.options.classes."
+                f"{self._told}. Fix the data, or name all classes in its format.options.classes."
             )
         return matches.astype(np.float32)
 

@@ -116,9 +116,9 @@ class Spectrogram(Format):
         if wave.ndim != 1 or not (wave.dtype == np.int16 or wave.dtype.kind == "f"):
             raise self.refuse(where, f"is {wave.dtype} {list(wave.shape)}", expected)
         if len(wave) > length or (len(wave) < length and not self.options.pad):
-            mend = "Cut it" if len(wave) > length else "Set format.options.pad, which adds silence"
+            fix = "Cut it" if len(wave) > length else "Set format.options.pad, which adds silence"
             raise SbmError(
-                f"{where} has {len(wave)} samples; modality {self.modality.name!r} expects {expected}. {mend}, or "
+                f"{where} has {len(wave)} samples; modality {self.modality.name!r} expects {expected}. {fix}, or "
                 "declare another length."
             )
         if wave.dtype == np.int16:

@@ -151,7 +151,7 @@ class Text(Format):
         try:
             return [FIRST_BYTE + byte for byte in text.encode()]
         except UnicodeEncodeError as error:
-            raise SbmError(f"{where} has a text in row {row} that is not Unicode ({error}). Mend the data.") from error
+            raise SbmError(f"{where} has a text in row {row} that is not Unicode ({error}). Fix the data.") from error
 
     def to_raw(self, array: np.ndarray) -> np.ndarray:
         """Return the texts [R] of ids [R, L]; a sample that diverged, ids -1, is an empty one.

@@ -85,12 +85,12 @@ def _collapsed(metrics: Metrics) -> Iterator[str]:
         if error is not None:
             seen.append(f"the error of its reconstructions is {number(error)} of the data's variance")
         seen += [
-            f"the classifier{_of(q)} is right about {a:.2f} of them, and {b:.2f} of real data" for q, a, b, _ in read
+            f"the classifier{_of(q)} is correct on {a:.0%} of them, and on {b:.0%} of real data" for q, a, b, _ in read
         ]
         weight = "lower its codec.beta, leave its scale to be learned (None)" if kl is not None else "lower rae_beta"
         yield (
             f"The codec of {name!r} loses the data: {'; '.join(seen)}. Its samples can not show what its latents do "
-            f"not tell, and little can be generated from them. To mend it, {weight}, or train it longer or with larger "
+            f"not tell, and little can be generated from them. To fix it, {weight}, or train it longer or with larger "
             "networks."
         )
 
@@ -137,7 +137,7 @@ def _weak_judges(metrics: Metrics) -> Iterator[str]:
             weak.setdefault(match[1] or "", []).append(f"{value:.2f} of {match[2]!r} (chance: {number(guessed)})")
     for question, found in weak.items():
         yield (
-            f"The classifier{_of(question)} is right about real data as follows: {', '.join(found)}. Coherence of "
+            f"The classifier{_of(question)} has these accuracies on real data: {', '.join(found)}. Coherence of "
             "these modalities measures the judge's mistakes as well as the system's. If they show what is asked, train "
             "the classifier longer or with larger networks; if they do not, leave their coherence aside."
         )

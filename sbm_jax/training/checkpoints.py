@@ -99,7 +99,7 @@ class Checkpoints:
     def _not_written(self, step: int, error: Exception) -> SbmError:
         return SbmError(
             f"checkpoint {step} could not be written to {self._directory} ({error}). Earlier ones are intact: make "
-            "room or mend the rights, and run the command again."
+            "room or fix the permissions, and run the command again."
         )
 
     def settle(self) -> None:

@@ -73,5 +73,5 @@ def read_metrics(path: Path) -> list[dict]:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1] if line]
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise SbmError(
-            f"{path} is damaged ({error}). Mend or delete it: it holds what is plotted of training."
+            f"{path} is damaged ({error}). Fix or delete it: it holds what is plotted of training."
         ) from error

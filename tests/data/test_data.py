@@ -45,7 +45,7 @@ def test_good_data_pass():
         ({"signal": None}, "unknown modality in the test split: 'signal'"),
         ({"signal": np.zeros((2, 4), np.float32)}, r"'test/signal' has the shape \[2, 4\]; expected \['N', 5\]"),
         ({"signal": np.zeros((0, 5), np.float32)}, "N of 1 or more"),
-        ({"signal": np.zeros((3, 5), np.float32)}, "expected as many of each"),
+        ({"signal": np.zeros((3, 5), np.float32)}, "expected the same number of each"),
         ({"signal": np.full((2, 5), np.nan, np.float32)}, "'test/signal' has NaN"),
         ({"signal": np.full((2, 5), 1.5, np.float32)}, r"values from 1\.5 to 1\.5; .*bernoulli likelihood"),
         ({"signal": np.full((2, 5), -1, np.int32)}, "values from -1 to -1"),

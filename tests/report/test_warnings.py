@@ -36,7 +36,7 @@ def test_a_collapsed_codec_is_named_with_what_was_seen():
     # Log-mel spectrograms with a scale of 0.7: 5.9 nats, and the classifier reads 0.29 of the reconstructions.
     (text,) = find_warnings({**IMAGE, **codec(used=9, kl=5.9, error=0.45, trained=0.44, shown=0.29)}, {})
     assert text.startswith("The codec of 'sound' loses the data: 9 of 32 entries of its latent are in use (5.900 nats)")
-    assert "right about 0.29 of them, and 0.97 of real data" in text
+    assert "correct on 29% of them, and on 97% of real data" in text
     assert "lower its codec.beta" in text
 
 
@@ -73,14 +73,14 @@ def test_memorised_training_rows_are_told_from_small_differences():
 
 def test_a_weak_judge_is_named_and_blames_no_codec():
     (text,) = find_warnings({**IMAGE, **codec(shown=0.15, real=0.4)}, {})
-    assert text.startswith("The classifier is right about real data as follows: 0.40 of 'sound' (chance: 0.100)")
+    assert text.startswith("The classifier has these accuracies on real data: 0.40 of 'sound' (chance: 0.100)")
 
 
 def test_questions_are_told_apart():
     metrics = codec() | {f"coverage/colour/class_{k}": one(0.5) for k in range(2)}
     metrics |= {"classifier/colour/accuracy/sound": one(0.98), "classifier/colour/reconstruction/sound": one(0.55)}
     (text,) = find_warnings(metrics, {})
-    assert "the classifier of 'colour' is right about 0.55 of them, and 0.98 of real data" in text
+    assert "the classifier of 'colour' is correct on 55% of them, and on 98% of real data" in text
     assert "0.76" not in text
 
 

@@ -68,9 +68,9 @@ def check_codec(codec: Codec) -> None:
     for name, shapes in expected.items():
         seen = jax.tree.map(lambda leaf: leaf.shape, found[name])
         if seen != shapes:
-            raise SbmError(f"{where}: {name} returns arrays of {seen}; expected {shapes} for two rows. Mend the codec.")
+            raise SbmError(f"{where}: {name} returns arrays of {seen}; expected {shapes} for two rows. Fix the codec.")
     if found["sample"].dtype != x.dtype:
-        raise SbmError(f"{where}: sample returns {found['sample'].dtype}; expected {x.dtype}. Mend the codec.")
+        raise SbmError(f"{where}: sample returns {found['sample'].dtype}; expected {x.dtype}. Fix the codec.")
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             name = jax.tree_util.keystr(path)
