@@ -17,7 +17,6 @@ from sbm_jax.data import arrays, labels
 from sbm_jax.data.memory import Columns, has_several_texts, make_splits, one_text_each
 from sbm_jax.errors import SbmError, require
 from sbm_jax.experiment_config import ExperimentConfig, apply_changes, complete, parse_config
-from sbm_jax.formats import make_format
 from sbm_jax.kinds import KINDS, Guess, guess
 from sbm_jax.trained import TrainedSystem, load
 
@@ -171,17 +170,13 @@ def _as_kinds(split: types.Split, guesses: Mapping[str, Guess]) -> types.Split:
 
 def _labelled(splits: Mapping[str, types.Split], name: str, one: Guess) -> dict[str, types.Split]:
     """Return splits whose labels are the classes of a modality."""
-    own = make_format(types.Modality(**{**one.fields, "name": name, "latent_size": 1, "codec": "mlp"}))
-    classes = {part: own.to_array(split.data[name], f"{part} {name!r}").argmax(-1) for part, split in splits.items()}
+    classes = {part: one.classes(name, split.data[name], f"{part} {name!r}") for part, split in splits.items()}
     for part, numbers_of_rows in classes.items():
         strange = np.flatnonzero(~np.isin(numbers_of_rows, classes["train"]))
         if len(strange):
             value = np.asarray(splits[part].data[name])[strange[0]]
             raise SbmError(f"{part} {name!r} has {value}, a class that no training row has. Add such rows, or drop it.")
-    return {
-        part: dataclasses.replace(split, labels={types.LABEL: classes[part].astype(np.int32)})
-        for part, split in splits.items()
-    }
+    return {part: dataclasses.replace(split, labels={types.LABEL: classes[part]}) for part, split in splits.items()}
 
 
 def _digest(split: types.Split) -> str:

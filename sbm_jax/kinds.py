@@ -13,8 +13,10 @@ import numpy as np
 from sbm_jax.config import build, checked_dataclass, plain
 from sbm_jax.data.memory import is_class
 from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.formats import make_format
 from sbm_jax.formats.spectrogram import SpectrogramOptions
 from sbm_jax.formats.text import TextOptions, build_vocabulary, words_of
+from sbm_jax.types import Modality
 
 LEAST_SIDE = 8
 """Matrices of fewer rows or columns are no pictures."""
@@ -67,6 +69,11 @@ class Guess(NamedTuple):
     def is_class(self) -> bool:
         """Whether each row is one of several classes."""
         return self.kind == "category" or (self.kind == "binary" and self.fields["likelihood"] == "categorical")
+
+    def classes(self, name: str, rows: np.ndarray, where: str) -> np.ndarray:
+        """Return the number of each row's class, int32 [N], where each row is one; its errors name the modality."""
+        modality = Modality(**{**self.fields, "name": name, "latent_size": 1, "codec": "mlp"})
+        return make_format(modality).to_array(rows, where).argmax(axis=-1).astype(np.int32)
 
 
 class Kind(NamedTuple):
