@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from sbm_jax import experiment, presets, types
+from sbm_jax import experiment, parallel, presets, types
 from sbm_jax.data import arrays, labels
 from sbm_jax.data.memory import Columns, has_several_texts, make_splits, one_text_each
 from sbm_jax.errors import SbmError, require
@@ -68,7 +68,8 @@ def fit(
     guesses = _guesses(splits, modalities or {})
     dataset, judged_by = _dataset(splits, guesses)
     config = _config(guesses, dataset, preset, changes or {}, seed)
-    _tell(guesses, dataset, preset, judged_by)
+    if parallel.is_main():
+        _tell(guesses, dataset, preset, judged_by)
     experiment.run(config, workdir, dataset=dataset, command=f"sbm_jax.fit(data, {os.fspath(workdir)!r}, ...)")
     return load(workdir)
 

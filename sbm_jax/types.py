@@ -316,6 +316,9 @@ class Stage:
 LABEL = "label"
 """The question that the labels answer where rows have one each."""
 
+NOT_ASKED = "not asked for"
+"""How the reason begins for which a metric is missing because the config does not ask for it."""
+
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:

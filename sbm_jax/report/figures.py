@@ -135,7 +135,7 @@ def _curves(
       ylabel: label of the vertical axis.
     """
     measured = [_series(m, pattern, sizes)[0] for m in systems.values() for pattern, _, _ in drawn]
-    if not any(measured):
+    if max(map(len, measured), default=0) < 2:  # one point is no curve
         return None
 
     def paint(figure: Figure, theme: Theme) -> None:
@@ -185,7 +185,7 @@ def lines(series: Mapping[str, Sequence[tuple[float, float, float]]], xlabel: st
 
 
 def conditional_curve(systems: Mapping[str, summary.Metrics]) -> Chart | None:
-    """Return coherence against the number of given modalities, or None when it was not measured."""
+    """Return coherence against the number of given modalities, or None with fewer than two numbers."""
     drawn = (
         ("coherence/given_{}", "-", "random sets"),
         ("coherence/fixed_order/given_{}", "--", "fixed order"),
@@ -194,7 +194,7 @@ def conditional_curve(systems: Mapping[str, summary.Metrics]) -> Chart | None:
 
 
 def agreement_curve(systems: Mapping[str, summary.Metrics]) -> Chart | None:
-    """Return the share of joint samples in which at least k modalities agree, or None when not measured."""
+    """Return the share of joint samples in which at least k modalities agree; None with fewer than two k."""
     drawn = (
         ("coherence/unconditional_{}", "-", "with the first modality"),
         ("coherence/unconditional_majority_{}", "--", "majority"),

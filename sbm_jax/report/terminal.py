@@ -10,6 +10,7 @@ from rich.table import Table
 
 from sbm_jax.report import summary, warnings
 from sbm_jax.report.directions import Directions, directions
+from sbm_jax.types import NOT_ASKED
 
 METRIC_WIDTH, SYSTEM_WIDTH = 50, 26
 """Characters of the column of names, with that of chance, and of a system's."""
@@ -105,7 +106,16 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
     for text, systems in warnings.by_system(results["systems"]).items():
         line = shown(f"Warning ({', '.join(systems)}): {text}", console.encoding)
         console.print(escape(line), style="yellow", highlight=False)
-    for name, system in results["systems"].items():
+    for (metric, reason), systems in _missing(results["systems"]).items():
+        line = shown(f"{', '.join(systems)}: {metric} was not measured: {reason}.", console.encoding)
+        console.print(escape(line), style="dim", highlight=False)
+
+
+def _missing(systems: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]:
+    """Return the systems that lack a metric for a reason, but for what was not asked for."""
+    found: dict[tuple[str, str], list[str]] = {}
+    for name, system in systems.items():
         for metric, reason in system.get("not_available", {}).items():
-            line = shown(f"{name}: {metric} was not measured: {reason}.", console.encoding)
-            console.print(escape(line), style="dim", highlight=False)
+            if not reason.startswith(NOT_ASKED):
+                found.setdefault((metric, reason), []).append(name)
+    return found

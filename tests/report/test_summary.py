@@ -5,6 +5,7 @@ from rich.console import Console
 
 from sbm_jax.evaluation.estimates import SPREADS
 from sbm_jax.report import summary, terminal
+from sbm_jax.types import NOT_ASKED
 
 
 def estimate(value, std=0.01, n=100):
@@ -120,7 +121,8 @@ def test_who_leads_is_said_either_way():
 def test_terminal_table():
     systems = {
         "sbm_vae": {"metrics": METRICS, "not_available": {}},
-        "[bold]mopoe": {"metrics": {}, "not_available": {"coverage": "no classifier"}},
+        "[bold]mopoe": {"metrics": {}, "not_available": {"coverage": "no classifier", "elbo": f"{NOT_ASKED}: 0"}},
+        "mvae": {"metrics": {}, "not_available": {"coverage": "no classifier"}},
     }
     console = Console(file=io.StringIO(), width=120)
     terminal.print_table({"systems": systems}, console)
@@ -128,7 +130,8 @@ def test_terminal_table():
     line = next(line for line in printed.splitlines() if "coherence/given_rest" in line)
     assert "0.800 ± 0.010 (100)" in line
     assert "0.250" in line
-    assert "[bold]mopoe: coverage was not measured: no classifier." in printed
+    assert "[bold]mopoe, mvae: coverage was not measured: no classifier." in printed
+    assert "elbo" not in printed
     assert "coherence/given_1" not in printed
 
 

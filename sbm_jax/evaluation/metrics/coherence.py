@@ -27,6 +27,7 @@ from sbm_jax.evaluation.metrics.base import (
     prefixed,
 )
 from sbm_jax.evaluation.observed_sets import FIXED_ORDER, FROM_ONE, GIVEN_REST, RANDOM, TO_TARGET, UNCONDITIONAL, Ask
+from sbm_jax.types import NOT_ASKED
 
 SETS = {
     GIVEN_REST: ("given_rest",),
@@ -100,7 +101,7 @@ class Coherence(Metric):
     def _reason(self, question: str, family: str) -> str | None:
         """Return why a family can not be measured; None where it can."""
         if family not in self.options.sets:
-            return f"not asked for: {family!r} is not in evaluation.metrics.coherence.sets"
+            return f"{NOT_ASKED}: {family!r} is not in evaluation.metrics.coherence.sets"
         if not self.questions:
             return NO_CLASSIFIER
         if family == UNCONDITIONAL:

@@ -10,7 +10,7 @@ from sbm_jax.evaluation.estimates import Estimate, average
 from sbm_jax.evaluation.features import FEWEST, FeatureSpace
 from sbm_jax.evaluation.metrics.base import Draw, Evaluation, Metric, Plan, Scene, check_targets
 from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_TARGET, UNCONDITIONAL, Ask
-from sbm_jax.types import Split
+from sbm_jax.types import NOT_ASKED, Split
 
 RECONSTRUCTION = "reconstruction"
 
@@ -69,7 +69,7 @@ class Frechet(Metric):
         super().__init__(options, scene)
         self.judged: list[str] = []
         self.features: dict[tuple[Ask, str], list[np.ndarray]] = {}
-        self.reasons = {"inception/fid": "not asked for: evaluation.metrics.frechet.num_examples is 0"}
+        self.reasons = {"inception/fid": f"{NOT_ASKED}: evaluation.metrics.frechet.num_examples is 0"}
         if options.num_examples:
             self.space, self.reasons = scene.tools.space(options.space, options.modalities)
         if self.space is not None:
@@ -149,7 +149,7 @@ class Frechet(Metric):
         return {f"{fid}/{name}": reason for name, reason in missing.items()} | {
             f"{fid}/{family}": "no samples of it, or of a judged modality in it, were generated"
             if family in self.options.sets
-            else f"{family!r} is not in evaluation.metrics.frechet.sets"
+            else f"{NOT_ASKED}: {family!r} is not in evaluation.metrics.frechet.sets"
             for family in SETS
             if family not in there
         }

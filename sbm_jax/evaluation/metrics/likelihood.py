@@ -10,7 +10,7 @@ from sbm_jax.errors import SbmError, require
 from sbm_jax.evaluation.batches import in_units
 from sbm_jax.evaluation.estimates import STANDARD_ERROR, Estimate
 from sbm_jax.evaluation.metrics.base import Evaluation, LogWeightsFn, Metric, Plan
-from sbm_jax.types import Key
+from sbm_jax.types import NOT_ASKED, Key
 
 MEASURES = ("likelihood/elbo", "likelihood/importance_weighted")
 
@@ -65,7 +65,7 @@ class Likelihood(Metric):
         if subject.log_weights is None:
             return Evaluation({}, {MEASURES[0]: "the system has none"}, {})
         if not self.options.num_examples:
-            reason = "not asked for: evaluation.metrics.likelihood.num_examples is 0"
+            reason = f"{NOT_ASKED}: evaluation.metrics.likelihood.num_examples is 0"
             return Evaluation({}, {MEASURES[0]: reason}, {})
         data = {name: data[name][: self.options.num_examples] for name in self.scene.modalities}
         found = bounds(subject.log_weights, subject.costly_weights, data, self.scene.key(1), self.options)
