@@ -64,10 +64,10 @@ def fit(
         given = {"validation": validation, "test": test, "modalities": modalities, "preset": preset}
         return _fit_config(data, workdir, {**given, "changes": changes, "seed": seed})
     _check_arguments(data, workdir, modalities, changes, seed)
-    splits = make_splits(data, {"validation": validation, "test": test}, seed)
+    splits = make_splits(data, {"validation": validation, "test": test}, int(seed))
     guesses = _guesses(splits, modalities or {})
     dataset, judged_by = _dataset(splits, guesses)
-    config = _config(guesses, dataset, preset, changes or {}, seed)
+    config = _config(guesses, dataset, preset, changes or {}, int(seed))
     if parallel.is_main():
         _tell(guesses, dataset, preset, judged_by)
     experiment.run(config, workdir, dataset=dataset, command=f"sbm_jax.fit(data, {os.fspath(workdir)!r}, ...)")
@@ -121,7 +121,7 @@ def _guesses(splits: Mapping[str, types.Split], given: Mapping[str, Mapping[str,
             raise SbmError(f"modalities has {name!r}; expected some of {', '.join(train.data)}, which data has.")
     found = {}
     for name, rows in train.data.items():
-        there, *held_out = (_there(split, name) for split in splits.values())
+        there, *held_out = (_there(splits[part], name) for part in ("train", "validation", "test"))
         if not len(there):
             raise SbmError(f"no training row has modality {name!r}; add some, or leave it out.")
         held_out = [part for part in held_out if len(part)]
@@ -198,20 +198,22 @@ def _config(
     config = presets.make_config(guesses, rows, preset, bool(dataset.num_classes), seed)
     config.data.name = "sbm_jax.data.memory:DATASET"
     complete(config)
-    return apply_changes(parse_config(config), _flat(changes))
+    return apply_changes(parse_config(config), _flat(changes, config))
 
 
-WHOLE = ("evaluation.metrics", "classifier", "data.options")
-"""Groups that `changes` replace; of all others they change what they name."""
+def _flat(changes: Mapping[str, Any], config: ConfigDict, group: str = "") -> dict[str, Any]:
+    """Return changes by path, in which those of a group of the config are those of the fields that they name.
 
-
-def _flat(changes: Mapping[str, Any], group: str = "") -> dict[str, Any]:
-    """Return changes of groups as those of their fields, by path."""
+    Metrics alone are replaced as a whole: which there are is what they say.
+    """
     flat: dict[str, Any] = {}
     for name, value in changes.items():
-        path = f"{group}{name}"
-        divisible = isinstance(value, Mapping) and not path.startswith(WHOLE)
-        flat |= _flat(value, f"{path}.") if divisible else {path: value}
+        path, found = f"{group}{name}", config
+        for part in path.split("."):
+            found = found.get(part) if isinstance(found, ConfigDict) else None
+        divisible = isinstance(value, Mapping) and isinstance(found, ConfigDict)
+        whole = not divisible or path.startswith("evaluation.metrics")
+        flat |= {path: value} if whole else _flat(value, config, f"{path}.")
     return flat
 
 

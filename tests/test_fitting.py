@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from ml_collections import ConfigDict
 
 import sbm_jax
 from sbm_jax import data as data_sets
@@ -54,9 +55,9 @@ def test_lists_and_arrays_train_and_generate_in_their_own_form(tmp_path, capsys)
 def test_a_second_call_trains_nothing_again(tmp_path):
     given = dict.fromkeys(("tags", "signal", "animal"), MLP)
     changes = {**SHORT, "systems": ("sbm_vae",), "evaluation.metrics": {"mse": {}}}
-    first = sbm_jax.fit(rows(), tmp_path, modalities=given, changes=changes)
+    first = sbm_jax.fit(rows(), tmp_path, modalities=given, changes=changes, seed=np.int64(3))
     before = {path: path.stat().st_mtime_ns for path in tmp_path.glob("stages/*/checkpoints/**/*") if path.is_file()}
-    second = sbm_jax.fit(rows(), tmp_path, modalities=given, changes=changes)
+    second = sbm_jax.fit(rows(), tmp_path, modalities=given, changes=changes, seed=3)
     assert before
     assert before == {path: path.stat().st_mtime_ns for path in before}
     one, other = (model.generate({"animal": ["cat"]}).data["signal"] for model in (first, second))
@@ -200,8 +201,26 @@ def test_too_few_rows_are_refused(tmp_path):
 
 
 def test_changes_of_a_group_change_what_they_name():
-    flat = fitting._flat({"autoencoder": {"training": {"num_steps": 10}}, "evaluation": {"metrics": {"mse": {}}}})
-    assert flat == {"autoencoder.training.num_steps": 10, "evaluation.metrics": {"mse": {}}}
+    config = sbm_jax.default_config()
+    changes = {"autoencoder": {"training": {"num_steps": 10}}, "score.training": {"batch_size": 8}}
+    whole = {"evaluation": {"metrics": {"mse": {}}}, "classifier": {"hidden": 8}}  # there is none yet
+    flat = fitting._flat({**changes, **whole}, config)
+    assert flat == {
+        "autoencoder.training.num_steps": 10,
+        "score.training.batch_size": 8,
+        "evaluation.metrics": {"mse": {}},
+        "classifier": {"hidden": 8},
+    }
+    config.classifier = ConfigDict({"hidden": 4, "dropout": 0.3})
+    assert fitting._flat({"classifier": {"hidden": 8}}, config) == {"classifier.hidden": 8}
+
+
+def test_sounds_that_are_marked_absent_are_not_looked_at():
+    rows = [np.full(3 + i % 2, float(i)) for i in range(30)]
+    there = np.arange(30) != 5
+    split = memory._read({"n": np.arange(30.0), "w": rows, "w.present": there}, "data")
+    np.testing.assert_array_equal(split.data["w"][5], rows[0])
+    np.testing.assert_array_equal(split.data["w"][6], rows[6])
 
 
 def test_rows_that_are_marked_absent_are_not_looked_at():

@@ -110,9 +110,8 @@ def _filled(column: np.ndarray, there: np.ndarray) -> np.ndarray:
     """Return a column in which the rows that are not there are like the first one that is."""
     if there.all():
         return column
-    filled = column.copy()
-    filled[~there] = [column[int(np.argmax(there))]] if column.dtype != object else column[int(np.argmax(there))]
-    return filled
+    which = np.where(there, np.arange(len(column)), np.argmax(there))
+    return column[which]
 
 
 def _column(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
