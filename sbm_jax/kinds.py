@@ -28,7 +28,7 @@ SHARE_OF_ZEROS = 0.05
 """Whole numbers with fewer zeros are no counts of events."""
 
 DARKEST = 32
-"""uint8 below are no pixels, but may be numbers of classes."""
+"""A picture of uint8 that stay below this value is taken to be a map of labels, and refused."""
 
 FRAMES_PER_SECOND = 32
 """How sound is analysed where nothing is said of it: fine enough for speech, coarse enough for small networks."""
