@@ -14,6 +14,8 @@ import kubernetes_validate
 import pytest
 import yaml
 
+from tests.robustness.members import members
+
 ROOT = Path(__file__).parents[2]
 LAUNCH = sorted((ROOT / "launch").glob("*.sh"))
 
@@ -232,19 +234,11 @@ def test_a_local_pod_ends_when_all_processes_die_at_once(tmp_path, module):
         pod = subprocess.Popen(
             ["bash", ROOT / "launch" / "local_pod.sh", "2", "1", "x"], env=env, text=True, stderr=subprocess.PIPE
         )
-        children = Path(f"/proc/{pod.pid}/task/{pod.pid}/children")
         deadline = time.monotonic() + 30
-        while len(running := [int(pid) for pid in children.read_text().split() if _is_member(pid)]) < 2:
+        while len(running := members(pod, "member")) < 2:
             assert time.monotonic() < deadline
         for pid in running:
             os.kill(pid, signal.SIGKILL)
         _, told = pod.communicate(timeout=30)
         assert pod.returncode == 128 + signal.SIGKILL
         assert {f"process {number} ended with status 137" for number in (0, 1)} <= set(told.splitlines())
-
-
-def _is_member(pid):
-    try:
-        return b"member" in Path(f"/proc/{pid}/cmdline").read_bytes()
-    except OSError:  # it ended
-        return False

@@ -16,6 +16,7 @@ from sbm_jax.errors import SbmError
 from sbm_jax.preemption import RESUME
 from sbm_jax.training.writers import read_metrics
 from tests.robustness.kill import command, numbers, tiny, write_data
+from tests.robustness.members import members
 
 ROOT = Path(__file__).parents[2]
 STAGES = ("autoencoder_vae_left", "score_sbm_vae", "mopoe")
@@ -36,12 +37,6 @@ def _pair(command):
 
 def _popen(command, env):
     return subprocess.Popen(command, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
-
-
-def _processes(pair):
-    """Return the process numbers that the system gave to the two, in their order."""
-    children = Path(f"/proc/{pair.pid}/task/{pair.pid}/children").read_text().split()
-    return sorted(int(child) for child in children)
 
 
 def _worker(directory, *arguments):
@@ -138,7 +133,7 @@ def _train_for_a_while(tmp_path):
 @pytest.mark.parametrize("survivor", [0, pytest.param(1, marks=pytest.mark.exhaustive)])
 def test_a_process_that_dies_ends_the_other_and_the_pair_resumes(tmp_path, survivor):
     pair = _train_for_a_while(tmp_path)
-    os.kill(_processes(pair)[1 - survivor], signal.SIGKILL)
+    os.kill(members(pair, "sbm_jax.main")[1 - survivor], signal.SIGKILL)
     killed = time.monotonic()
     output, _ = pair.communicate(timeout=90)
     assert time.monotonic() - killed < 60
@@ -151,7 +146,7 @@ def test_a_process_that_dies_ends_the_other_and_the_pair_resumes(tmp_path, survi
     )
     assert told or "JAX distributed service detected fatal errors" in output, output
     again = _train_for_a_while(tmp_path)
-    for process in _processes(again):
+    for process in members(again, "sbm_jax.main"):
         os.kill(process, signal.SIGKILL)
     assert "stage autoencoder_vae_a resumes from step" in again.communicate(timeout=90)[0]
 
@@ -161,7 +156,7 @@ def test_a_process_that_dies_ends_the_other_and_the_pair_resumes(tmp_path, survi
 def test_processes_that_are_told_to_end_end_well(tmp_path, told):
     pair = _train_for_a_while(tmp_path)
     if told == "one":
-        os.kill(_processes(pair)[1], signal.SIGTERM)
+        os.kill(members(pair, "sbm_jax.main")[1], signal.SIGTERM)
     else:
         pair.send_signal(signal.SIGTERM)
     output, _ = pair.communicate(timeout=60)
