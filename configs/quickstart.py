@@ -74,6 +74,8 @@ def _methods(config: ConfigDict) -> None:
         training(6000, batch_size=256, learning_rate=1e-3, ema_decay=0.999, steps_per_dispatch=50)
     )
     methods.mld.training.update(latent_training(4000))
+    methods.diffusion_decoder.training.update(training(900, batch_size=25, learning_rate=2e-3, ema_decay=0.995))
+    methods.diffusion_decoder.decoder.sampler.num_steps = 2
     methods.joint_posterior.network.widths = (64,)
     methods.joint_posterior.training.update(training(900, learning_rate=4e-3, ema_decay=0.99, clip_norm=500.0))
     methods.joint_posterior.score_prior.update(config.score.to_dict())
@@ -130,6 +132,7 @@ def _smoke(config: ConfigDict) -> None:
     methods.sbm_c.training.update(num_steps=100, checkpoint_every=50, validate_every=50)
     methods.sbm_t.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     methods.sbm_f.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
+    methods.diffusion_decoder.training.update(num_steps=20, checkpoint_every=20, validate_every=20)
     config.evaluation.update(num_examples=50, num_unconditional=50, batch_size=50, num_repeats=2)
     metrics = config.evaluation.metrics
     metrics.frechet.num_examples = min(50, metrics.frechet.num_examples)

@@ -119,3 +119,27 @@ class HasCodecs(Protocol):
 
     def save_codec(self, products: Mapping[str, Params], name: str, path: str | os.PathLike[str]) -> None:
         """Write the trained codec of a modality to a file, which a modality's `codec.weights` may name."""
+
+
+@runtime_checkable
+class Reconstructs(Protocol):
+    """A system whose reconstructions a diffusion decoder may be told of.
+
+    Attributes:
+      decoder_name: of what reconstructs, the same for systems that share it.
+      decoder_stages: the names of the stages with the products that it uses.
+      tells_latents: whether there are latents of each modality.
+    """
+
+    decoder_name: str
+    decoder_stages: tuple[str, ...]
+    tells_latents: bool
+
+    def draw_reconstructions(
+        self, products: Mapping[str, Params], key: Key, data: Data
+    ) -> tuple[dict[str, Array], dict[str, Array] | None]:
+        """Return what decoders make of a posterior sample of float data, {modality: [B, *shape]}, and the sample.
+
+        The sample, {modality: [B, D_m]}, is in the units of generated latents; None where there is none of each
+        modality.
+        """

@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "parameterization": {"types", "errors"},
     "distributions": {"types", "errors"},
     "mixtures": {"types", "errors", "sde", "storage"},
-    "networks": BASE,
+    "networks": BASE | {"losses", "sampling"},
     "formats": BASE,
     "losses": BASE,
     "sampling": BASE,

@@ -19,7 +19,7 @@ from sbm_jax.distributions import standard_normal_kl
 from sbm_jax.errors import SbmError, require
 from sbm_jax.losses.info_nce import has_pair, info_nce_terms
 from sbm_jax.losses.masked import masked_mean
-from sbm_jax.networks.codecs import AutoencoderNetworkConfig, Codecs, files, make_codec
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig, Codecs, files, make_codec, training_settings
 from sbm_jax.systems.latents import sample_posterior
 from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Stage, TrainingConfig
 
@@ -158,7 +158,9 @@ class CodecTraining:
             settings={
                 "seed": self.seed,
                 "data": dataset.settings,
-                "modalities": plain([dataclasses.replace(modality, num_tokens=1) for modality in self.modalities]),
+                "modalities": [
+                    training_settings(dataclasses.replace(modality, num_tokens=1)) for modality in self.modalities
+                ],
                 "autoencoder": plain(dataclasses.replace(self.config, training=training)),
                 "regularised": self.regularised,
             },

@@ -11,14 +11,14 @@ import numpy as np
 from sbm_jax.config import checked_dataclass
 from sbm_jax.distributions import POSTERIORS, Posterior, product_of_experts
 from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.losses.bounds import EXPERT_EPS, BoundTerms, Decoding
+from sbm_jax.losses.bounds import EXPERT_EPS, BoundTerms, Decoding, likelihood_rescaling
 from sbm_jax.losses.mixtures_of_products import (
     PrivateLatents,
     mixture_of_products_log_prob,
     mopoe_terms,
     subsets_at_hand,
 )
-from sbm_jax.types import Array, Key, Params
+from sbm_jax.types import Array, Key, Modality, Params
 
 
 class Encoded(NamedTuple):
@@ -55,12 +55,14 @@ class Joining(abc.ABC):
       likelihood: of modalities whose data are Gaussian or Laplace; "" for that of each.
       scale: of this likelihood.
       rescaling: weigh the log likelihood of a modality by the largest number of entries over its own.
+      averaged: divide the log likelihood of a modality by its number of entries.
       latent_size: D; 0 for that of `JointPosteriorConfig`.
     """
 
     likelihood: str = "laplace"
     scale: float = 0.75
     rescaling: bool = False
+    averaged: bool = False
     latent_size: int = 0
 
     # What follows is the same for all of a kind, where it is no option of it.
@@ -94,6 +96,8 @@ class Joining(abc.ABC):
             raise unknown(f"likelihood ({self._of('likelihood')})", self.likelihood, ("gaussian", "laplace"))
         require(self.scale > 0, self._of("scale"), self.scale, "a positive number")
         self._least(latent_size=0)
+        if self.averaged and self.rescaling:
+            raise SbmError(f"{self._of('averaged')} has every modality weigh the same; leave rescaling out.")
         if not self.likelihood:
             self._refuse_unused("scale", "without a likelihood, for each modality has its own")
 
@@ -113,6 +117,27 @@ class Joining(abc.ABC):
         defaults = {field.name: field.default for field in dataclasses.fields(self)}
         if getattr(self, name) != defaults[name]:
             raise SbmError(f"{self._of(name)} has no effect {where}; leave it at {defaults[name]}.")
+
+    @property
+    def weights_samples(self) -> bool:
+        """Whether the bound weighs samples by their likelihoods, which must then be exact."""
+        return getattr(self, "estimator", "elbo") != "elbo"
+
+    def decoded(self, modality: Modality) -> Modality:
+        """Return the modality with the likelihood and the codec that it has here."""
+        replaced = self.likelihood and modality.likelihood in ("gaussian", "laplace")
+        own = {"likelihood": self.likelihood, "scale": self.scale} if replaced else {}
+        return dataclasses.replace(modality, **own)
+
+    def check(self, modalities: tuple[Modality, ...]) -> None:
+        """Raise `SbmError` for modalities that can not be joined: there are none."""
+        del modalities
+
+    def factors(self, modalities: tuple[Modality, ...]) -> tuple[float, ...]:
+        """Return what multiplies the log likelihood of each modality."""
+        if self.averaged:
+            return tuple(1.0 / int(np.prod(modality.shape)) for modality in modalities)
+        return likelihood_rescaling(modalities) if self.rescaling else (1.0,) * len(modalities)
 
     def subsets(self, num_modalities: int) -> np.ndarray:
         """Return the subsets of M modalities that the posterior of the bound mixes the products of, bool [S, M]."""

@@ -1,4 +1,4 @@
-"""How MVAE, MMVAE, MoPoE, MVTCAE and MMVAE+ join experts to a posterior, and the bounds that train them.
+"""How MVAE, MMVAE, MoPoE, Diff-MVAE, MVTCAE and MMVAE+ join experts to a posterior, and the bounds that train them.
 
 Each is a class; its fields are the options of the method, with the defaults of its own paper.
 
@@ -6,18 +6,20 @@ References: M. Wu and N. Goodman, 2018; Y. Shi et al., 2019; T. Sutter et al., 2
 et al., 2023; see `losses`.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.distributions import POSTERIORS
-from sbm_jax.errors import SbmError, require
+from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.losses.bounds import BoundTerms, all_subsets
 from sbm_jax.losses.mixtures_of_experts import Family, mmvae_plus_terms, mmvae_terms
 from sbm_jax.losses.products_of_experts import mvae_terms, mvtcae_terms
 from sbm_jax.systems.joining import Encoded, Joining
-from sbm_jax.types import Array, Key
+from sbm_jax.types import Array, CodecConfig, Key, Modality
 
 ESTIMATORS = ("elbo", "iwae", "dreg")
 PRIVATE_PRIORS = ("standard", "own")
@@ -132,6 +134,52 @@ class Mopoe(Joining):
 
 
 @checked_dataclass
+class MopoeStar(Mopoe):
+    """MoPoE* of the Diff-MVAE paper: its likelihoods are means over the entries of each modality."""
+
+    likelihood: str = ""
+    averaged: bool = True
+    beta: float = 1e-5
+
+    name = "mopoe_star"
+
+
+@checked_dataclass
+class DiffMvae(MopoeStar):
+    """Diff-MVAE: MoPoE* with diffusion decoders for some modalities (Eq. 5), trained end to end.
+
+    The score's term is part of a bound from below with a minus sign; Eq. 5 prints a plus.
+
+    Attributes:
+      diffused: the modalities with a diffusion decoder; () for all pictures.
+      codec: options of their codec, see `networks.codecs.diffusion.DiffusionCodecOptions`. By default it is trained as
+        Diff-MVAE*'s, by the squared error of ε̂; ``{"decoder": {"weighting": "likelihood"}}`` is Diff-MVAE's λ = g².
+    """
+
+    diffused: tuple[str, ...] = ()
+    codec: dict = dataclasses.field(default_factory=lambda: {"decoder": {"weighting": "noise"}}, hash=False)
+
+    name = "diff_mvae"
+    for_generation = ("given", "codec", "diffused")  # the last two are part of the modalities' codecs
+
+    def decoded(self, modality: Modality) -> Modality:
+        """Return the modality with the codec that it has here."""
+        is_diffused = modality.name in self.diffused if self.diffused else len(modality.shape) == 3
+        if not is_diffused:
+            return super().decoded(modality)
+        return dataclasses.replace(modality, codec=CodecConfig("diffusion", self.codec))
+
+    def check(self, modalities: tuple[Modality, ...]) -> None:
+        """Raise `SbmError` for diffused modalities that are unknown, or where there is no picture."""
+        names = [modality.name for modality in modalities]
+        for name in self.diffused:
+            if name not in names:
+                raise unknown(f"modality ({self._of('diffused')}):", name, names)
+        if not self.diffused and all(len(modality.shape) != 3 for modality in modalities):
+            raise SbmError(f"method {self.name!r}: no modality is a picture, for which a diffusion decoder is made.")
+
+
+@checked_dataclass
 class Mmvae(Joining):
     """The mixture of the experts. Its authors have K = 10 to 30 and ``"dreg"``: M K latents are decoded for each row.
 
@@ -229,7 +277,7 @@ class MmvaePlus(Joining):
         return mmvae_plus_terms(mean, raw, own_mean, own_raw, decoding, noise, priors, self.beta, family, present)
 
 
-JOININGS = (Mvae, Mmvae, Mopoe, Mvtcae, MmvaePlus)
+JOININGS = (Mvae, Mmvae, Mopoe, MopoeStar, DiffMvae, Mvtcae, MmvaePlus)
 
 
 def random_subsets(key: Key, number: int, num_modalities: int) -> Array:

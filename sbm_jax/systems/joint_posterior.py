@@ -16,8 +16,8 @@ from sbm_jax.config import plain
 from sbm_jax.data.pipeline import in_units
 from sbm_jax.distributions import Posterior, product_of_experts
 from sbm_jax.errors import SbmError
-from sbm_jax.losses.bounds import BoundTerms, Decoding, likelihood_rescaling
-from sbm_jax.networks.codecs import Codecs
+from sbm_jax.losses.bounds import BoundTerms, Decoding
+from sbm_jax.networks.codecs import Bounds, Codecs, make_codec, training_settings
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import Generated
 from sbm_jax.systems.joining import Encoded, Joining
@@ -75,15 +75,8 @@ class JointPosterior:
     @property
     def decoded_modalities(self) -> tuple[Modality, ...]:
         """The modalities with the size of what they are decoded from, and the likelihood of the config."""
-        own = self.joining
-        changes = {"likelihood": own.likelihood, "scale": own.scale} if own.likelihood else {}
-        return tuple(
-            dataclasses.replace(
-                modality.with_latents(sum(self.sizes)),
-                **(changes if modality.likelihood in ("gaussian", "laplace") else {}),
-            )
-            for modality in self.modalities
-        )
+        size = sum(self.sizes)
+        return tuple(self.joining.decoded(modality.with_latents(size)) for modality in self.modalities)
 
     @property
     def codecs(self) -> Codecs:
@@ -104,6 +97,15 @@ class JointPosterior:
     def check(self, options: SamplerOptions) -> None:
         """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
         del options
+        self.joining.check(self.modalities)
+        if self.joining.weights_samples:
+            for modality in self.decoded_modalities:
+                if isinstance(make_codec(modality, self.config.network), Bounds):
+                    raise SbmError(
+                        f"system {self.name!r} weighs samples by their likelihoods, and the codec "
+                        f"{modality.codec.name!r} of modality {modality.name!r} has a bound of them only. Choose "
+                        "another method (mvae, mopoe, diff_mvae, mvtcae), or another codec."
+                    )
         params = jax.eval_shape(self._init, jax.random.key(0))
         data = {modality.name: jnp.zeros((1, *modality.shape), modality.dtype) for modality in self.modalities}
         jax.eval_shape(lambda params: self.terms(params, jax.random.key(0), data), params)
@@ -119,7 +121,7 @@ class JointPosterior:
             settings={
                 "seed": self.seed,
                 "data": dataset.settings,
-                "modalities": plain(self.decoded_modalities),
+                "modalities": [training_settings(modality) for modality in self.decoded_modalities],
                 "network": plain(config.network),
                 "training": plain(config.training),
                 "latent_size": self.sizes[0],
@@ -174,12 +176,12 @@ class JointPosterior:
         found = [encoded.get(modality.name, nothing) for modality in self.modalities]
         return jnp.stack([mean for mean, _ in found], axis=1), jnp.stack([raw for _, raw in found], axis=1)
 
-    def _decoding(self, params: Params, key: Key, data: Data) -> Decoding:
+    def _decoding(self, params: Params, key: Key, data: Data, in_training: bool = True) -> Decoding:
         def log_prob(latents: Mapping[str, Array], part: Array | int) -> dict[str, Array]:
-            return self.codecs.log_prob(params["codecs"], jax.random.fold_in(key, part), data, latents)
+            return self.codecs.log_prob(params["codecs"], jax.random.fold_in(key, part), data, latents, in_training)
 
-        factors = likelihood_rescaling(self.modalities) if self.joining.rescaling else None
-        return Decoding(self.modalities, log_prob, factors or (1.0,) * len(self.modalities))
+        factors = self.joining.factors(self.modalities) if in_training else (1.0,) * len(self.modalities)
+        return Decoding(self.modalities, log_prob, factors)
 
     # MARK: Use
 
@@ -321,18 +323,50 @@ class JointPosterior:
         noise = self.joining.noise(key, (len(mean), num_samples, *mean.shape[2:]))
         return self.posterior.sample(mean, self.posterior.scale(raw), noise)
 
+    tells_latents = False
+
+    @property
+    def decoder_name(self) -> str:
+        """What reconstructs: the method."""
+        return self.method
+
+    @property
+    def decoder_stages(self) -> tuple[str, ...]:
+        """The name of the one stage."""
+        return (self.method,)
+
+    def draw_reconstructions(
+        self, products: Mapping[str, Params], key: Key, data: Data
+    ) -> tuple[dict[str, Array], None]:
+        """Return what is decoded from samples of the posterior given all of float data; see `system.Reconstructs`."""
+        params = products[self.method]
+        mean, raw = self._own_posteriors(self._experts(params, data))
+        noise_key, key = jax.random.split(key)
+        noise = self.joining.noise(noise_key, mean.shape)
+        z = self.posterior.sample(mean, self.posterior.scale(raw), noise)
+        latents = {modality.name: z[:, i] for i, modality in enumerate(self.modalities)}
+        return self.codecs.generate(params["codecs"], key, latents), None
+
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
         """Return what is decoded from the posterior means given all of float data; a mixture's from the own expert."""
-        params, size = products[self.method], self.sizes[0]
-        mean, raw = self._experts(params, data)
+        params = products[self.method]
+        mean, _ = self._own_posteriors(self._experts(params, data))
+        latents = {modality.name: mean[:, i] for i, modality in enumerate(self.modalities)}
+        return self.codecs.generate(params["codecs"], jax.random.key(0), latents)
+
+    def _own_posteriors(self, experts: tuple[Array, Array]) -> tuple[Array, Array]:
+        """Return means and raw scales [B, M, D + D'] of what each modality is decoded from, given all of them."""
+        (mean, raw), size = experts, self.sizes[0]
+        if self.joining.is_mixture:
+            return mean, raw
         members = jnp.ones(mean.shape[:2], bool)
         prior = self.joining.prior_is_expert(members)
-        product, _ = product_of_experts(mean[..., :size], raw[..., :size], members, self.joining.eps, prior)
-        latents = {}
-        for i, modality in enumerate(self.modalities):
-            joint = mean[:, i, :size] if self.joining.is_mixture else product
-            latents[modality.name] = jnp.concatenate([joint, mean[:, i, size:]], axis=-1)
-        return self.codecs.generate(params["codecs"], jax.random.key(0), latents)
+        joint = product_of_experts(mean[..., :size], raw[..., :size], members, self.joining.eps, prior)
+        shape = (*mean.shape[:2], size)
+        return tuple(
+            jnp.concatenate([jnp.broadcast_to(part[:, None], shape), own[..., size:]], axis=-1)
+            for part, own in zip(joint, (mean, raw), strict=True)
+        )
 
     has_likelihood = True
     has_costly_density = False
@@ -358,9 +392,7 @@ class JointPosterior:
         joint = self.posterior.sample(location, scale, self.joining.noise(noise_key, location.shape))
         latents = Latents(joint, self._sample_private(own_key, experts, num_samples))
         inputs = {name: jnp.moveaxis(z, 1, 0) for name, z in self._decoder_inputs(latents).items()}
-        decoding = self._decoding(params, key, data)
-        unscaled = decoding._replace(rescaling=(1.0,) * len(self.modalities))
-        likelihood = unscaled.log_likelihood(inputs).sum(axis=-1)
+        likelihood = self._decoding(params, key, data, in_training=False).log_likelihood(inputs).sum(axis=-1)
         log_p, log_q = self._log_prior(products, prior_key, latents), self._log_posterior(experts, latents)
         return likelihood.T + log_p - log_q
 

@@ -6,6 +6,7 @@ from sbm_jax.errors import SbmError
 from sbm_jax.registry import find
 from sbm_jax.systems import (
     auxiliary_prior,
+    diffusion_decoding,
     eb_mvae,
     joint_posterior,
     mld,
@@ -29,8 +30,10 @@ _FILES = (
     auxiliary_prior,
 )
 
-METHODS: dict[str, Method] = {method.name: method for file in _FILES for method in file.METHODS}
-"""This package's methods by name."""
+_PLAIN = [method for file in _FILES for method in file.METHODS]
+
+METHODS: dict[str, Method] = {method.name: method for method in (*_PLAIN, *map(diffusion_decoding.over, _PLAIN))}
+"""This package's methods by name: each alone, and with diffusion decoders."""
 
 
 def find_method(name: str) -> Method:

@@ -73,6 +73,24 @@ class Sbm(ScoreOfLatents):
         """Return the codecs' means and log variances; see `system.HasCodecs`."""
         return self.latent_space.posteriors(products, data)
 
+    tells_latents = True
+
+    @property
+    def decoder_name(self) -> str:
+        """What reconstructs: the autoencoders."""
+        return self.latent_space.autoencoder
+
+    @property
+    def decoder_stages(self) -> tuple[str, ...]:
+        """The names of the stages with the products that `draw_reconstructions` uses."""
+        return self.latent_space.stage_names
+
+    def draw_reconstructions(
+        self, products: Mapping[str, Params], key: Key, data: Data
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return what the decoders make of posterior samples, and these; see `system.Reconstructs`."""
+        return self.latent_space.draw_reconstructions(products, key, data)
+
     def with_free(self, number: int) -> "Sbm":
         """Return the system for rows with at most so many unobserved modalities; see `system.SparesObserved`."""
         return dataclasses.replace(self, num_free=number)

@@ -116,6 +116,22 @@ class SbmFinetuned(Sbm):
         """Return what the fine-tuned decoders make of the posterior means of float data."""
         return super().reconstruct(self._with_decoders(products), data)
 
+    @property
+    def decoder_name(self) -> str:
+        """What reconstructs: the fine-tuned decoders."""
+        return self.name
+
+    @property
+    def decoder_stages(self) -> tuple[str, ...]:
+        """The names of the stages with the products that `draw_reconstructions` uses."""
+        return *super().decoder_stages, self.decoder_stage
+
+    def draw_reconstructions(
+        self, products: Mapping[str, Params], key: Key, data: Data
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return what the fine-tuned decoders make of posterior samples, and these; see `system.Reconstructs`."""
+        return super().draw_reconstructions(self._with_decoders(products), key, data)
+
     def log_weights(self, products: Mapping[str, Params], key: Key, data: Data, num_samples: int) -> Array:
         """Return the log weights with the fine-tuned decoders; see `Sbm.log_weights`."""
         return super().log_weights(self._with_decoders(products), key, data, num_samples)

@@ -21,6 +21,7 @@ from sbm_jax.systems.latents import (
     encode_rows,
     latent_statistics,
     pack,
+    sample_posterior,
     token_owners,
     unpack,
     valid_entries,
@@ -232,6 +233,16 @@ class LatentSpace:
         params = self.params(products)
         means = {name: mean for name, (mean, _) in self.codecs.encode(params, data).items()}
         return self.codecs.generate(params, jax.random.key(0), means)
+
+    def draw_reconstructions(
+        self, products: Mapping[str, Params], key: Key, data: Data
+    ) -> tuple[dict[str, Array], dict[str, Array]]:
+        """Return what the decoders make of posterior samples of float data, and these as the score model sees them."""
+        posterior_key, key = jax.random.split(key)
+        params, statistics = self.params(products), self.statistics(products)
+        z = sample_posterior(posterior_key, *self._posterior(params, data))
+        standardised = jnp.where(jnp.asarray(self.valid)[None], statistics.standardise(z), 0.0)
+        return self.codecs.generate(params, key, unpack(z, self.modalities)), unpack(standardised, self.modalities)
 
     def posteriors(self, products: Mapping[str, Params], data: Data) -> dict[str, tuple[Array, Array | None]]:
         """Return {name: (mean, log variance)}, [B, D_m] each, of float data, as the codecs have them; None for RAE."""

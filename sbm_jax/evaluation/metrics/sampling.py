@@ -51,6 +51,9 @@ class Sampling(Metric):
         if _reported("network_evaluations", repeats):
             groups = [np.repeat([c.info["network_evaluations"] for c in r], [c.num_rows for c in r]) for r in repeats]
             metrics["sampling/network_evaluations"] = estimate(groups)
+        if _reported("decoder_evaluations", repeats):
+            groups = [np.repeat([c.info["decoder_evaluations"] for c in r], [c.num_rows for c in r]) for r in repeats]
+            metrics["sampling/decoder_evaluations"] = estimate(groups)
         if _reported("diverged", repeats):
             groups = [np.concatenate([np.arange(c.num_rows) < c.info["diverged"] for c in r]) for r in repeats]
             metrics["sampling/diverged"] = estimate(groups)

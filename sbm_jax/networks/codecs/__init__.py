@@ -1,14 +1,16 @@
 """Codecs: how modalities become latents and back. One file for each kind, and all modalities at once."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from sbm_jax.config import build, plain
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, Codec, FeedForward
+from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, Bounds, Codec, FeedForward
+from sbm_jax.networks.codecs.diffusion import Diffusion
 from sbm_jax.networks.codecs.mlp import MLP
 from sbm_jax.networks.codecs.nexus import NexusImage, NexusSound
 from sbm_jax.networks.codecs.patch import Patch
@@ -18,13 +20,24 @@ from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.registry import find
 from sbm_jax.types import Array, Key, Modality, Params
 
-__all__ = ["CODECS", "AutoencoderNetworkConfig", "Codec", "Codecs", "FeedForward", "check_codec", "make_codec"]
+__all__ = [
+    "CODECS",
+    "AutoencoderNetworkConfig",
+    "Bounds",
+    "Codec",
+    "Codecs",
+    "FeedForward",
+    "check_codec",
+    "make_codec",
+    "training_settings",
+]
 
 CODECS: dict[str, type[Codec]] = {
     "residual_conv": ResidualConv,
     "patch": Patch,
     "mlp": MLP,
     "tokens": Tokens,
+    "diffusion": Diffusion,
     "nexus_image": NexusImage,
     "nexus_sound": NexusSound,
 }
@@ -45,6 +58,18 @@ def make_codec(modality: Modality, network: AutoencoderNetworkConfig) -> Codec:
     shared = plain(network) if issubclass(codec.Options, AutoencoderNetworkConfig) else {}
     where = f"modality {modality.name!r}: codec.network"
     return codec(modality, build(codec.Options, {**shared, **modality.codec.network}, where))
+
+
+def training_settings(modality: Modality) -> dict[str, Any]:
+    """Return a modality as JSON values, without the options that its codec uses to draw only."""
+    settings, codec = plain(modality), CODECS.get(modality.codec.name)
+    for path in codec.Options.for_generation if codec and hasattr(codec.Options, "for_generation") else ():
+        *groups, name = path.split(".")
+        group = settings["codec"]["network"]
+        for part in groups:
+            group = group.get(part, {})
+        group.pop(name, None)
+    return settings
 
 
 def check_codec(codec: Codec) -> None:
@@ -129,15 +154,38 @@ class Codecs:
     def loss(
         self, params: Params, key: Key, data: Mapping[str, Array], outputs: Mapping[str, Array]
     ) -> dict[str, Array]:
-        """Return {name: -log p(x | z), or its bound, [B]} of float data, given the decoders' raw outputs."""
+        """Return {name: what codecs are trained by, [B]} of float data, given the decoders' raw outputs."""
 
-        def loss(modality: Modality, weights: Params, given: tuple[Array, Array, Key]) -> Array:
+        def loss(codec: Codec, *arguments: Any) -> Array:
+            return codec.loss(*arguments)
+
+        return self._terms(loss, params, key, data, outputs)
+
+    def bound(
+        self, params: Params, key: Key, data: Mapping[str, Array], outputs: Mapping[str, Array]
+    ) -> dict[str, Array]:
+        """Return {name: -log p(x | z), or its bound, [B]} of float data, given the decoders' raw outputs, in nats."""
+
+        def bound(codec: Codec, *arguments: Any) -> Array:
+            return codec.bound(*arguments) if isinstance(codec, Bounds) else codec.loss(*arguments)
+
+        return self._terms(bound, params, key, data, outputs)
+
+    def _terms(
+        self,
+        term_fn: Callable[..., Array],
+        params: Params,
+        key: Key,
+        data: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+    ) -> dict[str, Array]:
+        def term(modality: Modality, weights: Params, given: tuple[Array, Array, Key]) -> Array:
             x, output, key = given
-            return make_codec(modality, self.network).loss(weights, key, x, output)
+            return term_fn(make_codec(modality, self.network), weights, key, x, output)
 
         keys = self._keys(jax.random.fold_in(key, _LOSS))
         inputs = {name: (data[name], output, keys[name]) for name, output in outputs.items()}
-        return self.per_modality.apply(params, inputs, loss)
+        return self.per_modality.apply(params, inputs, term)
 
     def sample(self, params: Params, key: Key, outputs: Mapping[str, Array]) -> dict[str, Array]:
         """Return {name: data [B, *shape] inside their bounds}, given the decoders' raw outputs."""
@@ -155,15 +203,24 @@ class Codecs:
         return self.sample(params, key, self.decode(params, latents))
 
     def log_prob(
-        self, params: Params, key: Key, data: Mapping[str, Array], latents: Mapping[str, Array]
+        self,
+        params: Params,
+        key: Key,
+        data: Mapping[str, Array],
+        latents: Mapping[str, Array],
+        in_training: bool = False,
     ) -> dict[str, Array]:
-        """Return {name: log p(x | z), or its bound, [..., B]} of float data [B, *shape], for latents [..., B, D_m]."""
+        """Return {name: log p(x | z), or its bound, [..., B]} of float data [B, *shape], for latents [..., B, D_m].
+
+        With `in_training` it is what codecs are trained by, which is no such thing where they are `Bounds`.
+        """
         flat = {name: z.reshape(-1, z.shape[-1]) for name, z in latents.items()}
         repeated = {}
         for name, z in latents.items():
             x = data[name]
             repeated[name] = jnp.broadcast_to(x, (*z.shape[:-2], *x.shape)).reshape(-1, *x.shape[1:])
-        losses = self.loss(params, key, repeated, self.decode(params, flat))
+        terms = self.loss if in_training else self.bound
+        losses = terms(params, key, repeated, self.decode(params, flat))
         return {name: -losses[name].reshape(z.shape[:-1]) for name, z in latents.items()}
 
     def _keys(self, key: Key) -> dict[str, Key]:

@@ -3,7 +3,7 @@
 import abc
 import dataclasses
 import math
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import flax.linen as nn
 import jax
@@ -64,6 +64,14 @@ class Codec(Protocol):
 
         Where the output is not finite, neither are the data; ids are -1 there.
         """
+
+
+@runtime_checkable
+class Bounds(Protocol):
+    """A codec whose `loss` may be no bound of -log p(x | z), and never is the likelihood itself."""
+
+    def bound(self, params: Params, key: Key, x: Array, output: Array) -> Array:
+        """Return an upper bound of -log p(x | z) [B] of data [B, *shape], in nats, given what `decode` returned."""
 
 
 class Heads(nn.Module):

@@ -9,7 +9,7 @@ from sbm_jax.config import checked_dataclass
 from sbm_jax.distributions import LIKELIHOODS
 from sbm_jax.errors import SbmError, require
 from sbm_jax.networks.codecs.base import FeedForward, Heads
-from sbm_jax.networks.codecs.images import check_shape, group_norm
+from sbm_jax.networks.images import check_shape, group_norm
 from sbm_jax.types import Array, Modality
 
 _HALVINGS = 2

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, require
 from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, FeedForward, Heads
-from sbm_jax.networks.codecs.images import check_shape, crop, group_norm, pad, padded_sides
+from sbm_jax.networks.images import check_shape, crop, group_norm, pad, padded_sides
 from sbm_jax.types import Array, Modality
 
 SQUEEZE = 16

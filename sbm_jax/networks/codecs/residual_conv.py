@@ -8,7 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 
 from sbm_jax.networks.codecs.base import FeedForward, Heads
-from sbm_jax.networks.codecs.images import check_shape, crop, group_norm, pad, padded_sides
+from sbm_jax.networks.images import check_shape, crop, group_norm, pad, padded_sides
 from sbm_jax.types import Array, Modality
 
 

@@ -45,6 +45,8 @@ class TokensConfig:
     temperature: float = 0.0
     dtype: str = "float32"
 
+    for_generation = ("temperature",)
+
     def __post_init__(self):
         for name in ("width", "depth", "causal_depth", "heads", "slot_size"):
             require(getattr(self, name) >= 1, f"codec.network.{name}", getattr(self, name), "at least 1")

@@ -1,0 +1,126 @@
+"""A codec of pictures with a diffusion decoder that is trained with the encoder: the decoder of Diff-MVAE."""
+
+import dataclasses
+from typing import ClassVar
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.config import build, checked_dataclass, plain
+from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, FeedForward
+from sbm_jax.networks.codecs.patch import Patch
+from sbm_jax.networks.codecs.residual_conv import ResidualConv
+from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told
+from sbm_jax.networks.images import check_shape
+from sbm_jax.types import Array, CodecConfig, Key, Modality, Params
+
+TOLD = ("map", "latent")
+"""What the decoder may be told: a map that is learned from the latent; the latent, which modulates all layers."""
+
+TRUNKS: dict[str, type[FeedForward]] = {"patch": Patch, "residual_conv": ResidualConv}
+"""The codecs of pictures whose encoder and decoder it may have."""
+
+
+@checked_dataclass
+class DiffusionCodecOptions:
+    """Sizes of the networks, and how pictures are drawn.
+
+    Attributes:
+      trunk: the feed-forward codec, a key of `TRUNKS`, whose encoder encodes, and whose decoder spreads the latent into
+        a map.
+      map_channels: of that map, at the size of the picture.
+      told: some of `TOLD`. The papers tell the latent alone, which takes far more training to be of use.
+      decoder: see `DiffusionDecoderConfig`.
+    """
+
+    trunk: CodecConfig = CodecConfig("patch", {"widths": (64, 64)})
+    map_channels: int = 8
+    told: tuple[str, ...] = ("map",)
+    decoder: DiffusionDecoderConfig = DiffusionDecoderConfig()
+
+    for_generation = ("decoder.sampler", "decoder.guidance")
+
+    def __post_init__(self):
+        if self.trunk.name not in TRUNKS:
+            raise unknown("codec.network.trunk of a diffusion codec:", self.trunk.name, TRUNKS)
+        require(self.map_channels >= 1, "codec.network.map_channels", self.map_channels, "at least 1")
+        require(bool(self.told), "codec.network.told", self.told, f"one or more of {', '.join(TOLD)}")
+        for name in self.told:
+            if name not in TOLD:
+                raise unknown("choice in codec.network.told:", name, TOLD)
+        if self.decoder.sampler.start_time < 1:
+            raise SbmError(
+                "codec.network.decoder.sampler.start_time below 1 starts from a picture that the decoder is told, and "
+                "a diffusion codec is told none. Set it to 1."
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class Diffusion:
+    """An encoder, and a decoder that draws pictures by denoising them. The raw output of `decode` is the latent itself.
+
+    Attributes:
+      modality: what is encoded.
+      options: see `DiffusionCodecOptions`.
+    """
+
+    Options: ClassVar[type] = DiffusionCodecOptions
+
+    modality: Modality
+    options: DiffusionCodecOptions
+
+    def __post_init__(self):
+        check_shape(self.modality)
+
+    def _trunk(self, modality: Modality) -> FeedForward:
+        trunk = self.options.trunk
+        cls, where = TRUNKS[trunk.name], f"modality {modality.name!r}: codec.network.trunk.network"
+        return cls(modality, build(cls.Options, {**plain(AutoencoderNetworkConfig()), **trunk.network}, where))
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder's module."""
+        return self._plain.encoder
+
+    @property
+    def _plain(self) -> FeedForward:
+        """The feed-forward codec whose encoder it has."""
+        return self._trunk(dataclasses.replace(self.modality, likelihood="gaussian", scale=None))
+
+    @property
+    def decoder(self) -> DiffusionDecoder:
+        """The decoder."""
+        modality, options, trunk = self.modality, self.options, None
+        if "map" in options.told:
+            shape = (*modality.shape[:2], options.map_channels)
+            trunk = self._trunk(Modality(modality.name, shape, modality.latent_size)).decoder
+        return DiffusionDecoder(modality.shape, modality.bounds, options.decoder, trunk, "latent" in options.told)
+
+    def init(self, key: Key) -> Params:
+        """Return fresh parameters."""
+        keys = jax.random.split(key)
+        told = Told(latent=jnp.zeros((1, self.modality.latent_size)))
+        return {"encoder": self._plain.init(keys[0])["encoder"], "decoder": self.decoder.init(keys[1], told)}
+
+    def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
+        """Return mean and log variance [B, D_m] of the posterior of data [B, H, W, C]."""
+        return self._plain.encode(params, x)
+
+    def decode(self, params: Params, z: Array) -> Array:
+        """Return the latents [B, D_m]: all else depends on the noise."""
+        del params
+        return z
+
+    def loss(self, params: Params, key: Key, x: Array, output: Array) -> Array:
+        """Return the objective [B]: with the weighting ``"likelihood"`` a bound of -log p(x | z), in nats."""
+        return self.decoder.loss(params["decoder"], key, x, Told(latent=output))
+
+    def bound(self, params: Params, key: Key, x: Array, output: Array) -> Array:
+        """Return a bound of -log p(x | z) [B], in nats, whatever it is trained by."""
+        return self.decoder.bound(params["decoder"], key, x, Told(latent=output))
+
+    def sample(self, params: Params, key: Key, output: Array) -> Array:
+        """Return data [B, H, W, C] that are drawn; NaN where the output is not finite."""
+        return self.decoder.sample(params["decoder"], key, Told(latent=output)).z

@@ -1,0 +1,366 @@
+"""Diffusion decoders: pictures drawn from p(x | what is told of them), by a denoiser and the scan loop in data space.
+
+What a decoder is told decides everything at small compute: a picture (what a feed-forward decoder makes of the latent;
+DiffuseVAE's formulation 1) or a map that is learned from the latent stand beside the noisy picture as channels, and say
+where things are; a latent that only modulates layers, as the papers have it, says much later what is to be drawn.
+
+References: D. Wesego and P. Rooshenas, "Multimodal ELBO with Diffusion Decoders", 2024, Eq. 5.
+  https://arxiv.org/abs/2408.16883. K. Pandey et al., "DiffuseVAE", 2022. https://arxiv.org/abs/2201.00308
+"""
+
+import dataclasses
+import math
+from typing import NamedTuple
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.losses.score_matching import MIN_TIME, WEIGHTINGS, Draws, denoising_terms, stratified_times
+from sbm_jax.networks.denoisers import DenoiserConfig, make_denoiser
+from sbm_jax.parameterization import Parameterization, scaled
+from sbm_jax.sampling import SOLVERS, SampleResult, SamplerOptions, sample
+from sbm_jax.sampling.chunks import in_chunks
+from sbm_jax.sampling.density import log_density
+from sbm_jax.sampling.guidance import classifier_free
+from sbm_jax.sde import SDE, SDEConfig, make_sde
+from sbm_jax.types import Array, Context, Key, Params, ScoreFn
+
+LIKELIHOOD = "likelihood"
+"""The weight of the bound, λ = g²."""
+
+
+@checked_dataclass
+class DiffusionDecoderConfig:
+    """How pictures are diffused, denoised and drawn.
+
+    Attributes:
+      network: the denoiser.
+      sde: the forward process, of pictures in [-1, 1].
+      prediction: what the network's output means, one of `parameterization.PREDICTIONS`.
+      weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`: ``"likelihood"``, λ = g², trains by the bound of
+        the likelihood (Diff-MVAE), ``"noise"`` by the squared error of ε̂ (Diff-MVAE*, DDPM).
+      num_times: 0 trains at times in [0, 1], any other number at so many, as DDPM's 1,000.
+      probability_untold: how often training tells the network nothing, which guidance needs.
+      guidance: w of `sampling.guidance.classifier_free`, on what the decoder is told; 0 for none.
+      sampler: of pictures. With a `start_time` below 1 it starts from the noised picture that the decoder is told.
+    """
+
+    network: DenoiserConfig = DenoiserConfig()
+    sde: SDEConfig = SDEConfig()
+    prediction: str = "velocity"
+    weighting: str = "velocity"
+    num_times: int = 0
+    probability_untold: float = 0.0
+    guidance: float = 0.0
+    sampler: SamplerOptions = SamplerOptions(
+        solver="dpm_solver_pp_2m", num_steps=4, grid="uniform", conditioning="clean", end_time=1e-3
+    )
+
+    def __post_init__(self):
+        where = "diffusion decoder:"
+        Parameterization(self.prediction)
+        if self.weighting not in WEIGHTINGS:
+            raise unknown(f"{where} weighting", self.weighting, WEIGHTINGS)
+        require(self.num_times >= 0, f"{where} num_times", self.num_times, "0 (all of [0, 1]) or more")
+        for name in ("probability_untold", "guidance"):
+            require(getattr(self, name) >= 0, f"{where} {name}", getattr(self, name), "0 or more")
+        require(self.probability_untold < 1, f"{where} probability_untold", self.probability_untold, "less than 1")
+        if self.guidance and not self.probability_untold:
+            raise SbmError(
+                f"{where} guidance {self.guidance} needs a network that was told nothing at times; set "
+                "probability_untold, to 0.1 for one."
+            )
+        plain = self.sampler.start == "prior" and self.sampler.conditioning == "clean"
+        require(
+            plain,
+            f"{where} sampler.start and conditioning",
+            (self.sampler.start, self.sampler.conditioning),
+            "'prior' and 'clean'",
+        )
+
+
+class Told(NamedTuple):
+    """What a decoder is told of each of B pictures; None for nothing of the kind.
+
+    Attributes:
+      picture: [B, H, W, C], in the units of the data.
+      latent: [B, D].
+      which: int [B], of several kinds of pictures that one network draws.
+    """
+
+    picture: Array | None = None
+    latent: Array | None = None
+    which: Array | None = None
+
+
+class ToldDenoiser(nn.Module):
+    """A denoiser, and what turns what it is told into maps and a vector.
+
+    Attributes:
+      config: of the denoiser.
+      trunk: makes a map [B, H, W, K] of latents [B, D]; None for none.
+      modulated: whether a latent modulates the layers.
+      num_kinds: of pictures.
+    """
+
+    config: DenoiserConfig
+    trunk: nn.Module | None
+    modulated: bool
+    num_kinds: int
+
+    def setup(self):
+        """Make the networks."""
+        self.denoiser = make_denoiser(self.config)
+
+    def condition(self, told: Told) -> tuple[Array | None, Array | None]:
+        """Return maps [B, H, W, K] and a vector [B, E]."""
+        maps = [] if told.picture is None else [told.picture]
+        if self.trunk is not None:
+            maps.append(self.trunk(told.latent))
+        vectors = [told.latent] if self.modulated else []
+        if self.num_kinds > 1:
+            vectors.append(jax.nn.one_hot(told.which, self.num_kinds))
+        return tuple(jnp.concatenate(parts, axis=-1) if parts else None for parts in (maps, vectors))
+
+    def denoise(self, x: Array, t: Array, maps: Array | None, vector: Array | None, train: bool = False) -> Array:
+        """Return the denoiser's output [B, H, W, C]."""
+        return self.denoiser(x, t, maps, vector, train)
+
+    def __call__(self, x: Array, t: Array, told: Told) -> Array:
+        """Return the denoiser's output; initialises all parameters."""
+        return self.denoise(x, t, *self.condition(told))
+
+
+CPU_CHUNK = 64
+"""Pictures that are drawn at a time on a CPU, where the activations of more leave the caches."""
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionDecoder:
+    """p(x | told), for pictures of one shape.
+
+    Attributes:
+      shape: (H, W, C).
+      bounds: of the data, which are diffused as [-1, 1]; () for data of about unit variance, which stay as they are.
+      config: see `DiffusionDecoderConfig`.
+      trunk: see `ToldDenoiser`.
+      modulated: see `ToldDenoiser`.
+      num_kinds: see `ToldDenoiser`.
+    """
+
+    shape: tuple[int, ...]
+    bounds: tuple[float, ...]
+    config: DiffusionDecoderConfig
+    trunk: nn.Module | None = None
+    modulated: bool = False
+    num_kinds: int = 1
+
+    def __post_init__(self):
+        if len(self.shape) != 3:
+            raise SbmError(f"a diffusion decoder draws pictures (height, width, channels), not {self.shape}.")
+
+    @property
+    def network(self) -> ToldDenoiser:
+        """The network."""
+        return ToldDenoiser(self.config.network, self.trunk, self.modulated, self.num_kinds)
+
+    @property
+    def sde(self) -> SDE:
+        """The process."""
+        return make_sde(self.config.sde)
+
+    def init(self, key: Key, told: Told) -> Params:
+        """Return fresh parameters, for what it is told of one picture."""
+        x, t = jnp.zeros((1, *self.shape)), jnp.zeros(1)
+        return self.network.init(key, x, t, told)["params"]
+
+    # MARK: Units
+
+    def scale(self, x: Array) -> Array:
+        """Return data as they are diffused."""
+        return x if not self.bounds else (x - self._middle) / self._half
+
+    def restore(self, x: Array) -> Array:
+        """Undo `scale`."""
+        return x if not self.bounds else x * self._half + self._middle
+
+    @property
+    def _middle(self) -> float:
+        return (self.bounds[0] + self.bounds[1]) / 2
+
+    @property
+    def _half(self) -> float:
+        return (self.bounds[1] - self.bounds[0]) / 2 if self.bounds else 1.0
+
+    def context(self, batch: int) -> Context:
+        """Return what tells the losses and the sampler that a picture is one whole, of which nothing is observed."""
+        return Context(jnp.zeros((batch, 1), bool), jnp.ones(self.shape, bool), owner=(0,) * self.shape[0])
+
+    # MARK: Training
+
+    def loss(self, params: Params, key: Key, x: Array, told: Told, train: bool = True) -> Array:
+        """Return the objective [B] of data [B, H, W, C], a sum over their entries.
+
+        With λ = g² it is the bound of -log p(x | told), in nats; else the weighted squared error of ε̂.
+        """
+        untold_key, key = jax.random.split(key)
+        maps, vector = self._condition(params, told)
+        if self.config.probability_untold and train:
+            told_rows = ~jax.random.bernoulli(untold_key, self.config.probability_untold, (len(x),))
+            maps, vector = (_masked(part, told_rows) for part in (maps, vector))
+        if self.config.weighting == LIKELIHOOD:
+            return self._bound(params, key, x, maps, vector, train)
+        draw_key, dropout_key = jax.random.split(key)
+        noise_key, time_key = jax.random.split(draw_key)
+        draws = Draws(
+            self._times(time_key, len(x)), jax.random.normal(noise_key, x.shape), jnp.zeros((len(x), 1), bool)
+        )
+
+        def noise_fn(x_t: Array, t: Array, context: Context) -> Array:
+            del context
+            return self._noise(params, x_t, t[:, 0], maps, vector, dropout_key if train else None)
+
+        weighted, _ = denoising_terms(
+            noise_fn, self.sde, self.scale(x), self.context(len(x)), draws, self.config.weighting
+        )
+        return weighted * math.prod(self.shape)
+
+    def bound(self, params: Params, key: Key, x: Array, told: Told) -> Array:
+        """Return an upper bound of -log p(x | told) [B] of data [B, H, W, C], in nats, by one time for each row."""
+        return self._bound(params, key, x, *self._condition(params, told), train=False)
+
+    def _bound(
+        self, params: Params, key: Key, x: Array, maps: Array | None, vector: Array | None, train: bool
+    ) -> Array:
+        """Return KL(q(x_1 | x) ‖ p(x_1)) + ½ ∫ g² ‖s - ∇log p_0t‖² dt - log p(x | x_ε), estimated, in nats.
+
+        The score's term is subtracted from a lower bound; Eq. 5 of the Diff-MVAE paper prints the other sign. With
+        λ = log(α/σ) the integral is ∫ ‖ε̂ - ε‖² dλ, and λ is drawn evenly, one part of its range for each row: at even
+        times g²/σ² would make most of the variance where t is small. p(x | x_ε) is N(x_ε / α, (σ/α)²).
+        """
+        noise_key, order_key, place_key, dropout_key = jax.random.split(key, 4)
+        sde, batch, size = self.sde, len(x), math.prod(self.shape)
+        ends = jnp.array([1.0, self.config.sampler.end_time])
+        alphas, sigmas = sde.marginal(ends)
+        low, high = jnp.log(alphas / sigmas)
+        strata = (jax.random.permutation(order_key, batch) + jax.random.uniform(place_key, (batch,))) / batch
+        t = sde.time_of_half_log_snr(low + (high - low) * strata)
+        alpha, sigma = (value[:, None, None, None] for value in sde.marginal(t))
+        noise, x = jax.random.normal(noise_key, x.shape), self.scale(x)
+        found = self._noise(params, alpha * x + sigma * noise, t, maps, vector, dropout_key if train else None)
+        path = (high - low) * jnp.square(found - noise).sum(axis=(1, 2, 3))
+        # At time 1 the sampler starts from N(0, α² + σ²).
+        variance = alphas[0] ** 2 + sigmas[0] ** 2
+        mean_square = jnp.square(alphas[0] * x).sum(axis=(1, 2, 3))
+        ratio = sigmas[0] ** 2 / variance
+        prior = 0.5 * (mean_square / variance + size * (ratio - 1.0 - jnp.log(ratio)))
+        end = 0.5 * size * (1.0 + jnp.log(2 * jnp.pi) + 2 * jnp.log(sigmas[1] / alphas[1]))
+        return prior + path + end + size * math.log(self._half)
+
+    def _times(self, key: Key, batch: int) -> Array:
+        times, number = stratified_times(key, batch), self.config.num_times
+        return jnp.maximum(jnp.ceil(times * number) / number, MIN_TIME) if number else times
+
+    # MARK: Sampling
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the network for each picture."""
+        sampler = self.config.sampler
+        solver = SOLVERS[sampler.solver](sampler.snr, sampler.corrector_steps)
+        return sampler.num_steps * solver.repeats * solver.evaluations * (2 if self.config.guidance else 1)
+
+    def sample(
+        self, params: Params, key: Key, told: Told, options: SamplerOptions | None = None, guidance: float | None = None
+    ) -> SampleResult:
+        """Draw data [B, H, W, C] in their units; NaN in the rows that diverge.
+
+        Args:
+          params: of the network.
+          key: a typed key.
+          told: see `Told`.
+          options: of the sampler; None for the config's.
+          guidance: w; None for the config's.
+
+        Raises:
+          SbmError: on a start from a picture where none is told.
+        """
+        options = self.config.sampler if options is None else options
+        weight = self.config.guidance if guidance is None else guidance
+        if options.start_time < 1 and told.picture is None:
+            raise SbmError(
+                "diffusion decoder: sampler.start_time below 1 starts from the picture that the decoder is told, and "
+                "it is told none. Set it to 1."
+            )
+        rows = {"told": told, "number": jnp.arange(len(jax.tree.leaves(told)[0]))}
+        chunk = options.chunk_size or (CPU_CHUNK if jax.default_backend() == "cpu" else 0)
+        return in_chunks(lambda part: self._sample(params, key, part, options, weight), rows, chunk)
+
+    def _sample(self, params: Params, key: Key, rows: dict, options: SamplerOptions, weight: float) -> SampleResult:
+        told, batch = rows["told"], len(rows["number"])
+        context = self.context(batch).replace(row_numbers=rows["number"])
+        maps, vector = self._condition(params, told)
+        score_fn = self.score_fn(params, maps, vector)
+        transforms = ()
+        if weight:
+            untold = self.score_fn(params, *(_masked(part, jnp.zeros(batch, bool)) for part in (maps, vector)))
+            transforms = (classifier_free(untold, weight),)
+        start = self.scale(told.picture) if options.start_time < 1 else None
+        z = jnp.zeros((batch, *self.shape))
+        result = sample(score_fn, self.sde, key, z, context, options, transforms, start)
+        twice = 2 if weight else 1
+        return result._replace(z=self.restore(result.z), network_evaluations=twice * result.network_evaluations)
+
+    def score_fn(self, params: Params, maps: Array | None, vector: Array | None) -> ScoreFn:
+        """Return the score of diffused pictures, given what the network is told of each."""
+
+        def score(key: Key, x: Array, t: Array) -> Array:
+            del key
+            time = jnp.max(t)
+            _, sigma = self.sde.marginal(time)
+            times = jnp.broadcast_to(time, (len(x),))
+            return -self._noise(params, x, times, maps, vector, None) / sigma
+
+        return score
+
+    def log_likelihood(self, params: Params, key: Key, x: Array, told: Told, num_steps: int = 100) -> Array:
+        """Return log p(x | told) [B] of data along the probability flow, in nats, for small pictures."""
+        score_fn, context = self.score_fn(params, *self._condition(params, told)), self.context(len(x))
+        end = self.config.sampler.end_time
+        return log_density(score_fn, self.sde, key, self.scale(x), context, num_steps, end) - math.prod(
+            self.shape
+        ) * math.log(self._half)
+
+    # MARK: The network
+
+    def _condition(self, params: Params, told: Told) -> tuple[Array | None, Array | None]:
+        if told.picture is not None:
+            told = told._replace(picture=self.scale(told.picture))
+        return self.network.apply({"params": params}, told, method="condition")
+
+    def _noise(
+        self, params: Params, x: Array, t: Array, maps: Array | None, vector: Array | None, dropout_key: Key | None
+    ) -> Array:
+        """Return the predicted noise ε̂ of diffused pictures [B, H, W, C] at times [B]."""
+        alpha, sigma = (value[:, None, None, None] for value in self.sde.marginal(t))
+        given = scaled(x, alpha, sigma)
+        train = dropout_key is not None
+        output = self.network.apply(
+            {"params": params},
+            given,
+            t,
+            maps,
+            vector,
+            train,
+            method="denoise",
+            rngs={"dropout": dropout_key} if train else None,
+        )
+        return Parameterization(self.config.prediction).noise(output, given, alpha, sigma)
+
+
+def _masked(values: Array | None, told: Array) -> Array | None:
+    """Return values [B, ...] of the rows that are told, bool [B], and 0 for the others."""
+    return None if values is None else jnp.where(told.reshape(-1, *(1,) * (values.ndim - 1)), values, 0.0)

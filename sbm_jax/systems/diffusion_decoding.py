@@ -1,0 +1,384 @@
+"""Diffusion decoders over frozen latents: sharp samples of a system that is trained already.
+
+A system says what is to be seen, and its decoders draw it blurred: the mean over all that a latent leaves open. A stage
+of its own trains a diffusion decoder on pairs of a reconstruction, from a posterior sample, and the data that it is one
+of; nothing that was trained before is trained again. Rows with it have the suffix ``_diffusion``.
+
+Reference: K. Pandey et al., "DiffuseVAE", 2022, formulation 1. https://arxiv.org/abs/2201.00308. It is the refiner of
+  the SBM paper (A.10.2).
+"""
+
+import dataclasses
+import functools
+import math
+import os
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from sbm_jax.config import checked_dataclass, plain
+from sbm_jax.data.pipeline import in_units
+from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.losses.masked import masked_mean
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig, FeedForward, make_codec
+from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told
+from sbm_jax.sampling import SamplerOptions
+from sbm_jax.system import Generated, HasCodecs, Reconstructs, SparesObserved, System
+from sbm_jax.systems.method import Method, Shared
+from sbm_jax.systems.observed import observed_rows, put_back
+from sbm_jax.types import Array, CodecConfig, Data, Dataset, Key, Metrics, Modality, Params, Stage, TrainingConfig
+
+TOLD = ("picture", "map", "latent")
+"""What a decoder may be told: the reconstruction; a map learned from the latent; the latent, which modulates layers."""
+
+
+@checked_dataclass
+class DiffusionDecodingConfig:
+    """The stage of the diffusion decoders, and how they draw.
+
+    Attributes:
+      modalities: those that have one; () for all pictures.
+      told: some of `TOLD`.
+      decoder: see `DiffusionDecoderConfig`.
+      map_network: the codec whose decoder makes a map of the latent, with `map_channels` channels.
+      map_channels: see `map_network`.
+      shared: one network draws all modalities of one shape, and is told which.
+      training: see `types.TrainingConfig`.
+    """
+
+    modalities: tuple[str, ...] = ()
+    told: tuple[str, ...] = ("picture",)
+    decoder: DiffusionDecoderConfig = DiffusionDecoderConfig()
+    map_network: CodecConfig = CodecConfig("patch", {"widths": (64, 64)})
+    map_channels: int = 8
+    shared: bool = True
+    training: TrainingConfig = TrainingConfig()
+
+    def __post_init__(self):
+        where = "methods.diffusion_decoder"
+        require(bool(self.told), f"{where}.told", self.told, f"one or more of {', '.join(TOLD)}")
+        for name in self.told:
+            if name not in TOLD:
+                raise unknown(f"choice in {where}.told:", name, TOLD)
+        require(self.map_channels >= 1, f"{where}.map_channels", self.map_channels, "at least 1")
+
+
+def is_picture(modality: Modality) -> bool:
+    """Return whether a diffusion decoder can draw a modality."""
+    return len(modality.shape) == 3
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Modalities that one diffusion decoder draws.
+
+    Attributes:
+      modalities: of one shape and range, and one size of latents where it is told them.
+      config: see `DiffusionDecodingConfig`.
+    """
+
+    modalities: tuple[Modality, ...]
+    config: DiffusionDecodingConfig
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the modalities."""
+        return tuple(modality.name for modality in self.modalities)
+
+    @property
+    def decoder(self) -> DiffusionDecoder:
+        """The decoder."""
+        first, told, trunk = self.modalities[0], self.config.told, None
+        if "map" in told:
+            shape = (*first.shape[:2], self.config.map_channels)
+            map_of = Modality(first.name, shape, first.latent_size, self.config.map_network)
+            codec = make_codec(map_of, AutoencoderNetworkConfig())
+            if not isinstance(codec, FeedForward):
+                raise SbmError(f"methods.diffusion_decoder.map_network {map_of.codec.name!r} has no map to give.")
+            trunk = codec.decoder
+        return DiffusionDecoder(
+            first.shape, first.bounds, self.config.decoder, trunk, "latent" in told, len(self.modalities)
+        )
+
+    def told(self, pictures: Array, latents: Array | None, which: Array) -> Told:
+        """Return what the decoder is told, of pictures [B, H, W, C], their latents [B, D] and modalities [B]."""
+        told = self.config.told
+        return Told(
+            pictures if "picture" in told else None,
+            latents if {"map", "latent"} & {*told} else None,
+            which if len(self.modalities) > 1 else None,
+        )
+
+    def init(self, key: Key) -> Params:
+        """Return fresh parameters."""
+        first = self.modalities[0]
+        one = jnp.zeros((1, *first.shape)), jnp.zeros((1, first.latent_size)), jnp.zeros(1, jnp.int32)
+        return self.decoder.init(key, self.told(*one))
+
+    def stacked(self, arrays: Mapping[str, Array] | None) -> Array | None:
+        """Return arrays {name: [B, ...]} of the modalities as one [B K, ...], those of a row next to each other."""
+        if arrays is None:
+            return None
+        together = jnp.stack([arrays[name] for name in self.names], axis=1)
+        return together.reshape(-1, *together.shape[2:])
+
+
+def make_groups(modalities: tuple[Modality, ...], config: DiffusionDecodingConfig) -> tuple[Group, ...]:
+    """Return the groups of modalities that share a decoder, in their order.
+
+    Raises:
+      SbmError: on a modality that is unknown, or no picture.
+    """
+    by_name = {modality.name: modality for modality in modalities}
+    for name in config.modalities:
+        if name not in by_name:
+            raise unknown("modality (methods.diffusion_decoder.modalities):", name, by_name)
+        if not is_picture(by_name[name]):
+            raise SbmError(
+                f"methods.diffusion_decoder: modality {name!r} has the shape {by_name[name].shape}; diffusion decoders "
+                "draw pictures (height, width, channels)."
+            )
+    names = config.modalities or tuple(m.name for m in modalities if is_picture(m))
+    if not names:
+        raise SbmError("methods.diffusion_decoder: there is no picture (height, width, channels) to draw.")
+    groups: dict[Any, list[Modality]] = {}
+    for modality in modalities:
+        if modality.name in names:
+            size = modality.latent_size if {"map", "latent"} & {*config.told} else 0
+            own = (modality.shape, modality.bounds, size) if config.shared else modality.name
+            groups.setdefault(own, []).append(modality)
+    return tuple(Group(tuple(members), config) for members in groups.values())
+
+
+@dataclasses.dataclass(frozen=True)
+class DiffusionDecoded:
+    """A system, and diffusion decoders that draw what its decoders mean.
+
+    Attributes:
+      name: the row of the results table.
+      base: the system.
+      config: see `DiffusionDecodingConfig`.
+      seed: the run's seed, part of the stages' fingerprints.
+      num_free: see `SparesObserved`.
+    """
+
+    name: str
+    base: System
+    config: DiffusionDecodingConfig
+    seed: int = 0
+    num_free: int | None = None
+
+    @property
+    def modalities(self) -> tuple[Modality, ...]:
+        """The modalities of the system."""
+        return self.base.modalities
+
+    @property
+    def groups(self) -> tuple[Group, ...]:
+        """What each diffusion decoder draws."""
+        return make_groups(self.modalities, self.config)
+
+    @property
+    def stage_names(self) -> tuple[str, ...]:
+        """The names of the stages whose products `generate` uses."""
+        return *self.base.stage_names, *(self._stage_name(group) for group in self.groups)
+
+    def _stage_name(self, group: Group) -> str:
+        more = len(group.names) - 1
+        return f"diffusion_decoder_{self.base.decoder_name}_{group.names[0]}" + (f"_and_{more}_more" if more else "")
+
+    def check(self, options: SamplerOptions) -> None:
+        """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
+        if not isinstance(self.base, Reconstructs):
+            raise SbmError(
+                f"system {self.base.name!r} draws no reconstructions, which a diffusion decoder learns from."
+            )
+        self.base.check(options)
+        if {"map", "latent"} & {*self.config.told} and not self.base.tells_latents:
+            raise SbmError(
+                f"system {self.base.name!r} has no latents of each modality to tell a diffusion decoder of; set "
+                "methods.diffusion_decoder.told to ('picture',)."
+            )
+        for group in self.groups:
+            jax.eval_shape(functools.partial(_try, group), jax.random.key(0))
+
+    # MARK: Training
+
+    def stages(self, dataset: Dataset) -> list[Stage]:
+        """Return the stages of the system, and one for each diffusion decoder."""
+        return [*self.base.stages(dataset), *(self._stage(group, dataset) for group in self.groups)]
+
+    def _stage(self, group: Group, dataset: Dataset) -> Stage:
+        names = [modality.name for modality in self.modalities]
+        sampling = {"sampler", "guidance"}  # which training does not depend on
+        decoder = {name: value for name, value in plain(self.config.decoder).items() if name not in sampling}
+        settings = {**plain(self.config), "decoder": decoder, "modalities": list(group.names)}
+        if self.config.decoder.weighting == "likelihood":
+            settings["end_time"] = self.config.decoder.sampler.end_time
+        return Stage(
+            name=self._stage_name(group),
+            settings={"seed": self.seed, "data": dataset.settings, **settings},
+            requires=self.base.decoder_stages,
+            init=lambda key, upstream: group.init(key),
+            loss=functools.partial(self._loss, group),
+            rows=lambda upstream: dataset.train.rows(names),
+            validation_rows=lambda upstream: dataset.validation.rows(names),
+            validation_loss=functools.partial(self._loss, group, train=False),
+            training=self.config.training,
+        )
+
+    def _loss(
+        self,
+        group: Group,
+        params: Params,
+        upstream: Mapping[str, Params],
+        key: Key,
+        batch: Mapping[str, Any],
+        train: bool = True,
+    ) -> tuple[Array, Metrics]:
+        """Return the mean objective for each entry of the pictures that rows have, told of posterior samples."""
+        posterior_key, loss_key = jax.random.split(key)
+        data, size = in_units(batch["data"]), len(group.modalities)
+        pictures, latents = self.base.draw_reconstructions(upstream, posterior_key, data)
+        which = jnp.tile(jnp.arange(size), len(next(iter(data.values()))))
+        told = group.told(group.stacked(pictures), group.stacked(latents), which)
+        x = group.stacked(data)
+        losses = group.decoder.loss(params, loss_key, x, jax.lax.stop_gradient(told), train)
+        present = batch.get("present")
+        if present is not None:
+            names = [modality.name for modality in self.modalities]
+            present = present[:, jnp.array([names.index(name) for name in group.names])].reshape(-1)
+        return masked_mean(losses, present) / math.prod(group.decoder.shape), {}
+
+    # MARK: Use
+
+    def generate(
+        self,
+        products: Mapping[str, Params],
+        key: Key,
+        data: Data,
+        observed: Array,
+        options: SamplerOptions,
+        num_samples: int = 1,
+        *,
+        strength: Array | float | None = None,
+    ) -> Generated:
+        """Generate what is not observed; see `system.System.generate`. The options are those of the latents.
+
+        Raises:
+          SbmError: as the system does.
+        """
+        base_key, draw_key = jax.random.split(key)
+        found = self.base.generate(products, base_key, data, observed, options, num_samples, strength=strength)
+        observed = observed_rows(data, observed, self.modalities)
+        rows = jnp.repeat(observed, num_samples, axis=0)
+        means = _flat(found.data)
+        latents = None if found.latents is None else _flat(found.latents)
+        drawn, info = dict(means), dict(found.info)
+        for number, group in enumerate(self.groups):
+            columns = jnp.array([[m.name for m in self.modalities].index(name) for name in group.names])
+            own = self._draw(products, jax.random.fold_in(draw_key, number), group, means, latents, rows[:, columns])
+            drawn |= own[0]
+            info["diverged"] = info["diverged"] + own[1]
+        steps = [group.decoder.evaluations for group in self.groups]
+        info["decoder_evaluations"] = jnp.asarray(max(steps), jnp.float32)
+        return found._replace(data=put_back(drawn, data, observed, self.modalities), info=info)
+
+    def _draw(
+        self,
+        products: Mapping[str, Params],
+        key: Key,
+        group: Group,
+        means: Mapping[str, Array],
+        latents: Mapping[str, Array] | None,
+        observed: Array,
+    ) -> tuple[dict[str, Array], Array]:
+        """Return pictures {name: [B, H, W, C]} given means and latents, and the number of those that diverged.
+
+        Of a row at most `num_free` are drawn, where that is known: what is observed, bool [B, K], needs no drawing.
+        """
+        batch, size = observed.shape
+        free = size if self.num_free is None else min(size, self.num_free)
+        chosen = jnp.argsort(observed, axis=1, stable=True)[:, :free]  # those that are not observed come first
+        rows = jnp.arange(batch)[:, None]
+
+        def pick(arrays: Mapping[str, Array] | None) -> Array | None:
+            together = group.stacked(arrays)
+            if together is None:
+                return None
+            return together.reshape(batch, size, *together.shape[1:])[rows, chosen].reshape(-1, *together.shape[1:])
+
+        few = None if latents is None else {name: latents[name] for name in group.names}
+        told = group.told(pick(means), pick(few), chosen.reshape(-1))
+        result = group.decoder.sample(products[self._stage_name(group)], key, told)
+        all_means = group.stacked(means).reshape(batch, size, *group.decoder.shape)
+        together = all_means.at[rows, chosen].set(result.z.reshape(batch, free, *group.decoder.shape))
+        bounds = group.modalities[0].bounds
+        together = jnp.clip(together, *bounds) if bounds else together
+        lost = result.diverged.reshape(batch, free) & ~jnp.take_along_axis(observed, chosen, axis=1)
+        return {name: together[:, number] for number, name in enumerate(group.names)}, lost.sum()
+
+    def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
+        """Return what the diffusion decoders draw, told of the system's reconstruction; the same at each call."""
+        means = dict(self.base.reconstruct(products, data))
+        latents = self.base.encode(products, data) if self.base.tells_latents else None
+        for number, group in enumerate(self.groups):
+            nothing = jnp.zeros((len(means[group.names[0]]), len(group.names)), bool)
+            whole = dataclasses.replace(self, num_free=None)
+            key = jax.random.fold_in(jax.random.key(0), number)
+            means |= whole._draw(products, key, group, means, latents, nothing)[0]
+        return means
+
+
+class Sparing(DiffusionDecoded):
+    """The same, of a system that need not compute what is observed."""
+
+    def with_free(self, number: int) -> "DiffusionDecoded":
+        """Return the system for rows with at most so many unobserved modalities; see `system.SparesObserved`."""
+        return dataclasses.replace(self, base=self.base.with_free(number), num_free=number)
+
+
+class WithCodecs(Sparing):
+    """The same, of a system whose modalities have codecs and latents of their own."""
+
+    def encode(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
+        """Return the system's latents; see `system.Encodes`."""
+        return self.base.encode(products, data)
+
+    def posteriors(self, products: Mapping[str, Params], data: Data) -> dict[str, tuple[Array, Array | None]]:
+        """Return the codecs' means and log variances; see `system.HasCodecs`."""
+        return self.base.posteriors(products, data)
+
+    def save_codec(self, products: Mapping[str, Params], name: str, path: str | os.PathLike[str]) -> None:
+        """Write the trained codec of a modality, without its diffusion decoder, to a file; see `system.HasCodecs`."""
+        self.base.save_codec(products, name, path)
+
+
+def _flat(arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return arrays {name: [B, S, ...]} as {name: [B S, ...]}."""
+    return {name: array.reshape(-1, *array.shape[2:]) for name, array in arrays.items()}
+
+
+def _try(group: Group, key: Key) -> Array:
+    """Train and draw once; raises what the decoder raises."""
+    first, params = group.modalities[0], group.init(key)
+    two = jnp.zeros((2, *first.shape))
+    told = group.told(two, jnp.zeros((2, first.latent_size)), jnp.zeros(2, jnp.int32))
+    return group.decoder.loss(params, key, two, told) + group.decoder.sample(params, key, told).z.sum(axis=(1, 2, 3))
+
+
+# MARK: Methods
+
+
+def over(method: Method) -> Method:
+    """Return the method with diffusion decoders over what another one generates."""
+
+    def make(name: str, shared: Shared, diffusion_decoder: DiffusionDecodingConfig, **own: Any) -> DiffusionDecoded:
+        base = method.make(method.name, shared, **own)
+        kind = WithCodecs if isinstance(base, HasCodecs) else Sparing if isinstance(base, SparesObserved) else None
+        return (kind or DiffusionDecoded)(name, base, diffusion_decoder, shared.seed)
+
+    options = {"diffusion_decoder": DiffusionDecodingConfig, **method.options}
+    return Method(f"{method.name}_diffusion", make, options)
