@@ -274,7 +274,13 @@ class DiffusionDecoder:
         return sampler.num_steps * solver.repeats * solver.evaluations * (2 if self.config.guidance else 1)
 
     def sample(
-        self, params: Params, key: Key, told: Told, options: SamplerOptions | None = None, guidance: float | None = None
+        self,
+        params: Params,
+        key: Key,
+        told: Told,
+        options: SamplerOptions | None = None,
+        guidance: float | None = None,
+        row_numbers: Array | None = None,
     ) -> SampleResult:
         """Draw data [B, H, W, C] in their units; NaN in the rows that diverge.
 
@@ -284,6 +290,7 @@ class DiffusionDecoder:
           told: see `Told`.
           options: of the sampler; None for the config's.
           guidance: w; None for the config's.
+          row_numbers: int [B], by which pictures have their noise; None for 0 to B - 1.
 
         Raises:
           SbmError: on a start from a picture where none is told.
@@ -295,7 +302,8 @@ class DiffusionDecoder:
                 "diffusion decoder: sampler.start_time below 1 starts from the picture that the decoder is told, and "
                 "it is told none. Set it to 1."
             )
-        rows = {"told": told, "number": jnp.arange(len(jax.tree.leaves(told)[0]))}
+        numbers = jnp.arange(len(jax.tree.leaves(told)[0])) if row_numbers is None else row_numbers
+        rows = {"told": told, "number": numbers}
         chunk = options.chunk_size or (CPU_CHUNK if jax.default_backend() == "cpu" else 0)
         return in_chunks(lambda part: self._sample(params, key, part, options, weight), rows, chunk)
 

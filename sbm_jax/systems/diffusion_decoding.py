@@ -20,6 +20,7 @@ import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.pipeline import in_units
+from sbm_jax.distributions import LIKELIHOODS
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.losses.masked import masked_mean
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig, FeedForward, make_codec
@@ -39,7 +40,7 @@ class DiffusionDecodingConfig:
     """The stage of the diffusion decoders, and how they draw.
 
     Attributes:
-      modalities: those that have one; () for all pictures.
+      modalities: those that have one; () for all pictures with a Gaussian or Laplace likelihood: colours, not masks.
       told: some of `TOLD`.
       decoder: see `DiffusionDecoderConfig`.
       map_network: the codec whose decoder makes a map of the latent, with `map_channels` channels.
@@ -66,8 +67,13 @@ class DiffusionDecodingConfig:
 
 
 def is_picture(modality: Modality) -> bool:
-    """Return whether a diffusion decoder can draw a modality."""
-    return len(modality.shape) == 3
+    """Return whether a modality is a picture of numbers, which a diffusion decoder draws by default."""
+    return len(modality.shape) == 3 and modality.likelihood in ("gaussian", "laplace")
+
+
+def bounds_of(modality: Modality) -> tuple[float, ...]:
+    """Return the range of a modality's data; () where they have none."""
+    return modality.bounds or ((0.0, 1.0) if LIKELIHOODS[modality.likelihood].bounded else ())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,7 +105,7 @@ class Group:
                 raise SbmError(f"methods.diffusion_decoder.map_network {map_of.codec.name!r} has no map to give.")
             trunk = codec.decoder
         return DiffusionDecoder(
-            first.shape, first.bounds, self.config.decoder, trunk, "latent" in told, len(self.modalities)
+            first.shape, bounds_of(first), self.config.decoder, trunk, "latent" in told, len(self.modalities)
         )
 
     def told(self, pictures: Array, latents: Array | None, which: Array) -> Told:
@@ -135,19 +141,22 @@ def make_groups(modalities: tuple[Modality, ...], config: DiffusionDecodingConfi
     for name in config.modalities:
         if name not in by_name:
             raise unknown("modality (methods.diffusion_decoder.modalities):", name, by_name)
-        if not is_picture(by_name[name]):
+        if len(by_name[name].shape) != 3:
             raise SbmError(
                 f"methods.diffusion_decoder: modality {name!r} has the shape {by_name[name].shape}; diffusion decoders "
                 "draw pictures (height, width, channels)."
             )
     names = config.modalities or tuple(m.name for m in modalities if is_picture(m))
     if not names:
-        raise SbmError("methods.diffusion_decoder: there is no picture (height, width, channels) to draw.")
+        raise SbmError(
+            "methods.diffusion_decoder: there is no picture (height, width, channels) with a Gaussian or Laplace "
+            "likelihood to draw; name others in its modalities."
+        )
     groups: dict[Any, list[Modality]] = {}
     for modality in modalities:
         if modality.name in names:
             size = modality.latent_size if {"map", "latent"} & {*config.told} else 0
-            own = (modality.shape, modality.bounds, size) if config.shared else modality.name
+            own = (modality.shape, bounds_of(modality), size) if config.shared else modality.name
             groups.setdefault(own, []).append(modality)
     return tuple(Group(tuple(members), config) for members in groups.values())
 
@@ -312,10 +321,11 @@ class DiffusionDecoded:
 
         few = None if latents is None else {name: latents[name] for name in group.names}
         told = group.told(pick(means), pick(few), chosen.reshape(-1))
-        result = group.decoder.sample(products[self._stage_name(group)], key, told)
+        numbers = (rows * size + chosen).reshape(-1)  # the same noise, however many are drawn
+        result = group.decoder.sample(products[self._stage_name(group)], key, told, row_numbers=numbers)
         all_means = group.stacked(means).reshape(batch, size, *group.decoder.shape)
         together = all_means.at[rows, chosen].set(result.z.reshape(batch, free, *group.decoder.shape))
-        bounds = group.modalities[0].bounds
+        bounds = bounds_of(group.modalities[0])
         together = jnp.clip(together, *bounds) if bounds else together
         lost = result.diverged.reshape(batch, free) & ~jnp.take_along_axis(observed, chosen, axis=1)
         return {name: together[:, number] for number, name in enumerate(group.names)}, lost.sum()

@@ -151,7 +151,7 @@ class DiffMvae(MopoeStar):
     The score's term is part of a bound from below with a minus sign; Eq. 5 prints a plus.
 
     Attributes:
-      diffused: the modalities with a diffusion decoder; () for all pictures.
+      diffused: the modalities with a diffusion decoder; () for all pictures with a Gaussian or Laplace likelihood.
       codec: options of their codec, see `networks.codecs.diffusion.DiffusionCodecOptions`. By default it is trained as
         Diff-MVAE*'s, by the squared error of ε̂; ``{"decoder": {"weighting": "likelihood"}}`` is Diff-MVAE's λ = g².
     """
@@ -164,8 +164,7 @@ class DiffMvae(MopoeStar):
 
     def decoded(self, modality: Modality) -> Modality:
         """Return the modality with the codec that it has here."""
-        is_diffused = modality.name in self.diffused if self.diffused else len(modality.shape) == 3
-        if not is_diffused:
+        if not self._is_diffused(modality):
             return super().decoded(modality)
         return dataclasses.replace(modality, codec=CodecConfig("diffusion", self.codec))
 
@@ -175,8 +174,15 @@ class DiffMvae(MopoeStar):
         for name in self.diffused:
             if name not in names:
                 raise unknown(f"modality ({self._of('diffused')}):", name, names)
-        if not self.diffused and all(len(modality.shape) != 3 for modality in modalities):
-            raise SbmError(f"method {self.name!r}: no modality is a picture, for which a diffusion decoder is made.")
+        if not any(map(self._is_diffused, modalities)):
+            raise SbmError(
+                f"method {self.name!r}: no modality is a picture with a Gaussian or Laplace likelihood, which "
+                f"diffusion decoders draw by default. Name others in {self._of('diffused')}, or choose 'mopoe_star'."
+            )
+
+    def _is_diffused(self, modality: Modality) -> bool:
+        picture = len(modality.shape) == 3 and modality.likelihood in ("gaussian", "laplace")
+        return modality.name in self.diffused if self.diffused else picture
 
 
 @checked_dataclass

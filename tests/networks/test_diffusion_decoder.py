@@ -1,0 +1,266 @@
+"""Diffusion decoders: exact answers of linear-Gaussian pictures, and what they are told."""
+
+import dataclasses
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sbm_jax.errors import SbmError
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig, Codecs, check_codec, make_codec, training_settings
+from sbm_jax.networks.denoisers import DENOISERS, DenoiserConfig, make_denoiser
+from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told
+from sbm_jax.sampling import SamplerOptions
+from sbm_jax.sampling.noise import row_normal
+from sbm_jax.types import CodecConfig, Modality
+from tests.networks.exact_denoiser import COVARIANCE, GAIN, SDE, SHAPE, SIZE
+
+HERE = "tests.networks.exact_denoiser"
+CLEAN = {"conditioning": "clean"}
+SOLVERS = {
+    "dpm_solver_pp_2m": SamplerOptions("dpm_solver_pp_2m", 40, **CLEAN),
+    "sde_dpm_solver_pp_2m": SamplerOptions("sde_dpm_solver_pp_2m", 60, **CLEAN),
+    "heun": SamplerOptions("heun", 30, **CLEAN),
+    "ddim": SamplerOptions("ddim", 200, **CLEAN),
+    "euler_maruyama": SamplerOptions("euler_maruyama", 400, grid="uniform", **CLEAN),
+    "predictor_corrector": SamplerOptions("predictor_corrector", 200, grid="uniform", **CLEAN),
+}
+
+
+def _exact(bounds=(), **changes):
+    config = DiffusionDecoderConfig(DenoiserConfig(f"{HERE}:Exact"), prediction="data", **changes)
+    return DiffusionDecoder(SHAPE, bounds, config, modulated=True)
+
+
+def _units(bounds):
+    """The half and the middle of a range: what pictures in the units of their data are, of those that are diffused."""
+    return ((bounds[1] - bounds[0]) / 2, sum(bounds) / 2) if bounds else (1.0, 0.0)
+
+
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_an_exact_denoiser_draws_from_the_exact_law(solver):
+    rows, bounds, latent = 4000, (-2.0, 4.0), np.array([0.5, -1.0], np.float32)
+    told = Told(latent=jnp.broadcast_to(latent, (rows, 2)))
+    result = jax.jit(lambda key: _exact(bounds).sample({}, key, told, SOLVERS[solver]))(jax.random.key(0))
+    assert not np.any(result.diverged)
+    half, middle = _units(bounds)
+    flat = np.asarray(result.z).reshape(rows, -1)
+    np.testing.assert_allclose(flat.mean(axis=0), half * GAIN @ latent + middle, atol=0.12 * half)
+    covariance = half**2 * COVARIANCE
+    assert np.abs(np.cov(flat.T) - covariance).max() < 0.12 * covariance.max()
+
+
+@pytest.mark.parametrize("bounds", [(), (-2.0, 4.0)], ids=["as they are", "within bounds"])
+def test_the_bound_of_an_exact_denoiser_is_the_likelihood(bounds):
+    half, middle = _units(bounds)
+    rng, latent = np.random.default_rng(1), np.array([0.5, -1.0], np.float32)
+    x = GAIN @ latent + rng.normal(size=(2, SIZE)) @ np.linalg.cholesky(COVARIANCE).T
+    difference = x - GAIN @ latent
+    exact = 0.5 * np.einsum("bi,ij,bj->b", difference, np.linalg.inv(COVARIANCE), difference)
+    exact += 0.5 * np.linalg.slogdet(2 * np.pi * COVARIANCE)[1] + SIZE * math.log(half)
+    decoder, repeats = _exact(bounds), 20_000
+    x = jnp.asarray((half * x + middle).reshape(2, *SHAPE), jnp.float32)
+    told = Told(latent=jnp.broadcast_to(latent, (repeats, 2)))
+    for row, truth in enumerate(exact):
+        many = jnp.broadcast_to(x[row], (repeats, *SHAPE))
+        terms = np.asarray(jax.jit(lambda key, many=many: decoder.bound({}, key, many, told))(jax.random.key(row)))
+        error = terms.std() / repeats**0.5
+        assert truth - 4 * error < terms.mean() < truth + 0.05 + 4 * error, (terms.mean(), truth, error)
+    probes = 300  # of Hutchinson's estimator
+    many, told = jnp.repeat(x, probes, axis=0), Told(latent=told.latent[: 2 * probes])
+    flow = jax.jit(lambda x: decoder.log_likelihood({}, jax.random.key(0), x, told))(many).reshape(2, probes)
+    error = 4 * np.asarray(flow).std(axis=1) / probes**0.5
+    assert (np.abs(flow.mean(axis=1) + exact) < 0.1 + error).all(), (flow.mean(axis=1), exact, error)
+
+
+def test_a_worse_denoiser_has_a_worse_bound():
+    latent = jnp.broadcast_to(jnp.array([0.5, -1.0]), (4000, 2))
+    x = (latent @ GAIN.T).reshape(-1, *SHAPE)
+    right, wrong = (
+        jax.jit(lambda told: _exact().bound({}, jax.random.key(0), x, told).mean())(Told(latent=z))
+        for z in (latent, latent + 0.5)
+    )
+    assert wrong > right + 1.0
+
+
+def test_the_objective_of_the_likelihood_is_the_bound():
+    x, told = jnp.ones((5, *SHAPE)), Told(latent=jnp.ones((5, 2)))
+    decoder = _exact(weighting="likelihood")
+    losses = decoder.loss({}, jax.random.key(1), x, told, train=False)
+    bound = decoder.bound({}, jax.random.split(jax.random.key(1))[1], x, told)
+    np.testing.assert_allclose(losses, bound, rtol=1e-6)
+
+
+@pytest.mark.parametrize("number", [0, 8])
+def test_training_times(number):
+    times = np.asarray(_exact(num_times=number)._times(jax.random.key(0), 1000))
+    assert times.min() > 0
+    assert times.max() <= 1
+    assert len(np.unique(times)) == (number or 1000)
+
+
+# MARK: What decoders are told
+
+
+def test_a_picture_is_told_as_diffusevae_tells_it():
+    """Formulation 1: the picture stands beside the noisy one, both in [-1, 1]; DDIM from noise, restated in NumPy."""
+    options = SamplerOptions("ddim", 3, grid="uniform", end_time=1e-3, **CLEAN)
+    config = DiffusionDecoderConfig(DenoiserConfig(f"{HERE}:Linear"), prediction="noise", sampler=options)
+    decoder = DiffusionDecoder((4, 4, 2), (0.0, 1.0), config)
+    pictures = jax.random.uniform(jax.random.key(5), (3, 4, 4, 2))
+    key = jax.random.key(0)
+    found = decoder.sample({}, key, Told(picture=pictures)).z
+    x = np.asarray(row_normal(jax.random.split(key, 4)[0], pictures.shape), np.float64)
+    beside = 2.0 * np.asarray(pictures, np.float64) - 1.0
+    times = np.linspace(1.0, 1e-3, 4)
+    levels = [tuple(float(value) for value in SDE.marginal(jnp.float32(t))) for t in times]
+    x = x * math.hypot(*levels[0])
+    for t, (alpha, sigma), (later_alpha, later_sigma) in zip(times, levels, levels[1:], strict=False):
+        noise = 0.9 * x / math.hypot(alpha, sigma) - 0.2 * beside - 0.1 * t
+        x = later_alpha * (x - sigma * noise) / alpha + later_sigma * noise
+    np.testing.assert_allclose(found, (x + 1.0) / 2.0, rtol=2e-4, atol=2e-4)
+
+
+def _small(**changes):
+    config = DiffusionDecoderConfig(DenoiserConfig(width=8, depth=1), **changes)
+    decoder = DiffusionDecoder((8, 8, 1), (0.0, 1.0), config, modulated=True)
+    told = Told(picture=jax.random.uniform(jax.random.key(1), (5, 8, 8, 1)), latent=jnp.ones((5, 3)))
+    params = decoder.init(jax.random.key(0), jax.tree.map(lambda array: array[:1], told))
+    noisy = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
+    return decoder, noisy, told
+
+
+def test_guidance_of_strength_0_changes_nothing():
+    decoder, params, told = _small(probability_untold=0.1)
+    plain, zero, strong = (decoder.sample(params, jax.random.key(2), told, guidance=w) for w in (None, 0.0, 2.0))
+    np.testing.assert_array_equal(plain.z, zero.z)
+    assert not np.allclose(plain.z, strong.z, atol=1e-3)
+    assert strong.network_evaluations == 2 * plain.network_evaluations == 8
+
+
+def test_what_is_told_matters():
+    decoder, params, told = _small()
+    found = decoder.sample(params, jax.random.key(2), told).z
+    for name, value in told._asdict().items():
+        if value is not None:
+            other = decoder.sample(params, jax.random.key(2), told._replace(**{name: 1.0 - 0.5 * value})).z
+            assert not np.allclose(found, other, atol=1e-4), name
+
+
+def test_rows_do_not_depend_on_their_companions():
+    decoder, params, told = _small()
+    whole = decoder.sample(params, jax.random.key(2), told).z
+    two = jax.tree.map(lambda array: array[3:], told)
+    part = decoder.sample(params, jax.random.key(2), two, row_numbers=jnp.arange(3, 5)).z
+    np.testing.assert_allclose(whole[3:], part, rtol=1e-4, atol=1e-5)
+    options = dataclasses.replace(decoder.config.sampler, chunk_size=2)
+    np.testing.assert_allclose(whole, decoder.sample(params, jax.random.key(2), told, options).z, rtol=1e-4, atol=1e-5)
+
+
+def test_a_start_from_a_picture_stays_near_it():
+    decoder, params, told = _small()
+    options = dataclasses.replace(decoder.config.sampler, start_time=0.05, num_steps=2)
+    near = decoder.sample(params, jax.random.key(2), told, options).z
+    assert np.abs(near - told.picture).mean() < 0.3
+    with pytest.raises(SbmError, match="it is told none"):
+        decoder.sample(params, jax.random.key(2), Told(latent=told.latent), options)
+
+
+def test_a_picture_that_is_not_finite_has_no_samples():
+    decoder, params, told = _small()
+    lost = told._replace(picture=told.picture.at[1].set(jnp.nan))
+    result = decoder.sample(params, jax.random.key(2), lost)
+    assert np.asarray(result.diverged).tolist() == [False, True, False, False, False]
+    assert np.isnan(result.z[1]).all()
+    assert np.isfinite(np.delete(result.z, 1, axis=0)).all()
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_denoisers_take_any_size(name):
+    network = make_denoiser(DenoiserConfig(name, width=8, depth=1, multipliers=(1, 2), attention=(1,), dropout=0.5))
+    x, t, vector = jnp.ones((2, 11, 6, 3)), jnp.ones(2), jnp.ones((2, 5))
+    for maps in (x[..., :2], None):
+        params = network.init(jax.random.key(0), x, t, maps, vector)
+        plain = network.apply(params, x, t, maps, vector)
+        assert plain.shape == x.shape
+        dropout = {"dropout": jax.random.key(1)}
+        assert not np.allclose(plain, network.apply(params, x, t, maps, vector, train=True, rngs=dropout))
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"weighting": "heavy"}, "weighting"),
+        ({"prediction": "future"}, "prediction"),
+        ({"guidance": 1.0}, "probability_untold"),
+        ({"probability_untold": 1.0}, "less than 1"),
+        ({"num_times": -1}, "num_times"),
+        ({"sampler": SamplerOptions()}, "'prior' and 'clean'"),
+        ({"network": {"name": "patch", "patch": 3}}, "a power of two"),
+    ],
+)
+def test_bad_options_are_refused(values, message):
+    network = values.pop("network", None)
+    with pytest.raises(SbmError, match=message):
+        DiffusionDecoderConfig(**values, **({"network": DenoiserConfig(**network)} if network else {}))
+
+
+# MARK: The codec
+
+SMALL = {
+    "trunk": {"name": "patch", "network": {"widths": (8,)}},
+    "map_channels": 2,
+    "decoder": {
+        "network": {"width": 8, "depth": 1},
+        "sampler": {**dataclasses.asdict(DiffusionDecoderConfig().sampler)},
+    },
+}
+MODALITY = Modality("photo", (8, 8, 1), 3, CodecConfig("diffusion", SMALL), bounds=(0.0, 1.0))
+
+
+def _with(options):
+    return dataclasses.replace(MODALITY, codec=CodecConfig("diffusion", options))
+
+
+@pytest.mark.parametrize("told", [("map",), ("latent",), ("map", "latent")], ids="+".join)
+@pytest.mark.parametrize("trunk", ["patch", "residual_conv"])
+def test_the_codec_keeps_its_contract(told, trunk):
+    options = {**SMALL, "told": told, "trunk": {"name": trunk, "network": {"widths": (8,)}}}
+    check_codec(make_codec(_with(options), AutoencoderNetworkConfig()))
+
+
+def test_two_codecs_with_equal_parameters_draw_different_noise():
+    other = dataclasses.replace(MODALITY, name="other")
+    codecs = Codecs((MODALITY, other), AutoencoderNetworkConfig(), batched=False)
+    params = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape), codecs.init(jax.random.key(0)))
+    z = jnp.ones((2, 3))
+    drawn = codecs.generate(params, jax.random.key(1), {"photo": z, "other": z})
+    assert not np.allclose(drawn["photo"], drawn["other"], atol=1e-3)
+    x = jnp.full((2, 8, 8, 1), 0.5)
+    losses = codecs.loss(params, jax.random.key(1), {"photo": x, "other": x}, {"photo": z, "other": z})
+    assert not np.allclose(losses["photo"], losses["other"])
+
+
+def test_how_it_draws_is_no_part_of_what_is_trained():
+    slow = {**SMALL, "decoder": {**SMALL["decoder"], "sampler": {"num_steps": 50, "conditioning": "clean"}}}
+    assert training_settings(MODALITY) == training_settings(_with(slow))
+    wide = {**SMALL, "decoder": {"network": {"width": 16}}}
+    assert training_settings(MODALITY) != training_settings(
+        dataclasses.replace(MODALITY, codec=CodecConfig("diffusion", wide))
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"trunk": "mlp"}, "trunk"),
+        ({"told": ("picture",)}, "unknown choice in codec.network.told"),
+        ({"map_channels": 0}, "at least 1"),
+        ({"decoder": {"sampler": {"start_time": 0.5, "conditioning": "clean"}}}, "told none"),
+    ],
+)
+def test_bad_options_of_the_codec_are_refused(options, message):
+    with pytest.raises(SbmError, match=message):
+        make_codec(_with(options), AutoencoderNetworkConfig())

@@ -1,0 +1,192 @@
+"""Diffusion decoders over frozen latents: what they draw, what they leave alone, and what they refuse."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sbm_jax.data import hide
+from sbm_jax.errors import SbmError
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
+from sbm_jax.networks.denoisers import DenoiserConfig
+from sbm_jax.networks.diffusion_decoder import DiffusionDecoderConfig
+from sbm_jax.sampling import SamplerOptions
+from sbm_jax.system import HasCodecs, SparesObserved
+from sbm_jax.systems.diffusion_decoding import DiffusionDecodingConfig, Sparing, WithCodecs, make_groups, over
+from sbm_jax.systems.joinings import DiffMvae, Mmvae, MmvaePlus, Mopoe
+from sbm_jax.systems.joint_posterior import JointPosterior
+from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
+from sbm_jax.systems.methods import METHODS
+from sbm_jax.types import CodecConfig, Modality, TrainingConfig
+from tests.systems.sbm_cases import DATASET, MODALITIES, OPTIONS, SYSTEMS, as_floats, fresh
+
+CONFIG = DiffusionDecodingConfig(
+    decoder=DiffusionDecoderConfig(DenoiserConfig(width=8, depth=1)),
+    map_network=CodecConfig("patch", {"widths": (8,)}),
+    map_channels=2,
+    training=TrainingConfig(2, 4),
+)
+BOTH = dataclasses.replace(CONFIG, modalities=("image", "mask"))
+JOINT = JointPosteriorConfig(TrainingConfig(2, 4), AutoencoderNetworkConfig((8,)), latent_size=4)
+MOPOE = JointPosterior("mopoe", MODALITIES, JOINT, Mopoe())
+
+
+def _decoded(base="sbm_vae", config=CONFIG):
+    system = SYSTEMS.get(base, MOPOE)
+    kind = WithCodecs if isinstance(system, HasCodecs) else Sparing
+    return kind(f"{base}_diffusion", system, config)
+
+
+def _generated(system, observed=(True, False, False), num_samples=2):
+    data, products = as_floats(DATASET.test), fresh(system)
+    run = jax.jit(lambda key: system.generate(products, key, data, jnp.array(observed), OPTIONS, num_samples))
+    return run(jax.random.key(3)), data
+
+
+@pytest.mark.parametrize("base", ["sbm_vae", "sbm_rae", "sbm_vae_f", "mopoe"])
+def test_pictures_are_drawn_and_the_rest_is_left_alone(base):
+    system = _decoded(base)
+    system.check(OPTIONS)
+    found, _ = _generated(system, (False, False, False))
+    products = fresh(system)
+    means = jax.jit(lambda key: system.base.generate(products, key, {}, jnp.zeros((5, 3), bool), OPTIONS, 2))(
+        jax.random.split(jax.random.key(3))[0]
+    )
+    np.testing.assert_allclose(found.data["words"], means.data["words"], rtol=1e-5, atol=1e-6)
+    np.testing.assert_allclose(found.data["mask"], means.data["mask"], rtol=1e-5, atol=1e-6)  # not Gaussian
+    assert not np.allclose(found.data["image"], means.data["image"], atol=1e-2)
+    assert found.info["decoder_evaluations"] == 4
+
+
+def test_what_is_observed_comes_back_unchanged():
+    found, data = _generated(_decoded(config=BOTH))
+    np.testing.assert_array_equal(found.data["image"], np.repeat(data["image"][:, None], 2, axis=1).astype(np.float32))
+    assert found.data["mask"].min() >= 0
+    assert found.data["mask"].max() <= 1
+
+
+@pytest.mark.parametrize("base", ["sbm_vae", "mopoe"])
+def test_sparing_what_is_observed_changes_no_sample(base):
+    system = _decoded(base, BOTH)
+    assert isinstance(system, SparesObserved)
+    observed = (True, True, False)
+    whole, spared = (_generated(one, observed)[0].data for one in (system, system.with_free(1)))
+    for name in whole:
+        np.testing.assert_allclose(whole[name], spared[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize("told", [("picture",), ("latent",), ("map",), ("picture", "map", "latent")], ids="+".join)
+def test_they_learn_from_what_they_are_told(told):
+    system = _decoded(config=dataclasses.replace(CONFIG, told=told))
+    system.check(OPTIONS)
+    stage, products = system.stages(DATASET)[-1], fresh(system)
+    batch = jax.tree.map(lambda rows: rows[:4], stage.rows(products))
+    loss = jax.jit(lambda params, key: stage.loss(params, products, key, batch)[0])
+    gradient = jax.jit(jax.grad(loss))(products[stage.name], jax.random.key(0))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+    assert float(loss(products[stage.name], jax.random.key(0))) > 0
+    assert {*system.reconstruct(products, as_floats(DATASET.test))} == {"image", "words", "mask"}
+
+
+def test_nothing_is_trained_again():
+    system, names = _decoded(), [stage.name for stage in SYSTEMS["sbm_vae"].stages(DATASET)]
+    stages = system.stages(DATASET)
+    assert [stage.name for stage in stages] == [*names, "diffusion_decoder_vae_image"]
+    assert [dict(stage.settings) for stage in stages[:-1]] == [
+        dict(stage.settings) for stage in SYSTEMS["sbm_vae"].stages(DATASET)
+    ]
+    sampler = dataclasses.replace(CONFIG.decoder.sampler, num_steps=9)
+    faster = dataclasses.replace(CONFIG, decoder=dataclasses.replace(CONFIG.decoder, sampler=sampler))
+    assert _decoded(config=faster).stages(DATASET)[-1].settings == stages[-1].settings
+
+
+def test_what_rows_lack_changes_no_loss():
+    system = _decoded()
+    dataset = DATASET._replace(train=hide(DATASET.train, 0.5, 0), validation=hide(DATASET.validation, 0.5, 1))
+    stage, products = system.stages(dataset)[-1], fresh(system)
+    batch = jax.tree.map(lambda rows: np.array(rows[:8]), stage.rows(products))
+    lacks = ~batch["present"][:, 0]
+    assert lacks.any()
+    assert not lacks.all()
+    other = {**batch, "data": {**batch["data"], "image": batch["data"]["image"].copy()}}
+    other["data"]["image"][lacks] = 255 - other["data"]["image"][lacks]
+    loss = jax.jit(lambda batch: stage.loss(products[stage.name], products, jax.random.key(0), batch)[0])
+    np.testing.assert_allclose(loss(batch), loss(other), rtol=1e-6)
+
+
+def test_equal_pictures_share_a_network():
+    photo = Modality("photo", (8, 8, 1), 4, "patch", bounds=(0.0, 1.0))
+    other, large = dataclasses.replace(photo, name="other"), dataclasses.replace(photo, name="large", shape=(9, 8, 1))
+    names = [group.names for group in make_groups((photo, large, other), CONFIG)]
+    assert names == [("photo", "other"), ("large",)]
+    alone = dataclasses.replace(CONFIG, shared=False)
+    assert [group.names for group in make_groups((photo, large, other), alone)] == [("photo",), ("large",), ("other",)]
+
+
+def test_all_methods_can_have_them():
+    plain = [name for name in METHODS if not name.endswith("_diffusion")]
+    assert {f"{name}_diffusion" for name in plain} | {*plain} == {*METHODS}
+    assert over(METHODS["mld"]).name == "mld_diffusion"
+
+
+@pytest.mark.parametrize(
+    ("base", "changes", "message"),
+    [
+        ("sbm_vae", {"modalities": ("images",)}, "unknown modality"),
+        ("sbm_vae", {"modalities": ("words",)}, "draw pictures"),
+        ("mopoe", {"told": ("latent",)}, r"set methods.diffusion_decoder.told to \('picture',\)"),
+    ],
+)
+def test_what_can_not_be_drawn_is_refused(base, changes, message):
+    with pytest.raises(SbmError, match=message):
+        _decoded(base, dataclasses.replace(CONFIG, **changes)).check(OPTIONS)
+
+
+@pytest.mark.parametrize("options", [{"told": ()}, {"told": ("mean",)}, {"map_channels": 0}])
+def test_bad_options_are_refused(options):
+    with pytest.raises(SbmError, match=r"methods\.diffusion_decoder"):
+        DiffusionDecodingConfig(**options)
+
+
+# MARK: Diff-MVAE
+
+CODEC = {
+    "trunk": {"name": "patch", "network": {"widths": (8,)}},
+    "map_channels": 2,
+    "decoder": {"network": {"width": 8, "depth": 1}, "weighting": "likelihood"},
+}
+
+
+def test_diff_mvae_has_diffusion_decoders_for_pictures_and_others_for_the_rest():
+    system = JointPosterior("diff_mvae", MODALITIES, JOINT, DiffMvae(codec=CODEC))
+    system.check(OPTIONS)
+    assert [modality.codec.name for modality in system.decoded_modalities] == ["diffusion", "mlp", "patch"]
+    assert system.joining.factors(MODALITIES) == (1 / 64, 1 / 6, 1 / 64)
+    data = {name: jnp.asarray(array, jnp.float32) for name, array in as_floats(DATASET.test).items()}
+    products = fresh(system)
+    weights = jax.jit(lambda key: system.log_weights(products, key, data, 3))(jax.random.key(0))
+    assert weights.shape == (5, 3)
+    assert np.isfinite(weights).all()
+
+
+@pytest.mark.parametrize("joining", [MmvaePlus(), Mmvae()], ids=lambda joining: joining.name)
+def test_importance_weights_want_likelihoods(joining):
+    image = dataclasses.replace(MODALITIES[0], codec=CodecConfig("diffusion", CODEC))
+    system = JointPosterior(joining.name, (image, *MODALITIES[1:]), JOINT, joining)
+    with pytest.raises(SbmError, match="has a bound of them only"):
+        system.check(SamplerOptions())
+
+
+@pytest.mark.parametrize(
+    ("joining", "modalities", "message"),
+    [
+        (DiffMvae(diffused=("photo",)), MODALITIES, "unknown modality"),
+        (DiffMvae(), MODALITIES[1:], "no modality is a picture"),
+        (DiffMvae(diffused=("words",)), MODALITIES, "needs the shape"),
+    ],
+)
+def test_diff_mvae_refuses_what_is_no_picture(joining, modalities, message):
+    with pytest.raises(SbmError, match=message):
+        JointPosterior("diff_mvae", modalities, JOINT, joining).check(OPTIONS)
