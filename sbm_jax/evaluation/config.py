@@ -96,7 +96,8 @@ def check_metrics(config: EvaluationConfig, modalities: Sequence[str], known: Se
     Raises:
       SbmError: on options that can not work with these modalities.
     """
-    plan = Plan(config.num_examples, config.num_unconditional, tuple(modalities), tuple(known or modalities))
+    names, all_names = tuple(modalities), tuple(known or modalities)
+    plan = Plan(config.num_examples, config.num_unconditional, names, all_names, config.num_repeats)
     for _, cls, options in config.chosen():
         cls.check(options, plan)
 

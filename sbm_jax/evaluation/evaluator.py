@@ -97,7 +97,7 @@ def real(
       config: see `EvaluationConfig`.
       tools: classifiers and features.
     """
-    scene, _ = _scene(Subject(), test, modalities, key, config, tools)
+    scene, _ = _scene(Subject(), test, modalities, key, config, tools, train)
     found = {label: Evaluation(metric.of_real(train), {}, {}) for label, metric in _metrics(config, scene).items()}
     return _joined(found, _prefixes(config)).metrics
 

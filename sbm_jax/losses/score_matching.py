@@ -115,14 +115,34 @@ def _likelihood_weight(sde: SDE, t: Array) -> Array:
     return sde.diffusion_squared(t) / sde.marginal(t)[1] ** 2
 
 
+def _data_weight(sde: SDE, t: Array) -> Array:
+    alpha, sigma = sde.marginal(t)
+    return (sigma / jnp.maximum(alpha, 1e-4)) ** 2
+
+
+MIN_SNR = 5.0
+"""γ of ``"min_snr"``, as its authors have it."""
+
+
+def _min_snr_weight(sde: SDE, t: Array) -> Array:
+    return jnp.minimum(1.0, MIN_SNR * _data_weight(sde, t))
+
+
 WEIGHTINGS: dict[str, Callable[[SDE, Array], Array]] = {
     "noise": _noise_weight,
     "velocity": _velocity_weight,
     "unit": _unit_weight,
     "likelihood": _likelihood_weight,
+    "data": _data_weight,
+    "min_snr": _min_snr_weight,
 }
 """λ(t) / σ², the weight of the squared error of ε̂: ``noise`` is λ = σ² (the authors' code), ``unit`` λ = 1 (the
-paper's text), ``likelihood`` λ = g², ``velocity`` the squared error of v = (α ε - σ z_0) / s."""
+paper's text), ``likelihood`` λ = g², ``velocity`` the squared error of v = (α ε - σ z_0) / s, ``data`` that of z_0, and
+``min_snr`` min(SNR, 5) times that of z_0, with SNR = α² / σ².
+
+Reference: T. Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023.
+  https://arxiv.org/abs/2303.09556
+"""
 
 
 def denoising_terms(

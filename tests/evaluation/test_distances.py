@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, check_metrics, evaluate, real
+from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, check_metrics, evaluate, frechet, real
 from sbm_jax.evaluation.features import FeatureSpace, in_batches
 from sbm_jax.evaluation.metrics.frechet import FrechetOptions
 from sbm_jax.system import Generated
@@ -270,3 +270,33 @@ def test_bad_settings_are_named():
         check_metrics(EvaluationConfig(num_examples=50, metrics={"frechet": {"num_examples": 60}}), NAMES)
     with pytest.raises(SbmError, match=r"unknown modality in config.evaluation.metrics.frechet.modalities: 'd'"):
         check_metrics(config_of(modalities=("d",)), NAMES)
+
+
+def test_training_rows_may_be_the_reference(tmp_path):
+    train, chosen = split(5, 200), space(tmp_path)
+    config = config_of(reference="train", num_real=100)
+    subject, judges = Subject(generator(0.0), lambda x: x, encode), tools(chosen)
+    found = evaluate(subject, split(0), NAMES, jax.random.key(0), config, judges, train=train).metrics
+    order = np.random.default_rng(0).permutation(200)
+    reference = chosen.extract["a"](train.data["a"][order[COUNT : COUNT + 100]])
+    other = chosen.extract["a"](train.data["a"][order[:COUNT]])
+    expected = frechet.measure(other, frechet.gaussian(frechet.moments(reference)))["frechet"]
+    assert real(train, split(0), NAMES, jax.random.key(0), config, judges)["pixels/frechet/real/a"] == expected
+    assert found["pixels/frechet/given_rest/a"].n == COUNT
+    with pytest.raises(SbmError, match="Lower num_examples"):
+        evaluate(subject, split(0), NAMES, jax.random.key(0), config, judges, train=split(5, 80))
+
+
+def test_all_repeats_may_give_samples(tmp_path):
+    config = config_of(num_repeats=2, all_repeats=True)
+    config = dataclasses.replace(config, metrics={"frechet": {**config.metrics["frechet"], "num_examples": 2 * COUNT}})
+    found = evaluate(Subject(generator(0.0)), split(0), NAMES, jax.random.key(0), config, tools(space(tmp_path)))
+    assert found.metrics["pixels/frechet/given_rest/a"].n == 2 * COUNT
+    once = dataclasses.replace(config, metrics={"frechet": {**config.metrics["frechet"], "all_repeats": False}})
+    with pytest.raises(SbmError, match="no more than 60"):
+        check_metrics(once, NAMES)
+
+
+def test_an_unknown_reference_is_refused():
+    with pytest.raises(SbmError, match="reference"):
+        FrechetOptions(reference="validation")

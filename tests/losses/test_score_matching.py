@@ -5,7 +5,7 @@ import pytest
 from scipy.stats import kstest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.losses.score_matching import Draws, denoising_terms, draw, random_observed, stratified_times
+from sbm_jax.losses.score_matching import WEIGHTINGS, Draws, denoising_terms, draw, random_observed, stratified_times
 from sbm_jax.sde import VP
 from sbm_jax.types import Context
 
@@ -119,6 +119,21 @@ def test_velocity_weight_is_the_velocity_error():
     velocity = alpha * draws.noise - sigma * z
     guessed = alpha * guess - sigma * (z_t - sigma * guess) / alpha
     np.testing.assert_allclose(weighted, jnp.mean((guessed - velocity) ** 2, axis=(1, 2)), rtol=1e-3)
+
+
+def test_weightings_are_those_of_what_they_name():
+    """Each is the weight of the squared error of ε̂ that makes it that of another quantity."""
+    sde, t = VP(0.1, 20.0), jnp.array([0.05, 0.3, 0.6, 0.9])
+    alpha, sigma = (np.asarray(value) for value in sde.marginal(t))
+    of = {name: np.asarray(weight(sde, t)) for name, weight in WEIGHTINGS.items()}
+    snr = (alpha / sigma) ** 2
+    np.testing.assert_allclose(of["noise"], 1.0)
+    np.testing.assert_allclose(of["data"], 1.0 / snr, rtol=1e-5)
+    np.testing.assert_allclose(of["min_snr"], np.minimum(snr, 5.0) / snr, rtol=1e-5)
+    np.testing.assert_allclose(of["unit"], 1.0 / sigma**2, rtol=1e-5)
+    np.testing.assert_allclose(of["velocity"], 1.0 + 1.0 / snr, rtol=1e-5)
+    slope = jax.vmap(jax.grad(lambda t: -2 * jnp.log(jnp.divide(*sde.marginal(t)))))(t)
+    np.testing.assert_allclose(of["likelihood"], slope, rtol=1e-4)  # -d log SNR / dt
 
 
 def test_unknown_weighting_is_named():

@@ -14,6 +14,7 @@ from sbm_jax.evaluation.metrics.likelihood import Likelihood
 from sbm_jax.evaluation.metrics.mse import Mse
 from sbm_jax.evaluation.metrics.reconstruction import Reconstruction
 from sbm_jax.evaluation.metrics.sampling import Sampling
+from sbm_jax.evaluation.metrics.sharpness import Sharpness
 
 METRICS: dict[str, type[Metric]] = {
     "coherence": Coherence,
@@ -26,6 +27,7 @@ METRICS: dict[str, type[Metric]] = {
     "codecs": CodecQuality,
     "classifier": ClassifierAccuracy,
     "sampling": Sampling,
+    "sharpness": Sharpness,
     "mse": Mse,
     "f1": F1,
 }

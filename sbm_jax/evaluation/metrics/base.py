@@ -242,12 +242,14 @@ class Plan(NamedTuple):
       num_unconditional: joint samples per repeat.
       modalities: the names of those that are generated.
       known: the names of all that the data have.
+      num_repeats: how often everything is generated anew.
     """
 
     num_examples: int
     num_unconditional: int
     modalities: tuple[str, ...]
     known: tuple[str, ...]
+    num_repeats: int = 1
 
 
 @checked_dataclass

@@ -17,6 +17,8 @@ RECONSTRUCTION = "reconstruction"
 SETS = (GIVEN_REST, UNCONDITIONAL, FIXED_ORDER, TO_TARGET, RECONSTRUCTION)
 """What can be compared with real data: of ``fixed_order`` the last modality only, of ``to_target`` the targets."""
 
+REFERENCES = ("held_out", "train")
+
 BATCH = 250  # reconstructions in memory
 
 Found = dict[tuple[str, str], dict[str, Estimate]]  # {(set of samples, modality): {measure: distance}}
@@ -27,13 +29,15 @@ class FrechetOptions:
     """What is compared with real data.
 
     Attributes:
-      num_examples: samples per distance, of the first repeat; 0 for no distances.
-      num_real: real examples that they are compared with; 0 for all that are held out.
+      num_examples: samples per distance, of the first repeat, or of all of them; 0 for no distances.
+      num_real: real examples that they are compared with; 0 for all that there are.
       sets: families of observed sets, of `SETS`.
       targets: the modalities that ``"to_target"`` generates; () for the first.
       modalities: those to judge; where there is none, all that the features are made for. Inception's are made for
         images of three channels in [0, 1]; those of one channel are judged where they are named.
       space: the features, such as ``"inception"`` or ``"classifier_features"``; "" for the first that there are.
+      all_repeats: take them of all repeats, in which the same rows are given: their standard error is then too small.
+      reference: where these are from, ``"held_out"`` or ``"train"``: few held-out rows inflate all distances.
     """
 
     num_examples: int = 0
@@ -42,6 +46,8 @@ class FrechetOptions:
     targets: tuple[str, ...] = ()
     modalities: tuple[str, ...] = ()
     space: str = ""
+    all_repeats: bool = False
+    reference: str = "held_out"
 
     def __post_init__(self):
         where = "evaluation.metrics.frechet.num_examples"
@@ -50,6 +56,8 @@ class FrechetOptions:
         )
         where = "evaluation.metrics.frechet.num_real"
         require(self.num_real == 0 or self.num_real >= FEWEST, where, self.num_real, f"0 (all), or {FEWEST} or more")
+        if self.reference not in REFERENCES:
+            raise unknown("evaluation.metrics.frechet.reference:", self.reference, REFERENCES)
         for name in self.sets:
             if name not in SETS:
                 raise unknown("set of samples in evaluation.metrics.frechet.sets:", name, SETS)
@@ -75,6 +83,8 @@ class Frechet(Metric):
         if self.space is not None:
             self.judged = self.space.judged(scene.modalities, options.modalities)
             self.real = scene.real(options.num_real)
+            if options.reference == "train":
+                self.real = self._of_train(scene.train, options.num_examples, options.num_real)
         targets = {GIVEN_REST: self.judged, TO_TARGET: options.targets}
         self.asks = tuple(
             ask
@@ -87,11 +97,12 @@ class Frechet(Metric):
     @classmethod
     def check(cls, options: FrechetOptions, plan: Plan) -> None:
         """Check names of modalities, and that as many samples are generated."""
-        most = min(plan.num_examples, plan.num_unconditional)
+        most = min(plan.num_examples, plan.num_unconditional) * (plan.num_repeats if options.all_repeats else 1)
         if options.num_examples > most:
             raise SbmError(
                 f"evaluation.metrics.frechet.num_examples is {options.num_examples}, but no more than {most} samples "
-                "of a kind are generated (evaluation.num_examples, evaluation.num_unconditional)."
+                "of a kind are generated (evaluation.num_examples, evaluation.num_unconditional; with all_repeats as "
+                "many in each of evaluation.num_repeats)."
             )
         check_targets("frechet", options, plan.modalities)
         for name in options.modalities:
@@ -104,9 +115,9 @@ class Frechet(Metric):
         return [name for name in self.judged if target in ("", name)]
 
     def look(self, draw: Draw) -> None:
-        """Take features of as many samples as are asked for, of the first repeat: distances have an own error."""
-        if draw.repeat:
-            return
+        """Take features of as many samples as are asked for."""
+        if draw.repeat and not self.options.all_repeats:
+            return  # distances have an error of their own
         for name in self._judged_in(draw.ask):
             taken = self.features.setdefault((draw.ask, name), [])
             missing = self.options.num_examples - sum(map(len, taken))
@@ -158,12 +169,23 @@ class Frechet(Metric):
         """Return the distances of as many real training examples."""
         found: Found = {}
         for name in self.judged:
-            rows = np.arange(len(train)) if train.present is None else np.flatnonzero(train.present[name])
-            chosen = rows[np.random.default_rng(0).permutation(len(rows))[: self.options.num_examples]]
+            chosen = _some(train, name)[: self.options.num_examples]
             if len(chosen) >= FEWEST:
-                features = self.space.real(name, train.take(chosen).data[name]).features
+                features = self.space.real(name, train.read([name], chosen)[name]).features
                 found["real", name] = self.space.compare(name, features, self.real[name])
         return _metrics(found)
+
+    def _of_train(self, train: Split, skipped: int, count: int) -> dict[str, np.ndarray]:
+        """Return training rows, other than those that `of_real` compares them with."""
+        chosen = {name: _some(train, name)[skipped : skipped + count if count else None] for name in self.judged}
+        for name, rows in chosen.items():
+            if len(rows) < FEWEST:
+                raise SbmError(
+                    f"evaluation.metrics.frechet.reference 'train': {len(rows)} rows with {name!r} are left besides "
+                    f"{skipped} to compare them with; {FEWEST} are needed. Lower num_examples, or compare with "
+                    "'held_out'."
+                )
+        return {name: train.read([name], rows)[name] for name, rows in chosen.items()}
 
     def _reconstruct(self) -> None:
         number = min(self.options.num_examples, *map(len, self.real.values()))
@@ -174,6 +196,12 @@ class Frechet(Metric):
             for name in self.judged:
                 taken = self.features.setdefault((Ask(RECONSTRUCTION), name), [])
                 taken.append(self._extract(name, np.asarray(decoded[name])))
+
+
+def _some(train: Split, name: str) -> np.ndarray:
+    """Return the numbers of the rows that have a modality, in an order that is random and always the same."""
+    rows = np.arange(len(train)) if train.present is None else np.flatnonzero(train.present[name])
+    return rows[np.random.default_rng(0).permutation(len(rows))]
 
 
 def _label(ask: Ask) -> str:
