@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.sde import VE, VP, SDEConfig, SubVP, make_sde
+from sbm_jax.sde import VE, VP, Cosine, SDEConfig, SubVP, make_sde
 
-PROCESSES = [VP(0.1, 20.0), VP(0.1, 5.0), SubVP(0.1, 20.0), VE(0.01, 50.0)]
+PROCESSES = [VP(0.1, 20.0), VP(0.1, 5.0), SubVP(0.1, 20.0), VE(0.01, 50.0), Cosine()]
 
 
 @pytest.mark.parametrize("sde", PROCESSES, ids=str)
@@ -29,8 +29,9 @@ def test_time_of_half_log_snr_inverts_the_marginal(sde):
     np.testing.assert_allclose(sde.time_of_half_log_snr(jnp.log(alpha / sigma)), t, rtol=2e-3)
 
 
-def test_vp_keeps_the_variance_and_starts_clean():
-    alpha, sigma = VP().marginal(jnp.array([0.0, 0.4, 1.0]))
+@pytest.mark.parametrize("name", ["vp", "cosine"])
+def test_processes_that_keep_the_variance_start_clean(name):
+    alpha, sigma = make_sde(SDEConfig(name)).marginal(jnp.array([0.0, 0.4, 1.0]))
     np.testing.assert_allclose(alpha**2 + sigma**2, 1.0, rtol=1e-6)
     assert (alpha[0], sigma[0]) == (1.0, 0.0)
     assert alpha[-1] < 0.01

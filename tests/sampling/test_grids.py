@@ -6,9 +6,9 @@ import pytest
 from sbm_jax.errors import SbmError
 from sbm_jax.sampling.grids import GRIDS
 from sbm_jax.sampling.kernels import make_steps
-from sbm_jax.sde import VE, VP, SubVP
+from sbm_jax.sde import VE, VP, Cosine, SubVP
 
-SDES = [VP(), VP(0.1, 5.0), SubVP(), VE()]
+SDES = [VP(), VP(0.1, 5.0), SubVP(), VE(), Cosine()]
 
 
 def _log_snr(sde, times):
