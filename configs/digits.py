@@ -72,6 +72,7 @@ def _judges(config: ConfigDict) -> None:
     judge = training(1500, batch_size=128, learning_rate=2e-3, weight_decay=1e-2, clip_norm=1.0)
     config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": judge})
     config.evaluation.update(num_examples=1000, num_unconditional=1000, batch_size=250)
+    config.evaluation.metrics.frechet.num_examples = 1000
 
 
 def _tags(config: ConfigDict) -> None:

@@ -26,6 +26,7 @@ class Preset:
       score_steps: of stage II, the same.
       batch: rows of a step of stage I.
       learning_rate: of stage I and stage II.
+      passes: over the rows in stage II, at most: more would teach it the rows by heart.
       full: rows from which on the steps are the most.
       dtype: of the products' operands.
     """
@@ -38,6 +39,7 @@ class Preset:
     score_steps: int
     batch: int
     learning_rate: tuple[float, float]
+    passes: int
     full: int
     dtype: str = "float32"
 
@@ -51,6 +53,7 @@ SMALL = Preset(
     score_steps=6000,
     batch=64,
     learning_rate=(4e-3, 2e-3),
+    passes=100,
     full=10_000,
 )
 """Minutes on two CPU cores."""
@@ -64,6 +67,7 @@ BASE = Preset(
     score_steps=100_000,
     batch=256,
     learning_rate=(1e-3, 5e-4),
+    passes=200,
     full=50_000,
     dtype="bfloat16",
 )
@@ -136,10 +140,11 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
     config.modalities = tuple(_modality(name, guess, sizes) for name, guess in guesses.items())
     config.systems = ("sbm_vae_m", "sbm_vae") if len(guesses) > 1 else ("sbm_vae",)
     batch, share = _batch(sizes.batch, rows.train), min(1.0, max(0.3, math.sqrt(rows.train / sizes.full)))
-    steps = _rounded(share * sizes.codec_steps), _rounded(share * sizes.score_steps)
     config.autoencoder.beta = BETA
     config.autoencoder.network.dtype = sizes.dtype
     rates, latent_batch = sizes.learning_rate, _batch(2 * sizes.batch, rows.train)
+    most = sizes.passes * rows.train / latent_batch
+    steps = _rounded(share * sizes.codec_steps), _rounded(min(share * sizes.score_steps, most))
     own, latent = map(_own_training, steps)
     config.autoencoder.training.update(
         training(steps[0], batch, **own, learning_rate=rates[0], clip_norm=CODEC_CLIP, ema_decay=0.99)

@@ -36,6 +36,9 @@ def test_few_rows_are_trained_for_fewer_steps_in_smaller_batches():
     assert few.score.training.batch_size <= 40
     steps = [one.autoencoder.training.num_steps for one in (few, some, many)]
     assert steps[0] == steps[1] < steps[2] == presets.SMALL.codec_steps
+    steps = [one.score.training.num_steps for one in (few, some, many)]
+    assert steps[0] < steps[1] < steps[2] == presets.SMALL.score_steps
+    assert steps[1] * some.score.training.batch_size == pytest.approx(presets.SMALL.passes * 900, rel=0.1)
 
 
 def test_what_is_discrete_pays_for_little():
