@@ -169,12 +169,12 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
 
 def _beside_the_truth(guesses: Mapping[str, Guess]) -> dict[str, Any]:
     """Return metrics that need no labels: each modality given the rest, compared with the true one of the row."""
-    metrics = {}
-    for name, guess in guesses.items() if len(guesses) > 1 else ():
-        binary = guess.kind == "binary" and not guess.is_picture and not guess.is_class
-        if not guess.fields.get("vocabulary_size"):
-            kind = "f1" if binary else "mse"
-            metrics[f"{kind} of {name}"] = ConfigDict({"name": kind, "modality": name})
+    if len(guesses) < 2:
+        return {}
+    metrics = {"mse": ConfigDict()}  # of each
+    for name, guess in guesses.items():
+        if guess.kind == "binary" and not guess.is_picture and not guess.is_class:
+            metrics[f"f1 of {name}"] = ConfigDict({"name": "f1", "modality": name})
     return metrics
 
 
@@ -193,7 +193,8 @@ def _modality(name: str, guess: Guess, sizes: Preset) -> dict[str, Any]:
     require(named, f"modality {name!r}: codec", given, "the name of a codec, or its settings, such as {'name': 'mlp'}")
     given = {"name": given} if isinstance(given, str) else dict(given)
     if given.get("name", codec) != codec:
-        own = {"beta": own["beta"]}
+        widths = SMALL.widths.get(given["name"])
+        own = {"beta": own["beta"], **({"network": {"widths": widths}} if widths and "network" not in given else {})}
     latent = LATENT_OF_IDS if ids else min(sizes.latent, _latent_size(guess))
     return {"name": name, "latent_size": latent, **guess.fields, "codec": {**own, **given}}
 

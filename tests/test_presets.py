@@ -67,4 +67,5 @@ def test_what_the_user_says_of_a_codec_changes_nothing_else():
     assert photo["codec"]["training"] == {"num_steps": 7}
     assert tags["codec"]["beta"] == 0.1
     assert tags["latent_size"] == 5
-    assert {made.evaluation.metrics[label].name for label in ("mse of photo", "f1 of tags")} == {"mse", "f1"}
+    assert made.evaluation.metrics["f1 of tags"].to_dict() == {"name": "f1", "modality": "tags"}
+    assert "mse" in made.evaluation.metrics
