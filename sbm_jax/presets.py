@@ -112,6 +112,10 @@ PAPER_SCORE = {
 """The paper's score network, objective, process, optimiser and sampler, for fewer than ten modalities."""
 
 
+WANT_LABELS = ("coherence", "class_shares", "diversity", "classifier")
+"""Metrics that say nothing of data without labels."""
+
+
 class Rows(NamedTuple):
     """How many rows there are: for training, and of the test split."""
 
@@ -160,6 +164,8 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
     few = min(300 if preset == "small" else 1000, rows.test)
     config.evaluation.update(num_examples=few, num_unconditional=max(few, 100), batch_size=min(250, few))
     if not judged:
+        for name in WANT_LABELS:
+            config.evaluation.metrics[name] = None
         config.evaluation.metrics.update(_beside_the_truth(guesses))
     config.evaluation.metrics.frechet.num_examples = few if judged and few >= FEWEST else 0
     if preset == "paper":
