@@ -35,7 +35,11 @@ def rows(number=80, seed=0):
 
 def test_lists_and_arrays_train_and_generate_in_their_own_form(tmp_path, capsys):
     given = dict.fromkeys(("tags", "signal", "animal"), MLP)
-    model = sbm_jax.fit(rows(), tmp_path / "run", modalities=given, changes=SHORT)
+    few = {
+        "systems": ("sbm_vae",),
+        "evaluation.metrics": {"coherence": {"sets": ("given_rest",)}, "f1": {"modality": "tags"}},
+    }
+    model = sbm_jax.fit(rows(), tmp_path / "run", modalities=given, changes={**SHORT, **few})
     told = capsys.readouterr().out
     assert "3 tags" in told
     assert "one of 2 classes" in told

@@ -120,6 +120,7 @@ def test_only_the_programs_used_last_are_kept(monkeypatch, model):
     assert len(traces) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="memory maps are told by Linux only")
 def test_what_is_dropped_gives_its_memory_maps_back(monkeypatch, model):
     """Else a process that calls with many settings reaches the system's limit of them."""
