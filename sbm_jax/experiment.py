@@ -165,6 +165,13 @@ def check(config: ExperimentConfig) -> None:
         make_system(config, name).check(config.sampler)
     report.paper_of(config.published)
     check_weights(config.evaluation.inception_weights)
+    for modality in config.modalities:
+        rate, own = config.data.folders.rate, modality.format.options.get("rate")
+        if config.data.name == "folders" and rate and own and rate != own:
+            raise SbmError(
+                f"config.data.folders.rate is {rate}, and modality {modality.name!r} has a format of {own} samples a "
+                "second. Set them to the rate of the WAV files."
+            )
     names, known = ([m.name for m in some] for some in (config.joint_modalities, config.modalities))
     check_metrics(config.evaluation, names, known)
 

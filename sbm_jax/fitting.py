@@ -65,6 +65,7 @@ def fit(
         return _fit_config(data, workdir, {**given, "changes": changes, "seed": seed})
     _check_arguments(data, workdir, modalities, changes, seed)
     splits = make_splits(data, {"validation": validation, "test": test}, int(seed))
+    splits = {name: _with_axis(split, modalities or {}) for name, split in splits.items()}
     guesses = _guesses(splits, modalities or {})
     dataset, judged_by = _dataset(splits, guesses)
     config = _config(guesses, dataset, preset, changes or {}, int(seed))
@@ -77,7 +78,8 @@ def fit(
 def _fit_config(config: ConfigDict, workdir: str | os.PathLike[str], others: Mapping[str, Any]) -> TrainedSystem:
     defaults = inspect.signature(fit).parameters
     for name, value in others.items():
-        if value != defaults[name].default:
+        default = defaults[name].default
+        if value is not default and not (isinstance(value, (int, float, str)) and value == default):
             raise SbmError(f"{name} is given beside a config, which says all. Leave it out, or change the config.")
     _check_path(workdir)
     config = config.copy_and_resolve_references()
@@ -111,6 +113,13 @@ def _check_path(workdir: Any) -> None:
 
 
 # MARK: What they are
+
+
+def _with_axis(split: types.Split, given: Mapping[str, Mapping[str, Any]]) -> types.Split:
+    """Return rows in which those of modalities that are declared to have the shape (1,) are [N, 1]."""
+    alone = [name for name, fields in given.items() if "kind" not in fields and fields.get("shape") in ((1,), [1])]
+    own = {name: column[:, None] for name, column in split.data.items() if name in alone and column.ndim == 1}
+    return dataclasses.replace(split, data={**split.data, **own})
 
 
 def _guesses(splits: Mapping[str, types.Split], given: Mapping[str, Mapping[str, Any]]) -> dict[str, Guess]:
@@ -147,7 +156,8 @@ def _dataset(splits: Mapping[str, types.Split], guesses: Mapping[str, Guess]) ->
     digests = {name: _digest(split) for name, split in splits.items()}
     splits = {name: one_text_each(_as_kinds(split, guesses), name) for name, split in splits.items()}
     train = splits["train"]
-    whole = [name for name in guesses if train.present is None or train.present[name].all()]
+    masks = [split.present for split in splits.values() if split.present is not None]
+    whole = [name for name in guesses if all(mask[name].all() for mask in masks)]
     classes = [name for name in whole if guesses[name].is_class]
     told = "as given" if train.labels else "none, so that coherence can not be measured"
     if not train.labels and len(classes) == 1:
@@ -198,7 +208,11 @@ def _config(
     config = presets.make_config(guesses, rows, preset, bool(dataset.num_classes), seed)
     config.data.name = "sbm_jax.data.memory:DATASET"
     complete(config)
-    return apply_changes(parse_config(config), _flat(changes, config))
+    flat = _flat(changes, config)
+    for path in flat:
+        if path.partition(".")[0] in ("data", "modalities"):
+            raise SbmError(f"changes has {path!r}, which the arguments `data` and `modalities` say. Leave it out.")
+    return apply_changes(parse_config(config), flat)
 
 
 def _flat(changes: Mapping[str, Any], config: ConfigDict, group: str = "") -> dict[str, Any]:
@@ -225,6 +239,9 @@ def _tell(guesses: Mapping[str, Guess], dataset: types.Dataset, preset: str, jud
         lacking = dataset.train.present is not None and not dataset.train.present[name].all()
         share = f"; {dataset.train.present[name].mean():.0%} of the training rows have it" if lacking else ""
         print(f"  {name}: {one.told} {list(one.fields['shape'])}{share}")
+    if dataset.train.present is not None:
+        whole = np.all(list(dataset.train.present.values()), axis=0)
+        print(f"  {whole.sum():,} of {len(whole):,} training rows have all modalities")
     print(f"  labels: {judged_by}")
     name = next(iter(guesses))
     print(

@@ -24,6 +24,9 @@ LEAST_SIDE = 8
 LONGEST_VECTOR, LONGEST_INT16 = 8000, 1000
 """Entries of a row of numbers, and of int16; longer ones may be sound, and need a word from the user."""
 
+MOST_UNUSED = 100
+"""Ids that are so many times as large as there are different ones are no numbers of words, but hashes."""
+
 SHARE_OF_ZEROS = 0.05
 """Whole numbers with fewer zeros are no counts of events."""
 
@@ -101,6 +104,9 @@ def _image(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
     del options
     grey = rows.ndim == 3
     fields: dict[str, Any] = {"shape": (*rows.shape[1:], 1) if grey else rows.shape[1:]}
+    pixels = {array.dtype == np.uint8 for array in (rows, *others)}
+    if len(pixels) > 1:
+        raise SbmError("pictures are uint8 in some splits and of another type in others. Write them alike.")
     low, high = (0.0, 1.0) if rows.dtype == np.uint8 else _range(rows, others)
     for bounds in ((0.0, 1.0), (-1.0, 1.0)):
         if bounds[0] <= low and high <= bounds[1]:
@@ -144,7 +150,8 @@ def _probabilities(rows: np.ndarray, others: Others, options: NoOptions) -> Decl
 
 def _counts(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
     del others, options
-    return {"shape": rows.shape[1:], "likelihood": "poisson"}, "counts"
+    single = {"format": {"name": "array", "options": {"without_axis": True}}} if rows.ndim == 1 else {}
+    return {"shape": rows.shape[1:] or (1,), "likelihood": "poisson", **single}, "counts"
 
 
 @checked_dataclass
@@ -206,6 +213,9 @@ def _words(rows: np.ndarray, others: Others, least: int) -> tuple[str, ...]:
 def _tokens(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
     del options
     size = int(max(array.max() for array in (rows, *others))) + 1
+    different = len(np.unique(np.concatenate([array.ravel() for array in (rows, *others)])))
+    if size > max(MOST_UNUSED * different, 2**16) or size > 2**31:
+        raise SbmError(f"ids reach {size - 1:,}, but only {different:,} differ. Number them from 1.")
     fields = {"shape": rows.shape[1:], "vocabulary_size": max(size, 2), "likelihood": "categorical"}
     return fields, f"sequences of ids below {size:,}, padded with 0"
 
@@ -246,7 +256,7 @@ KINDS: dict[str, Kind] = {
     ),
     "numbers": Kind(_numbers, "uif", (1, 2, 3, 4), "numbers [N] or [N, ...]"),
     "probabilities": Kind(_probabilities, "f", (2, 3), "probabilities that sum to 1 along the last axis"),
-    "counts": Kind(_counts, "ui", (2, 3), "whole numbers from 0, [N, K]"),
+    "counts": Kind(_counts, "ui", (1, 2, 3), "whole numbers from 0, [N] or [N, K]"),
     "category": Kind(_category, "Uui", (1,), "the name or the number of a class for each row, [N]", CategoryOptions),
     "text": Kind(_text, "U", (1,), "strings [N], or several for each row [N, K]", TextKindOptions),
     "tokens": Kind(_tokens, "ui", (2,), "ids from 1, padded with 0, [N, L]"),
@@ -282,11 +292,14 @@ def guess(name: str, rows: np.ndarray, given: Mapping[str, Any], others: Others 
     """
     given = dict(given)
     options, kind = given.pop("options", {}), given.pop("kind", None)
+    if "name" in given:
+        raise SbmError(f"modality {name!r}: name is {given['name']!r}; its name is the key in data. Leave it out.")
+    if "shape" in given:
+        shape = given["shape"]
+        sides = isinstance(shape, (list, tuple)) and all(isinstance(side, int) and side >= 1 for side in shape)
+        require(sides and bool(shape), f"modality {name!r}: shape", shape, "positive integers, such as (64, 64, 3)")
     if kind is None and "shape" in given:
         require(not options, f"modality {name!r}: options", options, "a kind, whose options they are")
-        shape = given["shape"]
-        sides = isinstance(shape, Sequence) and all(isinstance(side, int) and side >= 1 for side in shape)
-        require(sides, f"modality {name!r}: shape", shape, "positive integers, such as (64, 64, 3)")
         return Guess("declared", given, "as declared")
     require(isinstance(options, Mapping), f"modality {name!r}: options", options, "a dictionary")
     kind = _kind(name, _all(rows, others)) if kind is None else kind
@@ -304,6 +317,12 @@ def guess(name: str, rows: np.ndarray, given: Mapping[str, Any], others: Others 
         fields, told = taken.declare(rows, others, checked)
     except SbmError as error:
         raise SbmError(f"modality {name!r}: {error}") from error
+    longer = kind in ("text", "tokens")  # which may be meant to be longer than those at hand
+    if "shape" in given and not longer and tuple(given["shape"]) != tuple(fields["shape"]):
+        raise SbmError(
+            f"modality {name!r}: shape is {given['shape']}, but as {kind!r} it has the shape {fields['shape']}. Leave "
+            "the shape out, or the kind."
+        )
     return Guess(kind, {**fields, **given}, told)
 
 

@@ -26,6 +26,7 @@ class Preset:
       score_steps: of stage II, the same.
       batch: rows of a step of stage I.
       learning_rate: of stage I and stage II.
+      passes: over the rows in stage II, at most: more would teach it the rows by heart.
       full: rows from which on the steps are the most.
       dtype: of the products' operands.
     """
@@ -38,6 +39,7 @@ class Preset:
     score_steps: int
     batch: int
     learning_rate: tuple[float, float]
+    passes: int
     full: int
     dtype: str = "float32"
 
@@ -51,6 +53,7 @@ SMALL = Preset(
     score_steps=6000,
     batch=64,
     learning_rate=(4e-3, 2e-3),
+    passes=100,
     full=10_000,
 )
 """Minutes on two CPU cores."""
@@ -64,6 +67,7 @@ BASE = Preset(
     score_steps=100_000,
     batch=256,
     learning_rate=(1e-3, 5e-4),
+    passes=200,
     full=50_000,
     dtype="bfloat16",
 )
@@ -108,6 +112,10 @@ PAPER_SCORE = {
 """The paper's score network, objective, process, optimiser and sampler, for fewer than ten modalities."""
 
 
+WANT_LABELS = ("coherence", "class_shares", "diversity", "classifier")
+"""Metrics that say nothing of data without labels."""
+
+
 class Rows(NamedTuple):
     """How many rows there are: for training, and of the test split."""
 
@@ -136,10 +144,11 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
     config.modalities = tuple(_modality(name, guess, sizes) for name, guess in guesses.items())
     config.systems = ("sbm_vae_m", "sbm_vae") if len(guesses) > 1 else ("sbm_vae",)
     batch, share = _batch(sizes.batch, rows.train), min(1.0, max(0.3, math.sqrt(rows.train / sizes.full)))
-    steps = _rounded(share * sizes.codec_steps), _rounded(share * sizes.score_steps)
     config.autoencoder.beta = BETA
     config.autoencoder.network.dtype = sizes.dtype
     rates, latent_batch = sizes.learning_rate, _batch(2 * sizes.batch, rows.train)
+    most = sizes.passes * rows.train / latent_batch
+    steps = _rounded(share * sizes.codec_steps), _rounded(min(share * sizes.score_steps, most))
     own, latent = map(_own_training, steps)
     config.autoencoder.training.update(
         training(steps[0], batch, **own, learning_rate=rates[0], clip_norm=CODEC_CLIP, ema_decay=0.99)
@@ -155,6 +164,8 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
     few = min(300 if preset == "small" else 1000, rows.test)
     config.evaluation.update(num_examples=few, num_unconditional=max(few, 100), batch_size=min(250, few))
     if not judged:
+        for name in WANT_LABELS:
+            config.evaluation.metrics[name] = None
         config.evaluation.metrics.update(_beside_the_truth(guesses))
     config.evaluation.metrics.frechet.num_examples = few if judged and few >= FEWEST else 0
     if preset == "paper":
@@ -164,12 +175,12 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
 
 def _beside_the_truth(guesses: Mapping[str, Guess]) -> dict[str, Any]:
     """Return metrics that need no labels: each modality given the rest, compared with the true one of the row."""
-    metrics = {}
-    for name, guess in guesses.items() if len(guesses) > 1 else ():
-        binary = guess.kind == "binary" and not guess.is_picture and not guess.is_class
-        if not guess.fields.get("vocabulary_size"):
-            kind = "f1" if binary else "mse"
-            metrics[f"{kind} of {name}"] = ConfigDict({"name": kind, "modality": name})
+    if len(guesses) < 2:
+        return {}
+    metrics = {"mse": ConfigDict()}  # of each
+    for name, guess in guesses.items():
+        if guess.kind == "binary" and not guess.is_picture and not guess.is_class:
+            metrics[f"f1 of {name}"] = ConfigDict({"name": "f1", "modality": name})
     return metrics
 
 
@@ -188,7 +199,8 @@ def _modality(name: str, guess: Guess, sizes: Preset) -> dict[str, Any]:
     require(named, f"modality {name!r}: codec", given, "the name of a codec, or its settings, such as {'name': 'mlp'}")
     given = {"name": given} if isinstance(given, str) else dict(given)
     if given.get("name", codec) != codec:
-        own = {"beta": own["beta"]}
+        widths = SMALL.widths.get(given["name"])
+        own = {"beta": own["beta"], **({"network": {"widths": widths}} if widths and "network" not in given else {})}
     latent = LATENT_OF_IDS if ids else min(sizes.latent, _latent_size(guess))
     return {"name": name, "latent_size": latent, **guess.fields, "codec": {**own, **given}}
 

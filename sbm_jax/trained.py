@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 from sbm_jax.data import check_data
+from sbm_jax.data.memory import stacked
 from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.experiment_config import make_system, read_config
@@ -178,13 +179,23 @@ def _as_arrays(data: Any) -> dict[str, np.ndarray]:
     for name, value in data.items():
         if np.ma.isMaskedArray(value):
             raise SbmError(f"data {name!r} is a masked array; give plain rows, and say by observed which rows have it.")
-        try:
-            arrays[name] = np.asarray(value)
-        except (ValueError, TypeError) as error:
-            raise SbmError(f"data {name!r} is no array ({error}); expected rows of equal shape.") from error
+        arrays[name] = _as_array(value, f"data {name!r}")
         if arrays[name].ndim == 0 or not len(arrays[name]):
-            raise SbmError(f"data {name!r} is {value!r}; expected an array of one row or more.")
+            raise SbmError(f"data {name!r} is {value!r:.50}; expected an array of one row or more.")
     return arrays
+
+
+def _as_array(value: Any, where: str) -> np.ndarray:
+    """Return rows as an array; lists and arrays of objects, of strings or of waveforms, as `fit` reads them."""
+    listed = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.dtype == object)
+    if listed and len(value):
+        if any(row is None for row in value):
+            raise SbmError(f"{where} has None; give the rows that have it, and say by observed which they are.")
+        return stacked(list(value), where)
+    try:
+        return np.asarray(value)
+    except (ValueError, TypeError) as error:
+        raise SbmError(f"{where} is no array ({error}); expected rows of equal shape.") from error
 
 
 def _check_names(data: Mapping[str, np.ndarray], targets: Any, names: Sequence[str]) -> None:

@@ -35,7 +35,11 @@ def rows(number=80, seed=0):
 
 def test_lists_and_arrays_train_and_generate_in_their_own_form(tmp_path, capsys):
     given = dict.fromkeys(("tags", "signal", "animal"), MLP)
-    model = sbm_jax.fit(rows(), tmp_path / "run", modalities=given, changes=SHORT)
+    few = {
+        "systems": ("sbm_vae",),
+        "evaluation.metrics": {"coherence": {"sets": ("given_rest",)}, "f1": {"modality": "tags"}},
+    }
+    model = sbm_jax.fit(rows(), tmp_path / "run", modalities=given, changes={**SHORT, **few})
     told = capsys.readouterr().out
     assert "3 tags" in told
     assert "one of 2 classes" in told
@@ -98,11 +102,56 @@ def test_a_class_that_rows_lack_gives_no_labels():
     assert told.startswith("none")
 
 
+def test_a_class_that_held_out_rows_lack_gives_no_labels():
+    held_out = {"kind": [None, "a", "b"], "n": np.arange(3.0)}
+    splits = splits_of({"kind": ["a", "b"] * 20, "n": np.arange(40.0)}, validation=held_out)
+    dataset, _ = fitting._dataset(splits, fitting._guesses(splits, {}))
+    assert not dataset.num_classes
+
+
+def test_complete_rows_are_not_all_held_out():
+    """Of 200 rows 20 are complete: a tenth of these are test rows, and the others show what modalities share."""
+    data = {"a": [float(i) if i < 110 else None for i in range(200)]}
+    data["c"] = [float(i) if i >= 90 else None for i in range(200)]
+    splits = splits_of(data)
+    assert [len(splits[name]) for name in ("test", "validation")] == [2, 20]
+    assert np.all(list(splits["train"].present.values()), axis=0).sum() >= 10
+    with pytest.raises(SbmError, match="none of the 40 training rows has two modalities"):
+        splits_of(
+            {"a": [1.0] * 25 + [None] * 25, "c": [None] * 25 + [1.0] * 25},
+            test={"a": [1.0], "c": [2.0]},
+            validation=0.2,
+        )
+
+
+def test_held_out_shares_are_of_all_rows():
+    splits = splits_of({"n": np.arange(100.0)}, validation=0.3, test=0.5)
+    assert [len(splits[name]) for name in ("train", "validation", "test")] == [20, 30, 50]
+
+
+def test_single_numbers_keep_their_axis_where_it_is_declared():
+    counts = np.random.default_rng(0).poisson(30, (60, 1))
+    for given in ({"shape": (1,), "likelihood": "poisson"}, {"kind": "counts"}):
+        splits = {name: fitting._with_axis(split, {"c": given}) for name, split in splits_of({"c": counts}).items()}
+        one = fitting._guesses(splits, {"c": given})["c"]
+        assert one.fields["shape"] == (1,)
+        modality = types.Modality(**{**one.fields, "name": "c", "latent_size": 2, "codec": "mlp"})
+        dataset, _ = fitting._dataset(splits, {"c": one})
+        assert data_sets.check(dataset, (modality,)).train.data["c"].shape == (48, 1)
+
+
+def test_unsigned_tags_come_back_as_they_were():
+    tags = np.random.default_rng(0).integers(0, 2, (60, 5)).astype(np.uint16)
+    splits = splits_of({"tags": tags})
+    one = fitting._guesses(splits, {})["tags"]
+    assert one.fields["format"]["options"]["dtype"] == "uint16"
+
+
 def test_missing_data_are_hidden_as_in_every_data_set():
     splits = splits_of({"n": np.arange(60.0), "m": np.arange(60.0)})
     dataset, _ = fitting._dataset(splits, fitting._guesses(splits, {}))
     hidden = data_sets.with_missing(dataset, 0.4)
-    assert 0.2 < np.mean([~mask for mask in hidden.train.present.values()]) < 0.5
+    assert 0.1 < np.mean([~mask for mask in hidden.train.present.values()]) < 0.5
     assert hidden.test.present is None
     assert hidden.settings["missing"] == 0.4
 
@@ -139,6 +188,8 @@ def test_the_work_directory_is_a_path():
 def test_a_config_is_not_mixed_with_other_arguments(tmp_path):
     with pytest.raises(SbmError, match="preset is given beside a config"):
         sbm_jax.fit(sbm_jax.default_config(), tmp_path, preset="base")
+    with pytest.raises(SbmError, match="test is given beside a config"):
+        sbm_jax.fit(sbm_jax.default_config(), tmp_path, test=np.zeros(3))
 
 
 def test_a_rare_class_stays_in_the_training_rows():
@@ -174,7 +225,19 @@ def test_a_rare_class_stays_in_the_training_rows():
         ({"label": np.arange(80)}, {}, "identifiers of rows"),
         ({}, {"preset": "huge"}, "unknown preset"),
         ({}, {"test": 1.5}, "test is 1.5"),
-        ({}, {"test": 0.95}, "test needs 76 of 80 rows, but only 68"),
+        ({}, {"test": 0.99}, "test needs 69 of 80 rows, but only 68"),
+        ({"tags.present": True}, {}, "expected True or False for each row"),
+        ({"tags.present": [[True], [True, False]]}, {}, "expected True or False for each row"),
+        ({}, {"test": np.zeros(3)}, "test is 'of type ndarray'"),
+        ({}, {"changes": {"data.name": "digits"}}, "changes has 'data.name'"),
+        ({}, {"modalities": {"tags": {"name": "other"}}}, "its name is the key in data"),
+        ({}, {"modalities": {"signal": {"kind": "numbers", "shape": 2}}}, "positive integers"),
+        ({}, {"modalities": {"signal": {"kind": "numbers", "shape": (4,)}}}, "but as 'numbers' it has the shape"),
+        (
+            {"tags": np.where(np.arange(480).reshape(80, 6) % 6 < 3 + np.arange(80)[:, None] % 3, 5 * 10**9, 0)},
+            {},
+            "Number them from 1",
+        ),
         ({}, {"validation": {"tags": np.zeros((5, 3), bool)}}, "validation has"),
         ({}, {"modalities": {"photo": {}}}, "modalities has 'photo'"),
         ({}, {"modalities": {"tags": "mlp"}}, "a dictionary for each modality"),

@@ -97,6 +97,11 @@ def test_options_of_sound_may_be_given_in_part():
     assert {name: found.fields["format"]["options"][name] for name in options} == options
 
 
+def test_pictures_are_of_one_type_in_all_splits():
+    with pytest.raises(SbmError, match="Write them alike"):
+        guess("photo", RNG.random((N, 16, 16, 3)), {}, [RNG.integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)])
+
+
 def test_texts_without_spaces_want_bytes():
     rows, other = (np.array([f"{i:05d}" * 3 for i in part]) for part in (range(N), range(N, 2 * N)))
     with pytest.raises(SbmError, match="are in no training text"):

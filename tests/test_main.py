@@ -160,6 +160,7 @@ def test_finished_evaluations_are_read(varied, monkeypatch):
     assert [v["systems"] for v in again["variations"]] == [v["systems"] for v in results["variations"]]
 
 
+@pytest.mark.slow
 def test_a_damaged_evaluation_is_made_again(varied, monkeypatch):
     config, workdir, results = varied
     (kept,) = (workdir / "evaluations").glob("sbm_rae_*.npz")

@@ -36,6 +36,9 @@ def test_few_rows_are_trained_for_fewer_steps_in_smaller_batches():
     assert few.score.training.batch_size <= 40
     steps = [one.autoencoder.training.num_steps for one in (few, some, many)]
     assert steps[0] == steps[1] < steps[2] == presets.SMALL.codec_steps
+    steps = [one.score.training.num_steps for one in (few, some, many)]
+    assert steps[0] < steps[1] < steps[2] == presets.SMALL.score_steps
+    assert steps[1] * some.score.training.batch_size == pytest.approx(presets.SMALL.passes * 900, rel=0.1)
 
 
 def test_what_is_discrete_pays_for_little():
@@ -64,4 +67,5 @@ def test_what_the_user_says_of_a_codec_changes_nothing_else():
     assert photo["codec"]["training"] == {"num_steps": 7}
     assert tags["codec"]["beta"] == 0.1
     assert tags["latent_size"] == 5
-    assert {made.evaluation.metrics[label].name for label in ("mse of photo", "f1 of tags")} == {"mse", "f1"}
+    assert made.evaluation.metrics["f1 of tags"].to_dict() == {"name": "f1", "modality": "tags"}
+    assert "mse" in made.evaluation.metrics

@@ -120,6 +120,7 @@ def test_only_the_programs_used_last_are_kept(monkeypatch, model):
     assert len(traces) == 4
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="memory maps are told by Linux only")
 def test_what_is_dropped_gives_its_memory_maps_back(monkeypatch, model):
     """Else a process that calls with many settings reaches the system's limit of them."""
@@ -166,7 +167,10 @@ def test_a_request_that_memory_can_not_hold_is_refused_before_it_is_made(model, 
         ({"targets": 3}, "targets is 3"),
         ({"data": np.zeros((8, 6))}, "of type ndarray"),
         ({"data": None}, "of type NoneType"),
-        ({"data": {"words": [[1, 2], [3]]}}, "'words' is no array"),
+        ({"data": {"words": [[1, 2], [3]]}}, r"'words' has the shape \[2\]"),
+        ({"data": {"words": [[[1], [2]], [[3]]]}}, "rows of different shapes"),
+        ({"data": {"words": [None, np.zeros(6)]}}, "'words' has None"),
+        ({"data": {"mask": np.array([True, None], dtype=object)}}, "'mask' has None"),
         ({"data": {"words": 3}}, "'words' is 3"),
         ({"data": {"words": np.ma.masked_array(np.zeros((8, 6)), True)}}, "masked array"),
         ({"data": {"wurds": np.zeros((8, 6))}}, "Did you mean 'words'"),

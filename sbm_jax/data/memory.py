@@ -58,9 +58,12 @@ def make_splits(data: Columns, held_out: Mapping[str, Columns | float], seed: in
     parts = 3 - sum(name in splits for name in held_out)
     if len(splits["train"]) < parts:
         raise SbmError(f"data has {len(splits['train'])} rows; expected {parts} at least, some to hold out.")
+    whole = splits["train"]
     for name in ("test", "validation"):  # test rows first, which must be complete
         if name not in splits:
-            splits["train"], splits[name] = _divided(splits["train"], _share(name, held_out[name]), name, rng)
+            wanted = _share(name, held_out[name]) * len(_complete(whole) if name == "test" else whole)
+            splits["train"], splits[name] = _divided(splits["train"], max(1, round(wanted)), name, rng)
+    _require_pairs(splits["train"])
     test = splits["test"]
     arrays.require_complete(test, pathlib.Path("test"))
     splits["test"] = dataclasses.replace(test, present=None)
@@ -69,8 +72,25 @@ def make_splits(data: Columns, held_out: Mapping[str, Columns | float], seed: in
 
 def _share(name: str, given: Any) -> float:
     number = isinstance(given, numbers.Real) and not isinstance(given, bool)
-    require(number and 0 < given < 1, name, given, "rows by modality, or a share of the rows between 0 and 1")
+    told = given if number else f"of type {type(given).__name__}"
+    require(number and 0 < given < 1, name, told, "rows by modality, or a share of the rows between 0 and 1")
     return float(given)
+
+
+def _complete(split: types.Split) -> np.ndarray:
+    """Return the numbers of the rows that have all modalities."""
+    if split.present is None:
+        return np.arange(len(split))
+    return np.flatnonzero(np.all(list(split.present.values()), axis=0))
+
+
+def _require_pairs(train: types.Split) -> None:
+    """Refuse training rows none of which shows what two modalities have to do with each other."""
+    if train.present is not None and max(np.sum(list(train.present.values()), axis=0)) < 2 <= len(train.present):
+        raise SbmError(
+            f"none of the {len(train)} training rows has two modalities, from which any could learn what they have in "
+            "common. Give rows that have several, or hold out fewer of them."
+        )
 
 
 def _read(data: Columns, where: str) -> types.Split:
@@ -78,7 +98,7 @@ def _read(data: Columns, where: str) -> types.Split:
     columns, small, there = {}, {}, {}
     for name, values in data.items():
         if name.endswith(".present"):
-            small[name] = np.asarray(values)
+            small[name] = _mask(values, f"{where} {name!r}")
             continue
         array, there[name] = _column(values, f"{where} {name!r}")
         if labels.is_label(name) and there[name] is not None:
@@ -104,6 +124,16 @@ def _read(data: Columns, where: str) -> types.Split:
     numeric = {name: array for name, array in small.items() if array.dtype.kind != "U"}
     answers, present = arrays.labels_and_masks(numeric, columns, where, next(iter(lengths.values())))
     return types.Split(columns, {**answers, **words}, present)
+
+
+def _mask(values: Any, where: str) -> np.ndarray:
+    try:
+        mask = np.asarray(values)
+    except ValueError:
+        mask = np.empty(())
+    if mask.ndim != 1:
+        raise SbmError(f"{where} is {values!r:.50}; expected True or False for each row, bool [N].")
+    return mask
 
 
 def _filled(column: np.ndarray, there: np.ndarray) -> np.ndarray:
@@ -137,7 +167,7 @@ def _column(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
         if not there.any():
             raise SbmError(f"{where} has None in all rows. Leave it out.")
         filler = values[int(np.argmax(there))]
-        array = _stacked([row if given else filler for row, given in zip(values, there, strict=True)], where)
+        array = stacked([row if given else filler for row, given in zip(values, there, strict=True)], where)
     array = _plain_type(array, where)
     if array.dtype.kind == "f":
         lost = np.isnan(array).reshape(len(array), -1).all(axis=1)
@@ -154,8 +184,12 @@ def _is_nothing(row: Any) -> bool:
     return row is None or (isinstance(row, float) and row != row)
 
 
-def _stacked(rows: list[Any], where: str) -> np.ndarray:
-    """Return a list of rows as an array."""
+def stacked(rows: list[Any], where: str) -> np.ndarray:
+    """Return a list of rows as an array; of numbers that differ in length, an array of objects.
+
+    Raises:
+      SbmError: on rows that are of no type, or of no shape, that an array has.
+    """
     if len({isinstance(row, str) for row in rows}) > 1:
         raise SbmError(f"{where} has strings and other things; expected strings, and None where there is none.")
     try:
@@ -179,6 +213,8 @@ def _plain_type(array: np.ndarray, where: str) -> np.ndarray:
     """Return an array with integers [N, 1] and strings as [N], and floats of at least 32 bits."""
     if array.dtype.name in ("bfloat16", "float16"):
         array = array.astype(np.float32)
+    elif array.dtype.kind == "f" and array.itemsize > 8:
+        array = array.astype(np.float64)
     if array.dtype.kind not in "biufUO":
         advice = "Decode them to str." if array.dtype.kind == "S" else "Convert it."
         raise SbmError(f"{where} is {array.dtype}; expected numbers, booleans or strings. {advice}")
@@ -209,15 +245,12 @@ def _with_numbers(splits: Mapping[str, types.Split]) -> dict[str, types.Split]:
     return found
 
 
-def _divided(split: types.Split, share: float, name: str, rng: np.random.Generator) -> tuple[types.Split, types.Split]:
-    """Return the rows without a random share of them, and these.
+def _divided(split: types.Split, number: int, name: str, rng: np.random.Generator) -> tuple[types.Split, types.Split]:
+    """Return the rows without a random choice of them, and these.
 
     Test rows are taken from those that are complete. Of every class some row is left to train on.
     """
-    number = max(1, round(share * len(split)))
-    complete = np.arange(len(split))
-    if name == "test" and split.present is not None:
-        complete = np.flatnonzero(np.all(list(split.present.values()), axis=0))
+    complete = _complete(split) if name == "test" else np.arange(len(split))
     candidates = np.setdiff1d(complete, _one_of_each_class(split, rng))
     if len(candidates) < number:
         raise SbmError(

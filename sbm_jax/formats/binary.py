@@ -6,7 +6,8 @@ from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.formats.base import ArrayOptions, Format
 
-_TYPES = ("bool", "uint8", "int8", "int16", "int32", "int64", "float16", "float32", "float64")
+_INTEGERS = tuple(f"{sign}int{bits}" for sign in ("u", "") for bits in (8, 16, 32, 64))
+_TYPES = ("bool", *_INTEGERS, "float16", "float32", "float64")
 
 
 @checked_dataclass
@@ -47,7 +48,7 @@ class Binary(Format):
         known = (values == no) | (values == yes)
         if not known.all():
             raise SbmError(
-                f"{where} has {values[~known][0].item()!r}; modality {self.modality.name!r} expects {no}, for no, or "
+                f"{where} has {values[~known].tolist()[0]!r}; modality {self.modality.name!r} expects {no}, for no, or "
                 f"{yes}, for yes. Fix the data, or change its format.options.yes."
             )
         return (values == yes).astype(np.float32)

@@ -89,6 +89,22 @@ MAIN_METRICS = (
     "training/seconds",
 )
 
+BESIDE_THE_TRUTH = ("f1/", "mse_over_variance/")
+"""What says, without any labels, how near samples are to the true data of their row."""
+
+
+def main_metrics(systems: Mapping[str, Any]) -> list[str]:
+    """Return the names of the main metrics, with those of samples beside the truth.
+
+    Args:
+      systems: ``"systems"`` of ``results.json``.
+    """
+    names = dict.fromkeys(name for system in systems.values() for name in system["metrics"])
+    beside = [name for name in names if any(f"/{part}" in f"/{name}" for part in BESIDE_THE_TRUTH)]
+    place = MAIN_METRICS.index("sampling/network_evaluations")
+    return [*MAIN_METRICS[:place], *beside, *MAIN_METRICS[place:]]
+
+
 STUDY_METRICS = (
     "sampling/network_evaluations",
     "coherence/given_rest",
@@ -131,9 +147,10 @@ SECTIONS = (
     ("Coherence of further questions", ("coherence/",), "The same by the classifiers of other questions."),
     (
         "Samples beside the truth",
-        ("f1/", "mse/"),
+        ("f1/", "mse/", "mse_over_variance/"),
         "Generated data compared with the true data of the same row: F1 of binary attributes, a mean over rows, and "
-        "mean squared error per element. Samples that are not finite are left out.",
+        "mean squared error per element, also over the variance of the data: 1 is what their mean would get, 2 what "
+        "another row would. Samples that are not finite are left out.",
     ),
     (
         "Diversity",
@@ -242,6 +259,7 @@ LABELS = (
     (r"coherence/unconditional_majority_(\d+)", "at least {} agree with one another"),
     (r"f1/given_(.+)/(.+)", "F1 of {1} given {0}"),
     (r"mse/given_(.+)/(.+)", "squared error of {1} given {0}"),
+    (r"mse_over_variance/given_(.+)/(.+)", "squared error of {1} given {0}, over the variance"),
     (r"diversity/given_1", "one given"),
     (r"latents/cosine/given_rest", "every modality given the rest, mean"),
     (r"latents/cosine/given_rest/(.+)", "{} given the rest"),

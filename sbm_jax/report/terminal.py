@@ -28,7 +28,7 @@ def results_table(systems: Mapping[str, Any], encoding: str = "utf-8") -> Table:
     for name in systems:
         table.add_column(escape(shown(name, encoding)), justify="right")
     table.add_column("chance", justify="right", style="dim")
-    for metric in summary.MAIN_METRICS:
+    for metric in summary.main_metrics(systems):
         found = [system["metrics"].get(metric) for system in systems.values()]
         if not any(found):
             continue
@@ -39,30 +39,42 @@ def results_table(systems: Mapping[str, Any], encoding: str = "utf-8") -> Table:
     return table
 
 
-def directions_table(tables: Sequence[Directions], encoding: str = "utf-8") -> Table:
+def directions_table(
+    tables: Sequence[Directions], encoding: str = "utf-8", targets: Sequence[int] | None = None
+) -> Table:
     """Return the coherence of each modality given each other one alone, a line for each system and given modality.
 
     Args:
       tables: of one question and the same modalities.
       encoding: of where the table is printed, see `shown`.
+      targets: the columns, by the numbers of their modalities; None for all.
     """
     first = tables[0]
+    targets = range(len(first.names)) if targets is None else targets
     title = f"Coherence given one modality{f', question {first.question}' if first.question else ''}"
     table = Table(title=shown(title, encoding), title_justify="left", caption_justify="left")
     table.caption = "In brackets: the classifier's accuracy on reconstructions."
     for name in ("system", "given"):
         table.add_column(name, overflow="fold")
-    for name in first.names:
-        table.add_column(escape(shown(name, encoding)), justify="right", overflow="fold")
+    for target in targets:
+        table.add_column(escape(shown(first.names[target], encoding)), justify="right", overflow="fold")
     for one in tables:
         for number, name in enumerate(one.names):
-            cells = [_short(cell, target == number) for target, cell in enumerate(one.cells[number])]
+            cells = [_short(one.cells[number][target], target == number) for target in targets]
             names = [one.system if number == 0 else "", name]
             table.add_row(*(escape(shown(text, encoding)) for text in names), *cells)
         table.add_section()
     if first.has_real:
-        table.add_row("real data", "", *(_short(cell) for cell in first.real))
+        table.add_row("real data", "", *(_short(first.real[target]) for target in targets))
     return table
+
+
+def _that_fit(tables: Sequence[Directions], width: int) -> list[range]:
+    """Return the columns of the tables that are shown one below the other: as many as there is room for."""
+    names = tables[0].names
+    left = width - max(len(one.system) for one in tables) - max(map(len, names)) - 7
+    at_once = max(1, left // (max(6, *map(len, names)) + 3))
+    return [range(start, min(start + at_once, len(names))) for start in range(0, len(names), at_once)]
 
 
 def _short(estimate: Mapping[str, Any] | None, in_brackets: bool = False) -> str:
@@ -97,9 +109,12 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
         console.print(results_table(some, console.encoding))
     metrics = {name: system["metrics"] for name, system in results["systems"].items()}
     alike = itertools.groupby(directions(metrics), key=lambda table: (table.question, table.names))
-    for _, tables in alike:
-        console.print(directions_table(list(tables), console.encoding))
-    found = {name: [own[name] for own in metrics.values() if name in own] for name in summary.MAIN_METRICS}
+    for _, group in alike:
+        tables = list(group)
+        for targets in _that_fit(tables, console.width):
+            console.print(directions_table(tables, console.encoding, targets))
+    main = summary.main_metrics(results["systems"])
+    found = {name: [own[name] for own in metrics.values() if name in own] for name in main}
     for sentence in (summary.spread_notes(found), summary.lead(metrics)):
         if sentence:
             console.print(escape(shown(sentence, console.encoding)), highlight=False)

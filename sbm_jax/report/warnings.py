@@ -154,14 +154,14 @@ def _is_weak(accuracy: float, guessed: float) -> bool:
 def _overfitted(stage: str, records: Records) -> Iterator[str]:
     trained = [(r["step"], r["loss"]) for r in records if r.get("split", "train") == "train" and "loss" in r]
     held_out = [(r["step"], r["loss"]) for r in records if r.get("split") == "validation" and "loss" in r]
-    if len(trained) < 10 or len(held_out) < 2:
+    if len(trained) < 10 or len(held_out) < 3:
         return
     end = _near(trained, trained[-1][0])
     gained = statistics.median(loss for _, loss in trained[: len(trained) // 10]) - end
     (first_step, first), (_, last) = held_out[0], held_out[-1]
     lowest_step, lowest = min(held_out, key=lambda pair: pair[1])
     widened = (last - end) - (first - _near(trained, first_step))
-    if gained <= 0 or not (last - lowest > RISEN * gained or widened > WIDENED * gained):
+    if gained <= 0 or last <= end or not (last - lowest > RISEN * gained or widened > WIDENED * gained):
         return
     yield (
         f"Stage {stage!r} memorises its training rows: its held-out loss was {number(lowest)} at step {lowest_step:,} "

@@ -5,10 +5,12 @@ import pytest
 from PIL import Image
 from scipy.io import wavfile
 
-from sbm_jax import data, types
+import sbm_jax
+from sbm_jax import data, experiment, types
 from sbm_jax.config import build
 from sbm_jax.data.folders import FoldersConfig, load_folders
 from sbm_jax.errors import SbmError
+from sbm_jax.experiment_config import parse_config
 
 NAMES = ("photo", "sound", "text", "level")
 ENDINGS = dict(zip(NAMES, (".png", ".wav", ".txt", ".npy"), strict=True))
@@ -233,3 +235,19 @@ def test_options_are_checked(root, tmp_path):
         FoldersConfig(validation_fraction=1.0)
     with pytest.raises(SbmError, match=r"data\.folders\.rate is -1"):
         FoldersConfig(rate=-1)
+
+
+def test_the_rate_of_files_is_that_of_the_format():
+    config = sbm_jax.default_config()
+    config.data.name = "folders"
+    config.data.folders.rate = 16_000
+    sound = {
+        "name": "spectrogram",
+        "options": {"rate": 8000, "length": 8000, "num_mels": 32, "window": 512, "hop": 250},
+    }
+    config.modalities = (
+        {"name": "sound", "shape": (32, 32, 1), "latent_size": 4, "codec": "mlp", "format": sound},
+        {"name": "text", "shape": (4,), "latent_size": 4, "codec": "mlp"},
+    )
+    with pytest.raises(SbmError, match="rate is 16000, and modality 'sound' has a format of 8000"):
+        experiment.check(parse_config(config))

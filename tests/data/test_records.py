@@ -130,6 +130,7 @@ def _losses(workdir):
     return [row for row in rows if row["split"] != "time"]
 
 
+@pytest.mark.slow
 def test_training_gives_the_bits_of_rows_on_the_host(both, tmp_path, monkeypatch):
     monkeypatch.setattr(parallel, "_device_memory", lambda mesh: 1.0)
     memory, disk = (run_stages(_stages(d), tmp_path / str(i), 0) for i, d in enumerate(both))

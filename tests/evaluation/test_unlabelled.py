@@ -65,7 +65,7 @@ def test_every_metric_that_needs_no_labels_is_measured(tmp_path):
     assert {
         *(f"latents/cosine/given_rest/{name}" for name in NAMES),
         *(f"reconstruction/mse/{name}" for name in NAMES),
-        *(f"mse/given_rest/{name}" for name in NAMES),
+        *(f"{kind}/given_rest/{name}" for name in NAMES for kind in ("mse", "mse_over_variance")),
         *(f"pixels/frechet/{samples}/image" for samples in ("given_rest", "unconditional", "reconstruction")),
         *(f"sampling/{name}" for name in ("network_evaluations", "diverged", "samples_per_second")),
         *(f"likelihood/{name}" for name in ("elbo", "importance_weighted")),
@@ -101,7 +101,9 @@ def test_entries_of_one_metric_have_their_numbers_under_their_labels(tmp_path):
 
 def test_a_modality_may_be_generated_from_some_others_only(tmp_path):
     metrics, _, _ = measure(Split(DATA), tmp_path, {"mse": {"modality": "image", "given": ("attributes",)}})
-    assert metrics.keys() == {"mse/given_attributes/image"}
+    assert metrics.keys() == {"mse/given_attributes/image", "mse_over_variance/given_attributes/image"}
+    expected = metrics["mse/given_attributes/image"].value / (DATA["image"] / 255.0).var(axis=0).mean()
+    assert metrics["mse_over_variance/given_attributes/image"].value == pytest.approx(expected, rel=0.05)
 
 
 @pytest.mark.parametrize(

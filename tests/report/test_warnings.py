@@ -108,6 +108,8 @@ NOISY = 0.005 * np.random.default_rng(0).standard_normal(60)
         (np.linspace(8000, -6000, 60), [4000.0, 0.0, -5800.0], False),  # log likelihoods change their sign
         (np.full(60, 0.5), [0.5, 0.5, 0.6], False),  # where nothing is learned, nothing is memorised
         (np.geomspace(1.0, 0.3, 60), [0.9], False),  # only one validation
+        (np.geomspace(1.0, 0.3, 60), [0.5, 0.9], False),  # two say little
+        (np.linspace(10.0, 9.0, 60), [8.0, 8.2, 8.6], False),  # what is held out is easier, and stays so
     ],
 )
 def test_held_out_losses_that_rise_or_stay_behind(train, validation, found):

@@ -92,7 +92,7 @@ def test_the_objective_of_a_linear_score_is_known(trace):
     np.testing.assert_allclose(found.mean(axis=0), expected, rtol=1e-5, atol=error)
 
 
-@pytest.mark.parametrize("form", ["field", "energy"])
+@pytest.mark.parametrize("form", ["field", pytest.param("energy", marks=pytest.mark.slow)])
 def test_training_finds_the_score_of_a_gaussian(form):
     system = _system(form=form, width=64, trace="exact")
     covariance = np.array([[1.0, 0.6], [0.6, 1.0]])

@@ -129,7 +129,10 @@ def test_latents_that_make_no_square_are_refused_by_the_unet():
 # MARK: A part of the modalities
 
 
-@pytest.mark.parametrize("name", ["sbm_vae", "sbm_vae_c", "sbm_rae_t"])
+@pytest.mark.parametrize(
+    "name",
+    ["sbm_vae", pytest.param("sbm_vae_c", marks=pytest.mark.slow), pytest.param("sbm_rae_t", marks=pytest.mark.slow)],
+)
 def test_a_part_of_the_modalities_shares_stage_one(name):
     whole = SYSTEMS[name]
     for modalities in (MODALITIES[1:], MODALITIES[:2][::-1]):
@@ -188,7 +191,7 @@ def test_alignment_asks_rows_to_find_each_other():
     assert astray > loss + 1
 
 
-@pytest.mark.parametrize("regularised", [False, True])
+@pytest.mark.parametrize("regularised", [False, pytest.param(True, marks=pytest.mark.slow)])
 def test_both_losses_are_added_with_their_weight(regularised):
     aligned = _aligned_training(regularised=regularised)
     plain = dataclasses.replace(aligned, config=CONFIG.autoencoder)

@@ -50,7 +50,9 @@ def _made(system, dataset):
     return made, gradients
 
 
-@pytest.mark.parametrize("name", ["sbm_vae_c", "sbm_rae_t", "sbm_vae_f"])  # every kind of stage
+@pytest.mark.parametrize(
+    "name", [pytest.param("sbm_vae_c", marks=pytest.mark.slow), "sbm_rae_t", "sbm_vae_f"]
+)  # every kind of stage
 def test_what_a_row_lacks_changes_nothing(name):
     system = SYSTEMS[name]
     first, second = (_made(system, _lacking(other_values)) for other_values in (False, True))
@@ -58,7 +60,7 @@ def test_what_a_row_lacks_changes_nothing(name):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), first, second)
 
 
-@pytest.mark.parametrize("name", ["sbm_vae_c", "sbm_rae_t"])
+@pytest.mark.parametrize("name", [pytest.param("sbm_vae_c", marks=pytest.mark.slow), "sbm_rae_t"])
 def test_rows_that_lack_nothing_are_as_without_a_mask(name):
     system = SYSTEMS[name]
     whole = dict.fromkeys(MODALITY_NAMES, True)

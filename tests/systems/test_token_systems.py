@@ -27,7 +27,9 @@ def test_unpack_undoes_pack():
     jax.tree.map(np.testing.assert_array_equal, unpack(z, CUT), latents)
 
 
-@pytest.mark.parametrize("name", ["sbm_vae_c", "sbm_rae_t", "sbm_vae_m", "sbm_vae_f"])
+@pytest.mark.parametrize(
+    "name", [pytest.param("sbm_vae_c", marks=pytest.mark.slow), "sbm_rae_t", "sbm_vae_m", "sbm_vae_f"]
+)
 def test_every_system_generates_and_learns(name):
     system = dataclasses.replace(SYSTEMS[name], modalities=CUT)
     products = fresh(system)
