@@ -49,14 +49,14 @@ class DiffusionDecoderConfig:
     """
 
     network: DenoiserConfig = DenoiserConfig()
-    sde: SDEConfig = SDEConfig()
+    sde: SDEConfig = SDEConfig("cosine")
     prediction: str = "velocity"
     weighting: str = "velocity"
     num_times: int = 0
     probability_untold: float = 0.0
     guidance: float = 0.0
     sampler: SamplerOptions = SamplerOptions(
-        solver="dpm_solver_pp_2m", num_steps=4, grid="uniform", conditioning="clean", end_time=1e-3
+        solver="dpm_solver_pp_2m", num_steps=4, grid="log_snr", conditioning="clean", end_time=1e-3
     )
 
     def __post_init__(self):

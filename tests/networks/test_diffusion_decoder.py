@@ -14,6 +14,7 @@ from sbm_jax.networks.denoisers import DENOISERS, DenoiserConfig, make_denoiser
 from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sampling.noise import row_normal
+from sbm_jax.sde import SDEConfig
 from sbm_jax.types import CodecConfig, Modality
 from tests.networks.exact_denoiser import COVARIANCE, GAIN, SDE, SHAPE, SIZE
 
@@ -30,7 +31,7 @@ SOLVERS = {
 
 
 def _exact(bounds=(), **changes):
-    config = DiffusionDecoderConfig(DenoiserConfig(f"{HERE}:Exact"), prediction="data", **changes)
+    config = DiffusionDecoderConfig(DenoiserConfig(f"{HERE}:Exact"), SDEConfig("vp"), "data", **changes)
     return DiffusionDecoder(SHAPE, bounds, config, modulated=True)
 
 
@@ -107,7 +108,7 @@ def test_training_times(number):
 def test_a_picture_is_told_as_diffusevae_tells_it():
     """Formulation 1: the picture stands beside the noisy one, both in [-1, 1]; DDIM from noise, restated in NumPy."""
     options = SamplerOptions("ddim", 3, grid="uniform", end_time=1e-3, **CLEAN)
-    config = DiffusionDecoderConfig(DenoiserConfig(f"{HERE}:Linear"), prediction="noise", sampler=options)
+    config = DiffusionDecoderConfig(DenoiserConfig(f"{HERE}:Linear"), SDEConfig("vp"), "noise", sampler=options)
     decoder = DiffusionDecoder((4, 4, 2), (0.0, 1.0), config)
     pictures = jax.random.uniform(jax.random.key(5), (3, 4, 4, 2))
     key = jax.random.key(0)
@@ -161,7 +162,7 @@ def test_rows_do_not_depend_on_their_companions():
 
 def test_a_start_from_a_picture_stays_near_it():
     decoder, params, told = _small()
-    options = dataclasses.replace(decoder.config.sampler, start_time=0.05, num_steps=2)
+    options = dataclasses.replace(decoder.config.sampler, start_time=0.05, num_steps=2, grid="uniform")
     near = decoder.sample(params, jax.random.key(2), told, options).z
     assert np.abs(near - told.picture).mean() < 0.3
     with pytest.raises(SbmError, match="it is told none"):
