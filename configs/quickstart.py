@@ -5,8 +5,8 @@
 Digits: the 1,797 real handwritten ones of scikit-learn (1,400 for training, 97 for validation, 300 for test), small
 shifts, rotations and scalings of the training ones. Backgrounds: textures that the code draws. Every coherence is 0.10
 by chance. Variants, joined by commas: `all` (systems of every kind in one table, with less training: 27 minutes),
-`square` (latents of 64 entries, which make the 8x8 maps that the paper's score network needs), `smoke` (a minute;
-proves the path, learns little).
+`square` (latents of 64 entries, which make the 8x8 maps that the paper's score network needs), `evaluations` (what more
+and fewer evaluations of the diffusion decoders do to samples), `smoke` (a minute; proves the path, learns little).
 """
 
 from ml_collections import ConfigDict
@@ -20,12 +20,12 @@ NUM_MODALITIES = 5
 def get_config(variants: str = "") -> ConfigDict:
     """Return the experiment with the given variants."""
     chosen = [variant for variant in variants.split(",") if variant]
-    known = {"all": _all, "square": _square, "smoke": _smoke}
+    known = {"all": _all, "square": _square, "evaluations": _evaluations, "smoke": _smoke}
     for variant in chosen:
         if variant not in known:
             raise ValueError(f"unknown variant {variant!r} of configs/quickstart.py; known: {', '.join(known)}.")
     config = sbm_jax.default_config()
-    config.systems = ("sbm_vae_m", "sbm_vae")
+    config.systems = ("sbm_vae_m_diffusion", "sbm_vae_m")
     for part in (_data, _modalities, _autoencoder, _score, _methods, _judges):
         part(config)
     for variant in known:  # in this order, whatever the order on the command line
@@ -49,13 +49,13 @@ def _modalities(config: ConfigDict, latent_size: int = 32) -> None:
 def _autoencoder(config: ConfigDict) -> None:
     config.autoencoder.beta = 4.0  # against a learned scale; chosen on the validation digits
     config.autoencoder.network.widths = (64,)
-    config.autoencoder.training.update(training(900, learning_rate=4e-3, ema_decay=0.99))
+    config.autoencoder.training.update(training(800, learning_rate=4e-3, ema_decay=0.99))
 
 
 def _score(config: ConfigDict) -> None:
     config.score.probability_alone = 0.15
     config.score.network.width = 128
-    config.score.training.update(latent_training(6000))
+    config.score.training.update(latent_training(4000))
     config.sampler.num_steps = 10
 
 
@@ -74,8 +74,7 @@ def _methods(config: ConfigDict) -> None:
         training(6000, batch_size=256, learning_rate=1e-3, ema_decay=0.999, steps_per_dispatch=50)
     )
     methods.mld.training.update(latent_training(4000))
-    methods.diffusion_decoder.training.update(training(900, batch_size=25, learning_rate=2e-3, ema_decay=0.995))
-    methods.diffusion_decoder.decoder.sampler.num_steps = 2
+    methods.diffusion_decoder.training.update(training(800, batch_size=25, learning_rate=2e-3, ema_decay=0.995))
     methods.joint_posterior.network.widths = (64,)
     methods.joint_posterior.training.update(training(900, learning_rate=4e-3, ema_decay=0.99, clip_norm=500.0))
     methods.joint_posterior.score_prior.update(config.score.to_dict())
@@ -92,6 +91,9 @@ def _judges(config: ConfigDict) -> None:
     judge = training(600, batch_size=128, learning_rate=2e-3, weight_decay=1e-2, clip_norm=1.0)
     config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": judge})
     config.evaluation.update(num_examples=300, batch_size=250)
+    metrics = config.evaluation.metrics
+    metrics.coherence.sets = ("given_rest", "random", "from_one", "unconditional")
+    metrics.frechet.update(num_examples=900, all_repeats=True, num_real=3000, reference="train", sets=("given_rest",))
 
 
 def _all(config: ConfigDict) -> None:
@@ -110,12 +112,27 @@ def _all(config: ConfigDict) -> None:
     metrics = config.evaluation.metrics
     metrics.coherence.sets = ("given_rest", "random", "unconditional")
     metrics.diversity = None
-    metrics.frechet.update(num_examples=150, sets=("given_rest",))
+    metrics.frechet.update(num_examples=150, all_repeats=False)
     metrics.likelihood.num_examples = 50
 
 
 def _square(config: ConfigDict) -> None:
     _modalities(config, latent_size=64)
+
+
+def _evaluations(config: ConfigDict) -> None:
+    """How samples change with the evaluations of the diffusion decoders; nothing is trained again."""
+    config.variations = tuple(
+        {
+            "study": "decoder evaluations",
+            "value": str(number),
+            "changes": {
+                "systems": ("sbm_vae_m_diffusion",),
+                "methods.diffusion_decoder.decoder.sampler.num_steps": number,
+            },
+        }
+        for number in (1, 2, 8, 16)
+    )
 
 
 def _smoke(config: ConfigDict) -> None:

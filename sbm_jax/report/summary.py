@@ -82,7 +82,9 @@ MAIN_METRICS = (
     "inception/fid/unconditional",
     "classifier_features/frechet/given_rest",
     "classifier_features/frechet/unconditional",
+    "sharpness/given_rest",
     "sampling/network_evaluations",
+    "sampling/decoder_evaluations",
     "sampling/samples_per_second",
     "sampling/diverged",
     "likelihood/elbo",
@@ -170,6 +172,12 @@ SECTIONS = (
         f"The same measures where Inception-v3 can not be had. They are not comparable with FID. {_DISTANCES} The "
         "classifier was trained on these training examples, so that their features may differ more from those of test "
         "examples than those of fresh ones would.",
+    ),
+    (
+        "Sharpness",
+        ("sharpness/",),
+        "Mean absolute difference of neighbouring pixels of generated pictures, over that of real ones: below 1 they "
+        "are blurred, above 1 they are noisy.",
     ),
     (
         "Likelihood",
@@ -261,6 +269,10 @@ LABELS = (
     (r"mse/given_(.+)/(.+)", "squared error of {1} given {0}"),
     (r"mse_over_variance/given_(.+)/(.+)", "squared error of {1} given {0}, over the variance"),
     (r"diversity/given_1", "one given"),
+    (r"sharpness/given_rest", "every picture given the rest, mean"),
+    (r"sharpness/given_rest/(.+)", "{} given the rest"),
+    (r"sharpness/unconditional", "from nothing, mean"),
+    (r"sharpness/unconditional/(.+)", "{} from nothing"),
     (r"latents/cosine/given_rest", "every modality given the rest, mean"),
     (r"latents/cosine/given_rest/(.+)", "{} given the rest"),
     (r"(?:inception|classifier_features)/(.+)", "{}"),

@@ -265,3 +265,15 @@ def test_how_it_draws_is_no_part_of_what_is_trained():
 def test_bad_options_of_the_codec_are_refused(options, message):
     with pytest.raises(SbmError, match=message):
         make_codec(_with(options), AutoencoderNetworkConfig())
+
+
+def test_memory_does_not_grow_with_the_steps():
+    decoder, params, told = _small()
+    sizes = []
+    for steps in (4, 64):
+        options = dataclasses.replace(decoder.config.sampler, num_steps=steps)
+        compiled = (
+            jax.jit(lambda key, o=options: decoder.sample(params, key, told, o).z).lower(jax.random.key(0)).compile()
+        )
+        sizes.append(compiled.memory_analysis().temp_size_in_bytes)
+    assert sizes[1] < 1.1 * sizes[0]
