@@ -1,0 +1,103 @@
+"""Pictures per CPU-second of diffusion decoders, against the number of evaluations, with untrained networks.
+
+    python -m benchmarks.decoder_throughput
+    taskset -c 0 python -m benchmarks.decoder_throughput --threads=1 --against=torch
+
+One JSON line for each network and number of evaluations. With `--against=torch` (the extra ``bench``) a UNet2D of
+diffusers, of the same widths, blocks and attention as ours, draws in a PyTorch loop of DDIM, and the ratio is printed.
+"""
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from benchmarks.timing import measure_in_turn, rates
+from sbm_jax.networks.denoisers import DenoiserConfig
+from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told
+from sbm_jax.sampling import SamplerOptions
+
+NETWORKS = {
+    "patch": DenoiserConfig("patch", width=96, depth=4),
+    "unet": DenoiserConfig("unet", width=32, depth=1, multipliers=(1, 2, 2), attention=(2,)),
+}
+SIDE = 28
+
+
+def make_ours(name: str, batch: int, evaluations: int) -> Callable[[], Any]:
+    """Return the compiled call that draws a batch, told of pictures."""
+    sampler = SamplerOptions("ddim", evaluations, conditioning="clean", end_time=1e-3)
+    decoder = DiffusionDecoder((SIDE, SIDE, 3), (0.0, 1.0), DiffusionDecoderConfig(NETWORKS[name], sampler=sampler))
+    told = Told(picture=jnp.full((batch, SIDE, SIDE, 3), 0.5))
+    params = decoder.init(jax.random.key(0), jax.tree.map(lambda array: array[:1], told))
+    draw = jax.jit(lambda params, key, told: decoder.sample(params, key, told).z)
+    compiled = draw.lower(params, jax.random.key(1), told).compile()
+    return lambda: jax.block_until_ready(compiled(params, jax.random.key(1), told))
+
+
+def make_peer(batch: int, evaluations: int, threads: int | None) -> Callable[[], Any]:
+    """Return the call that draws as many by diffusers' UNet2D of the sizes of `NETWORKS["unet"]`."""
+    import torch
+    from diffusers import DDIMScheduler, UNet2DModel
+
+    if threads:
+        torch.set_num_threads(threads)
+    network = UNet2DModel(
+        sample_size=32,  # 28 can be halved twice; their blocks want it thrice for the same levels
+        in_channels=6,
+        out_channels=3,
+        block_out_channels=(32, 64, 64),
+        layers_per_block=1,
+        down_block_types=("DownBlock2D", "DownBlock2D", "AttnDownBlock2D"),
+        up_block_types=("AttnUpBlock2D", "UpBlock2D", "UpBlock2D"),
+        norm_num_groups=8,
+        attention_head_dim=16,
+    ).eval()
+    scheduler = DDIMScheduler(num_train_timesteps=1000)
+    scheduler.set_timesteps(evaluations)
+    told = torch.full((batch, 3, SIDE, SIDE), 0.5)
+
+    @torch.inference_mode()
+    def draw() -> Any:
+        x = torch.randn((batch, 3, SIDE, SIDE))
+        for t in scheduler.timesteps:
+            x = scheduler.step(network(torch.cat([x, told], dim=1), t).sample, t, x).prev_sample
+        return x
+
+    return draw
+
+
+def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """Yield one row for each combination, the peer's next to ours."""
+    for evaluations in arguments.evaluations:
+        runs = {name: make_ours(name, arguments.batch, evaluations) for name in arguments.networks}
+        if arguments.against:
+            runs["diffusers"] = make_peer(arguments.batch, evaluations, arguments.threads)
+        for run in runs.values():
+            run()
+        times = measure_in_turn(runs, arguments.repeats)
+        for name in runs:
+            yield {"network": name, "batch": arguments.batch, **rates(arguments.batch, evaluations, times[name])}
+        if arguments.against and "unet" in runs:
+            ratio = times["diffusers"]["cpu_seconds"] / times["unet"]["cpu_seconds"]
+            yield {"evaluations": evaluations, "diffusers over unet, CPU time": round(ratio, 3)}
+
+
+def main() -> None:
+    """Measure, and print."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--networks", nargs="+", choices=NETWORKS, default=list(NETWORKS))
+    parser.add_argument("--evaluations", nargs="+", type=int, default=[1, 2, 4, 8])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--against", choices=["torch"])
+    parser.add_argument("--threads", type=int, help="threads of PyTorch; for XLA's, start under `taskset -c 0`")
+    for row in rows(parser.parse_args()):
+        print(json.dumps(row), flush=True)
+
+
+if __name__ == "__main__":
+    main()
