@@ -17,8 +17,7 @@ import jax.numpy as jnp
 
 from benchmarks.timing import measure_in_turn, rates
 from sbm_jax.networks.denoisers import DenoiserConfig
-from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told
-from sbm_jax.sampling import SamplerOptions
+from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, PictureSampler, Told
 
 NETWORKS = {
     "patch": DenoiserConfig("patch", width=96, depth=4),
@@ -29,7 +28,7 @@ SIDE = 28
 
 def make_ours(name: str, batch: int, evaluations: int) -> Callable[[], Any]:
     """Return the compiled call that draws a batch, told of pictures."""
-    sampler = SamplerOptions("ddim", evaluations, conditioning="clean", end_time=1e-3)
+    sampler = PictureSampler("ddim", evaluations)
     decoder = DiffusionDecoder((SIDE, SIDE, 3), (0.0, 1.0), DiffusionDecoderConfig(NETWORKS[name], sampler=sampler))
     told = Told(picture=jnp.full((batch, SIDE, SIDE, 3), 0.5))
     params = decoder.init(jax.random.key(0), jax.tree.map(lambda array: array[:1], told))

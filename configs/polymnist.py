@@ -34,6 +34,8 @@ Latents are standardised, which the paper does not do. Marginal guidance (-M) is
 | `paper`         | the paper's network, objective, process, guidance and sampler                                      |
 | `table`         | ours, all multimodal VAEs, trained priors of MoPoE and MVTCAE, MLD and EB-MVAE; `cpu`: fewer ours  |
 | `studies`       | Table 6, Figures 6, 7, 11, 21, 22, 27 and (with `table`) 16 to 19 as variations; others need none  |
+| `diffusion`     | diffusion decoders over the latents of each system, which are not trained again                    |
+| `diff_mvae`     | Diff-MVAE's Figure 7: five modalities, with MoPoE, MVTCAE and ours; DDIM 50 and Euler-Maruyama     |
 | `eb_mvae`       | EB-MVAE's own experiment: five modalities, the third and the fifth given one to four others        |
 | `cpu`           | small networks and few steps, for `five`, on two cores                                             |
 | `smoke`         | minutes on a CPU: proves the path, learns little                                                   |
@@ -69,6 +71,8 @@ def get_config(variants: str = "") -> ConfigDict:
         "cpu": _cpu,
         "smoke": _smoke,
         "paper": _paper,
+        "diffusion": _diffusion,
+        "diff_mvae": _diff_mvae,
         "studies": _studies,
         "best": _best,
     }
@@ -141,6 +145,9 @@ def _methods(config: ConfigDict) -> None:
     methods.eb_mvae.training.update(_training(300 * NUM_TRAIN // BATCH, 1e-3, every=5000, ema_decay=0.999))
     methods.mld.network.update(width=1536, dtype="bfloat16")
     methods.mld.training.update(_latent_training(500))
+    denoiser = {"name": "unet", "width": 64, "depth": 2, "dtype": "bfloat16"}
+    methods.diffusion_decoder.decoder.network.update(denoiser)
+    methods.diffusion_decoder.training.update(_training(100_000, 5e-4, every=5000, ema_decay=0.999, clip_norm=1.0))
     methods.joint_posterior.latent_size = 512
     methods.joint_posterior.network.dtype = "bfloat16"
     methods.joint_posterior.training.update(_training(300 * NUM_TRAIN // BATCH, 1e-3, every=2000))
@@ -266,6 +273,43 @@ def _measured(config: ConfigDict, *sets: str) -> dict:
     return changes | {f"evaluation.metrics.{name}": None for name, need in needs.items() if need not in sets}
 
 
+def _diffusion(config: ConfigDict) -> None:
+    """Diffusion decoders over the latents of all systems, none of which is trained again."""
+    config.systems = tuple(name for one in config.systems for name in (one, f"{one}_diffusion"))
+
+
+def _diff_mvae(config: ConfigDict) -> None:
+    """The experiment of the Diff-MVAE paper's Figure 7: all trained for as many steps, the last modality judged."""
+    methods, last = config.methods, config.modalities[-1]["name"]
+    config.published = ""
+    joint = ("diff_mvae", "diff_mvae_score", "mopoe_star", "mopoe_star_score", "mopoe", "mopoe_score", "mvtcae")
+    config.systems = (*joint, "sbm_vae_m", "sbm_vae_m_diffusion")
+    small = _on_cpu(config)
+    network = {"name": "patch", "width": 96} if small else {"name": "unet", "width": 64, "depth": 2}
+    trunk = {"name": "patch" if small else "residual_conv", "network": {"widths": (64,) if small else (64, 128, 256)}}
+    decoder = {"network": network, "weighting": "noise", "sampler": {"num_steps": 10}}
+    methods.diff_mvae.codec = {"trunk": trunk, "decoder": decoder}
+    metrics = config.evaluation.metrics
+    metrics.frechet.update(modalities=(last,), sets=("fixed_order", "unconditional"))
+    metrics.coherence.sets = ("given_rest", "fixed_order", "unconditional")
+    samplers = {
+        "DDIM 50": {"solver": "ddim", "num_steps": 50},
+        "Euler-Maruyama 1000": {"solver": "euler_maruyama", "num_steps": 1000, "grid": "uniform"},
+    }
+    config.variations = tuple(
+        {
+            "study": "sampler of Diff-MVAE",
+            "value": name,
+            "changes": {
+                "systems": ("diff_mvae",),
+                "methods.diff_mvae.codec.decoder.sampler": own,
+                "evaluation.num_repeats": 1,
+            },
+        }
+        for name, own in samplers.items()
+    )
+
+
 def _studies(config: ConfigDict) -> None:
     """The paper's further tables and figures."""
     names = [modality["name"] for modality in config.modalities]
@@ -348,6 +392,10 @@ def _cpu(config: ConfigDict) -> None:
     methods.mld.training.update(num_steps=8000, batch_size=128, checkpoint_every=1000)
     methods.eb_mvae.training.update(num_steps=8000, checkpoint_every=1000)
     methods.eb_mvae.update(width=512, depth=3)
+    methods.diffusion_decoder.decoder.network.update(name="patch", width=96, depth=4, dtype="float32")
+    decoder = methods.diffusion_decoder.training
+    decoder.update(num_steps=5000, batch_size=25, steps_per_dispatch=1, checkpoint_every=500, validate_every=500)
+    decoder.optimizer.update(learning_rate=2e-3, ema_decay=0.995)
     methods.sbm_t.network.update(widths=(64, 64), dtype="float32")
     methods.sbm_t.training.update(num_steps=2000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
     config.classifier.training.update(num_steps=5000, batch_size=128, steps_per_dispatch=1, validate_every=500)
@@ -372,6 +420,7 @@ def _smoke(config: ConfigDict) -> None:
         config.score.network.update(width=64, depth=2)
     methods.sbm_c.training.update(num_steps=100, steps_per_dispatch=25, checkpoint_every=50, validate_every=50)
     methods.sbm_t.training.update(num_steps=30, checkpoint_every=30, validate_every=30)
+    methods.diffusion_decoder.training.update(num_steps=30, checkpoint_every=30, validate_every=30)
     methods.joint_posterior.training.update(num_steps=30, checkpoint_every=30, validate_every=30)
     methods.eb_mvae.training.update(num_steps=100, steps_per_dispatch=25, checkpoint_every=50, validate_every=50)
     for latent in (methods.mld, methods.joint_posterior.score_prior):

@@ -33,6 +33,16 @@ LIKELIHOOD = "likelihood"
 
 
 @checked_dataclass
+class PictureSampler(SamplerOptions):
+    """`SamplerOptions` with other defaults: what few evaluations need of pictures, of which nothing is observed."""
+
+    solver: str = "dpm_solver_pp_2m"
+    num_steps: int = 4
+    conditioning: str = "clean"
+    end_time: float = 1e-3
+
+
+@checked_dataclass
 class DiffusionDecoderConfig:
     """How pictures are diffused, denoised and drawn.
 
@@ -55,9 +65,7 @@ class DiffusionDecoderConfig:
     num_times: int = 0
     probability_untold: float = 0.0
     guidance: float = 0.0
-    sampler: SamplerOptions = SamplerOptions(
-        solver="dpm_solver_pp_2m", num_steps=4, grid="log_snr", conditioning="clean", end_time=1e-3
-    )
+    sampler: PictureSampler = PictureSampler()
 
     def __post_init__(self):
         where = "diffusion decoder:"

@@ -11,22 +11,20 @@ import pytest
 from sbm_jax.errors import SbmError
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig, Codecs, check_codec, make_codec, training_settings
 from sbm_jax.networks.denoisers import DENOISERS, DenoiserConfig, make_denoiser
-from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told
-from sbm_jax.sampling import SamplerOptions
+from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, PictureSampler, Told
 from sbm_jax.sampling.noise import row_normal
 from sbm_jax.sde import SDEConfig
 from sbm_jax.types import CodecConfig, Modality
 from tests.networks.exact_denoiser import COVARIANCE, GAIN, SDE, SHAPE, SIZE
 
 HERE = "tests.networks.exact_denoiser"
-CLEAN = {"conditioning": "clean"}
 SOLVERS = {
-    "dpm_solver_pp_2m": SamplerOptions("dpm_solver_pp_2m", 40, **CLEAN),
-    "sde_dpm_solver_pp_2m": SamplerOptions("sde_dpm_solver_pp_2m", 60, **CLEAN),
-    "heun": SamplerOptions("heun", 30, **CLEAN),
-    "ddim": SamplerOptions("ddim", 200, **CLEAN),
-    "euler_maruyama": SamplerOptions("euler_maruyama", 400, grid="uniform", **CLEAN),
-    "predictor_corrector": SamplerOptions("predictor_corrector", 200, grid="uniform", **CLEAN),
+    "dpm_solver_pp_2m": PictureSampler("dpm_solver_pp_2m", 40),
+    "sde_dpm_solver_pp_2m": PictureSampler("sde_dpm_solver_pp_2m", 60),
+    "heun": PictureSampler("heun", 30),
+    "ddim": PictureSampler("ddim", 200),
+    "euler_maruyama": PictureSampler("euler_maruyama", 400, grid="uniform"),
+    "predictor_corrector": PictureSampler("predictor_corrector", 200, grid="uniform"),
 }
 
 
@@ -107,7 +105,7 @@ def test_training_times(number):
 
 def test_a_picture_is_told_as_diffusevae_tells_it():
     """Formulation 1: the picture stands beside the noisy one, both in [-1, 1]; DDIM from noise, restated in NumPy."""
-    options = SamplerOptions("ddim", 3, grid="uniform", end_time=1e-3, **CLEAN)
+    options = PictureSampler("ddim", 3, grid="uniform", end_time=1e-3)
     config = DiffusionDecoderConfig(DenoiserConfig(f"{HERE}:Linear"), SDEConfig("vp"), "noise", sampler=options)
     decoder = DiffusionDecoder((4, 4, 2), (0.0, 1.0), config)
     pictures = jax.random.uniform(jax.random.key(5), (3, 4, 4, 2))
@@ -198,7 +196,7 @@ def test_denoisers_take_any_size(name):
         ({"guidance": 1.0}, "probability_untold"),
         ({"probability_untold": 1.0}, "less than 1"),
         ({"num_times": -1}, "num_times"),
-        ({"sampler": SamplerOptions()}, "'prior' and 'clean'"),
+        ({"sampler": PictureSampler(conditioning="replacement")}, "'prior' and 'clean'"),
         ({"network": {"name": "patch", "patch": 3}}, "a power of two"),
     ],
 )
@@ -245,7 +243,7 @@ def test_two_codecs_with_equal_parameters_draw_different_noise():
 
 
 def test_how_it_draws_is_no_part_of_what_is_trained():
-    slow = {**SMALL, "decoder": {**SMALL["decoder"], "sampler": {"num_steps": 50, "conditioning": "clean"}}}
+    slow = {**SMALL, "decoder": {**SMALL["decoder"], "sampler": {"num_steps": 50}}}
     assert training_settings(MODALITY) == training_settings(_with(slow))
     wide = {**SMALL, "decoder": {"network": {"width": 16}}}
     assert training_settings(MODALITY) != training_settings(
@@ -259,7 +257,7 @@ def test_how_it_draws_is_no_part_of_what_is_trained():
         ({"trunk": "mlp"}, "trunk"),
         ({"told": ("picture",)}, "unknown choice in codec.network.told"),
         ({"map_channels": 0}, "at least 1"),
-        ({"decoder": {"sampler": {"start_time": 0.5, "conditioning": "clean"}}}, "told none"),
+        ({"decoder": {"sampler": {"start_time": 0.5}}}, "told none"),
     ],
 )
 def test_bad_options_of_the_codec_are_refused(options, message):
