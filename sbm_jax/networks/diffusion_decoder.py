@@ -215,10 +215,10 @@ class DiffusionDecoder:
         With λ = g² it is the bound of -log p(x | told), in nats; else the weighted squared error of ε̂.
         """
         untold_key, key = jax.random.split(key)
-        maps, vector = self._condition(params, told)
+        rows = None
         if self.config.probability_untold and train:
-            told_rows = ~jax.random.bernoulli(untold_key, self.config.probability_untold, (len(x),))
-            maps, vector = (_masked(part, told_rows) for part in (maps, vector))
+            rows = ~jax.random.bernoulli(untold_key, self.config.probability_untold, (len(x),))
+        maps, vector = self._condition(params, told, rows)
         if self.config.weighting == LIKELIHOOD:
             return self._bound(params, key, x, maps, vector, train)
         draw_key, dropout_key = jax.random.split(key)
@@ -322,7 +322,7 @@ class DiffusionDecoder:
         score_fn = self.score_fn(params, maps, vector)
         transforms = ()
         if weight:
-            untold = self.score_fn(params, *(_masked(part, jnp.zeros(batch, bool)) for part in (maps, vector)))
+            untold = self.score_fn(params, *self._condition(params, told, jnp.zeros(batch, bool)))
             transforms = (classifier_free(untold, weight),)
         start = self.scale(told.picture) if options.start_time < 1 else None
         z = jnp.zeros((batch, *self.shape))
@@ -352,9 +352,12 @@ class DiffusionDecoder:
 
     # MARK: The network
 
-    def _condition(self, params: Params, told: Told) -> tuple[Array | None, Array | None]:
+    def _condition(self, params: Params, told: Told, rows: Array | None = None) -> tuple[Array | None, Array | None]:
+        """Return maps and a vector; of rows [B] that are not told, False, as of pictures and latents of zeros."""
         if told.picture is not None:
             told = told._replace(picture=self.scale(told.picture))
+        if rows is not None:  # which kind of picture it is, is always told
+            told = told._replace(picture=_masked(told.picture, rows), latent=_masked(told.latent, rows))
         return self.network.apply({"params": params}, told, method="condition")
 
     def _noise(
