@@ -281,7 +281,7 @@ def _diffusion(config: ConfigDict) -> None:
 def _diff_mvae(config: ConfigDict) -> None:
     """The experiment of the Diff-MVAE paper's Figure 7: all trained for as many steps, the last modality judged."""
     methods, last = config.methods, config.modalities[-1]["name"]
-    config.published = ""
+    config.published = "diff_mvae"
     joint = ("diff_mvae", "diff_mvae_score", "mopoe_star", "mopoe_star_score", "mopoe", "mopoe_score", "mvtcae")
     config.systems = (*joint, "sbm_vae_m", "sbm_vae_m_diffusion")
     small = _on_cpu(config)
@@ -296,7 +296,14 @@ def _diff_mvae(config: ConfigDict) -> None:
         "DDIM 50": {"solver": "ddim", "num_steps": 50},
         "Euler-Maruyama 1000": {"solver": "euler_maruyama", "num_steps": 1000, "grid": "uniform"},
     }
-    config.variations = tuple(
+    names = [modality["name"] for modality in config.modalities]
+    few = {"evaluation.num_repeats": 1, **_measured(config, "unconditional")}
+    trained = {"systems": ("diff_mvae", "mopoe_star", "mopoe", "mvtcae", "sbm_vae_m", "sbm_vae_m_diffusion")}
+    fewer = tuple(
+        {"study": "modalities", "value": str(number), "changes": {**few, **trained, "joint": tuple(names[:number])}}
+        for number in range(2, len(names))
+    )
+    config.variations = fewer + tuple(
         {
             "study": "sampler of Diff-MVAE",
             "value": name,

@@ -27,7 +27,9 @@ def exhibits(results: Mapping[str, Any], figures: Figures | None = None) -> list
     if paper is None:
         return []
     systems = {name: system["metrics"] for name, system in results["systems"].items()}
-    make = {"sbm": _of_sbm, "eb_mvae": _of_eb_mvae, "sbm_mhd": _of_sbm_mhd}[results["published"]]
+    make = {"sbm": _of_sbm, "eb_mvae": _of_eb_mvae, "sbm_mhd": _of_sbm_mhd, "diff_mvae": _of_diff_mvae}[
+        results["published"]
+    ]
     return [_with_reason(exhibit, results) for exhibit in make(paper, results, systems, figures or {})]
 
 
@@ -73,6 +75,33 @@ def _of_sbm_mhd(
 ) -> list[Exhibit]:
     del results, figures
     return [image_and_sound(paper, systems)]
+
+
+def _of_diff_mvae(
+    paper: Paper, results: Mapping[str, Any], systems: Mapping[str, summary.Metrics], figures: Figures
+) -> list[Exhibit]:
+    found = list(_against_trained(systems, {study.name: study for study in studies(results)}.get("modalities")))
+    against = [exhibit for exhibit in found if exhibit.label == "Figure 6"]
+    observed = {exhibit.label: exhibit for exhibit in _against_observed(systems)}
+    named = {"Figure 7b": observed["Figure 8"], "Figure 7c": observed["Figure 9"]}
+    rows = []
+    for name in {**paper.priors, **{one.removesuffix("_score"): None for one in systems if one.endswith("_score")}}:
+        ours = (systems.get(one, {}).get("inception/fid/unconditional") for one in (name, f"{name}_score"))
+        cells = tuple(map(Cell, ours, paper.priors.get(name, (None, None))))
+        rows.append((name, cells))
+    return [
+        *(exhibit._replace(label="Figure 7a") for exhibit in against),
+        *(exhibit._replace(label=label) for label, exhibit in named.items()),
+        Exhibit(
+            "Table 4",
+            "FID from nothing, by the prior",
+            ("Gaussian prior", "score prior"),
+            tuple(rows),
+            note="The paper's is of CelebAMask-HQ.",
+            metric="inception/fid/unconditional",
+        ),
+        _unconditional_samples("Samples", figures),
+    ]
 
 
 # MARK: Exhibits
