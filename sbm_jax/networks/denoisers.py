@@ -130,11 +130,13 @@ class PatchDenoiser(nn.Module):
         condition = Condition(2 * config.width)(t, vector)
         both = x if maps is None else jnp.concatenate([x, maps], axis=-1)
         halvings = (4 * patch).bit_length() - 1
-        h = Conv(config.width, Window(3), dtype=dtype)(_to_patches(pad(both, halvings), patch))
+        patches = _to_patches(pad(both, halvings), patch)
+        h = Conv(config.width, Window(3), dtype=dtype)(patches)
         for _ in range(config.depth):
             h = ModulatedBlock(config.width, 1, config.dropout, dtype)(h, condition, train)
-        h = nn.silu(group_norm(config.width)(h))
-        y = Conv(patch * patch * shape[-1], Window(3))(h.astype(jnp.float32))
+        h = nn.silu(group_norm(config.width)(h)).astype(jnp.float32)
+        # What is noise in each pixel need not pass the features.
+        y = Conv(patch * patch * shape[-1], Window(3))(jnp.concatenate([h, patches], axis=-1))
         return crop(_from_patches(y, patch), shape)
 
 
