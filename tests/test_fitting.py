@@ -11,6 +11,7 @@ from sbm_jax import data as data_sets
 from sbm_jax import fitting, types
 from sbm_jax.data import memory
 from sbm_jax.errors import SbmError
+from sbm_jax.formats import make_format
 
 SHORT = {
     f"{stage}.training.{name}": value
@@ -144,7 +145,10 @@ def test_unsigned_tags_come_back_as_they_were():
     tags = np.random.default_rng(0).integers(0, 2, (60, 5)).astype(np.uint16)
     splits = splits_of({"tags": tags})
     one = fitting._guesses(splits, {})["tags"]
-    assert one.fields["format"]["options"]["dtype"] == "uint16"
+    own = make_format(types.Modality(**{**one.fields, "name": "tags", "latent_size": 2, "codec": "mlp"}))
+    again = own.to_raw(own.to_array(tags, "tags"))
+    np.testing.assert_array_equal(again, tags)
+    assert again.dtype == np.uint16
 
 
 def test_a_part_of_the_data_may_be_hidden():
