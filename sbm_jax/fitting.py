@@ -49,7 +49,8 @@ def fit(
         config of an experiment, as a file of `configs/` returns it, beside which only `workdir` is given.
       workdir: where everything is kept; see README.
       validation: held-out rows, as `data`, or the share of the rows of `data` to hold out.
-      test: the same for the rows by which the system is judged, which have all modalities. Where rows belong together,
+      test: the same for the rows by which the system is judged, which have all modalities; a share is of those that
+        have. Where rows belong together,
         such as several pictures of one person, a random split would separate them: give rows of other persons here.
       modalities: what is known of modalities, by name: fields of `types.Modality`, and ``kind``, a key of
         `kinds.KINDS`, with its ``options``.
@@ -210,8 +211,8 @@ def _config(
     complete(config)
     flat = _flat(changes, config)
     for path in flat:
-        if path.partition(".")[0] in ("data", "modalities"):
-            raise SbmError(f"changes has {path!r}, which the arguments `data` and `modalities` say. Leave it out.")
+        if path.partition(".")[0] in ("data", "modalities") and path != "data.missing":
+            raise SbmError(f"changes has {path!r}; say it by the arguments data and modalities instead.")
     return apply_changes(parse_config(config), flat)
 
 

@@ -24,8 +24,8 @@ LEAST_SIDE = 8
 LONGEST_VECTOR, LONGEST_INT16 = 8000, 1000
 """Entries of a row of numbers, and of int16; longer ones may be sound, and need a word from the user."""
 
-MOST_UNUSED = 100
-"""Ids that are so many times as large as there are different ones are no numbers of words, but hashes."""
+LARGEST_VOCABULARY, MOST_UNUSED = 2**18, 100
+"""Ids beyond any usual vocabulary, and so many times the number of different ones, are no words but hashes."""
 
 SHARE_OF_ZEROS = 0.05
 """Whole numbers with fewer zeros are no counts of events."""
@@ -214,7 +214,7 @@ def _tokens(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
     del options
     size = int(max(array.max() for array in (rows, *others))) + 1
     different = len(np.unique(np.concatenate([array.ravel() for array in (rows, *others)])))
-    if size > max(MOST_UNUSED * different, 2**16) or size > 2**31:
+    if size > max(MOST_UNUSED * different, LARGEST_VOCABULARY) or size > 2**31:
         raise SbmError(f"ids reach {size - 1:,}, but only {different:,} differ. Number them from 1.")
     fields = {"shape": rows.shape[1:], "vocabulary_size": max(size, 2), "likelihood": "categorical"}
     return fields, f"sequences of ids below {size:,}, padded with 0"

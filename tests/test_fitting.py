@@ -11,6 +11,7 @@ from sbm_jax import data as data_sets
 from sbm_jax import fitting, types
 from sbm_jax.data import memory
 from sbm_jax.errors import SbmError
+from sbm_jax.formats import make_format
 
 SHORT = {
     f"{stage}.training.{name}": value
@@ -144,14 +145,25 @@ def test_unsigned_tags_come_back_as_they_were():
     tags = np.random.default_rng(0).integers(0, 2, (60, 5)).astype(np.uint16)
     splits = splits_of({"tags": tags})
     one = fitting._guesses(splits, {})["tags"]
-    assert one.fields["format"]["options"]["dtype"] == "uint16"
+    own = make_format(types.Modality(**{**one.fields, "name": "tags", "latent_size": 2, "codec": "mlp"}))
+    again = own.to_raw(own.to_array(tags, "tags"))
+    np.testing.assert_array_equal(again, tags)
+    assert again.dtype == np.uint16
+
+
+def test_a_part_of_the_data_may_be_hidden():
+    splits = splits_of({"n": np.arange(60.0), "m": np.arange(60.0)})
+    guesses = fitting._guesses(splits, {})
+    dataset, _ = fitting._dataset(splits, guesses)
+    assert fitting._config(guesses, dataset, "small", {"data.missing": 0.3}, 0).data.missing == 0.3
 
 
 def test_missing_data_are_hidden_as_in_every_data_set():
-    splits = splits_of({"n": np.arange(60.0), "m": np.arange(60.0)})
+    splits = splits_of({"n": np.arange(2000.0), "m": np.arange(2000.0)})
     dataset, _ = fitting._dataset(splits, fitting._guesses(splits, {}))
     hidden = data_sets.with_missing(dataset, 0.4)
-    assert 0.1 < np.mean([~mask for mask in hidden.train.present.values()]) < 0.5
+    # Of two modalities each row keeps one, and the other is hidden in 0.4 of the rows.
+    assert abs(np.mean([~mask for mask in hidden.train.present.values()]) - 0.2) < 0.03
     assert hidden.test.present is None
     assert hidden.settings["missing"] == 0.4
 
@@ -228,8 +240,9 @@ def test_a_rare_class_stays_in_the_training_rows():
         ({}, {"test": 0.99}, "test needs 69 of 80 rows, but only 68"),
         ({"tags.present": True}, {}, "expected True or False for each row"),
         ({"tags.present": [[True], [True, False]]}, {}, "expected True or False for each row"),
-        ({}, {"test": np.zeros(3)}, "test is 'of type ndarray'"),
+        ({}, {"test": np.zeros(3)}, "test is of type ndarray"),
         ({}, {"changes": {"data.name": "digits"}}, "changes has 'data.name'"),
+        ({}, {"changes": {"modalities": ()}}, "changes has 'modalities'"),
         ({}, {"modalities": {"tags": {"name": "other"}}}, "its name is the key in data"),
         ({}, {"modalities": {"signal": {"kind": "numbers", "shape": 2}}}, "positive integers"),
         ({}, {"modalities": {"signal": {"kind": "numbers", "shape": (4,)}}}, "but as 'numbers' it has the shape"),

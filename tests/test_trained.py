@@ -21,7 +21,7 @@ from sbm_jax.systems.sbm import Sbm
 from sbm_jax.systems.sbm_marginal import SbmMarginal
 from sbm_jax.systems.score_stage import SbmConfig, ScoreConfig
 from sbm_jax.systems.unimodal import AutoencoderConfig, LatentSpace
-from sbm_jax.trained import TrainedSystem
+from sbm_jax.trained import TrainedSystem, _as_arrays
 from sbm_jax.types import CodecConfig, Dataset, Modality, Split, TrainingConfig
 
 MODALITIES = (
@@ -184,6 +184,15 @@ def test_a_request_that_memory_can_not_hold_is_refused_before_it_is_made(model, 
 def test_an_argument_is_refused_in_words(model, arguments, message):
     with pytest.raises(SbmError, match=message):
         model.generate(**{"data": {"words": _data()["words"]}, **arguments})
+
+
+def test_rows_are_read_as_fit_reads_them():
+    waves = _as_arrays({"sound": [np.zeros(3), np.ones(5)]})["sound"]
+    assert waves.dtype == object
+    assert [len(wave) for wave in waves] == [3, 5]
+    words = _as_arrays({"words": np.array(["a", "bird"], dtype=object)})["words"]
+    assert words.dtype.kind == "U"
+    assert words.tolist() == ["a", "bird"]
 
 
 @pytest.mark.parametrize("strength", [np.nan, np.inf, -1.0, "1", [1.0, 2.0], [[1.0] * ROWS], 1e39, True])

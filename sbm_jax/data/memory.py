@@ -71,9 +71,10 @@ def make_splits(data: Columns, held_out: Mapping[str, Columns | float], seed: in
 
 
 def _share(name: str, given: Any) -> float:
-    number = isinstance(given, numbers.Real) and not isinstance(given, bool)
-    told = given if number else f"of type {type(given).__name__}"
-    require(number and 0 < given < 1, name, told, "rows by modality, or a share of the rows between 0 and 1")
+    expected = "rows by modality, or a share of the rows between 0 and 1"
+    if not isinstance(given, numbers.Real) or isinstance(given, bool):
+        raise SbmError(f"{name} is of type {type(given).__name__}; expected {expected}.")
+    require(0 < given < 1, name, given, expected)
     return float(given)
 
 

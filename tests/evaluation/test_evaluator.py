@@ -388,7 +388,8 @@ def test_sets_that_are_not_asked_for_are_listed():
 def test_a_metric_has_one_name_however_what_is_given_is_ordered():
     for given in (("a", "b"), ("b", "a")):
         config = config_of("coherence", metrics={"mse": {"modality": "attributes", "given": given}})
-        assert judge(perfect, config).metrics.keys() == {"mse/given_a+b/attributes"}
+        names = {f"{measure}/given_a+b/attributes" for measure in ("mse", "mse_over_variance")}
+        assert judge(perfect, config).metrics.keys() == names
 
 
 def test_bad_settings_are_named():

@@ -106,6 +106,13 @@ def test_a_modality_may_be_generated_from_some_others_only(tmp_path):
     assert metrics["mse_over_variance/given_attributes/image"].value == pytest.approx(expected, rel=0.05)
 
 
+def test_of_constants_there_is_no_relative_error(tmp_path):
+    constant = Split({**DATA, "attributes": np.ones_like(ATTRIBUTES)})
+    metrics, missing, _ = measure(constant, tmp_path, {"mse": {"modality": "attributes"}})
+    assert metrics.keys() == {"mse/given_rest/attributes"}
+    assert missing["mse_over_variance/given_rest/attributes"] == "the examples do not differ"
+
+
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [

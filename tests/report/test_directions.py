@@ -66,6 +66,19 @@ def test_they_are_printed_and_shown():
     assert "directions" not in html.render({"systems": {"sbm_vae": {"metrics": {}}}}, {}, {}).split("</style>")[1]
 
 
+def test_what_is_too_wide_is_cut_between_columns():
+    names = tuple(f"modality {k}" for k in range(9))
+    found = {f"coherence/from/{g}/to/{t}": one(0.123) for g in names for t in names if g != t}
+    console = Console(file=io.StringIO(), width=80)
+    print_table({"systems": {"sbm_vae_m": {"metrics": found}}}, console)
+    printed = console.file.getvalue()
+    assert printed.count("Coherence given one modality") > 1
+    assert printed.count("0.12") == 9 * 8  # whole, each once
+    assert max(map(len, printed.splitlines())) <= 80
+    heads = [line for line in printed.splitlines() if "given" in line and "┃" in line]
+    assert [name for line in heads for name in names if name in line] == list(names)
+
+
 def test_chance_and_names():
     metrics = {**metrics_of(), **{f"coverage/colour/class_{k}": one(0.5) for k in range(2)}}
     assert summary.chance("coherence/from/image/to/tags 2", metrics) == 1 / 4

@@ -7,6 +7,8 @@ from sbm_jax.evaluation.metrics.base import Evaluation
 from sbm_jax.evaluation.metrics.paired import Paired
 from sbm_jax.evaluation.metrics.reconstruction import squared_error
 
+RELATIVE = "mse_over_variance"
+
 
 class Mse(Paired):
     """The mean squared error per element, also over the variance of the data: 1 is what their mean would get."""
@@ -16,15 +18,16 @@ class Mse(Paired):
     def result(self) -> Evaluation:
         """Return the means, and those over the variances."""
         found = super().result()
-        relative = {}
+        metrics, missing = dict(found.metrics), dict(found.not_available)
         for metric, estimate in found.metrics.items():
             data = in_units(self.scene.examples.data[metric.rpartition("/")[2]])
-            variance = float(np.var(data, axis=0, dtype=np.float64).mean())
+            variance, name = float(np.var(data, axis=0, dtype=np.float64).mean()), metric.replace("mse", RELATIVE, 1)
             if variance > 0:
                 std = None if estimate.std is None else estimate.std / variance
-                value = estimate.value / variance
-                relative[metric.replace("mse/", "mse_over_variance/", 1)] = estimate._replace(value=value, std=std)
-        return found._replace(metrics={**found.metrics, **relative})
+                metrics[name] = estimate._replace(value=estimate.value / variance, std=std)
+            else:
+                missing[name] = "the examples do not differ"
+        return found._replace(metrics=metrics, not_available=missing)
 
     def reason_against(self, data: np.ndarray) -> str:
         """Refuse ids."""
