@@ -399,10 +399,11 @@ def _cpu(config: ConfigDict) -> None:
     methods.mld.training.update(num_steps=8000, batch_size=128, checkpoint_every=1000)
     methods.eb_mvae.training.update(num_steps=8000, checkpoint_every=1000)
     methods.eb_mvae.update(width=512, depth=3)
-    methods.diffusion_decoder.decoder.network.update(name="patch", width=96, depth=4, dtype="float32")
+    network = {"name": "patch", "width": 128, "depth": 4, "head": 768, "dtype": "float32"}
+    methods.diffusion_decoder.decoder.network.update(network)
     decoder = methods.diffusion_decoder.training
-    decoder.update(num_steps=5000, batch_size=25, steps_per_dispatch=1, checkpoint_every=500, validate_every=500)
-    decoder.optimizer.update(learning_rate=2e-3, ema_decay=0.995)
+    decoder.update(num_steps=5500, batch_size=8, steps_per_dispatch=1, checkpoint_every=500, validate_every=500)
+    decoder.optimizer.update(learning_rate=3e-3, ema_decay=0.998)
     methods.sbm_t.network.update(widths=(64, 64), dtype="float32")
     methods.sbm_t.training.update(num_steps=2000, batch_size=64, steps_per_dispatch=1, checkpoint_every=500)
     config.classifier.training.update(num_steps=5000, batch_size=128, steps_per_dispatch=1, validate_every=500)

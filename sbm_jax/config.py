@@ -78,6 +78,19 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
     return cls(**arguments)
 
 
+def changed(settings: T, changes: Mapping[str, Any], where: str) -> T:
+    """Return a dataclass with some values changed, those of groups inside it too; see `build`."""
+    return build(type(settings), _changed(plain(settings), changes), where) if changes else settings
+
+
+def _changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    both = {
+        name: _changed(values[name], change) if isinstance(change, Mapping) and name in values else change
+        for name, change in changes.items()
+    }
+    return {**values, **both}
+
+
 def _convert(hint: Any, value: Any, where: str) -> Any:
     origin, arguments = typing.get_origin(hint), typing.get_args(hint)
     if origin in (typing.Union, types.UnionType):

@@ -31,6 +31,7 @@ class DenoiserConfig:
       width: channels (patch), of the finest level (unet).
       depth: residual blocks (patch), of each level (unet).
       patch: pixels along a side of the patches that become channels, a power of two (patch).
+      head: features of each patch, of which its pixels are made (patch).
       multipliers: width of each level as a multiple of `width`; the map is halved between levels (unet).
       attention: levels with attention, from 0, the finest (unet).
       heads: attention heads, a divisor of the widths of these levels (unet).
@@ -42,6 +43,7 @@ class DenoiserConfig:
     width: int = 96
     depth: int = 4
     patch: int = 4
+    head: int = 384
     multipliers: tuple[int, ...] = (1, 2, 2)
     attention: tuple[int, ...] = (2,)
     heads: int = 4
@@ -50,7 +52,7 @@ class DenoiserConfig:
 
     def __post_init__(self):
         where = "denoiser."
-        for name in ("width", "depth", "heads"):
+        for name in ("width", "depth", "head", "heads"):
             require(getattr(self, name) >= 1, where + name, getattr(self, name), "at least 1")
         power = self.patch >= 1 and self.patch & (self.patch - 1) == 0
         require(power, where + "patch", self.patch, "a power of two")
@@ -79,6 +81,13 @@ class Condition(nn.Module):
         return nn.silu(condition)
 
 
+def modulate(x: Array, condition: Array) -> Array:
+    """Return maps [B, h, w, C] times 1 + a scale, plus a shift, both linear in a condition [B, E] and 0 at first."""
+    both = nn.Dense(2 * x.shape[-1], kernel_init=nn.initializers.zeros)(condition)
+    scale, shift = jnp.split(both[:, None, None], 2, axis=-1)
+    return x * (1 + scale) + shift
+
+
 class ModulatedBlock(nn.Module):
     """x + conv(act(modulated norm(x))), once or twice: the residual block of diffusion networks.
 
@@ -101,11 +110,7 @@ class ModulatedBlock(nn.Module):
         for number in range(self.convolutions):
             last = number == self.convolutions - 1
             y = group_norm(y.shape[-1])(y)
-            if last:
-                both = nn.Dense(2 * y.shape[-1], kernel_init=nn.initializers.zeros)(condition)
-                scale, shift = jnp.split(both[:, None, None], 2, axis=-1)
-                y = y * (1 + scale) + shift
-            y = nn.silu(y)
+            y = nn.silu(modulate(y, condition) if last else y)
             if last and self.dropout:
                 y = nn.Dropout(self.dropout, deterministic=not train)(y)
             y = Conv(self.features, Window(3), dtype=self.dtype)(y)
@@ -135,8 +140,10 @@ class PatchDenoiser(nn.Module):
         for _ in range(config.depth):
             h = ModulatedBlock(config.width, 1, config.dropout, dtype)(h, condition, train)
         h = nn.silu(group_norm(config.width)(h)).astype(jnp.float32)
-        # What is noise in each pixel need not pass the features.
-        y = Conv(patch * patch * shape[-1], Window(3))(jnp.concatenate([h, patches], axis=-1))
+        # What is noise in each pixel need not pass the few features of a map: each patch is seen again, with many.
+        y = nn.Dense(config.head, dtype=dtype)(jnp.concatenate([h, patches], axis=-1))
+        y = nn.silu(modulate(y, condition)).astype(jnp.float32)
+        y = nn.Dense(patch * patch * shape[-1])(jnp.concatenate([y, patches], axis=-1))
         return crop(_from_patches(y, patch), shape)
 
 

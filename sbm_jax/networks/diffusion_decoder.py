@@ -38,6 +38,7 @@ class PictureSampler(SamplerOptions):
 
     solver: str = "dpm_solver_pp_2m"
     num_steps: int = 4
+    grid: str = "uniform"  # under the cosine process; of four times even in log SNR, two would have no noise or no more
     conditioning: str = "clean"
     end_time: float = 1e-3
 

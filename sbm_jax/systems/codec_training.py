@@ -13,7 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sbm_jax.config import build, checked_dataclass, plain
+from sbm_jax.config import changed, checked_dataclass, plain
 from sbm_jax.data.pipeline import in_units
 from sbm_jax.distributions import standard_normal_kl
 from sbm_jax.errors import SbmError, require
@@ -64,20 +64,7 @@ ALIGNMENT_INVERSE_TEMPERATURE = 10.0
 
 def training_of(modality: Modality, config: AutoencoderConfig) -> TrainingConfig:
     """Return how the codec of a modality is trained: as the config says, but for the modality's own changes."""
-    changes = modality.codec.training
-    if not changes:
-        return config.training
-    where = f"modality {modality.name!r}: codec.training"
-    return build(TrainingConfig, _changed(plain(config.training), changes), where)
-
-
-def _changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return nested values with some of them changed."""
-    both = {
-        name: _changed(values[name], change) if isinstance(change, Mapping) and name in values else change
-        for name, change in changes.items()
-    }
-    return {**values, **both}
+    return changed(config.training, modality.codec.training, f"modality {modality.name!r}: codec.training")
 
 
 @dataclasses.dataclass(frozen=True)

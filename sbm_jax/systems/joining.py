@@ -57,6 +57,7 @@ class Joining(abc.ABC):
       rescaling: weigh the log likelihood of a modality by the largest number of entries over its own.
       averaged: divide the log likelihood of a modality by its number of entries.
       latent_size: D; 0 for that of `JointPosteriorConfig`.
+      training: changes of `JointPosteriorConfig.training` for this method, such as ``{"num_steps": 10_000}``.
     """
 
     likelihood: str = "laplace"
@@ -64,6 +65,7 @@ class Joining(abc.ABC):
     rescaling: bool = False
     averaged: bool = False
     latent_size: int = 0
+    training: dict = dataclasses.field(default_factory=dict, hash=False)
 
     # What follows is the same for all of a kind, where it is no option of it.
 

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from sbm_jax.config import plain
+from sbm_jax.config import changed, plain
 from sbm_jax.data.pipeline import in_units
 from sbm_jax.distributions import Posterior, product_of_experts
 from sbm_jax.errors import SbmError
@@ -25,7 +25,7 @@ from sbm_jax.systems.joinings import JOININGS
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.observed import observed_rows, put_back
-from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage
+from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
 
 
 class Latents(NamedTuple):
@@ -90,6 +90,12 @@ class JointPosterior:
         return (self.method,)
 
     @property
+    def training(self) -> TrainingConfig:
+        """How the stage is trained."""
+        where = f"config.methods.{self.method}.training"
+        return changed(self.config.training, self.joining.training, where)
+
+    @property
     def posterior(self) -> Posterior:
         """The family of the experts."""
         return self.joining.family
@@ -97,6 +103,7 @@ class JointPosterior:
     def check(self, options: SamplerOptions) -> None:
         """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
         del options
+        _ = self.training
         self.joining.check(self.modalities)
         if self.joining.weights_samples:
             for modality in self.decoded_modalities:
@@ -114,7 +121,8 @@ class JointPosterior:
 
     def stages(self, dataset: Dataset) -> list[Stage]:
         """Return the stage that trains everything."""
-        own = {name: v for name, v in plain(self.joining).items() if name not in self.joining.for_generation}
+        apart = ("training", *self.joining.for_generation)
+        own = {name: v for name, v in plain(self.joining).items() if name not in apart}
         config = self.config
         stage = Stage(
             name=self.method,
@@ -123,7 +131,7 @@ class JointPosterior:
                 "data": dataset.settings,
                 "modalities": [training_settings(modality) for modality in self.decoded_modalities],
                 "network": plain(config.network),
-                "training": plain(config.training),
+                "training": plain(self.training),
                 "latent_size": self.sizes[0],
                 "settings": own,
             },
@@ -131,7 +139,7 @@ class JointPosterior:
             loss=self._loss,
             rows=lambda upstream: self.rows(dataset.train),
             validation_rows=lambda upstream: self.rows(dataset.validation),
-            training=self.config.training,
+            training=self.training,
         )
         return [stage]
 

@@ -254,7 +254,7 @@ def test_random_subsets_have_sizes_from_two_to_all_but_one():
 def test_what_does_not_exist_is_refused():
     for cls, options, message in (
         (Mvae, {"bta": 1.0}, "Did you mean 'beta'"),
-        (Mvae, {"posterior": "normal"}, "Known: beta, latent_size"),
+        (Mvae, {"posterior": "normal"}, "Known: averaged, beta, latent_size"),
         (Mvae, {"scale": 0.0}, "scale is 0.0"),
         (Mvae, {"likelihood": "", "scale": 0.5}, "mvae.scale has no effect without a likelihood"),
         (Mopoe, {"given": "all"}, "unknown given"),
@@ -269,6 +269,19 @@ def test_what_does_not_exist_is_refused():
     system = _system("mvae", "original")
     with pytest.raises(SbmError, match="no guidance"):
         system.generate({}, jax.random.key(0), {}, jnp.zeros((2, 3), bool), SamplerOptions(), strength=1.0)
+
+
+def test_a_method_may_be_trained_in_its_own_way():
+    """A method's changes are of its own stage and of no other, and a wrong one is named."""
+    changed = Mopoe(training={"num_steps": 7, "optimizer": {"learning_rate": 0.5}})
+    (stage,) = JointPosterior("mopoe", MODALITIES, CONFIG, changed).stages(DATASET)
+    assert (stage.training.num_steps, stage.training.optimizer.learning_rate) == (7, 0.5)
+    assert stage.training.batch_size == CONFIG.training.batch_size
+    (plain,) = JointPosterior("mopoe", MODALITIES, CONFIG, Mopoe()).stages(DATASET)
+    assert plain.training == CONFIG.training and plain.settings != stage.settings
+    wrong = JointPosterior("mopoe", MODALITIES, CONFIG, Mopoe(training={"steps": 7}))
+    with pytest.raises(SbmError, match=r"config\.methods\.mopoe\.training.*'steps'"):
+        wrong.check(SamplerOptions())
 
 
 def test_a_stage_trains_on_rows_that_lack_modalities():
