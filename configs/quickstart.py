@@ -55,7 +55,7 @@ def _autoencoder(config: ConfigDict) -> None:
 def _score(config: ConfigDict) -> None:
     config.score.probability_alone = 0.15
     config.score.network.width = 128
-    config.score.training.update(latent_training(3200))
+    config.score.training.update(latent_training(3600))
     config.sampler.num_steps = 10
 
 
@@ -74,6 +74,8 @@ def _methods(config: ConfigDict) -> None:
         training(6000, batch_size=256, learning_rate=1e-3, ema_decay=0.999, steps_per_dispatch=50)
     )
     methods.mld.training.update(latent_training(4000))
+    methods.diffusion_decoder.decoder.network.width = 64
+    methods.diffusion_decoder.decoder.sampler.num_steps = 5
     # Many small steps learn more from as many pictures than few large ones.
     methods.diffusion_decoder.training.update(training(1800, batch_size=8, learning_rate=4e-3, ema_decay=0.998))
     methods.joint_posterior.network.widths = (64,)
@@ -134,7 +136,7 @@ def _evaluations(config: ConfigDict) -> None:
                 "methods.diffusion_decoder.decoder.sampler.num_steps": number,
             },
         }
-        for number in (1, 2, 8, 16)
+        for number in (1, 2, 3, 8, 16)
     )
 
 

@@ -317,5 +317,5 @@ def test_the_command_line_says_what_is_wrong_in_one_line(arguments, message):
 
 def test_quickstart_is_what_readme_shows():
     config = experiment_config.parse_config(load_config("quickstart.py"))
-    assert config.systems == ("sbm_vae_m", "sbm_vae")
+    assert config.systems == ("sbm_vae_m_diffusion", "sbm_vae_m")
     assert len(config.modalities) == 5

@@ -80,7 +80,8 @@ def _check(config):
 REPRESENTATIVE = ("quickstart.py:all", "polymnist.py:five,paper", "quickstart.py:square")
 """Of all systems, of the paper's networks and sampler, and of latents that make a square."""
 
-OTHERS = ("quickstart.py", *(f"polymnist.py{variant}" for variant in ("", ":table", ":paper", ":best", ":eb_mvae")))
+VARIANTS = ("", ":table", ":paper", ":best", ":eb_mvae", ":five,diff_mvae")
+OTHERS = ("quickstart.py", *(f"polymnist.py{variant}" for variant in VARIANTS))
 """With the ones above, those of each kind: configs that are not here change numbers of steps or modalities."""
 
 
@@ -97,6 +98,23 @@ def test_steps_and_samplers_lower(monkeypatch, name, backend):
 @pytest.mark.parametrize("name", OTHERS)
 def test_steps_and_samplers_of_the_other_configs_lower(monkeypatch, name, backend):
     _check_on(monkeypatch, name, backend)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["tpu", "gpu"])
+@pytest.mark.parametrize("solver", ["dpm_solver_pp_2m", "euler_maruyama"])
+def test_diffusion_decoders_lower(monkeypatch, solver, backend):
+    """Over frozen latents by a UNet, and trained end to end by a patch network."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    config = parse_config(load_config("quickstart.py:smoke"))
+    sampler = {"solver": solver, "num_steps": 50}
+    changes = {
+        "systems": ("sbm_vae_m_diffusion", "diff_mvae"),
+        "methods.diffusion_decoder.decoder.network.name": "unet",
+        "methods.diffusion_decoder.decoder.sampler": sampler,
+        "methods.diff_mvae.codec": {"decoder": {"weighting": "likelihood", "sampler": sampler}},
+    }
+    _check(apply_changes(config, changes))
 
 
 def test_a_step_and_a_sampler_lower_on_tpu(monkeypatch):

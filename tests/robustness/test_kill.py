@@ -5,7 +5,8 @@ import pytest
 from tests.robustness import kill
 
 SMOKE = "--config=configs/quickstart.py:smoke"
-ALL_KINDS = "--config.systems=('sbm_vae_c','sbm_vae_t','sbm_vae_f','mld','eb_mvae','mopoe_score','mvtcae_mixture')"
+SYSTEMS = ("sbm_vae_c", "sbm_vae_t", "sbm_vae_f", "mld", "eb_mvae", "mopoe_score", "mvtcae_mixture", "diff_mvae")
+ALL_KINDS = f"--config.systems={(*SYSTEMS, 'sbm_vae_diffusion')}"
 
 
 @pytest.mark.slow

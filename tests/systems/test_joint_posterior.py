@@ -278,7 +278,8 @@ def test_a_method_may_be_trained_in_its_own_way():
     assert (stage.training.num_steps, stage.training.optimizer.learning_rate) == (7, 0.5)
     assert stage.training.batch_size == CONFIG.training.batch_size
     (plain,) = JointPosterior("mopoe", MODALITIES, CONFIG, Mopoe()).stages(DATASET)
-    assert plain.training == CONFIG.training and plain.settings != stage.settings
+    assert plain.training == CONFIG.training
+    assert plain.settings != stage.settings
     wrong = JointPosterior("mopoe", MODALITIES, CONFIG, Mopoe(training={"steps": 7}))
     with pytest.raises(SbmError, match=r"config\.methods\.mopoe\.training.*'steps'"):
         wrong.check(SamplerOptions())
