@@ -49,13 +49,13 @@ def _modalities(config: ConfigDict, latent_size: int = 32) -> None:
 def _autoencoder(config: ConfigDict) -> None:
     config.autoencoder.beta = 4.0  # against a learned scale; chosen on the validation digits
     config.autoencoder.network.widths = (64,)
-    config.autoencoder.training.update(training(700, learning_rate=4e-3, ema_decay=0.99))
+    config.autoencoder.training.update(training(650, learning_rate=4e-3, ema_decay=0.99))
 
 
 def _score(config: ConfigDict) -> None:
     config.score.probability_alone = 0.15
     config.score.network.width = 128
-    config.score.training.update(latent_training(3600))
+    config.score.training.update(latent_training(3200))
     config.sampler.num_steps = 10
 
 
@@ -77,7 +77,7 @@ def _methods(config: ConfigDict) -> None:
     methods.diffusion_decoder.decoder.network.width = 64
     methods.diffusion_decoder.decoder.sampler.num_steps = 5
     # Many small steps learn more from as many pictures than few large ones.
-    methods.diffusion_decoder.training.update(training(1800, batch_size=8, learning_rate=4e-3, ema_decay=0.998))
+    methods.diffusion_decoder.training.update(training(1700, batch_size=8, learning_rate=4e-3, ema_decay=0.998))
     methods.joint_posterior.network.widths = (64,)
     methods.joint_posterior.training.update(training(900, learning_rate=4e-3, ema_decay=0.99, clip_norm=500.0))
     methods.joint_posterior.score_prior.update(config.score.to_dict())
@@ -93,7 +93,7 @@ def _methods(config: ConfigDict) -> None:
 def _judges(config: ConfigDict) -> None:
     judge = training(600, batch_size=128, learning_rate=2e-3, weight_decay=1e-2, clip_norm=1.0)
     config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": judge})
-    config.evaluation.update(num_examples=300, num_unconditional=600, batch_size=250)
+    config.evaluation.update(num_examples=300, num_unconditional=500, batch_size=250)
     metrics = config.evaluation.metrics
     # Without "from_one", which takes a third more samples: all modalities are of one kind.
     metrics.coherence.sets = ("given_rest", "random", "unconditional")

@@ -1,6 +1,6 @@
 """A paper's tables and figures with our numbers: what was measured beside what was published, and what is missing."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ from sbm_jax.report.choices import judged_modalities, paper_of
 from sbm_jax.report.exhibit import Cell, Exhibit
 from sbm_jax.report.image_and_sound import image_and_sound
 from sbm_jax.report.published import Paper, Published
-from sbm_jax.report.studies import Study, studies
+from sbm_jax.report.studies import Study, chart_over, studies
 
 Figures = Mapping[str, Mapping[str, np.ndarray]]  # {system: {name: array}}
 
@@ -173,7 +173,7 @@ def _against_trained(systems: Mapping[str, summary.Metrics], study: Study | None
         ),
     )
     for label, title, metric, unit, convert in what:
-        chart = _lines(points, metric, "modalities", unit, convert)
+        chart = chart_over(points, metric, "modalities", unit, convert)
         note = "The paper times conditional samples." if label == "Figure 27" else ""
         yield Exhibit(label, title, chart=chart, metric=metric, study="modalities", note=note)
 
@@ -336,23 +336,6 @@ def _unconditional_samples(label: str, figures: Figures, count: int = 4) -> Exhi
 
 
 # MARK: Parts
-
-
-def _lines(
-    points: Sequence[tuple[float, Mapping[str, summary.Metrics]]],
-    metric: str,
-    xlabel: str,
-    ylabel: str,
-    convert: Callable[[float], float] | None = None,
-) -> charts.Chart | None:
-    """Return a chart of one metric of each system over the points of a study."""
-    series: dict[str, list[tuple[float, float, float]]] = {}
-    for x, systems in points:
-        for name, metrics in systems.items():
-            if metric in metrics and metrics[metric]["value"] is not None:
-                value, std = metrics[metric]["value"], metrics[metric]["std"] or 0.0
-                series.setdefault(name, []).append((x, convert(value) if convert else value, 0.0 if convert else std))
-    return charts.lines(series, xlabel, ylabel)
 
 
 def _by_observed(systems: Mapping[str, summary.Metrics], pattern: str, ylabel: str) -> charts.Chart | None:

@@ -126,6 +126,7 @@ def render(
         differences=choices.differences(results),
         studies=studies.tables_of_studies(results),
         changes=studies.changes_of_studies(results),
+        study_curves=studies.curves_of_studies(results),
         judged=choices.judged_modalities(results),
         to_come=results.get("to_come") or [],
         headlines=list(headlines(metrics)),

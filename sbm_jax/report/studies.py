@@ -1,10 +1,21 @@
 """The studies of a run: what systems do where one thing of the config is changed."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from sbm_jax.report import figures as charts
 from sbm_jax.report import summary
+
+CURVES = (
+    "coherence/given_rest",
+    "coherence/unconditional_all",
+    "sharpness/given_rest",
+    "diversity/given_1",
+    "inception/fid/given_rest",
+    "classifier_features/frechet/given_rest",
+)
+"""What is drawn over the values of a study."""
 
 
 class Study(NamedTuple):
@@ -49,3 +60,60 @@ def changes_of_studies(results: Mapping[str, Any]) -> dict[str, list[tuple[str, 
         text = ", ".join(f"{path} = {json.dumps(value)}" for path, value in variation["changes"].items())
         found.setdefault(variation["study"], []).append((variation["value"], text))
     return found
+
+
+def chart_over(
+    points: Sequence[tuple[float, Mapping[str, summary.Metrics]]],
+    metric: str,
+    xlabel: str,
+    ylabel: str,
+    convert: Callable[[float], float] | None = None,
+) -> charts.Chart | None:
+    """Return a chart of one metric of each system over the points of a study, or None when there is none."""
+    series: dict[str, list[tuple[float, float, float]]] = {}
+    for x, systems in points:
+        for name, metrics in systems.items():
+            if metric in metrics and metrics[metric]["value"] is not None:
+                value, std = metrics[metric]["value"], metrics[metric]["std"] or 0.0
+                series.setdefault(name, []).append((x, convert(value) if convert else value, 0.0 if convert else std))
+    return charts.lines(series, xlabel, ylabel)
+
+
+def curves_of_studies(results: Mapping[str, Any]) -> dict[str, list[tuple[str, charts.Chart]]]:
+    """Return (metric, chart) of every study that changes one number of the config, over that number.
+
+    The main experiment is among the points, with what its config has there.
+    """
+    found = {}
+    for study in studies(results):
+        changed = [v["changes"] for v in results["variations"] if v["study"] == study.name]
+        path = _changed_number(changed)
+        main = path and _value_at(results.get("config") or {}, path)
+        if not _is_number(main):
+            continue
+        varied = {name for _, systems in study.points for name in systems}
+        here = {name: system["metrics"] for name, system in results["systems"].items() if name in varied}
+        values = [changes[path] for changes in changed]
+        points = [(main, here), *zip(values, (systems for _, systems in study.points), strict=True)]
+        points.sort(key=lambda point: point[0])
+        drawn = [(metric, chart_over(points, metric, path, metric)) for metric in CURVES]
+        found[study.name] = [(metric, chart) for metric, chart in drawn if chart is not None]
+    return found
+
+
+def _changed_number(changed: Sequence[Mapping[str, Any]]) -> str:
+    """Return the one path to which all variations give numbers, which differ; "" for none, or for several."""
+    paths = [path for path in changed[0] if all(_is_number(changes.get(path)) for changes in changed)]
+    paths = [path for path in paths if len({changes[path] for changes in changed}) == len(changed) > 1]
+    return paths[0] if len(paths) == 1 else ""
+
+
+def _value_at(config: Mapping[str, Any], path: str) -> Any:
+    """Return what a nested config has at a dotted path, or None."""
+    for part in path.split("."):
+        config = config.get(part) if isinstance(config, Mapping) else None
+    return config
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

@@ -109,6 +109,7 @@ def main_metrics(systems: Mapping[str, Any]) -> list[str]:
 
 STUDY_METRICS = (
     "sampling/network_evaluations",
+    "sampling/decoder_evaluations",
     "coherence/given_rest",
     "coherence/given_1",
     "coherence/unconditional_all",
@@ -116,6 +117,8 @@ STUDY_METRICS = (
     "diversity/given_1",
     "inception/fid/given_rest",
     "inception/fid/unconditional",
+    "classifier_features/frechet/given_rest",
+    "sharpness/given_rest",
     "sampling/samples_per_second",
 )
 

@@ -191,6 +191,43 @@ def test_studies_stand_beside_the_main_run():
     assert dict(zip(columns, lines[0][1], strict=True))["coherence/given_rest"]["value"] == 0.951
 
 
+def _of(value, **changes):
+    found = {"sbm_vae": {"metrics": metrics(), "not_available": {}}}
+    return {"study": "steps", "value": value, "changes": {"evaluation.num_repeats": 1, **changes}, "systems": found}
+
+
+def test_a_study_of_one_number_has_curves_with_the_main_run_on_them(monkeypatch):
+    drawn = []
+
+    def lines(series, *labels):
+        drawn.append((series, labels))
+        return "chart" if series else None
+
+    monkeypatch.setattr(studies.charts, "lines", lines)
+    steps = [_of(str(n), **{"sampler.num_steps": n}) for n in (200, 50)]
+    found = studies.curves_of_studies(results(variations=steps))
+    assert [metric for metric, _ in found["steps"]] == [name for name in studies.CURVES if name in metrics()]
+    series, labels = drawn[0]
+    assert [x for x, _, _ in series["sbm_vae"]] == [50, 100, 200]
+    assert labels == ("sampler.num_steps", "coherence/given_rest")
+    assert list(series) == ["sbm_vae"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        [{"sampler.solver": "ddim"}, {"sampler.solver": "heun"}],
+        [{"sampler.num_steps": 5}],
+        [{"sampler.num_steps": 5, "seed": 1}, {"sampler.num_steps": 6, "seed": 2}],
+        [{"other.number": 1}, {"other.number": 2}],
+    ],
+    ids=["words", "one value", "two numbers", "not in the config"],
+)
+def test_other_studies_have_none(changes):
+    variations = [_of(str(i), **change) for i, change in enumerate(changes)]
+    assert not studies.curves_of_studies(results(variations=variations))
+
+
 def test_which_modalities_are_judged_is_said():
     config = {"evaluation": {"metrics": {"frechet": {"modalities": ["m4"]}}}}
     assert by_label(config=config)["Table 5"].note == "Ours is the FID of m4 only."

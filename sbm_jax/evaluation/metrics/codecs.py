@@ -33,8 +33,7 @@ class CodecQuality(Metric):
             chosen = np.random.default_rng(0).permutation(len(scene.train))[: len(scene.examples)]
             splits["train_"] = scene.train.take(chosen)
         for prefix, split in splits.items():
-            for name in scene.modalities:
-                found = self._error(name, split)
+            for name, found in self._errors(split).items():
                 where = f"codecs/{prefix}error_over_variance/{name}"
                 (missing if isinstance(found, str) else metrics)[where] = found
         return Evaluation(metrics, missing, {})
@@ -65,30 +64,38 @@ class CodecQuality(Metric):
             metrics[f"codecs/entries_in_use/{name}"] = Estimate(float(used.sum()), None, len(used))
         return metrics, missing
 
-    def _error(self, name: str, split: Split) -> Estimate | str:
-        """Return the squared error of a modality over its variance in some rows, or why it is not there."""
-        if split.data[name].dtype.kind == "i":
-            return "ids have no squared error"
-        present = np.ones(len(split), bool) if split.present is None else split.present[name]
-        errors, rows, start = [], Moments(), 0
+    def _errors(self, split: Split) -> dict[str, Estimate | str]:
+        """Return each modality's squared error over its variance in some rows, or why it is not there."""
+        names = [name for name in self.scene.modalities if split.data[name].dtype.kind != "i"]
+        found: dict[str, Estimate | str] = dict.fromkeys(self.scene.modalities, "ids have no squared error")
+        everything = np.ones(len(split), bool)
+        present = {name: everything if split.present is None else split.present[name] for name in names}
+        errors, rows, start = collections.defaultdict(list), collections.defaultdict(Moments), 0
         for batch, count in self._batches(split):
-            x = batch[name][:count].reshape(count, -1).astype(np.float64)
-            decoded = np.asarray(self.scene.subject.reconstruct(batch)[name], np.float64)[:count].reshape(count, -1)
-            kept = finite_rows(decoded) & present[start : start + count]
-            rows.add(x[kept])
-            errors.append(np.square(decoded - x)[kept].sum(axis=1))
+            reconstructed = self.scene.subject.reconstruct(batch) if names else {}
+            for name in names:
+                x = batch[name][:count].reshape(count, -1).astype(np.float64)
+                decoded = np.asarray(reconstructed[name], np.float64)[:count].reshape(count, -1)
+                kept = finite_rows(decoded) & present[name][start : start + count]
+                rows[name].add(x[kept])
+                errors[name].append(np.square(decoded - x)[kept].sum(axis=1))
             start += count
-        if not any(map(len, errors)):
-            return "no row has it and a finite reconstruction"
-        variance = rows.variance.sum()
-        if variance <= 0:
-            return "the data do not vary"
-        return estimate([part / variance for part in errors], BATCHES)
+        return found | {name: _relative(errors[name], rows[name]) for name in names}
 
     def _batches(self, split: Split) -> Iterator[tuple[dict[str, np.ndarray], int]]:
         """Yield rows as networks see them, padded to the size of a batch, and how many of them are no padding."""
         for indices, count in batches(len(split), self.scene.batch_size):
             yield {name: in_units(split.data[name][indices]) for name in self.scene.modalities}, count
+
+
+def _relative(errors: list[np.ndarray], rows: "Moments") -> Estimate | str:
+    """Return the mean error over the variance of rows, or why there is none."""
+    if not any(map(len, errors)):
+        return "no row has it and a finite reconstruction"
+    variance = rows.variance.sum()
+    if variance <= 0:
+        return "the data do not vary"
+    return estimate([part / variance for part in errors], BATCHES)
 
 
 def kl_of_entries(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
