@@ -303,7 +303,17 @@ def _diff_mvae(config: ConfigDict) -> None:
         {"study": "modalities", "value": str(number), "changes": {**few, **trained, "joint": tuple(names[:number])}}
         for number in range(2, len(names))
     )
-    config.variations = fewer + tuple(
+    bound = {
+        "study": "objective of Diff-MVAE",
+        "value": "the bound",
+        "changes": {
+            **few,
+            "systems": ("diff_mvae",),
+            "methods.diff_mvae.codec.decoder.weighting": "likelihood",
+            "methods.diff_mvae.codec.decoder.sampler": samplers["Euler-Maruyama 1000"],
+        },
+    }
+    sampled = tuple(
         {
             "study": "sampler of Diff-MVAE",
             "value": name,
@@ -315,6 +325,7 @@ def _diff_mvae(config: ConfigDict) -> None:
         }
         for name, own in samplers.items()
     )
+    config.variations = (*fewer, bound, *sampled)
 
 
 def _studies(config: ConfigDict) -> None:

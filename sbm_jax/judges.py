@@ -154,6 +154,7 @@ class Judges:
         reconstruct = parallel.over_rows(system.reconstruct)
         encode = parallel.over_rows(system.encode) if isinstance(system, Encodes) else None
         posteriors = parallel.over_rows(system.posteriors) if isinstance(system, HasCodecs) else None
+        codecs = parallel.over_rows(system.codec_reconstructions) if isinstance(system, HasCodecs) else None
         has_likelihood = isinstance(system, HasLikelihood) and system.has_likelihood
         weights = None
         if has_likelihood:
@@ -165,6 +166,7 @@ class Judges:
             reconstruct=lambda batch: reconstruct(products, batch),
             encode=encode and (lambda batch: encode(products, batch)),
             posteriors=posteriors and (lambda batch: posteriors(products, batch)),
+            codec_reconstructions=codecs and (lambda batch: codecs(products, batch)),
             log_weights=weights and (lambda key, batch, num_samples: weights((products, key), batch, num_samples)),
             costly_weights=has_likelihood and system.has_costly_density,
         )

@@ -117,6 +117,9 @@ class HasCodecs(Protocol):
         The log variance is None of a codec that is deterministic.
         """
 
+    def codec_reconstructions(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
+        """Return what the codecs alone make of the means of their posteriors, {modality: [B, *shape]}."""
+
     def save_codec(self, products: Mapping[str, Params], name: str, path: str | os.PathLike[str]) -> None:
         """Write the trained codec of a modality to a file, which a modality's `codec.weights` may name."""
 

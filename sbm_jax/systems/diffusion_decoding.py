@@ -361,6 +361,10 @@ class WithCodecs(Sparing):
         """Return the codecs' means and log variances; see `system.HasCodecs`."""
         return self.base.posteriors(products, data)
 
+    def codec_reconstructions(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
+        """Return what the codecs make without diffusion decoders; see `system.HasCodecs`."""
+        return self.base.codec_reconstructions(products, data)
+
     def save_codec(self, products: Mapping[str, Params], name: str, path: str | os.PathLike[str]) -> None:
         """Write the trained codec of a modality, without its diffusion decoder, to a file; see `system.HasCodecs`."""
         self.base.save_codec(products, name, path)

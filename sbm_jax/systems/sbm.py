@@ -65,6 +65,10 @@ class Sbm(ScoreOfLatents):
         """Return the autoencoders' reconstruction, from the posterior means, of float data."""
         return self.latent_space.reconstruct(products, data)
 
+    def codec_reconstructions(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
+        """Return the same; see `system.HasCodecs`."""
+        return self.reconstruct(products, data)
+
     def encode(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
         """Return the latents {modality: [B, D_m]} of float data, in the units of generated ones."""
         return unpack(self.latent_space.encode(products, data), self.modalities)

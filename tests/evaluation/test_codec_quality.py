@@ -27,7 +27,7 @@ def measure(reconstruct, posteriors, train=None, test=None):
     def generate(key, data, observed, num_samples):
         raise AssertionError("nothing is to be generated")
 
-    subject = Subject(generate, reconstruct, posteriors=posteriors)
+    subject = Subject(generate, posteriors=posteriors, codec_reconstructions=reconstruct)
     with pytest.MonkeyPatch.context() as patch:  # the sample grids alone ask for samples
         patch.setattr("sbm_jax.evaluation.generation.run", lambda *arguments: None)
         patch.setattr("sbm_jax.evaluation.sample_grids.Grids.figures", lambda *arguments: {})

@@ -92,7 +92,13 @@ def judge(unobserved, config=CONFIG, **arguments):
 def test_perfect_generator():
     metrics, not_available, _ = judge(perfect)
     # Real examples of one class are equal here, and there are neither encoders nor likelihoods.
-    missing = {"diversity/given_1", "latents/cosine/given_rest", "likelihood/elbo", "inception/fid"}
+    missing = {
+        "diversity/given_1",
+        "latents/cosine/given_rest",
+        "likelihood/elbo",
+        "sharpness/given_rest",
+        "inception/fid",
+    }
     missing |= {"codecs/entries_in_use"}
     assert set(not_available) == missing
     for name in (

@@ -67,6 +67,15 @@ def test_what_is_observed_comes_back_unchanged():
     assert found.data["mask"].max() <= 1
 
 
+def test_codecs_are_judged_without_them():
+    """Errors of codecs are those of means, and not of what is drawn."""
+    system = _decoded()
+    data, products = as_floats(DATASET.test), fresh(system)
+    means = system.base.reconstruct(products, data)
+    np.testing.assert_allclose(system.codec_reconstructions(products, data)["image"], means["image"])
+    assert not np.allclose(system.reconstruct(products, data)["image"], means["image"], atol=1e-2)
+
+
 @pytest.mark.parametrize("base", ["sbm_vae", "mopoe"])
 def test_sparing_what_is_observed_changes_no_sample(base):
     system = _decoded(base, BOTH)

@@ -51,6 +51,7 @@ class Subject:
       log_weights: `(key, data, S) -> log p(x, z_s) - log q(z_s | x) [B, S]`.
       costly_weights: whether one sample of the weights is all that can be afforded.
       posteriors: `{modality: [B, *shape]} -> {modality: (mean [B, D_m], log variance or None)}` of each codec.
+      codec_reconstructions: `{modality: [B, *shape]} -> ` the same, of the codecs alone; there where `posteriors` are.
     """
 
     generate: GenerateFn | None = None
@@ -59,6 +60,7 @@ class Subject:
     log_weights: LogWeightsFn | None = None
     costly_weights: bool = False
     posteriors: PosteriorsFn | None = None
+    codec_reconstructions: ReconstructFn | None = None
 
 
 def no_space(name: str, asked: Sequence[str]) -> tuple[None, dict[str, str]]:

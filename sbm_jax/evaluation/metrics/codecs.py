@@ -24,7 +24,7 @@ class CodecQuality(Metric):
     def result(self) -> Evaluation:
         """Return means over the examples, and over as many training rows; rows that are not finite are left out."""
         scene = self.scene
-        if scene.subject.posteriors is None or scene.subject.reconstruct is None:
+        if scene.subject.posteriors is None or scene.subject.codec_reconstructions is None:
             reason = "the modalities of the system have no codecs of their own"
             return Evaluation({}, {"codecs/entries_in_use": reason}, {})
         metrics, missing = self._use()
@@ -72,7 +72,7 @@ class CodecQuality(Metric):
         present = {name: everything if split.present is None else split.present[name] for name in names}
         errors, rows, start = collections.defaultdict(list), collections.defaultdict(Moments), 0
         for batch, count in self._batches(split):
-            reconstructed = self.scene.subject.reconstruct(batch) if names else {}
+            reconstructed = self.scene.subject.codec_reconstructions(batch) if names else {}
             for name in names:
                 x = batch[name][:count].reshape(count, -1).astype(np.float64)
                 decoded = np.asarray(reconstructed[name], np.float64)[:count].reshape(count, -1)
