@@ -1,4 +1,4 @@
-"""SBM-VAE on five PolyMNIST-style modalities, from nothing, on two CPU cores in about nine minutes.
+"""SBM-VAE on five PolyMNIST-style modalities, from nothing, on two CPU cores in about ten minutes.
 
     python -m sbm_jax.main --config=configs/quickstart.py
 

@@ -190,8 +190,8 @@ class AuxiliaryPrior(JointPosterior):
 
     @property
     def has_costly_density(self) -> bool:
-        """Whether the log density of a latent takes many evaluations of a network."""
-        return self.prior == "score"
+        """Whether the log density of a latent takes many evaluations of a network, or log weights are estimates."""
+        return self.prior == "score" or super().has_costly_density
 
     def check(self, options: SamplerOptions) -> None:
         """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""

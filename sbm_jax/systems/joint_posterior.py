@@ -377,8 +377,12 @@ class JointPosterior:
         )
 
     has_likelihood = True
-    has_costly_density = False
-    """Whether the log density of a latent takes many evaluations of a network."""
+
+    @property
+    def has_costly_density(self) -> bool:
+        """Whether log weights are estimates of bounds, as with diffusion decoders; see `system.HasLikelihood`."""
+        codecs = (make_codec(modality, self.config.network) for modality in self.decoded_modalities)
+        return any(isinstance(codec, Bounds) for codec in codecs)
 
     @property
     def _bound_subsets(self) -> np.ndarray:

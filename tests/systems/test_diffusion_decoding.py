@@ -178,6 +178,8 @@ def test_diff_mvae_has_diffusion_decoders_for_pictures_and_others_for_the_rest()
     weights = jax.jit(lambda key: system.log_weights(products, key, data, 3))(jax.random.key(0))
     assert weights.shape == (5, 3)
     assert np.isfinite(weights).all()
+    assert system.has_costly_density  # a weight is an estimate, of which only the mean means something
+    assert not MOPOE.has_costly_density
 
 
 @pytest.mark.parametrize("joining", [MmvaePlus(), Mmvae()], ids=lambda joining: joining.name)

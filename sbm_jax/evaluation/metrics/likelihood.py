@@ -113,7 +113,7 @@ def _bounds_of(weights: np.ndarray, costly: bool) -> tuple[dict[str, Estimate], 
     bounds_of_rows = {MEASURES[0]: weights.mean(axis=1)}
     missing = {}
     if costly:
-        missing[MEASURES[1]] = "the density of each sample takes many network evaluations"
+        missing[MEASURES[1]] = "the weight of each sample takes many network evaluations, or is the estimate of a bound"
     else:
         bounds_of_rows[MEASURES[1]] = np.logaddexp.reduce(weights, axis=1) - np.log(total)
     found = {}
