@@ -89,8 +89,8 @@ class HasLikelihood(Protocol):
 
     Attributes:
       has_likelihood: whether it does so as it is configured; guidance, for one, changes the law.
-      has_costly_density: whether one log weight for each row is all to ask for, and their mean all that means something:
-        it takes many evaluations of a network, or is itself the estimate of a bound.
+      has_costly_density: whether one log weight for each row is all to ask for, and only their mean means something: it
+        takes many evaluations of a network, or is itself the estimate of a bound.
     """
 
     has_likelihood: bool
