@@ -107,7 +107,7 @@ def test_diffusion_decoders_lower(monkeypatch, solver, backend):
     """Over frozen latents by a UNet, and trained end to end by a patch network."""
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
     config = parse_config(load_config("quickstart.py:smoke"))
-    sampler = {"solver": solver, "num_steps": 50}
+    sampler = {"solver": solver, "num_steps": 2000}
     changes = {
         "systems": ("sbm_vae_m_diffusion", "diff_mvae"),
         "methods.diffusion_decoder.decoder.network.name": "unet",
