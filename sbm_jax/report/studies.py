@@ -80,15 +80,16 @@ def chart_over(
 
 
 def curves_of_studies(results: Mapping[str, Any]) -> dict[str, list[tuple[str, charts.Chart]]]:
-    """Return (metric, chart) of every study that changes one number of the config, over that number.
+    """Return (metric, chart) of every study over the one number of the config that it changes; none for other studies.
 
     The main experiment is among the points, with what its config has there.
     """
-    found = {}
+    found: dict[str, list[tuple[str, charts.Chart]]] = {}
     for study in studies(results):
         changed = [v["changes"] for v in results["variations"] if v["study"] == study.name]
         path = _changed_number(changed)
         main = path and _value_at(results.get("config") or {}, path)
+        found[study.name] = []
         if not _is_number(main):
             continue
         varied = {name for _, systems in study.points for name in systems}
