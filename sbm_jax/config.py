@@ -85,7 +85,9 @@ def changed(settings: T, changes: Mapping[str, Any], where: str) -> T:
 
 def _changed(values: dict[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     both = {
-        name: _changed(values[name], change) if isinstance(change, Mapping) and name in values else change
+        name: _changed(values[name], change)
+        if isinstance(change, Mapping) and isinstance(values.get(name), Mapping)
+        else change
         for name, change in changes.items()
     }
     return {**values, **both}

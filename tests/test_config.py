@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from sbm_jax.config import build, plain
+from sbm_jax.config import build, changed, plain
 from sbm_jax.data.arrays import ArraysConfig
 from sbm_jax.errors import SbmError
 from sbm_jax.experiment import run
@@ -77,6 +77,16 @@ def test_bad_values_get_one_clear_error(values, message):
 def test_options_are_checked_however_they_are_made(make, message):
     with pytest.raises(SbmError, match=message):
         make()
+
+
+def test_changes_reach_groups_inside_and_wrong_ones_are_named():
+    training = TrainingConfig(5)
+    assert changed(training, {"optimizer": {"learning_rate": 0.5}}, "x").optimizer.learning_rate == 0.5
+    assert changed(training, {"optimizer": {"learning_rate": 0.5}}, "x").num_steps == 5
+    assert changed(training, {}, "x") is training
+    for wrong, message in (({"num_steps": {"a": 1}}, "x.num_steps"), ({"optimizer": {"rate": 1}}, "'rate'")):
+        with pytest.raises(SbmError, match=message):
+            changed(training, wrong, "x")
 
 
 def test_numbers_of_numpy_and_whole_numbers_are_taken():

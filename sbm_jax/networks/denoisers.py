@@ -1,8 +1,8 @@
 """Networks that denoise pictures: those of diffusion decoders.
 
-All are `(x [B, H, W, C], t [B], maps [B, H, W, K] or None, vector [B, E] or None) -> [B, H, W, C]`, float32: diffused
-pictures of unit variance, times in [0, 1], and what is told of each picture, as channels beside it and as a vector that
-modulates every layer.
+All are `(x [B, H, W, C], t [B], maps [B, H, W, K] or None, vector [B, E] or None, train) -> [B, H, W, C]`, float32:
+diffused pictures of unit variance, times in [0, 1], what is told of each picture, as channels beside it and as a vector
+that modulates every layer, and whether dropout is on.
 """
 
 import functools

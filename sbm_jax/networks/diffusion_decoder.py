@@ -38,7 +38,7 @@ class PictureSampler(SamplerOptions):
 
     solver: str = "dpm_solver_pp_2m"
     num_steps: int = 4
-    grid: str = "uniform"  # under the cosine process; of four times even in log SNR, two would have no noise or no more
+    grid: str = "uniform"  # with log_snr, two of four steps would go where there is nothing but noise, or hardly any
     conditioning: str = "clean"
     end_time: float = 1e-3
 
@@ -354,7 +354,7 @@ class DiffusionDecoder:
     # MARK: The network
 
     def _condition(self, params: Params, told: Told, rows: Array | None = None) -> tuple[Array | None, Array | None]:
-        """Return maps and a vector; of rows [B] that are not told, False, as of pictures and latents of zeros."""
+        """Return maps and a vector. Where `rows`, bool [B], is False, pictures and latents are replaced by zeros."""
         if told.picture is not None:
             told = told._replace(picture=self.scale(told.picture))
         if rows is not None:  # which kind of picture it is, is always told
