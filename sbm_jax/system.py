@@ -140,10 +140,10 @@ class Reconstructs(Protocol):
     tells_latents: bool
 
     def draw_reconstructions(
-        self, products: Mapping[str, Params], key: Key, data: Data
+        self, products: Mapping[str, Params], key: Key, data: Data, present: Array | None = None
     ) -> tuple[dict[str, Array], dict[str, Array] | None]:
         """Return what decoders make of a posterior sample of float data, {modality: [B, *shape]}, and the sample.
 
         The sample, {modality: [B, D_m]}, is in the units of generated latents; None where there is none of each
-        modality.
+        modality. Of what a row lacks, False in `present` [B, M], nothing else of the row may depend.
         """

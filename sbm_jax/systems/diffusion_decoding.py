@@ -250,12 +250,12 @@ class DiffusionDecoded:
         """Return the mean objective for each entry of the pictures that rows have, told of posterior samples."""
         posterior_key, loss_key = jax.random.split(key)
         data, size = in_units(batch["data"]), len(group.modalities)
-        pictures, latents = self.base.draw_reconstructions(upstream, posterior_key, data)
+        present = batch.get("present")
+        pictures, latents = self.base.draw_reconstructions(upstream, posterior_key, data, present)
         which = jnp.tile(jnp.arange(size), len(next(iter(data.values()))))
         told = group.told(group.stacked(pictures), group.stacked(latents), which)
         x = group.stacked(data)
         losses = group.decoder.loss(params, loss_key, x, jax.lax.stop_gradient(told), train)
-        present = batch.get("present")
         if present is not None:
             names = [modality.name for modality in self.modalities]
             present = present[:, jnp.array([names.index(name) for name in group.names])].reshape(-1)

@@ -344,11 +344,11 @@ class JointPosterior:
         return (self.method,)
 
     def draw_reconstructions(
-        self, products: Mapping[str, Params], key: Key, data: Data
+        self, products: Mapping[str, Params], key: Key, data: Data, present: Array | None = None
     ) -> tuple[dict[str, Array], None]:
-        """Return what is decoded from samples of the posterior given all of float data; see `system.Reconstructs`."""
+        """Return what is decoded from samples of the posterior given all that rows have; see `system.Reconstructs`."""
         params = products[self.method]
-        mean, raw = self._own_posteriors(self._experts(params, data))
+        mean, raw = self._own_posteriors(self._experts(params, data), present)
         noise_key, key = jax.random.split(key)
         noise = self.joining.noise(noise_key, mean.shape)
         z = self.posterior.sample(mean, self.posterior.scale(raw), noise)
@@ -362,12 +362,12 @@ class JointPosterior:
         latents = {modality.name: mean[:, i] for i, modality in enumerate(self.modalities)}
         return self.codecs.generate(params["codecs"], jax.random.key(0), latents)
 
-    def _own_posteriors(self, experts: tuple[Array, Array]) -> tuple[Array, Array]:
-        """Return means and raw scales [B, M, D + D'] of what each modality is decoded from, given all of them."""
+    def _own_posteriors(self, experts: tuple[Array, Array], present: Array | None = None) -> tuple[Array, Array]:
+        """Return means and raw scales [B, M, D + D'] of what each modality is decoded from, given all present ones."""
         (mean, raw), size = experts, self.sizes[0]
         if self.joining.is_mixture:
             return mean, raw
-        members = jnp.ones(mean.shape[:2], bool)
+        members = jnp.ones(mean.shape[:2], bool) if present is None else present
         prior = self.joining.prior_is_expert(members)
         joint = product_of_experts(mean[..., :size], raw[..., :size], members, self.joining.eps, prior)
         shape = (*mean.shape[:2], size)

@@ -90,10 +90,10 @@ class Sbm(ScoreOfLatents):
         return self.latent_space.stage_names
 
     def draw_reconstructions(
-        self, products: Mapping[str, Params], key: Key, data: Data
+        self, products: Mapping[str, Params], key: Key, data: Data, present: Array | None = None
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return what the decoders make of posterior samples, and these; see `system.Reconstructs`."""
-        return self.latent_space.draw_reconstructions(products, key, data)
+        return self.latent_space.draw_reconstructions(products, key, data, present)
 
     def with_free(self, number: int) -> "Sbm":
         """Return the system for rows with at most so many unobserved modalities; see `system.SparesObserved`."""

@@ -127,10 +127,10 @@ class SbmFinetuned(Sbm):
         return *super().decoder_stages, self.decoder_stage
 
     def draw_reconstructions(
-        self, products: Mapping[str, Params], key: Key, data: Data
+        self, products: Mapping[str, Params], key: Key, data: Data, present: Array | None = None
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return what the fine-tuned decoders make of posterior samples, and these; see `system.Reconstructs`."""
-        return super().draw_reconstructions(self._with_decoders(products), key, data)
+        return super().draw_reconstructions(self._with_decoders(products), key, data, present)
 
     def log_weights(self, products: Mapping[str, Params], key: Key, data: Data, num_samples: int) -> Array:
         """Return the log weights with the fine-tuned decoders; see `Sbm.log_weights`."""

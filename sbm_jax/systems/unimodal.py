@@ -235,9 +235,10 @@ class LatentSpace:
         return self.codecs.generate(params, jax.random.key(0), means)
 
     def draw_reconstructions(
-        self, products: Mapping[str, Params], key: Key, data: Data
+        self, products: Mapping[str, Params], key: Key, data: Data, present: Array | None = None
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return what the decoders make of posterior samples of float data, and these as the score model sees them."""
+        del present  # each modality is decoded from its own latent
         posterior_key, key = jax.random.split(key)
         params, statistics = self.params(products), self.statistics(products)
         z = sample_posterior(posterior_key, *self._posterior(params, data))

@@ -15,7 +15,7 @@ from sbm_jax.networks.diffusion_decoder import DiffusionDecoderConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import HasCodecs, SparesObserved
 from sbm_jax.systems.diffusion_decoding import DiffusionDecodingConfig, Sparing, WithCodecs, make_groups, over
-from sbm_jax.systems.joinings import DiffMvae, Mmvae, MmvaePlus, Mopoe
+from sbm_jax.systems.joinings import DiffMvae, Mmvae, MmvaePlus, Mopoe, Mvtcae
 from sbm_jax.systems.joint_posterior import JointPosterior
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.methods import METHODS
@@ -31,10 +31,12 @@ CONFIG = DiffusionDecodingConfig(
 BOTH = dataclasses.replace(CONFIG, modalities=("image", "mask"))
 JOINT = JointPosteriorConfig(TrainingConfig(2, 4), AutoencoderNetworkConfig((8,)), latent_size=4)
 MOPOE = JointPosterior("mopoe", MODALITIES, JOINT, Mopoe())
+MVTCAE = JointPosterior("mvtcae", MODALITIES, JOINT, Mvtcae())
+BASES = {**SYSTEMS, "mopoe": MOPOE, "mvtcae": MVTCAE}
 
 
 def _decoded(base="sbm_vae", config=CONFIG):
-    system = SYSTEMS.get(base, MOPOE)
+    system = BASES[base]
     kind = WithCodecs if isinstance(system, HasCodecs) else Sparing
     return kind(f"{base}_diffusion", system, config)
 
@@ -111,16 +113,18 @@ def test_nothing_is_trained_again():
     assert _decoded(config=faster).stages(DATASET)[-1].settings == stages[-1].settings
 
 
-def test_what_rows_lack_changes_no_loss():
-    system = _decoded()
+@pytest.mark.parametrize("base", ["sbm_vae", "mopoe", "mvtcae"])
+def test_what_rows_lack_changes_no_loss(base):
+    system = _decoded(base)
     dataset = DATASET._replace(train=hide(DATASET.train, 0.5, 0), validation=hide(DATASET.validation, 0.5, 1))
     stage, products = system.stages(dataset)[-1], fresh(system)
     batch = jax.tree.map(lambda rows: np.array(rows[:8]), stage.rows(products))
-    lacks = ~batch["present"][:, 0]
-    assert lacks.any()
-    assert not lacks.all()
-    other = {**batch, "data": {**batch["data"], "image": batch["data"]["image"].copy()}}
-    other["data"]["image"][lacks] = 255 - other["data"]["image"][lacks]
+    other = {**batch, "data": {name: array.copy() for name, array in batch["data"].items()}}
+    for number, name in enumerate(modality.name for modality in MODALITIES):
+        lacks = ~batch["present"][:, number]
+        assert lacks.any()
+        assert not lacks.all()
+        other["data"][name][lacks] = 1 - other["data"][name][lacks]
     loss = jax.jit(lambda batch: stage.loss(products[stage.name], products, jax.random.key(0), batch)[0])
     np.testing.assert_allclose(loss(batch), loss(other), rtol=1e-6)
 
