@@ -10,13 +10,13 @@ References: D. Wesego and P. Rooshenas, "Multimodal ELBO with Diffusion Decoders
 
 import dataclasses
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sbm_jax.config import checked_dataclass
+from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.losses.score_matching import MIN_TIME, WEIGHTINGS, Draws, denoising_terms, stratified_times
 from sbm_jax.networks.denoisers import DenoiserConfig, make_denoiser
@@ -82,13 +82,24 @@ class DiffusionDecoderConfig:
                 f"{where} guidance {self.guidance} needs a network that was told nothing at times; set "
                 "probability_untold, to 0.1 for one."
             )
-        plain = self.sampler.start == "prior" and self.sampler.conditioning == "clean"
+        if self.weighting == LIKELIHOOD and self.num_times:
+            raise SbmError(
+                f"{where} num_times is {self.num_times}, and the weighting 'likelihood' is an integral over all times. "
+                "Set it to 0, or choose another weighting."
+            )
+        as_usual = self.sampler.start == "prior" and self.sampler.conditioning == "clean"
         require(
-            plain,
+            as_usual,
             f"{where} sampler.start and conditioning",
             (self.sampler.start, self.sampler.conditioning),
             "'prior' and 'clean'",
         )
+
+    def training_settings(self) -> dict[str, Any]:
+        """Return what training depends on, as JSON values: not how pictures are drawn, but where the bound ends."""
+        settings = plain(self)
+        del settings["sampler"], settings["guidance"]
+        return settings | ({"end_time": self.sampler.end_time} if self.weighting == LIKELIHOOD else {})
 
 
 class Told(NamedTuple):

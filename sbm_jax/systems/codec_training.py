@@ -133,7 +133,7 @@ class CodecTraining:
             return Stage(
                 name=self.name,
                 settings={
-                    "modalities": plain(named),
+                    "modalities": [training_settings(modality) for modality in named],
                     "network": plain(self.config.network),
                     "weights": [files.digest(modality.codec.weights) for modality in self.modalities],
                 },

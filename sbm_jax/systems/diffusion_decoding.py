@@ -221,11 +221,10 @@ class DiffusionDecoded:
 
     def _stage(self, group: Group, dataset: Dataset) -> Stage:
         names = [modality.name for modality in self.modalities]
-        sampling = {"sampler", "guidance"}  # which training does not depend on
-        decoder = {name: value for name, value in plain(self.config.decoder).items() if name not in sampling}
-        settings = {**plain(self.config), "decoder": decoder, "modalities": list(group.names)}
-        if self.config.decoder.weighting == "likelihood":
-            settings["end_time"] = self.config.decoder.sampler.end_time
+        settings = {**plain(self.config), "decoder": self.config.decoder.training_settings()}
+        settings["modalities"] = list(group.names)
+        if "map" not in self.config.told:
+            del settings["map_network"], settings["map_channels"]
         return Stage(
             name=self._stage_name(group),
             settings={"seed": self.seed, "data": dataset.settings, **settings},

@@ -245,6 +245,17 @@ def test_two_codecs_with_equal_parameters_draw_different_noise():
 def test_how_it_draws_is_no_part_of_what_is_trained():
     slow = {**SMALL, "decoder": {**SMALL["decoder"], "sampler": {"num_steps": 50}}}
     assert training_settings(MODALITY) == training_settings(_with(slow))
+    assert training_settings(_with({})) == training_settings(_with({"decoder": {"sampler": {"num_steps": 50}}}))
+
+
+def test_where_the_bound_ends_is_a_part_of_what_is_trained():
+    for weighting, matters in (("likelihood", True), ("noise", False)):
+        decoder = {"weighting": weighting, "sampler": {"end_time": 1e-2}}
+        found = [training_settings(_with({"decoder": one})) for one in (decoder, {"weighting": weighting})]
+        assert (found[0] != found[1]) == matters
+
+
+def test_sizes_are_a_part_of_what_is_trained():
     wide = {**SMALL, "decoder": {"network": {"width": 16}}}
     assert training_settings(MODALITY) != training_settings(
         dataclasses.replace(MODALITY, codec=CodecConfig("diffusion", wide))

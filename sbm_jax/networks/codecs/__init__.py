@@ -61,14 +61,15 @@ def make_codec(modality: Modality, network: AutoencoderNetworkConfig) -> Codec:
 
 
 def training_settings(modality: Modality) -> dict[str, Any]:
-    """Return a modality as JSON values, without the options that its codec uses to draw only."""
-    settings, codec = plain(modality), CODECS.get(modality.codec.name)
-    for path in codec.Options.for_generation if codec and hasattr(codec.Options, "for_generation") else ():
-        *groups, name = path.split(".")
-        group = settings["codec"]["network"]
-        for part in groups:
-            group = group.get(part, {})
-        group.pop(name, None)
+    """Return a modality as JSON values, of which training depends on all.
+
+    Options of a codec that say how it draws are left out by a method `training_settings` of `Codec.Options`, which
+    returns the others as JSON values.
+    """
+    settings, where = plain(modality), f"modality {modality.name!r}: codec.network"
+    options = find(f"codec of modality {modality.name!r}:", modality.codec.name, CODECS, type[Codec]).Options
+    if hasattr(options, "training_settings"):
+        settings["codec"]["network"] = build(options, modality.codec.network, where).training_settings()
     return settings
 
 

@@ -1,7 +1,7 @@
 """A codec of pictures with a diffusion decoder that is trained with the encoder: the decoder of Diff-MVAE."""
 
 import dataclasses
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -40,8 +40,6 @@ class DiffusionCodecOptions:
     told: tuple[str, ...] = ("map",)
     decoder: DiffusionDecoderConfig = DiffusionDecoderConfig()
 
-    for_generation = ("decoder.sampler", "decoder.guidance")
-
     def __post_init__(self):
         if self.trunk.name not in TRUNKS:
             raise unknown("codec.network.trunk of a diffusion codec:", self.trunk.name, TRUNKS)
@@ -55,6 +53,10 @@ class DiffusionCodecOptions:
                 "codec.network.decoder.sampler.start_time below 1 starts from a picture that the decoder is told, and "
                 "a diffusion codec is told none. Set it to 1."
             )
+
+    def training_settings(self) -> dict[str, Any]:
+        """Return what training depends on; see `networks.codecs.training_settings`."""
+        return {**plain(self), "decoder": self.decoder.training_settings()}
 
 
 @dataclasses.dataclass(frozen=True)

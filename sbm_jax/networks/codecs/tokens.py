@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jax.typing import DTypeLike
 
-from sbm_jax.config import checked_dataclass
+from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.errors import SbmError, require
 from sbm_jax.networks.base import dense
 from sbm_jax.networks.transformer import KeysValues
@@ -45,8 +45,6 @@ class TokensConfig:
     temperature: float = 0.0
     dtype: str = "float32"
 
-    for_generation = ("temperature",)
-
     def __post_init__(self):
         for name in ("width", "depth", "causal_depth", "heads", "slot_size"):
             require(getattr(self, name) >= 1, f"codec.network.{name}", getattr(self, name), "at least 1")
@@ -55,6 +53,12 @@ class TokensConfig:
         require(self.temperature >= 0, "codec.network.temperature", self.temperature, "0 (the most probable) or more")
         known = self.dtype in ("float32", "bfloat16")
         require(known, "codec.network.dtype", self.dtype, "'float32' or 'bfloat16'")
+
+    def training_settings(self) -> dict[str, Any]:
+        """Return what training depends on; see `networks.codecs.training_settings`."""
+        settings = plain(self)
+        del settings["temperature"]
+        return settings
 
 
 class Slots:
