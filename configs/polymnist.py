@@ -284,51 +284,37 @@ def _diff_mvae(config: ConfigDict) -> None:
     _few(5)(config)
     methods, last = config.methods, config.modalities[-1]["name"]
     config.published = "diff_mvae"
-    joint = ("diff_mvae", "diff_mvae_score", "mopoe_star", "mopoe_star_score", "mopoe", "mopoe_score", "mvtcae")
+    joint = ("diff_mvae", "diff_mvae_star", "diff_mvae_star_score", "mopoe_star", "mopoe_star_score")
+    joint += ("mopoe", "mopoe_score", "mvtcae")
     config.systems = (*joint, "sbm_vae_m", "sbm_vae_m_diffusion")
     small = _on_cpu(config)
-    network = {"name": "patch", "width": 96} if small else {"name": "unet", "width": 64, "depth": 2}
+    network = {"name": "patch", "width": 64} if small else {"name": "unet", "width": 64, "depth": 2}
     trunk = {"name": "patch" if small else "residual_conv", "network": {"widths": (64,) if small else (64, 128, 256)}}
     # The papers' process, under which Euler-Maruyama is stable with their 1,000 steps; under the cosine one it is not.
-    decoder = {"network": network, "sde": {"name": "vp"}, "weighting": "noise", "sampler": {"num_steps": 10}}
-    methods.diff_mvae.codec = {"trunk": trunk, "decoder": decoder}
+    decoder = {"network": network, "sde": {"name": "vp"}, "sampler": {"num_steps": 10}}
+    for method in (methods.diff_mvae, methods.diff_mvae_star):
+        method.codec = {"trunk": trunk, "decoder": decoder}
     metrics = config.evaluation.metrics
     metrics.frechet.update(modalities=(last,), sets=("fixed_order", "unconditional"))
     metrics.coherence.sets = ("given_rest", "fixed_order", "unconditional")
-    samplers = {
-        "DDIM 50": {"solver": "ddim", "num_steps": 50},
-        "Euler-Maruyama 1000": {"solver": "euler_maruyama", "num_steps": 1000, "grid": "uniform"},
-    }
     names = [modality["name"] for modality in config.modalities]
     few = {"evaluation.num_repeats": 1, **_measured(config, "unconditional")}
-    trained = {"systems": ("diff_mvae", "mopoe_star", "mopoe", "mvtcae", "sbm_vae_m", "sbm_vae_m_diffusion")}
-    fewer = tuple(
-        {"study": "modalities", "value": str(number), "changes": {**few, **trained, "joint": tuple(names[:number])}}
+    trained = ("diff_mvae", "diff_mvae_star", "mopoe_star", "mopoe", "mvtcae", "sbm_vae_m", "sbm_vae_m_diffusion")
+    config.variations = tuple(
+        {
+            "study": "modalities",
+            "value": str(number),
+            "changes": {**few, "systems": trained, "joint": tuple(names[:number])},
+        }
         for number in range(2, len(names))
     )
-    bound = {
-        "study": "objective of Diff-MVAE",
-        "value": "the bound",
-        "changes": {
-            **few,
-            "systems": ("diff_mvae",),
-            "methods.diff_mvae.codec.decoder.weighting": "likelihood",
-            "methods.diff_mvae.codec.decoder.sampler": samplers["Euler-Maruyama 1000"],
-        },
-    }
-    sampled = tuple(
-        {
-            "study": "sampler of Diff-MVAE",
-            "value": name,
-            "changes": {
-                "systems": ("diff_mvae",),
-                "methods.diff_mvae.codec.decoder.sampler": own,
-                "evaluation.num_repeats": 1,
-            },
-        }
-        for name, own in samplers.items()
-    )
-    config.variations = (*fewer, bound, *sampled)
+    for name, own in {
+        "DDIM 50": {"solver": "ddim", "num_steps": 50},
+        "Euler-Maruyama 1000": {"solver": "euler_maruyama", "num_steps": 1000, "grid": "uniform"},
+    }.items():
+        both = {f"methods.{method}.codec.decoder.sampler": own for method in ("diff_mvae", "diff_mvae_star")}
+        changes = {**both, "systems": ("diff_mvae", "diff_mvae_star"), "evaluation.num_repeats": 1}
+        config.variations = (*config.variations, {"study": "sampler of Diff-MVAE", "value": name, "changes": changes})
 
 
 def _studies(config: ConfigDict) -> None:

@@ -4,9 +4,10 @@
 
 Digits: the 1,797 real handwritten ones of scikit-learn (1,400 for training, 97 for validation, 300 for test), small
 shifts, rotations and scalings of the training ones. Backgrounds: textures that the code draws. Every coherence is 0.10
-by chance. Variants, joined by commas: `all` (systems of every kind in one table, with less training: 27 minutes),
-`square` (latents of 64 entries, which make the 8x8 maps that the paper's score network needs), `evaluations` (what more
-and fewer evaluations of the diffusion decoders do to samples), `smoke` (a minute; proves the path, learns little).
+by chance. Variants, joined by commas: `all` (systems of every kind but diffusion decoders in one table, with less
+training: 27 minutes), `square` (latents of 64 entries, which make the 8x8 maps that the paper's score network needs),
+`evaluations` (what more and fewer evaluations of the diffusion decoders do to samples), `smoke` (a minute; proves the
+path, learns little).
 """
 
 from ml_collections import ConfigDict

@@ -27,6 +27,8 @@ class Preset:
       batch: rows of a step of stage I.
       learning_rate: of stage I and stage II.
       passes: over the rows in stage II, at most: more would teach it the rows by heart.
+      denoiser: options of the network of diffusion decoders, which are trained where a system has them.
+      decoder: their steps, rows of a step, and learning rate.
       full: rows from which on the steps are the most.
       dtype: of the products' operands.
     """
@@ -40,6 +42,8 @@ class Preset:
     batch: int
     learning_rate: tuple[float, float]
     passes: int
+    denoiser: Mapping[str, Any]
+    decoder: tuple[int, int, float]
     full: int
     dtype: str = "float32"
 
@@ -54,6 +58,8 @@ SMALL = Preset(
     batch=64,
     learning_rate=(4e-3, 2e-3),
     passes=100,
+    denoiser={"name": "patch", "width": 64},
+    decoder=(2000, 8, 4e-3),
     full=10_000,
 )
 """Minutes on two CPU cores."""
@@ -68,6 +74,8 @@ BASE = Preset(
     batch=256,
     learning_rate=(1e-3, 5e-4),
     passes=200,
+    denoiser={"name": "unet", "width": 64, "depth": 2, "dtype": "bfloat16"},
+    decoder=(40_000, 64, 5e-4),
     full=50_000,
     dtype="bfloat16",
 )
@@ -157,6 +165,7 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
     config.score.network.update(width=sizes.score[0], depth=sizes.score[1], dtype=sizes.dtype)
     config.score.probability_alone = 0.15 if len(guesses) > 1 else 0.0
     config.sampler.num_steps = 10
+    _diffusion_decoder(config, sizes, rows.train, share)
     if judged:
         half = _rounded(0.5 * steps[0])
         judge = training(half, batch, **_own_training(half), learning_rate=2e-3, weight_decay=1e-2, clip_norm=1.0)
@@ -171,6 +180,17 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
     if preset == "paper":
         _as_in_the_paper(config, rows)
     return config
+
+
+def _diffusion_decoder(config: ConfigDict, sizes: Preset, num_rows: int, share: float) -> None:
+    decoder, (most, batch, rate) = config.methods.diffusion_decoder, sizes.decoder
+    steps = _rounded(share * most)
+    decoder.decoder.network.update(sizes.denoiser)
+    decoder.training.update(
+        training(
+            steps, _batch(batch, num_rows), **_own_training(steps), learning_rate=rate, clip_norm=1.0, ema_decay=0.998
+        )
+    )
 
 
 def _beside_the_truth(guesses: Mapping[str, Guess]) -> dict[str, Any]:

@@ -256,6 +256,7 @@ class Conv(nn.Module):
       window: the geometry; see `Window`.
       depthwise: convolve each channel alone.
       use_bias: add a bias.
+      zero: begin with parameters of zero, where a residual block is to begin as the identity.
       mode: see `select_form`.
       dtype: of the operands and the result; sums are float32.
     """
@@ -264,6 +265,7 @@ class Conv(nn.Module):
     window: Window
     depthwise: bool = False
     use_bias: bool = True
+    zero: bool = False
     mode: str = "auto"
     dtype: DTypeLike = jnp.float32
 
@@ -272,7 +274,7 @@ class Conv(nn.Module):
         """Return [B, h', w', C'] for maps `x` [B, h, w, C]."""
         size = self.window.kernel_size
         in_features = 1 if self.depthwise else x.shape[-1]
-        init = uniform_init(in_features * size**2)
+        init = nn.initializers.zeros if self.zero else uniform_init(in_features * size**2)
         kernel = self.param("kernel", init, (size, size, in_features, self.features))
         exact = jnp.dtype(self.dtype).itemsize >= 4
         form = select_form(self.mode, self.window, x.shape[1:3], self.depthwise, jax.default_backend(), exact)

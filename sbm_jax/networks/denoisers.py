@@ -56,6 +56,12 @@ class DenoiserConfig:
             require(getattr(self, name) >= 1, where + name, getattr(self, name), "at least 1")
         power = self.patch >= 1 and self.patch & (self.patch - 1) == 0
         require(power, where + "patch", self.patch, "a power of two")
+        require(0 <= self.dropout < 1, where + "dropout", self.dropout, "0 to less than 1")
+        require(self.dtype in ("float32", "bfloat16"), where + "dtype", self.dtype, "'float32' or 'bfloat16'")
+        if self.name == "unet":
+            self._check_levels(where)
+
+    def _check_levels(self, where: str) -> None:
         positive = bool(self.multipliers) and min(self.multipliers) >= 1
         require(positive, where + "multipliers", self.multipliers, "one or more, each at least 1")
         levels = range(len(self.multipliers))
@@ -63,8 +69,6 @@ class DenoiserConfig:
         require(known, where + "attention", self.attention, f"levels from 0 to {len(levels) - 1}")
         fits = all(self.width * self.multipliers[level] % self.heads == 0 for level in self.attention)
         require(fits, where + "heads", self.heads, "a divisor of the widths of the levels with attention")
-        require(0 <= self.dropout < 1, where + "dropout", self.dropout, "0 to less than 1")
-        require(self.dtype in ("float32", "bfloat16"), where + "dtype", self.dtype, "'float32' or 'bfloat16'")
 
 
 class Condition(nn.Module):
@@ -113,7 +117,7 @@ class ModulatedBlock(nn.Module):
             y = nn.silu(modulate(y, condition) if last else y)
             if last and self.dropout:
                 y = nn.Dropout(self.dropout, deterministic=not train)(y)
-            y = Conv(self.features, Window(3), dtype=self.dtype)(y)
+            y = Conv(self.features, Window(3), zero=last and number > 0, dtype=self.dtype)(y)
         if x.shape[-1] != self.features:
             x = Conv(self.features, Window(1), dtype=self.dtype)(x)
         return x + y
@@ -172,7 +176,8 @@ class SelfAttention(nn.Module):
         y = nn.Dense(3 * channels, dtype=self.dtype)(group_norm(channels)(x))
         parts = y.reshape(batch, height * width, 3, self.heads, channels // self.heads)
         y = jax.nn.dot_product_attention(parts[:, :, 0], parts[:, :, 1], parts[:, :, 2])
-        return x + nn.Dense(channels, dtype=self.dtype)(y.reshape(x.shape))
+        last = nn.Dense(channels, kernel_init=nn.initializers.zeros, dtype=self.dtype)
+        return x + last(y.reshape(x.shape))
 
 
 class UNetDenoiser(nn.Module):
@@ -216,7 +221,7 @@ class UNetDenoiser(nn.Module):
             if level:
                 h = conv(h.shape[-1], Window(3))(jnp.repeat(jnp.repeat(h, 2, axis=1), 2, axis=2))
         h = nn.silu(group_norm(h.shape[-1])(h))
-        return crop(Conv(shape[-1], Window(3))(h.astype(jnp.float32)), shape)
+        return crop(Conv(shape[-1], Window(3), zero=True)(h.astype(jnp.float32)), shape)
 
 
 DENOISERS: dict[str, Callable[[DenoiserConfig], nn.Module]] = {"patch": PatchDenoiser, "unet": UNetDenoiser}

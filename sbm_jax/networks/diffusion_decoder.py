@@ -17,6 +17,7 @@ import jax
 import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass, plain
+from sbm_jax.distributions import LIKELIHOODS
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.losses.score_matching import MIN_TIME, WEIGHTINGS, Draws, denoising_terms, stratified_times
 from sbm_jax.networks.denoisers import DenoiserConfig, make_denoiser
@@ -25,11 +26,21 @@ from sbm_jax.sampling import SOLVERS, SampleResult, SamplerOptions, sample
 from sbm_jax.sampling.chunks import in_chunks
 from sbm_jax.sampling.density import log_density
 from sbm_jax.sampling.guidance import classifier_free
-from sbm_jax.sde import SDE, SDEConfig, make_sde
-from sbm_jax.types import Array, Context, Key, Params, ScoreFn
+from sbm_jax.sde import SDE, SDES, SDEConfig, make_sde
+from sbm_jax.types import Array, Context, Key, Modality, Params, ScoreFn
 
 LIKELIHOOD = "likelihood"
 """The weight of the bound, λ = g²."""
+
+
+def is_picture(modality: Modality) -> bool:
+    """Return whether a modality is a picture of numbers, which a diffusion decoder draws by default."""
+    return len(modality.shape) == 3 and modality.likelihood in ("gaussian", "laplace")
+
+
+def bounds_of(modality: Modality) -> tuple[float, ...]:
+    """Return the range of a modality's data; () where they have none."""
+    return modality.bounds or ((0.0, 1.0) if LIKELIHOODS[modality.likelihood].bounded else ())
 
 
 @checked_dataclass
@@ -78,21 +89,27 @@ class DiffusionDecoderConfig:
             require(getattr(self, name) >= 0, f"{where} {name}", getattr(self, name), "0 or more")
         require(self.probability_untold < 1, f"{where} probability_untold", self.probability_untold, "less than 1")
         if self.guidance and not self.probability_untold:
-            raise SbmError(
-                f"{where} guidance {self.guidance} needs a network that was told nothing at times; set "
-                "probability_untold, to 0.1 for one."
-            )
+            raise self.needs_untold(self.guidance)
         if self.weighting == LIKELIHOOD and self.num_times:
             raise SbmError(
                 f"{where} num_times is {self.num_times}, and the weighting 'likelihood' is an integral over all times. "
                 "Set it to 0, or choose another weighting."
             )
-        as_usual = self.sampler.start == "prior" and self.sampler.conditioning == "clean"
-        require(
-            as_usual,
-            f"{where} sampler.start and conditioning",
-            (self.sampler.start, self.sampler.conditioning),
-            "'prior' and 'clean'",
+        if self.sde.name not in SDES:
+            raise unknown(f"{where} process (sde.name)", self.sde.name, SDES)
+        make_denoiser(self.network)
+        for name, value in {"start": "prior", "conditioning": "clean", "resampling": 1}.items():
+            found = getattr(self.sampler, name)
+            require(
+                found == value, f"{where} sampler.{name}", found, f"{value!r}, for nothing of a picture is observed"
+            )
+
+    @staticmethod
+    def needs_untold(guidance: float) -> SbmError:
+        """Return the error of guidance that the network can not give."""
+        return SbmError(
+            f"diffusion decoder: guidance {guidance} needs a network that was told nothing at times; set "
+            "probability_untold, to 0.1 for one."
         )
 
     def training_settings(self) -> dict[str, Any]:
@@ -313,16 +330,22 @@ class DiffusionDecoder:
           row_numbers: int [B], by which pictures have their noise; None for 0 to B - 1.
 
         Raises:
-          SbmError: on a start from a picture where none is told.
+          SbmError: where nothing is told, or of no picture; on a start from a picture where none is told; on guidance
+            of a network that was always told.
         """
         options = self.config.sampler if options is None else options
         weight = self.config.guidance if guidance is None else guidance
+        leaves = jax.tree.leaves(told)
+        if not leaves or not len(leaves[0]):
+            raise SbmError("diffusion decoder: nothing is told of any picture; give Told a picture, a latent or both.")
+        if weight and not self.config.probability_untold:
+            raise self.config.needs_untold(weight)
         if options.start_time < 1 and told.picture is None:
             raise SbmError(
                 "diffusion decoder: sampler.start_time below 1 starts from the picture that the decoder is told, and "
                 "it is told none. Set it to 1."
             )
-        numbers = jnp.arange(len(jax.tree.leaves(told)[0])) if row_numbers is None else row_numbers
+        numbers = jnp.arange(len(leaves[0])) if row_numbers is None else row_numbers
         rows = {"told": told, "number": numbers}
         chunk = options.chunk_size or (CPU_CHUNK if jax.default_backend() == "cpu" else 0)
         return in_chunks(lambda part: self._sample(params, key, part, options, weight), rows, chunk)

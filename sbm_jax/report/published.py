@@ -229,6 +229,7 @@ DIFF_MVAE = Paper(
     further=(
         ("networks, training and likelihoods", "see the config", "not given for this experiment"),
         ("how a latent enters the denoiser", "as a learned map beside the noisy picture", "not given"),
+        ("process of the diffusion decoders", "see the config", "not given"),
         ("data of Table 4", "these", "CelebAMask-HQ"),
         ("classifiers that judge", "trained in this run", "not given"),
     ),

@@ -20,15 +20,15 @@ import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.pipeline import in_units
-from sbm_jax.distributions import LIKELIHOODS
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.losses.masked import masked_mean
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig, FeedForward, make_codec
-from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told
+from sbm_jax.networks.codecs.diffusion import WIDTHS
+from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told, bounds_of, is_picture
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import Generated, HasCodecs, Reconstructs, SparesObserved, System
 from sbm_jax.systems.method import Method, Shared
-from sbm_jax.systems.observed import observed_rows, put_back
+from sbm_jax.systems.observed import lost_rows, observed_rows, put_back
 from sbm_jax.types import Array, CodecConfig, Data, Dataset, Key, Metrics, Modality, Params, Stage, TrainingConfig
 
 TOLD = ("picture", "map", "latent")
@@ -66,16 +66,6 @@ class DiffusionDecodingConfig:
         require(self.map_channels >= 1, f"{where}.map_channels", self.map_channels, "at least 1")
 
 
-def is_picture(modality: Modality) -> bool:
-    """Return whether a modality is a picture of numbers, which a diffusion decoder draws by default."""
-    return len(modality.shape) == 3 and modality.likelihood in ("gaussian", "laplace")
-
-
-def bounds_of(modality: Modality) -> tuple[float, ...]:
-    """Return the range of a modality's data; () where they have none."""
-    return modality.bounds or ((0.0, 1.0) if LIKELIHOODS[modality.likelihood].bounded else ())
-
-
 @dataclasses.dataclass(frozen=True)
 class Group:
     """Modalities that one diffusion decoder draws.
@@ -100,7 +90,8 @@ class Group:
         if "map" in told:
             shape = (*first.shape[:2], self.config.map_channels)
             map_of = Modality(first.name, shape, first.latent_size, self.config.map_network)
-            codec = make_codec(map_of, AutoencoderNetworkConfig())
+            widths = WIDTHS.get(self.config.map_network.name, AutoencoderNetworkConfig().widths)
+            codec = make_codec(map_of, AutoencoderNetworkConfig(widths))
             if not isinstance(codec, FeedForward):
                 raise SbmError(f"methods.diffusion_decoder.map_network {map_of.codec.name!r} has no map to give.")
             trunk = codec.decoder
@@ -284,14 +275,16 @@ class DiffusionDecoded:
         rows = jnp.repeat(observed, num_samples, axis=0)
         means = _flat(found.data)
         latents = None if found.latents is None else _flat(found.latents)
-        drawn, info = dict(means), dict(found.info)
+        drawn, lost = dict(means), jnp.zeros(len(rows), bool)
         for number, group in enumerate(self.groups):
             columns = jnp.array([[m.name for m in self.modalities].index(name) for name in group.names])
             own = self._draw(products, jax.random.fold_in(draw_key, number), group, means, latents, rows[:, columns])
-            drawn |= own[0]
-            info["diverged"] = info["diverged"] + own[1]
-        steps = [group.decoder.evaluations for group in self.groups]
-        info["decoder_evaluations"] = jnp.asarray(max(steps), jnp.float32)
+            drawn |= own
+            # A row without finite means is counted by the system.
+            told = {name: means[name] for name in group.names}
+            lost |= lost_rows(own, rows, self.modalities) & ~lost_rows(told, rows, self.modalities)
+        evaluations = jnp.float32(self.groups[0].decoder.evaluations)  # all have one config
+        info = {**found.info, "diverged": found.info["diverged"] + lost.sum(), "decoder_evaluations": evaluations}
         return found._replace(data=put_back(drawn, data, observed, self.modalities), info=info)
 
     def _draw(
@@ -302,8 +295,8 @@ class DiffusionDecoded:
         means: Mapping[str, Array],
         latents: Mapping[str, Array] | None,
         observed: Array,
-    ) -> tuple[dict[str, Array], Array]:
-        """Return pictures {name: [B, H, W, C]} given means and latents, and the number of those that diverged.
+    ) -> dict[str, Array]:
+        """Return pictures {name: [B, H, W, C]} given means and latents, NaN where they diverged.
 
         Of a row at most `num_free` are drawn, where that is known: what is observed, bool [B, K], needs no drawing.
         """
@@ -326,8 +319,7 @@ class DiffusionDecoded:
         together = all_means.at[rows, chosen].set(result.z.reshape(batch, free, *group.decoder.shape))
         bounds = bounds_of(group.modalities[0])
         together = jnp.clip(together, *bounds) if bounds else together
-        lost = result.diverged.reshape(batch, free) & ~jnp.take_along_axis(observed, chosen, axis=1)
-        return {name: together[:, number] for number, name in enumerate(group.names)}, lost.sum()
+        return {name: together[:, number] for number, name in enumerate(group.names)}
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
         """Return what the diffusion decoders draw, told of the system's reconstruction; the same at each call."""
@@ -337,7 +329,7 @@ class DiffusionDecoded:
             nothing = jnp.zeros((len(means[group.names[0]]), len(group.names)), bool)
             whole = dataclasses.replace(self, num_free=None)
             key = jax.random.fold_in(jax.random.key(0), number)
-            means |= whole._draw(products, key, group, means, latents, nothing)[0]
+            means |= whole._draw(products, key, group, means, latents, nothing)
         return means
 
 

@@ -7,6 +7,7 @@ et al., 2023; see `losses`.
 """
 
 import dataclasses
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,7 @@ from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.losses.bounds import BoundTerms, all_subsets
 from sbm_jax.losses.mixtures_of_experts import Family, mmvae_plus_terms, mmvae_terms
 from sbm_jax.losses.products_of_experts import mvae_terms, mvtcae_terms
+from sbm_jax.networks.diffusion_decoder import is_picture
 from sbm_jax.systems.joining import Encoded, Joining
 from sbm_jax.types import Array, CodecConfig, Key, Modality
 
@@ -146,27 +148,29 @@ class MopoeStar(Mopoe):
 
 @checked_dataclass
 class DiffMvae(MopoeStar):
-    """Diff-MVAE: MoPoE* with diffusion decoders for some modalities (Eq. 5), trained end to end.
+    """Diff-MVAE: MoPoE* with diffusion decoders for some modalities (Eq. 5), trained end to end by the bound, λ = g².
 
     The score's term is part of a bound from below with a minus sign; Eq. 5 prints a plus.
 
     Attributes:
       diffused: the modalities with a diffusion decoder; () for all pictures with a Gaussian or Laplace likelihood.
-      codec: options of their codec, see `networks.codecs.diffusion.DiffusionCodecOptions`. By default it is trained as
-        Diff-MVAE*'s, by the squared error of ε̂; ``{"decoder": {"weighting": "likelihood"}}`` is Diff-MVAE's λ = g².
+      codec: options of their codec, see `networks.codecs.diffusion.DiffusionCodecOptions`.
     """
 
     diffused: tuple[str, ...] = ()
-    codec: dict = dataclasses.field(default_factory=lambda: {"decoder": {"weighting": "noise"}}, hash=False)
+    codec: dict = dataclasses.field(default_factory=dict, hash=False)
 
     name = "diff_mvae"
-    for_generation = ("given", "codec", "diffused")  # the last two are part of the modalities' codecs
+    # The last two are part of the modalities' codecs.
+    for_generation = ("given", "codec", "diffused")
+    objective: ClassVar[dict] = {"weighting": "likelihood"}
 
     def decoded(self, modality: Modality) -> Modality:
         """Return the modality with the codec that it has here."""
         if not self._is_diffused(modality):
             return super().decoded(modality)
-        return dataclasses.replace(modality, codec=CodecConfig("diffusion", self.codec))
+        decoder = {**self.objective, **self.codec.get("decoder", {})}
+        return dataclasses.replace(modality, codec=CodecConfig("diffusion", {**self.codec, "decoder": decoder}))
 
     def check(self, modalities: tuple[Modality, ...]) -> None:
         """Raise `SbmError` for diffused modalities that are unknown, or where there is no picture."""
@@ -181,8 +185,15 @@ class DiffMvae(MopoeStar):
             )
 
     def _is_diffused(self, modality: Modality) -> bool:
-        picture = len(modality.shape) == 3 and modality.likelihood in ("gaussian", "laplace")
-        return modality.name in self.diffused if self.diffused else picture
+        return modality.name in self.diffused if self.diffused else is_picture(modality)
+
+
+@checked_dataclass
+class DiffMvaeStar(DiffMvae):
+    """Diff-MVAE*: the same, trained by the squared error of ε̂ at 1,000 times, as DDPM."""
+
+    name = "diff_mvae_star"
+    objective: ClassVar[dict] = {"weighting": "noise", "num_times": 1000}
 
 
 @checked_dataclass
@@ -283,7 +294,7 @@ class MmvaePlus(Joining):
         return mmvae_plus_terms(mean, raw, own_mean, own_raw, decoding, noise, priors, self.beta, family, present)
 
 
-JOININGS = (Mvae, Mmvae, Mopoe, MopoeStar, DiffMvae, Mvtcae, MmvaePlus)
+JOININGS = (Mvae, Mmvae, Mopoe, MopoeStar, DiffMvae, DiffMvaeStar, Mvtcae, MmvaePlus)
 
 
 def random_subsets(key: Key, number: int, num_modalities: int) -> Array:

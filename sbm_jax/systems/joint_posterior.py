@@ -17,14 +17,14 @@ from sbm_jax.data.pipeline import in_units
 from sbm_jax.distributions import Posterior, product_of_experts
 from sbm_jax.errors import SbmError
 from sbm_jax.losses.bounds import BoundTerms, Decoding
-from sbm_jax.networks.codecs import Bounds, Codecs, make_codec, training_settings
+from sbm_jax.networks.codecs import Bounds, Codecs, check_codec, make_codec, training_settings
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import Generated
 from sbm_jax.systems.joining import Encoded, Joining
 from sbm_jax.systems.joinings import JOININGS
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.method import Method, Shared
-from sbm_jax.systems.observed import observed_rows, put_back
+from sbm_jax.systems.observed import lost_rows, observed_rows, put_back
 from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
 
 
@@ -105,6 +105,8 @@ class JointPosterior:
         del options
         _ = self.training
         self.joining.check(self.modalities)
+        for modality in self.decoded_modalities:
+            check_codec(make_codec(modality, self.config.network))
         if self.joining.weights_samples:
             for modality in self.decoded_modalities:
                 if isinstance(make_codec(modality, self.config.network), Bounds):
@@ -239,12 +241,19 @@ class JointPosterior:
                 )
             latents = given
         inputs = {name: z.reshape(-1, z.shape[-1]) for name, z in self._decoder_inputs(latents).items()}
-        samples = self.codecs.generate(params["codecs"], key, inputs)
-        finite = jnp.stack([jnp.isfinite(z).all(axis=-1) for z in inputs.values()]).all(axis=0)
+        names = [modality.name for modality in self.modalities]
+        unwanted = dict(zip(names, observed.all(axis=0), strict=True))
+        samples = self.codecs.generate(params["codecs"], key, inputs, unwanted)
+        lost = ~jnp.stack([jnp.isfinite(z).all(axis=-1) for z in inputs.values()]).all(axis=0)
+        info = {"network_evaluations": evaluations}
+        if costs := self.codecs.evaluations:
+            drawn = {name: samples[name] for name in costs}
+            lost |= lost_rows(drawn, jnp.repeat(observed, num_samples, axis=0), self.modalities)
+            info["decoder_evaluations"] = jnp.float32(max(costs.values()))
         return Generated(
             data=put_back(samples, data, observed, self.modalities),
             latents=None,
-            info={"network_evaluations": evaluations, "diverged": (~finite).sum()},
+            info={**info, "diverged": lost.sum()},
         )
 
     def _decoder_inputs(self, latents: Latents) -> dict[str, Array]:

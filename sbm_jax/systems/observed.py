@@ -41,3 +41,19 @@ def put_back(samples: Data, data: Data, observed: Array, modalities: Sequence[Mo
             drawn = jnp.where(mask, data[modality.name][:, None], drawn)
         result[modality.name] = drawn
     return result
+
+
+def lost_rows(samples: Data, observed: Array, modalities: Sequence[Modality]) -> Array:
+    """Return the rows of which something that is generated is not finite: bool [B].
+
+    Args:
+      samples: {modality: float [B, *shape]}, of any of the modalities.
+      observed: bool [B, M]; what is observed is not generated.
+      modalities: M modalities.
+    """
+    lost = jnp.zeros(len(observed), bool)
+    for modality, mask in zip(modalities, observed.T, strict=True):
+        if modality.name in samples:
+            array = samples[modality.name]
+            lost |= ~jnp.isfinite(array.reshape(len(array), -1)).all(axis=1) & ~mask
+    return lost

@@ -167,6 +167,25 @@ def test_a_start_from_a_picture_stays_near_it():
         decoder.sample(params, jax.random.key(2), Told(latent=told.latent), options)
 
 
+def test_what_can_not_be_drawn_is_refused():
+    decoder, params, told = _small()
+    none = jax.tree.map(lambda array: array[:0], told)
+    for nothing in (Told(), none):
+        with pytest.raises(SbmError, match="nothing is told"):
+            decoder.sample(params, jax.random.key(2), nothing)
+    with pytest.raises(SbmError, match=r"guidance 2\.0 needs"):
+        decoder.sample(params, jax.random.key(2), told, guidance=2.0)
+
+
+@pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
+def test_pictures_of_a_codec_stay_in_the_range_of_their_likelihood(likelihood):
+    modality = dataclasses.replace(MODALITY, likelihood=likelihood, bounds=())
+    codec = make_codec(modality, AutoencoderNetworkConfig())
+    drawn = codec.sample(codec.init(jax.random.key(0)), jax.random.key(1), jnp.ones((4, 3)))
+    inside = bool(((drawn >= 0) & (drawn <= 1)).all())
+    assert inside == (likelihood == "bernoulli")
+
+
 def test_a_picture_that_is_not_finite_has_no_samples():
     decoder, params, told = _small()
     lost = told._replace(picture=told.picture.at[1].set(jnp.nan))
@@ -182,6 +201,7 @@ def test_denoisers_take_any_size(name):
     x, t, vector = jnp.ones((2, 11, 6, 3)), jnp.ones(2), jnp.ones((2, 5))
     for maps in (x[..., :2], None):
         params = network.init(jax.random.key(0), x, t, maps, vector)
+        params = jax.tree.map(lambda leaf: leaf + 0.1, params)  # last layers begin with zeros
         plain = network.apply(params, x, t, maps, vector)
         assert plain.shape == x.shape
         dropout = {"dropout": jax.random.key(1)}
@@ -196,7 +216,14 @@ def test_denoisers_take_any_size(name):
         ({"guidance": 1.0}, "probability_untold"),
         ({"probability_untold": 1.0}, "less than 1"),
         ({"num_times": -1}, "num_times"),
-        ({"sampler": PictureSampler(conditioning="replacement")}, "'prior' and 'clean'"),
+        (
+            {"sampler": PictureSampler(conditioning="replacement")},
+            "sampler.conditioning is 'replacement'; expected 'clean'",
+        ),
+        ({"sampler": PictureSampler(resampling=2)}, "sampler.resampling is 2; expected 1"),
+        ({"sde": SDEConfig("cosinus")}, "sde.name.*cosinus"),
+        ({"network": {"name": "pach"}}, "denoiser.*pach"),
+        ({"weighting": "likelihood", "num_times": 10}, "integral over all times"),
         ({"network": {"name": "patch", "patch": 3}}, "a power of two"),
     ],
 )

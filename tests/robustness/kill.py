@@ -31,14 +31,14 @@ TIMES = ("sampling/samples_per_second", "training/seconds")
 
 
 def write_data(directory: Path) -> None:
-    """Write three vectors that show one of four classes."""
+    """Write two vectors and a picture that show one of four classes."""
     rng = np.random.default_rng(0)
-    means = {name: rng.normal(size=(4, size)) for name, size in {"a": 5, "b": 6, "c": 4}.items()}
+    means = {name: rng.normal(size=(4, *shape)) for name, shape in {"a": (5,), "b": (6,), "c": (4, 4, 1)}.items()}
     directory.mkdir(parents=True, exist_ok=True)
     for split, count in {"train": 200, "validation": 32, "test": 30}.items():
         labels = rng.integers(0, 4, count)
         data = {
-            name: (m[labels] + 0.3 * rng.normal(size=(count, m.shape[1]))).astype("f4") for name, m in means.items()
+            name: (m[labels] + 0.3 * rng.normal(size=(count, *m.shape[1:]))).astype("f4") for name, m in means.items()
         }
         np.savez(directory / f"{split}.npz", label=labels, **data)
 

@@ -112,7 +112,7 @@ def test_diffusion_decoders_lower(monkeypatch, solver, backend):
         "systems": ("sbm_vae_m_diffusion", "diff_mvae"),
         "methods.diffusion_decoder.decoder.network.name": "unet",
         "methods.diffusion_decoder.decoder.sampler": sampler,
-        "methods.diff_mvae.codec": {"decoder": {"weighting": "likelihood", "sampler": sampler}},
+        "methods.diff_mvae.codec": {"decoder": {"sampler": sampler}},
     }
     _check(apply_changes(config, changes))
 

@@ -1,4 +1,4 @@
-"""A config whose stages of every kind take seconds: three vectors that show one of four classes."""
+"""A config whose stages of every kind take seconds: two vectors and a picture that show one of four classes."""
 
 from ml_collections import ConfigDict
 
@@ -16,9 +16,10 @@ def _training(num_steps: int) -> dict:
 
 def get_config(directory: str = "") -> ConfigDict:
     """Return the experiment on the arrays in a directory."""
-    sizes = {"a": (5, 4), "b": (6, 3), "c": (4, 4)}
+    sizes = {"a": ((5,), 4), "b": ((6,), 3), "c": ((4, 4, 1), 4)}
     autoencoder = {"widths": (32,), "dtype": "float32"}
     network = {"name": "transformer", "width": 32, "depth": 1}
+    denoiser = {"name": "patch", "width": 16, "depth": 1}
     return ConfigDict(
         {
             "name": "tiny",
@@ -26,8 +27,8 @@ def get_config(directory: str = "") -> ConfigDict:
             "systems": ("sbm_vae_c", "mopoe_mixture"),
             "data": {"name": "arrays", "arrays": {"directory": directory}},
             "modalities": tuple(
-                {"name": name, "shape": (size,), "latent_size": latent, "codec": "mlp"}
-                for name, (size, latent) in sizes.items()
+                {"name": name, "shape": shape, "latent_size": latent, "codec": "mlp"}
+                for name, (shape, latent) in sizes.items()
             ),
             "autoencoder": {"training": _training(60), "network": autoencoder},
             "score": {"training": _training(60), "network": network},
@@ -43,6 +44,9 @@ def get_config(directory: str = "") -> ConfigDict:
                 "sbm_t": {"training": _training(40), "network": autoencoder, "embedding_size": 4},
                 "sbm_f": {"training": _training(20)},
                 "eb_mvae": {"training": _training(40), "width": 16, "depth": 1, "num_steps": 4},
+                "diffusion_decoder": {"training": _training(20), "decoder": {"network": denoiser}},
+                "diff_mvae": {"codec": {"decoder": {"network": denoiser}}},
+                "diff_mvae_star": {"codec": {"decoder": {"network": denoiser}}},
                 "mld": {"training": _training(40), "network": {"name": "mlp_unet", "width": 16, "depth": 1}},
             },
             "classifier": {"training": _training(60), "hidden": 16},

@@ -15,7 +15,7 @@ from sbm_jax.networks.diffusion_decoder import DiffusionDecoderConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import HasCodecs, SparesObserved
 from sbm_jax.systems.diffusion_decoding import DiffusionDecodingConfig, Sparing, WithCodecs, make_groups, over
-from sbm_jax.systems.joinings import DiffMvae, Mmvae, MmvaePlus, Mopoe, Mvtcae
+from sbm_jax.systems.joinings import DiffMvae, DiffMvaeStar, Mmvae, MmvaePlus, Mopoe, Mvtcae
 from sbm_jax.systems.joint_posterior import JointPosterior
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.methods import METHODS
@@ -168,7 +168,7 @@ def test_bad_options_are_refused(options):
 CODEC = {
     "trunk": {"name": "patch", "network": {"widths": (8,)}},
     "map_channels": 2,
-    "decoder": {"network": {"width": 8, "depth": 1}, "weighting": "likelihood"},
+    "decoder": {"network": {"width": 8, "depth": 1}},
 }
 
 
@@ -184,6 +184,56 @@ def test_diff_mvae_has_diffusion_decoders_for_pictures_and_others_for_the_rest()
     assert np.isfinite(weights).all()
     assert system.has_costly_density  # a weight is an estimate, of which only the mean means something
     assert not MOPOE.has_costly_density
+
+
+def test_diff_mvae_and_its_star_differ_in_what_trains_them():
+    found = [one(codec=CODEC).decoded(MODALITIES[0]).codec.network["decoder"] for one in (DiffMvae, DiffMvaeStar)]
+    assert [one.pop("weighting") for one in found] == ["likelihood", "noise"]
+    assert found == [CODEC["decoder"], {**CODEC["decoder"], "num_times": 1000}]
+    own = {"decoder": {"weighting": "velocity"}}
+    assert DiffMvae(codec=own).decoded(MODALITIES[0]).codec.network == own
+
+
+DIFF_MVAE = JointPosterior("diff_mvae", MODALITIES, JOINT, DiffMvae(codec=CODEC))
+
+
+def _broken(tree):
+    return jax.tree.map(lambda leaf: jnp.full_like(leaf, jnp.nan), tree)
+
+
+def test_diff_mvae_tells_what_it_costs_and_what_is_lost():
+    data = as_floats(DATASET.test)
+    run = jax.jit(lambda products, observed: DIFF_MVAE.generate(products, jax.random.key(3), data, observed, OPTIONS))
+    products, nothing = fresh(DIFF_MVAE), jnp.zeros(3, bool)
+    whole = run(products, nothing)
+    assert whole.info["decoder_evaluations"] == 4
+    assert whole.info["diverged"] == 0
+    (group,) = (name for name, codecs in products["diff_mvae"]["codecs"].items() if "denoiser" in codecs["decoder"])
+    lost = jax.tree.map(lambda leaf: leaf, products)
+    lost["diff_mvae"]["codecs"][group]["decoder"] = _broken(products["diff_mvae"]["codecs"][group]["decoder"])
+    assert run(lost, nothing).info["diverged"] == 5  # rows, one picture of each of which is lost
+    given = run(lost, jnp.array([True, False, False]))
+    assert given.info["diverged"] == 0
+    assert np.isfinite(given.data["image"]).all()
+
+
+def test_an_unstable_sampler_is_refused_before_training():
+    sampler = {"solver": "euler_maruyama", "num_steps": 10}
+    codec = {**CODEC, "decoder": {**CODEC["decoder"], "sampler": sampler}}
+    with pytest.raises(SbmError, match="10 steps are too few"):
+        JointPosterior("diff_mvae", MODALITIES, JOINT, DiffMvae(codec=codec)).check(OPTIONS)
+
+
+@pytest.mark.parametrize("base", ["sbm_vae", "mopoe"])
+def test_a_lost_row_counts_once(base):
+    system = _decoded(base, BOTH)
+    products = fresh(system)
+    run = jax.jit(lambda products: system.generate(products, jax.random.key(3), {}, jnp.zeros((5, 3), bool), OPTIONS))
+    lost = {name: _broken(one) if name.startswith("diffusion_decoder") else one for name, one in products.items()}
+    assert run(lost).info["diverged"] == 5
+    assert (
+        run({**lost, system.base.stage_names[0]: _broken(products[system.base.stage_names[0]])}).info["diverged"] == 5
+    )
 
 
 @pytest.mark.parametrize("joining", [MmvaePlus(), Mmvae()], ids=lambda joining: joining.name)

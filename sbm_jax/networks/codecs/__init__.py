@@ -199,9 +199,39 @@ class Codecs:
         keys = self._keys(jax.random.fold_in(key, _SAMPLE))
         return self.per_modality.apply(params, {name: (output, keys[name]) for name, output in outputs.items()}, sample)
 
-    def generate(self, params: Params, key: Key, latents: Mapping[str, Array]) -> dict[str, Array]:
-        """Return {name: data [B, *shape]} for the modalities in `latents` ([B, D_m])."""
-        return self.sample(params, key, self.decode(params, latents))
+    @property
+    def evaluations(self) -> dict[str, int]:
+        """Evaluations of a network to draw a row, {name: number}, of the codecs that draw step by step."""
+        found = {m.name: getattr(make_codec(m, self.network), "evaluations", 0) for m in self.modalities}
+        return {name: number for name, number in found.items() if number}
+
+    def generate(
+        self,
+        params: Params,
+        key: Key,
+        latents: Mapping[str, Array],
+        unwanted: Mapping[str, Array] | None = None,
+    ) -> dict[str, Array]:
+        """Return {name: data [B, *shape]} for the modalities in `latents` ([B, D_m]).
+
+        Args:
+          params: of all codecs.
+          key: a typed key.
+          latents: what is decoded.
+          unwanted: {name: bool []}; where True, the data may be anything, and codecs that draw step by step are spared.
+        """
+        apart = [name for name in self.evaluations if name in latents and unwanted is not None]
+        together = {name: z for name, z in latents.items() if name not in apart}
+        found = self.sample(params, key, self.decode(params, together)) if together else {}
+        for name in apart:
+
+            def draw(name: str = name) -> Array:
+                one = {name: latents[name]}
+                return self.sample(params, key, self.decode(params, one))[name]
+
+            like = jax.eval_shape(draw)
+            found[name] = jax.lax.cond(unwanted[name], lambda like=like: jnp.zeros(like.shape, like.dtype), draw)
+        return found
 
     def log_prob(
         self,

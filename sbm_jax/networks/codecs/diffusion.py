@@ -9,10 +9,10 @@ import jax.numpy as jnp
 
 from sbm_jax.config import build, checked_dataclass, plain
 from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, FeedForward
+from sbm_jax.networks.codecs.base import FeedForward
 from sbm_jax.networks.codecs.patch import Patch
 from sbm_jax.networks.codecs.residual_conv import ResidualConv
-from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told
+from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told, bounds_of
 from sbm_jax.networks.images import check_shape
 from sbm_jax.types import Array, CodecConfig, Key, Modality, Params
 
@@ -21,6 +21,9 @@ TOLD = ("map", "latent")
 
 TRUNKS: dict[str, type[FeedForward]] = {"patch": Patch, "residual_conv": ResidualConv}
 """The codecs of pictures whose encoder and decoder it may have."""
+
+WIDTHS = {"patch": (64, 64), "residual_conv": (64, 128, 256)}
+"""Of a trunk that is not told any."""
 
 
 @checked_dataclass
@@ -79,7 +82,7 @@ class Diffusion:
     def _trunk(self, modality: Modality) -> FeedForward:
         trunk = self.options.trunk
         cls, where = TRUNKS[trunk.name], f"modality {modality.name!r}: codec.network.trunk.network"
-        return cls(modality, build(cls.Options, {**plain(AutoencoderNetworkConfig()), **trunk.network}, where))
+        return cls(modality, build(cls.Options, {"widths": WIDTHS[trunk.name], **trunk.network}, where))
 
     @property
     def encoder(self) -> nn.Module:
@@ -98,7 +101,13 @@ class Diffusion:
         if "map" in options.told:
             shape = (*modality.shape[:2], options.map_channels)
             trunk = self._trunk(Modality(modality.name, shape, modality.latent_size)).decoder
-        return DiffusionDecoder(modality.shape, modality.bounds, options.decoder, trunk, "latent" in options.told)
+        told = "latent" in options.told
+        return DiffusionDecoder(modality.shape, bounds_of(modality), options.decoder, trunk, told)
+
+    @property
+    def evaluations(self) -> int:
+        """Evaluations of the decoder's network for each picture."""
+        return self.decoder.evaluations
 
     def init(self, key: Key) -> Params:
         """Return fresh parameters."""
@@ -125,4 +134,5 @@ class Diffusion:
 
     def sample(self, params: Params, key: Key, output: Array) -> Array:
         """Return data [B, H, W, C] that are drawn; NaN where the output is not finite."""
-        return self.decoder.sample(params["decoder"], key, Told(latent=output)).z
+        drawn, bounds = self.decoder.sample(params["decoder"], key, Told(latent=output)).z, bounds_of(self.modality)
+        return jnp.clip(drawn, *bounds) if bounds else drawn
