@@ -45,7 +45,7 @@ def make_peer(batch: int, evaluations: int, threads: int | None) -> Callable[[],
     if threads:
         torch.set_num_threads(threads)
     network = UNet2DModel(
-        sample_size=32,  # 28 can be halved twice; their blocks want it thrice for the same levels
+        sample_size=SIDE,
         in_channels=6,
         out_channels=3,
         block_out_channels=(32, 64, 64),

@@ -67,6 +67,7 @@ class DiffusionDecoderConfig:
       num_times: 0 trains at times in [0, 1], any other number at so many, as DDPM's 1,000.
       probability_untold: how often training tells the network nothing, which guidance needs.
       guidance: w of `sampling.guidance.classifier_free`, on what the decoder is told; 0 for none.
+      likelihood_steps: of the probability flow that measures log p(x | told), for small pictures; 0 measures its bound.
       sampler: of pictures. With a `start_time` below 1 it starts from the noised picture that the decoder is told.
     """
 
@@ -77,6 +78,7 @@ class DiffusionDecoderConfig:
     num_times: int = 0
     probability_untold: float = 0.0
     guidance: float = 0.0
+    likelihood_steps: int = 0
     sampler: PictureSampler = PictureSampler()
 
     def __post_init__(self):
@@ -85,7 +87,7 @@ class DiffusionDecoderConfig:
         if self.weighting not in WEIGHTINGS:
             raise unknown(f"{where} weighting", self.weighting, WEIGHTINGS)
         require(self.num_times >= 0, f"{where} num_times", self.num_times, "0 (all of [0, 1]) or more")
-        for name in ("probability_untold", "guidance"):
+        for name in ("probability_untold", "guidance", "likelihood_steps"):
             require(getattr(self, name) >= 0, f"{where} {name}", getattr(self, name), "0 or more")
         require(self.probability_untold < 1, f"{where} probability_untold", self.probability_untold, "less than 1")
         if self.guidance and not self.probability_untold:
@@ -115,7 +117,8 @@ class DiffusionDecoderConfig:
     def training_settings(self) -> dict[str, Any]:
         """Return what training depends on, as JSON values: not how pictures are drawn, but where the bound ends."""
         settings = plain(self)
-        del settings["sampler"], settings["guidance"]
+        for name in ("sampler", "guidance", "likelihood_steps"):
+            del settings[name]
         return settings | ({"end_time": self.sampler.end_time} if self.weighting == LIKELIHOOD else {})
 
 

@@ -240,11 +240,12 @@ class CodecTraining:
 
         The first asks the encoders for what modalities share, the second asks that it be shown: encoded again, with
         weights that are held fixed there, a reconstruction must find the latents of the other modalities. No gradient
-        passes through reconstructed ids, so their latents take the place of what is encoded again.
+        passes through reconstructed ids, and a long one through pictures that are drawn step by step, so the latents
+        of both take the place of what is encoded again.
         """
         aligned, log_scale = self._aligned(latents), jnp.log(ALIGNMENT_INVERSE_TEMPERATURE)
-        ids = {modality.name for modality in self.modalities if modality.vocabulary_size}
-        shown = self.codecs.sample(params, key, {name: out for name, out in outputs.items() if name not in ids})
+        unseen = {modality.name for modality in self.modalities if modality.vocabulary_size} | {*self.codecs.evaluations}
+        shown = self.codecs.sample(params, key, {name: out for name, out in outputs.items() if name not in unseen})
         seen = self.codecs.encode(jax.lax.stop_gradient(params), shown)
         seen = self._aligned({**latents, **{name: mean for name, (mean, _) in seen.items()}})
         alignment, _ = info_nce_terms(aligned, log_scale, present=present)

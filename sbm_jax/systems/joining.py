@@ -72,8 +72,8 @@ class Joining(abc.ABC):
     name = ""
     """The method, the group of its options, and the stage that trains it."""
 
-    for_generation = ()
-    """The options that training does not depend on."""
+    apart_from_training = ()
+    """The options on which training does not depend, or that are told with the codecs."""
 
     posterior = "normal"
     """The family of the experts, a key of `distributions.POSTERIORS`."""

@@ -110,7 +110,7 @@ class Mopoe(Joining):
     given: str = "product"
 
     name = "mopoe"
-    for_generation = ("given",)
+    apart_from_training = ("given",)
 
     def __post_init__(self):
         super().__post_init__()
@@ -161,8 +161,7 @@ class DiffMvae(MopoeStar):
     codec: dict = dataclasses.field(default_factory=dict, hash=False)
 
     name = "diff_mvae"
-    # The last two are part of the modalities' codecs.
-    for_generation = ("given", "codec", "diffused")
+    apart_from_training = ("given", "codec", "diffused")
     objective: ClassVar[dict] = {"weighting": "likelihood"}
 
     def decoded(self, modality: Modality) -> Modality:
@@ -267,7 +266,7 @@ class MmvaePlus(Joining):
     private_prior: str = "standard"
 
     name = "mmvae_plus"
-    for_generation = ("private_prior",)
+    apart_from_training = ("private_prior",)
     is_mixture = mixes_given = True
 
     def __post_init__(self):

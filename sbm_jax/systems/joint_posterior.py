@@ -123,7 +123,7 @@ class JointPosterior:
 
     def stages(self, dataset: Dataset) -> list[Stage]:
         """Return the stage that trains everything."""
-        apart = ("training", *self.joining.for_generation)
+        apart = ("training", *self.joining.apart_from_training)
         own = {name: v for name, v in plain(self.joining).items() if name not in apart}
         config = self.config
         stage = Stage(

@@ -282,6 +282,22 @@ def test_where_the_bound_ends_is_a_part_of_what_is_trained():
         assert (found[0] != found[1]) == matters
 
 
+def test_a_codec_measures_its_likelihood_where_it_is_asked_to():
+    exact = _with({**SMALL, "decoder": {**SMALL["decoder"], "likelihood_steps": 20}})
+    assert training_settings(exact) == training_settings(MODALITY)
+    bounded, measured = (make_codec(one, AutoencoderNetworkConfig()) for one in (MODALITY, exact))
+    params = bounded.init(jax.random.key(0))
+    rows = 256
+    x = jnp.broadcast_to(jax.random.uniform(jax.random.key(1), (1, 8, 8, 1)), (rows, 8, 8, 1))
+    z = jnp.ones((rows, 3))
+    bounds, values = (
+        np.asarray(jax.jit(codec.bound)(params, jax.random.key(2), x, z)) for codec in (bounded, measured)
+    )
+    error = np.hypot(bounds.std(), values.std()) / rows**0.5
+    assert values.mean() < bounds.mean() + 4 * error
+    assert values.std() < bounds.std()
+
+
 def test_sizes_are_a_part_of_what_is_trained():
     wide = {**SMALL, "decoder": {"network": {"width": 16}}}
     assert training_settings(MODALITY) != training_settings(

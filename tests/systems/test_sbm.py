@@ -15,7 +15,7 @@ from sbm_jax.systems.sbm import Sbm
 from sbm_jax.systems.sbm_contrastive import SbmContrastive
 from sbm_jax.systems.unimodal import LatentSpace
 from sbm_jax.training.stages import fingerprints
-from sbm_jax.types import Modality
+from sbm_jax.types import CodecConfig, Modality
 from tests.systems.sbm_cases import (
     CONFIG,
     CONTRASTIVE,
@@ -201,6 +201,22 @@ def test_both_losses_are_added_with_their_weight(regularised):
     assert metrics["alignment"] > 0
     assert metrics["recognition"] > 0
     np.testing.assert_allclose(value - without, 5.0 * (metrics["alignment"] + metrics["recognition"]), rtol=1e-4)
+
+
+def test_what_is_drawn_step_by_step_is_not_encoded_again():
+    drawn = CodecConfig("diffusion", {"decoder": {"network": {"width": 8, "depth": 1}}})
+    modalities = tuple(dataclasses.replace(m, codec=drawn) if m.name == "image" else m for m in MODALITIES)
+    (training,) = LatentSpace(modalities, aligned_config()).trainings
+    params, data = training.codecs.init(jax.random.key(0)), as_floats(DATASET.train)
+
+    def recognition(params):
+        _, latents, outputs = training.autoencode(params, jax.random.key(1), data)
+        return training.alignment(params, KEY, latents, outputs)[1]
+
+    def is_taught(group):
+        return any(g.any() for g in jax.tree.leaves(group["decoder"]))
+
+    assert sorted(map(is_taught, jax.jit(jax.grad(recognition))(params).values())) == [False, True, True]
 
 
 def test_recognition_teaches_decoders_and_alignment_encoders():

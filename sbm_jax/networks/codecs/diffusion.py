@@ -129,8 +129,11 @@ class Diffusion:
         return self.decoder.loss(params["decoder"], key, x, Told(latent=output))
 
     def bound(self, params: Params, key: Key, x: Array, output: Array) -> Array:
-        """Return a bound of -log p(x | z) [B], in nats, whatever it is trained by."""
-        return self.decoder.bound(params["decoder"], key, x, Told(latent=output))
+        """Return a bound of -log p(x | z) [B], in nats, whatever it is trained by; with `likelihood_steps` itself."""
+        told, steps = Told(latent=output), self.options.decoder.likelihood_steps
+        if steps:
+            return -self.decoder.log_likelihood(params["decoder"], key, x, told, steps)
+        return self.decoder.bound(params["decoder"], key, x, told)
 
     def sample(self, params: Params, key: Key, output: Array) -> Array:
         """Return data [B, H, W, C] that are drawn; NaN where the output is not finite."""
