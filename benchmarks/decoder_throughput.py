@@ -26,10 +26,15 @@ NETWORKS = {
 SIDE = 28
 
 
+def make_decoder(name: str, evaluations: int) -> DiffusionDecoder:
+    """Return a decoder of `NETWORKS`, which is told pictures."""
+    config = DiffusionDecoderConfig(NETWORKS[name], sampler=PictureSampler("ddim", evaluations))
+    return DiffusionDecoder((SIDE, SIDE, 3), (0.0, 1.0), config)
+
+
 def make_ours(name: str, batch: int, evaluations: int) -> Callable[[], Any]:
-    """Return the compiled call that draws a batch, told of pictures."""
-    sampler = PictureSampler("ddim", evaluations)
-    decoder = DiffusionDecoder((SIDE, SIDE, 3), (0.0, 1.0), DiffusionDecoderConfig(NETWORKS[name], sampler=sampler))
+    """Return the compiled call that draws a batch."""
+    decoder = make_decoder(name, evaluations)
     told = Told(picture=jnp.full((batch, SIDE, SIDE, 3), 0.5))
     params = decoder.init(jax.random.key(0), jax.tree.map(lambda array: array[:1], told))
     draw = jax.jit(lambda params, key, told: decoder.sample(params, key, told).z)
@@ -37,14 +42,11 @@ def make_ours(name: str, batch: int, evaluations: int) -> Callable[[], Any]:
     return lambda: jax.block_until_ready(compiled(params, jax.random.key(1), told))
 
 
-def make_peer(batch: int, evaluations: int, threads: int | None) -> Callable[[], Any]:
-    """Return the call that draws as many by diffusers' UNet2D of the sizes of `NETWORKS["unet"]`."""
-    import torch
-    from diffusers import DDIMScheduler, UNet2DModel
+def make_peer_network() -> Any:
+    """Return diffusers' UNet2D of the sizes of `NETWORKS["unet"]`, told of pictures too."""
+    from diffusers import UNet2DModel  # no dependency
 
-    if threads:
-        torch.set_num_threads(threads)
-    network = UNet2DModel(
+    return UNet2DModel(
         sample_size=SIDE,
         in_channels=6,
         out_channels=3,
@@ -55,6 +57,16 @@ def make_peer(batch: int, evaluations: int, threads: int | None) -> Callable[[],
         norm_num_groups=8,
         attention_head_dim=16,
     ).eval()
+
+
+def make_peer(batch: int, evaluations: int, threads: int | None) -> Callable[[], Any]:
+    """Return the call that draws as many by diffusers' network, on the grid of its DDIM."""
+    import torch
+    from diffusers import DDIMScheduler
+
+    if threads:
+        torch.set_num_threads(threads)
+    network = make_peer_network()
     scheduler = DDIMScheduler(num_train_timesteps=1000)
     scheduler.set_timesteps(evaluations)
     told = torch.full((batch, 3, SIDE, SIDE), 0.5)

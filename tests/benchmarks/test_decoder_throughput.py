@@ -2,11 +2,14 @@
 
 import argparse
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from benchmarks import decoder_throughput
 from sbm_jax.networks.denoisers import DenoiserConfig
+from sbm_jax.networks.diffusion_decoder import Told
 
 
 @pytest.fixture(autouse=True)
@@ -33,6 +36,11 @@ def test_it_draws_finite_pictures():
 @pytest.mark.peer
 def test_the_peer_is_as_large_and_draws_as_many():
     torch = pytest.importorskip("torch")
+    told = Told(picture=jnp.zeros((1, 28, 28, 3)))
+    params = decoder_throughput.make_decoder("unet", 2).init(jax.random.key(0), told)
+    ours = sum(leaf.size for leaf in jax.tree.leaves(params))
+    theirs = sum(parameter.numel() for parameter in decoder_throughput.make_peer_network().parameters())
+    assert 0.8 < ours / theirs < 1.25, (ours, theirs)
     drawn = decoder_throughput.make_peer(batch=2, evaluations=2, threads=1)()
     assert drawn.shape == (2, 3, 28, 28)
     assert torch.isfinite(drawn).all()
