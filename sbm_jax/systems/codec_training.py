@@ -244,7 +244,8 @@ class CodecTraining:
         of both take the place of what is encoded again.
         """
         aligned, log_scale = self._aligned(latents), jnp.log(ALIGNMENT_INVERSE_TEMPERATURE)
-        unseen = {modality.name for modality in self.modalities if modality.vocabulary_size} | {*self.codecs.evaluations}
+        ids = {modality.name for modality in self.modalities if modality.vocabulary_size}
+        unseen = ids | {*self.codecs.evaluations}
         shown = self.codecs.sample(params, key, {name: out for name, out in outputs.items() if name not in unseen})
         seen = self.codecs.encode(jax.lax.stop_gradient(params), shown)
         seen = self._aligned({**latents, **{name: mean for name, (mean, _) in seen.items()}})
