@@ -287,20 +287,26 @@ def _diff_mvae(config: ConfigDict) -> None:
     joint = ("diff_mvae", "diff_mvae_star", "diff_mvae_star_score", "mopoe_star", "mopoe_star_score")
     joint += ("mopoe", "mopoe_score", "mvtcae")
     config.systems = (*joint, "sbm_vae_m", "sbm_vae_m_diffusion")
+    metrics = config.evaluation.metrics
+    metrics.frechet.update(modalities=(last,), sets=("fixed_order", "unconditional"))
+    metrics.coherence.sets = ("given_rest", "fixed_order", "unconditional")
     small = _on_cpu(config)
-    network = {"name": "patch", "width": 64} if small else {"name": "unet", "width": 64, "depth": 2}
-    trunk = {"name": "patch" if small else "residual_conv", "network": {"widths": (64,) if small else (64, 128, 256)}}
+    if small:
+        network, trunk = (
+            dict(methods.diffusion_decoder.decoder.network),
+            {"name": "patch", "network": {"widths": (64,)}},
+        )
+    else:
+        network = {"name": "unet", "width": 64, "depth": 2}
+        trunk = {"name": "residual_conv", "network": {"widths": (64, 128, 256)}}
     # The papers' process, under which Euler-Maruyama is stable with their 1,000 steps; under the cosine one it is not.
     decoder = {"network": network, "sde": {"name": "vp"}, "sampler": {"num_steps": 10}}
     for method in (methods.diff_mvae, methods.diff_mvae_star):
         method.codec = {"trunk": trunk, "decoder": decoder}
-    metrics = config.evaluation.metrics
-    metrics.frechet.update(modalities=(last,), sets=("fixed_order", "unconditional"))
-    metrics.coherence.sets = ("given_rest", "fixed_order", "unconditional")
     names = [modality["name"] for modality in config.modalities]
     few = {"evaluation.num_repeats": 1, **_measured(config, "unconditional")}
     trained = ("diff_mvae", "diff_mvae_star", "mopoe_star", "mopoe", "mvtcae", "sbm_vae_m", "sbm_vae_m_diffusion")
-    config.variations = tuple(
+    numbers = tuple(
         {
             "study": "modalities",
             "value": str(number),
@@ -308,13 +314,39 @@ def _diff_mvae(config: ConfigDict) -> None:
         }
         for number in range(2, len(names))
     )
-    for name, own in {
+    samplers = {
+        "DPM-Solver++ 10": {"num_steps": 10},
         "DDIM 50": {"solver": "ddim", "num_steps": 50},
         "Euler-Maruyama 1000": {"solver": "euler_maruyama", "num_steps": 1000, "grid": "uniform"},
-    }.items():
-        both = {f"methods.{method}.codec.decoder.sampler": own for method in ("diff_mvae", "diff_mvae_star")}
-        changes = {**both, "systems": ("diff_mvae", "diff_mvae_star"), "evaluation.num_repeats": 1}
-        config.variations = (*config.variations, {"study": "sampler of Diff-MVAE", "value": name, "changes": changes})
+    }
+    config.variations = (*numbers, *(_sampled(config, name, own) for name, own in samplers.items()))
+    if small and not config.data.polymnist.max_train:  # not in `smoke`
+        _ten_minutes_each(config)
+
+
+def _sampled(config: ConfigDict, name: str, sampler: dict) -> dict:
+    """Return a variation that draws the last modality given the rest, by another sampler of Diff-MVAE's decoders."""
+    changes = {f"methods.{method}.codec.decoder.sampler": sampler for method in ("diff_mvae", "diff_mvae_star")}
+    changes |= {"systems": ("diff_mvae", "diff_mvae_star"), "evaluation.num_repeats": 1}
+    changes |= {"evaluation.metrics.frechet.sets": ("given_rest",)}
+    others = ("coherence", "class_shares", "cosine", "diversity", "reconstruction", "sampling", "sharpness")
+    changes |= {f"evaluation.metrics.{other}": None for other in others}
+    if _on_cpu(config):  # where a picture takes Euler-Maruyama a second
+        evaluation = config.evaluation
+        changes["evaluation.num_examples"] = min(500, evaluation.num_examples)
+        changes["evaluation.metrics.frechet.num_examples"] = min(500, evaluation.metrics.frechet.num_examples)
+    return {"study": "sampler of Diff-MVAE", "value": name, "changes": changes}
+
+
+def _ten_minutes_each(config: ConfigDict) -> None:
+    """Train every system for about ten minutes on two cores, and a diffusion decoder over it for as long again."""
+    methods = config.methods
+    for method in (methods.diff_mvae, methods.diff_mvae_star):
+        method.training = {"num_steps": 7000, "batch_size": 4}
+    methods.joint_posterior.training.num_steps = 4600
+    config.autoencoder.training.num_steps = 2000
+    config.score.training.num_steps = 3000
+    methods.diffusion_decoder.training.num_steps = 10_000
 
 
 def _studies(config: ConfigDict) -> None:
@@ -399,7 +431,7 @@ def _cpu(config: ConfigDict) -> None:
     methods.mld.training.update(num_steps=8000, batch_size=128, checkpoint_every=1000)
     methods.eb_mvae.training.update(num_steps=8000, checkpoint_every=1000)
     methods.eb_mvae.update(width=512, depth=3)
-    # Photographs want small patches: at equal time those of four pixels leave speckles, to which Inception is sensitive.
+    # At equal time patches of four pixels leave speckles in photographs, which Inception sees.
     network = {"name": "patch", "width": 64, "depth": 4, "head": 384, "patch": 2, "dtype": "float32"}
     methods.diffusion_decoder.decoder.network.update(network)
     decoder = methods.diffusion_decoder.training
