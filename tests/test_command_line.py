@@ -21,7 +21,7 @@ def _write_data(directory):
         rng = np.random.default_rng(seed)
         label = rng.integers(0, 4, num)
         arrays = {name: np.eye(size)[label] + 0.1 * rng.standard_normal((num, size)) for name, size in SIZES.items()}
-        arrays["c"] = np.zeros((num, 4))
+        arrays["c"] = np.zeros((num, 4, 4, 1))
         np.savez(directory / f"{split}.npz", **arrays, label=2**label, filename=np.array(["1.png"] * num))
 
 
