@@ -3,8 +3,10 @@
 import os
 import pathlib
 import tempfile
+import tokenize
 import zipfile
 import zlib
+from collections.abc import Iterable
 
 from sbm_jax.errors import SbmError
 
@@ -13,6 +15,9 @@ DAMAGED_ARCHIVE = (
     *(zipfile.BadZipFile, zlib.error),
 )
 """What NumPy raises on an .npz file that is damaged, by what of it is."""
+
+DAMAGED_ARRAY = (ValueError, EOFError, SyntaxError, tokenize.TokenError, TypeError, KeyError, MemoryError)
+"""The same for an .npy file."""
 
 
 def user_path(path: str | os.PathLike, option: str) -> pathlib.Path:
@@ -31,8 +36,12 @@ def user_path(path: str | os.PathLike, option: str) -> pathlib.Path:
         raise SbmError(f"{option}: {str(path)!r} names no home directory ({error}). Write the path in full.") from error
 
 
-def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
+def write_atomically(path: str | os.PathLike, content: str | bytes | Iterable[bytes]) -> None:
     """Write a file so that a reader, or a crash, sees either the old content or the new.
+
+    Args:
+      path: of the file; its directory is made where there is none.
+      content: all of it, or its parts, of which one at a time is in memory.
 
     Raises:
       SbmError: when it can not be written; what was there before is untouched.
@@ -43,15 +52,18 @@ def write_atomically(path: str | os.PathLike, content: str | bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = file.name
-            file.write(content.encode("utf-8", "backslashreplace") if isinstance(content, str) else content)
+            if isinstance(content, str):
+                content = content.encode("utf-8", "backslashreplace")
+            file.writelines([content] if isinstance(content, bytes) else content)
             file.flush()
             os.fsync(file.fileno())
         os.chmod(temporary, 0o644)  # temporary files are private
         os.replace(temporary, path)
     except OSError as error:
-        if temporary is not None:
-            pathlib.Path(temporary).unlink(missing_ok=True)
         raise SbmError(
             f"could not write {path}: {error.strerror or error}. Expected a writable directory with "
             "free space; free some, or choose another --workdir."
         ) from error
+    finally:  # as parts may fail too
+        if temporary is not None:
+            pathlib.Path(temporary).unlink(missing_ok=True)

@@ -8,8 +8,9 @@ import numpy as np
 
 from sbm_jax import types
 from sbm_jax.config import build, checked_dataclass
-from sbm_jax.data import arrays, folders, mhd, paired_digits, polymnist, records
+from sbm_jax.data import arrays, celebamask_hq, folders, mhd, paired_digits, polymnist, records
 from sbm_jax.data.arrays import ArraysConfig
+from sbm_jax.data.celebamask_hq import CelebaMaskHqConfig
 from sbm_jax.data.checks import check, check_data
 from sbm_jax.data.folders import FoldersConfig
 from sbm_jax.data.loader import Loader
@@ -29,6 +30,7 @@ DATASETS: dict[str, Loader] = {
     "records": records.DATASET,
     "digits": paired_digits.DATASET,
     "mhd": mhd.DATASET,
+    "celebamask_hq": celebamask_hq.DATASET,
 }
 
 
@@ -44,6 +46,7 @@ class DataConfig:
       records: see `RecordsConfig`.
       digits: see `PairedDigitsConfig`.
       mhd: see `MhdConfig`.
+      celebamask_hq: see `CelebaMaskHqConfig`.
       options: of a data set of another package.
       missing: the probability that a modality of a training or validation row is hidden, besides those that the data
         lack; one of each row never is.
@@ -56,6 +59,7 @@ class DataConfig:
     records: RecordsConfig = dataclasses.field(default_factory=RecordsConfig)
     digits: PairedDigitsConfig = dataclasses.field(default_factory=PairedDigitsConfig)
     mhd: MhdConfig = dataclasses.field(default_factory=MhdConfig)
+    celebamask_hq: CelebaMaskHqConfig = dataclasses.field(default_factory=CelebaMaskHqConfig)
     options: dict = dataclasses.field(default_factory=dict)
     missing: float = 0.0
 

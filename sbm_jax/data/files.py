@@ -1,6 +1,7 @@
 """Directories and files that the user names: found or refused, and fingerprinted by their content."""
 
 import hashlib
+import io
 import os
 import pathlib
 import struct
@@ -57,18 +58,19 @@ _TO_8_BITS = 257  # 65535 / 255
 _OF_ANY_RANGE = ("I", "F")  # what of their values is white, no file says
 
 
-def rgb_image(path: pathlib.Path, advice: str) -> tuple[np.ndarray, str]:
+def rgb_image(path: pathlib.Path, advice: str, content: bytes | None = None) -> tuple[np.ndarray, str]:
     """Return an image as uint8 [H, W, 3], upright, and its mode in the file, such as ``"RGB"`` or ``"L"``.
 
     Args:
       path: of the file.
       advice: what to do about one that can not be used, for messages.
+      content: of the file, where it is not a file of its own but a member of an archive.
 
     Raises:
       SbmError: if it can not be read as an image, is partly transparent, or has 32 bits a channel.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path if content is None else io.BytesIO(content)) as image:
             if image.mode in _OF_ANY_RANGE:
                 raise SbmError(f"{path} has 32 bits a channel, of any range; expected 8 or 16. {advice}")
             return _opaque(ImageOps.exif_transpose(image), path, advice), image.mode

@@ -26,6 +26,7 @@ from sbm_jax.data import arrays, files, labels
 from sbm_jax.data.loader import Loader
 from sbm_jax.data.sound_files import read_wav
 from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.storage import DAMAGED_ARRAY
 
 TABLE = "labels.csv"
 ROW = "row"
@@ -311,7 +312,7 @@ def _read_arrays(paths: Sequence[pathlib.Path], config: FoldersConfig) -> np.nda
         try:
             with path.open("rb") as file:
                 values = np.lib.format.read_array(file, allow_pickle=False)
-        except (OSError, ValueError, EOFError, SyntaxError, TypeError, KeyError, MemoryError) as error:
+        except (OSError, *DAMAGED_ARRAY) as error:
             raise SbmError(f"{path} can not be read: {error}. Write it again with numpy.save.") from error
         if values.dtype.kind not in "uifb" or not np.isfinite(values).all():
             raise SbmError(f"{path} is {values.dtype}, or has NaN or infinite values; expected finite numbers. Fix it.")
