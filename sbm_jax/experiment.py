@@ -18,7 +18,7 @@ import numpy as np
 from sbm_jax import data, parallel, report
 from sbm_jax.config import plain
 from sbm_jax.errors import SbmError, require
-from sbm_jax.evaluation import Estimate, Evaluation, check_metrics, check_size
+from sbm_jax.evaluation import Estimate, Evaluation, check_data, check_metrics, check_size
 from sbm_jax.experiment_config import ExperimentConfig, Variation, apply_changes, make_system, refuse_earlier
 from sbm_jax.formats import make_format
 from sbm_jax.judges import Judges, check_weights, weights_path
@@ -111,6 +111,7 @@ def _run(
         )
     for one in (config, *varied):
         check_size(one.evaluation, dataset.test)
+        check_data(one.evaluation, dataset.test)
     main = _train(config, dataset, workdir, None, stages, profile_dir)
     if parallel.is_main():
         write_atomically(workdir / "config.json", json.dumps(plain(config), indent=1))

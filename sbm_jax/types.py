@@ -370,6 +370,11 @@ class Split:
         """Return which rows have which of some modalities, bool [N, M]; None where nothing is missing."""
         return None if self.present is None else np.stack([self.present[name] for name in names], axis=1)
 
+    def having(self, names: Sequence[str]) -> np.ndarray:
+        """Return which rows have all of some modalities, bool [N]."""
+        presence = self.presence(names)
+        return np.ones(len(self), bool) if presence is None else presence.all(axis=1)
+
 
 class Dataset(NamedTuple):
     """The three splits of a data set.

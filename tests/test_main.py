@@ -211,6 +211,7 @@ def test_variations_stay_in_the_work_directory(study):
         ({"data.name": "polymnist"}, "which variations share"),
         ({"classifier.hidden": 4}, "which variations share"),
         ({"evaluation.num_examples": 17}, "has 16 rows"),
+        ({"evaluation.metrics.iou": {"modality": "image"}}, "'image', whose data are not binary"),
         ({"sampler.solver": "dpm"}, "unknown solver"),
         ({"joint": ["imag"]}, "Did you mean 'image'"),
         ({"systems": "sbm_vae"}, "config.systems is 'sbm_vae'; expected a tuple of names"),

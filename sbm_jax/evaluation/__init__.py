@@ -1,6 +1,6 @@
 """Judging any system: arrays in, numbers with their spread and sample count out."""
 
-from sbm_jax.evaluation.config import EvaluationConfig, check_metrics, check_size
+from sbm_jax.evaluation.config import EvaluationConfig, check_data, check_metrics, check_size
 from sbm_jax.evaluation.estimates import Estimate, estimate
 from sbm_jax.evaluation.evaluator import evaluate, real
 from sbm_jax.evaluation.metrics.base import Draw, Evaluation, Metric, Plan, Scene, Subject, Tools
@@ -19,6 +19,7 @@ __all__ = [
     "Tools",
     "ask_given",
     "asks",
+    "check_data",
     "check_metrics",
     "check_size",
     "estimate",

@@ -102,6 +102,16 @@ def check_metrics(config: EvaluationConfig, modalities: Sequence[str], known: Se
         cls.check(options, plan)
 
 
+def check_data(config: EvaluationConfig, test: Split) -> None:
+    """Check that all metrics can judge the held-out rows.
+
+    Raises:
+      SbmError: on data that a metric can not judge, or options that do not fit them.
+    """
+    for _, cls, options in config.chosen():
+        cls.check_data(options, test)
+
+
 def check_size(config: EvaluationConfig, split: Split) -> None:
     """Check that the split has as many rows as are asked for.
 

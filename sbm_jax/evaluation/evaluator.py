@@ -11,7 +11,7 @@ import numpy as np
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import generation, sample_grids
 from sbm_jax.evaluation.batches import in_units, num_batches
-from sbm_jax.evaluation.config import EvaluationConfig, check_metrics, check_size
+from sbm_jax.evaluation.config import EvaluationConfig, check_data, check_metrics, check_size
 from sbm_jax.evaluation.estimates import Estimate
 from sbm_jax.evaluation.metrics import Draw, Evaluation, Metric, Scene, Subject, Tools
 from sbm_jax.evaluation.metrics.base import NO_TOOLS
@@ -116,6 +116,7 @@ def _scene(
         if name not in test.data:
             raise unknown("modality", name, test.data)
     check_metrics(config, modalities, list(test.data))
+    check_data(config, test)
     rows_key, repeats_key = jax.random.split(key)
     order = np.asarray(jax.random.permutation(rows_key, len(test)))
     examples = test.take(order[: config.num_examples])

@@ -11,6 +11,7 @@ import numpy as np
 
 from sbm_jax.report import choices, exhibits, images, sounds, studies, summary, warnings
 from sbm_jax.report import figures as charts
+from sbm_jax.report.attributes import attribute_tables, is_of_one_attribute
 from sbm_jax.report.directions import directions
 from sbm_jax.report.results import jsonable
 from sbm_jax.storage import write_atomically
@@ -132,6 +133,7 @@ def render(
         headlines=list(headlines(metrics)),
         lead=summary.lead(metrics),
         directions=list(directions(metrics)),
+        attribute_tables=list(attribute_tables(metrics)),
         warnings=warnings_of(results),
         sections=list(sections(metrics, real)),
         missing={name: grouped_reasons(reasons) for name, reasons in not_available(results).items()},
@@ -166,10 +168,14 @@ def headlines(systems: Mapping[str, summary.Metrics]) -> Iterator[tuple[summary.
 
 
 def sections(systems: Mapping[str, summary.Metrics], real: summary.Metrics) -> Iterator[tuple[str, str, list[Row]]]:
-    """Yield (title, how to read it, lines) of the tables; every metric is in exactly one."""
-    names = list(dict.fromkeys(name for metrics in systems.values() for name in metrics))
+    """Yield (title, how to read it, lines) of the tables.
+
+    Every metric is in exactly one, but for those of single attributes, which `attribute_tables` shows.
+    """
+    every = dict.fromkeys(name for metrics in systems.values() for name in metrics)
+    names = [name for name in every if not is_of_one_attribute(name)]
     for title, prefixes, meaning in summary.SECTIONS:
-        chosen = sorted((name for name in names if name.startswith(prefixes)), key=summary.order)
+        chosen = sorted((name for name in names if summary.entry(name)[1].startswith(prefixes)), key=summary.order)
         names = [name for name in names if name not in chosen]
         rows = []
         for name in chosen:

@@ -91,8 +91,8 @@ MAIN_METRICS = (
     "training/seconds",
 )
 
-BESIDE_THE_TRUTH = ("f1/", "mse_over_variance/")
-"""What says, without any labels, how near samples are to the true data of their row."""
+BESIDE_THE_TRUTH = re.compile(r"(f1|iou|mse_over_variance)/.+|per_attribute/(f1|balanced_accuracy)/[^/]+/[^/]+")
+"""What says, without any labels, how near samples are to the true data of their row; of attributes the averages."""
 
 
 def main_metrics(systems: Mapping[str, Any]) -> list[str]:
@@ -102,7 +102,7 @@ def main_metrics(systems: Mapping[str, Any]) -> list[str]:
       systems: ``"systems"`` of ``results.json``.
     """
     names = dict.fromkeys(name for system in systems.values() for name in system["metrics"])
-    beside = [name for name in names if any(f"/{part}" in f"/{name}" for part in BESIDE_THE_TRUTH)]
+    beside = [name for name in names if BESIDE_THE_TRUTH.fullmatch(entry(name)[1])]
     place = MAIN_METRICS.index("sampling/network_evaluations")
     return [*MAIN_METRICS[:place], *beside, *MAIN_METRICS[place:]]
 
@@ -152,10 +152,12 @@ SECTIONS = (
     ("Coherence of further questions", ("coherence/",), "The same by the classifiers of other questions."),
     (
         "Samples beside the truth",
-        ("f1/", "mse/", "mse_over_variance/"),
-        "Generated data compared with the true data of the same row: F1 of binary attributes, a mean over rows, and "
-        "mean squared error per element, also over the variance of the data: 1 is what their mean would get, 2 what "
-        "another row would. Samples that are not finite are left out.",
+        ("f1/", "iou/", "per_attribute/", "mse/", "mse_over_variance/"),
+        "Generated data compared with the true data of the same row: F1 and intersection over union of masks and "
+        "attributes, means over rows, of which one without positives, in which none is found either, scores 0; means "
+        "over attributes of the F1 and the balanced accuracy of each (chance: uniform guesses); and mean squared error "
+        "per element, also over the variance of the data: 1 is what their mean would get, 2 what another row would. "
+        "Samples that are not finite are left out.",
     ),
     (
         "Diversity",
@@ -229,6 +231,19 @@ SECTIONS = (
     ("Other", ("",), "Metrics without a section of their own."),
 )
 
+_GROUPS = {prefix.partition("/")[0] for _, prefixes, _ in SECTIONS for prefix in prefixes if prefix}
+"""With what the names of metrics begin."""
+
+
+def entry(metric: str) -> tuple[str, str]:
+    """Return the entry of the config under which a metric is, and its name there; "" where it has no such part."""
+    parts = metric.split("/")
+    for place, part in enumerate(parts[:-1]):
+        if part in _GROUPS:
+            return "/".join(parts[:place]), "/".join(parts[place:])
+    return "", metric
+
+
 LEAD = "coherence/unconditional_all"
 """By what latent score models are compared with all other systems."""
 
@@ -269,8 +284,12 @@ LABELS = (
     (r"coherence/unconditional_(\d+)", "at least {} agree with the first modality"),
     (r"coherence/unconditional_majority_(\d+)", "at least {} agree with one another"),
     (r"f1/given_(.+)/(.+)", "F1 of {1} given {0}"),
+    (r"iou/given_(.+)/(.+)", "intersection over union of {1} given {0}"),
     (r"mse/given_(.+)/(.+)", "squared error of {1} given {0}"),
     (r"mse_over_variance/given_(.+)/(.+)", "squared error of {1} given {0}, over the variance"),
+    (r"per_attribute/f1/given_([^/]+)/([^/]+)", "F1 of {1} given {0}, macro average"),
+    (r"per_attribute/balanced_accuracy/given_([^/]+)/([^/]+)", "balanced accuracy of {1} given {0}, macro average"),
+    (r"per_attribute/base_rate/given_([^/]+)/([^/]+)", "base rate of {1} in rows with {0}, mean"),
     (r"diversity/given_1", "one given"),
     (r"sharpness/given_rest", "every picture given the rest, mean"),
     (r"sharpness/given_rest/(.+)", "{} given the rest"),
@@ -303,18 +322,20 @@ LABELS = (
 
 
 def label(metric: str) -> str:
-    """Return what a metric is called in tables; its own name where it has no other."""
+    """Return what a metric is called in tables, with the entry that it is under; its own name where it has no other."""
+    own_entry, name = entry(metric)
     for pattern, text in LABELS:
-        match = re.fullmatch(pattern, metric)
+        match = re.fullmatch(pattern, name)
         if match:
-            return text.format(*match.groups())
+            return text.format(*match.groups()) + (f" ({own_entry})" if own_entry else "")
     return metric
 
 
 def order(metric: str) -> tuple[int, int]:
     """Return the key by which metrics are sorted in tables: by their place in `LABELS`, then by their number."""
+    name = entry(metric)[1]
     for place, (pattern, _) in enumerate(LABELS):
-        match = re.fullmatch(pattern, metric)
+        match = re.fullmatch(pattern, name)
         if match:
             argument = match[1] if match.groups() else ""
             return place, int(argument) if argument.isdecimal() else 0
@@ -370,6 +391,8 @@ def chance(metric: str, metrics: Metrics) -> float | None:
 
     At least k of M agree with the first: P(1 + Binomial(M - 1, 1/K) ≥ k), K the number of classes.
     """
+    if entry(metric)[1].startswith("per_attribute/balanced_accuracy/"):
+        return 1 / 2
     metric, metrics = _of_its_question(metric, metrics)
     classes, modalities = num_classes(metrics), num_modalities(metrics)
     if classes is None:

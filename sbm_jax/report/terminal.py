@@ -7,6 +7,7 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from sbm_jax.report import summary, warnings
 from sbm_jax.report.directions import Directions, directions
@@ -24,9 +25,9 @@ def results_table(systems: Mapping[str, Any], encoding: str = "utf-8") -> Table:
       encoding: of where the table is printed, see `shown`.
     """
     table = Table(title=shown("Results: value ± spread (samples)", encoding), title_justify="left")
-    table.add_column("metric", no_wrap=True)
+    table.add_column("metric", overflow="fold")  # where there is no room for both, names give way to numbers
     for name in systems:
-        table.add_column(escape(shown(name, encoding)), justify="right")
+        table.add_column(Text(shown(name, encoding), overflow="fold", no_wrap=False), justify="right", no_wrap=True)
     table.add_column("chance", justify="right", style="dim")
     for metric in summary.main_metrics(systems):
         found = [system["metrics"].get(metric) for system in systems.values()]

@@ -88,7 +88,8 @@ def test_f1_is_that_of_scikit_learn(tmp_path):
     a, b = RNG.random((2, 40, 5)) < 0.5
     a[0] = b[0] = a[1] = b[2] = False  # nothing there, nothing found, and one of both
     assert (f1(a, b)[:3] == 0).all()
-    assert f1(a, b).mean() == pytest.approx(f1_score(a, b, average="samples", zero_division=0))
+    expected = f1_score(a, b, average="samples", zero_division=0)
+    assert f1(a, b).mean() == pytest.approx(expected, rel=0, abs=1e-12)
 
 
 def test_entries_of_one_metric_have_their_numbers_under_their_labels(tmp_path):
@@ -117,7 +118,7 @@ def test_of_constants_there_is_no_relative_error(tmp_path):
     ("metrics", "message"),
     [
         ({"f1": {"modality": "attribute"}}, r"unknown modality in config\.evaluation\.metrics\.f1: 'attribute'"),
-        ({"f1": {}}, r"metrics\.f1\.modality is ''; expected the attributes, one of image, attributes"),
+        ({"f1": {}}, r"metrics\.f1\.modality is ''; expected a binary one, one of image, attributes"),
         ({"mse": {"modality": "image", "given": ("image",)}}, r"metrics\.mse\.given has 'image', so none is left"),
         ({"mse": {"given": NAMES}}, r"metrics\.mse\.given has every modality, so none is left"),
     ],

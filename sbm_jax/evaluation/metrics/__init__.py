@@ -10,8 +10,10 @@ from sbm_jax.evaluation.metrics.cosine import Cosine
 from sbm_jax.evaluation.metrics.diversity import Diversity
 from sbm_jax.evaluation.metrics.f1 import F1
 from sbm_jax.evaluation.metrics.frechet import Frechet
+from sbm_jax.evaluation.metrics.iou import Iou
 from sbm_jax.evaluation.metrics.likelihood import Likelihood
 from sbm_jax.evaluation.metrics.mse import Mse
+from sbm_jax.evaluation.metrics.per_attribute import PerAttribute
 from sbm_jax.evaluation.metrics.reconstruction import Reconstruction
 from sbm_jax.evaluation.metrics.sampling import Sampling
 from sbm_jax.evaluation.metrics.sharpness import Sharpness
@@ -30,9 +32,11 @@ METRICS: dict[str, type[Metric]] = {
     "sharpness": Sharpness,
     "mse": Mse,
     "f1": F1,
+    "iou": Iou,
+    "per_attribute": PerAttribute,
 }
 
-_NOT_BY_DEFAULT = ("mse", "f1")  # which say what is told of a modality without a classifier
+_NOT_BY_DEFAULT = ("mse", "f1", "iou", "per_attribute")  # which say what is told of a modality without a classifier
 
 DEFAULT = {name: plain(cls.Options()) for name, cls in METRICS.items() if name not in _NOT_BY_DEFAULT}
 """What is measured where a config does not say, with all options; distances and likelihoods of no examples."""

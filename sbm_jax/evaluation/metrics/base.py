@@ -282,6 +282,11 @@ class Metric(abc.ABC):
         """
         del options, plan
 
+    @classmethod
+    def check_data(cls, options: Any, test: Split) -> None:
+        """Raise `SbmError` for held-out rows that the metric can not judge, before anything is trained."""
+        del options, test
+
     def look(self, draw: Draw) -> None:
         """Take what the numbers need of one draw of `asks`, while it is in memory."""
         del draw

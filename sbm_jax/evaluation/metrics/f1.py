@@ -1,52 +1,26 @@
-"""How well generated attributes are those of the row."""
+"""How well generated attributes, or masks, are those of the row."""
 
 import numpy as np
 
-from sbm_jax.config import checked_dataclass
-from sbm_jax.errors import require
-from sbm_jax.evaluation.batches import finite_rows
-from sbm_jax.evaluation.metrics.base import Plan
-from sbm_jax.evaluation.metrics.paired import Paired, PairedOptions
+from sbm_jax.evaluation.metrics.binary import Binary
 
 
-@checked_dataclass
-class F1Options(PairedOptions):
-    """What is generated from what, and when an attribute is there; `modality` must be named.
+class F1(Binary):
+    """The F1 score of binary data: of each row over its entries, and the mean over rows.
 
-    Attributes:
-      threshold: an attribute is there where its value is above.
+    It is scikit-learn's `f1_score(average="samples", zero_division=0)`: a row without positives, in which none is found
+    either, scores 0.
     """
 
-    threshold: float = 0.5
-
-
-class F1(Paired):
-    """The F1 score of binary attributes: of each row over its attributes, and the mean over rows.
-
-    A row with no attribute, in which none is found either, scores 0, as with scikit-learn's `zero_division=0`.
-    """
-
-    Options = F1Options
     name = "f1"
 
-    @classmethod
-    def check(cls, options: F1Options, plan: Plan) -> None:
-        """Check that the attributes are named, and the names of modalities."""
-        field, expected = (
-            "config.evaluation.metrics.f1.modality",
-            f"the attributes, one of {', '.join(plan.modalities)}",
-        )
-        require(bool(options.modality), field, options.modality, expected)
-        super().check(options, plan)
-
-    def compare(self, true: np.ndarray, generated: np.ndarray) -> np.ndarray:
-        """Return the score of each row, nan where a sample is not finite."""
-        finite = finite_rows(generated)
-        return np.where(finite, f1(true > self.options.threshold, generated > self.options.threshold), np.nan)
+    def score(self, true: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """Return the score of each row."""
+        return f1(true, found)
 
 
 def f1(true: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Return 2 |true ∧ found| / (|true| + |found|) of each row [N]; 0 where neither has an attribute.
+    """Return 2 |true ∧ found| / (|true| + |found|) of each row [N]; 0 where both are empty.
 
     Args:
       true: bool [N, *shape].

@@ -20,7 +20,8 @@ class Mse(Paired):
         found = super().result()
         metrics, missing = dict(found.metrics), dict(found.not_available)
         for metric, estimate in found.metrics.items():
-            data = in_units(self.scene.examples.data[metric.rpartition("/")[2]])
+            target = metric.rpartition("/")[2]
+            data = in_units(self.scene.examples.data[target][self.complete[target]])
             variance, name = float(np.var(data, axis=0, dtype=np.float64).mean()), metric.replace("mse", RELATIVE, 1)
             if variance > 0:
                 std = None if estimate.std is None else estimate.std / variance

@@ -2,14 +2,18 @@
 
 import abc
 import collections
+from collections.abc import Sequence
 
 import numpy as np
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, unknown
-from sbm_jax.evaluation.estimates import estimate
+from sbm_jax.evaluation.batches import finite_rows
+from sbm_jax.evaluation.estimates import Estimate, estimate
 from sbm_jax.evaluation.metrics.base import ALONE, Draw, Evaluation, Metric, Plan, Scene
 from sbm_jax.evaluation.observed_sets import ask_given
+
+_NO_ROW = "no row has both it and what it is generated from"
 
 
 @checked_dataclass
@@ -26,7 +30,10 @@ class PairedOptions:
 
 
 class Paired(Metric):
-    """The mean over rows of a measure of generated and true data of one row."""
+    """The mean over rows of a measure of generated and true data of one row.
+
+    Rows that lack what is compared, or anything that it is generated from, are left out.
+    """
 
     Options = PairedOptions
     name: str
@@ -35,13 +42,17 @@ class Paired(Metric):
     def __init__(self, options: PairedOptions, scene: Scene):
         """Ask for the modalities given the others."""
         super().__init__(options, scene)
-        targets = (options.modality,) if options.modality else scene.modalities
+        names = (options.modality,) if options.modality else scene.modalities
+        targets = [name for name in names if name not in options.given]
+        given = {target: options.given or tuple(n for n in scene.modalities if n != target) for target in targets}
+        self.complete = {target: scene.examples.having((target, *given[target])) for target in targets}
         reasons = {target: self.reason_against(scene.examples.data[target]) for target in targets}
+        reasons |= {target: _NO_ROW for target in targets if not self.complete[target].any()}
         self.reasons = {target: reason for target, reason in reasons.items() if reason}
         self.wanted = {
             target: ask_given(options.given, target, scene.modalities)
             for target in targets
-            if target not in options.given and len(scene.modalities) > 1 and target not in self.reasons
+            if len(scene.modalities) > 1 and target not in self.reasons
         }
         self.asks = tuple(self.wanted.values())
         self.values: dict[str, dict[int, list[np.ndarray]]] = {
@@ -65,13 +76,24 @@ class Paired(Metric):
 
     @abc.abstractmethod
     def compare(self, true: np.ndarray, generated: np.ndarray) -> np.ndarray:
-        """Return the measure of each row [R] of data [R, *shape], nan where it has none."""
+        """Return what is measured of each row, [R, ...], of data [R, *shape]; nan where there is nothing."""
+
+    def estimates(self, label: str, groups: Sequence[np.ndarray]) -> dict[str, Estimate]:
+        """Return estimates by name.
+
+        Args:
+          label: the last parts of their names: what was given, and the modality.
+          groups: what `compare` returned in each repeat, where it is finite; one has a row at least.
+        """
+        return {f"{self.name}/{label}": estimate(groups)}
 
     def look(self, draw: Draw) -> None:
         """Compare the rows."""
         for name, ask in self.wanted.items():
             if ask == draw.ask:
-                self.values[name][draw.repeat].append(self.compare(draw.real(name), draw.generated(name)))
+                there = self.complete[name][draw.rows]
+                found = self.compare(draw.real(name)[there], draw.generated(name)[there])
+                self.values[name][draw.repeat].append(found)
 
     def result(self) -> Evaluation:
         """Return the mean of each modality, without samples that are not finite."""
@@ -80,9 +102,9 @@ class Paired(Metric):
         if len(self.scene.modalities) == 1:
             missing = {self.name: ALONE}
         for name, repeats in self.values.items():
-            finite = [values[np.isfinite(values)] for values in map(np.concatenate, repeats.values())]
+            finite = [values[finite_rows(values)] for values in map(np.concatenate, repeats.values())]
             if any(map(len, finite)):
-                metrics[f"{self.name}/{given}/{name}"] = estimate(finite)
+                metrics |= self.estimates(f"{given}/{name}", finite)
             else:
                 missing[f"{self.name}/{given}/{name}"] = "no sample is finite"
         return Evaluation(metrics, missing, {})

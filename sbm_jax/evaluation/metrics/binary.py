@@ -1,0 +1,81 @@
+"""What compares binary data, such as masks and attributes, with the true data of the same row."""
+
+import abc
+from typing import ClassVar
+
+import numpy as np
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.errors import SbmError, require
+from sbm_jax.evaluation.batches import finite_rows
+from sbm_jax.evaluation.metrics.base import Plan
+from sbm_jax.evaluation.metrics.paired import Paired, PairedOptions
+from sbm_jax.types import Split
+
+MOST_CHECKED = 1000
+"""Rows of which it is checked that they are binary."""
+
+
+@checked_dataclass
+class BinaryOptions(PairedOptions):
+    """What is generated from what, and what counts as positive; `modality` must be named.
+
+    Attributes:
+      threshold: a value above it is positive. The default rounds probabilities, as the papers do.
+    """
+
+    threshold: float = 0.5
+
+
+class Binary(Paired):
+    """The mean over rows of a score of binary data. Samples that are not finite are left out.
+
+    Attributes:
+      most_between: the largest share of the true values that may lie between the lowest and the highest. Masks that
+        were resized are soft at their edges.
+    """
+
+    Options = BinaryOptions
+    most_between: ClassVar[float] = 0.5
+
+    @classmethod
+    def check(cls, options: BinaryOptions, plan: Plan) -> None:
+        """Check that the modality is named, and the names of modalities."""
+        field = f"config.evaluation.metrics.{cls.name}.modality"
+        require(bool(options.modality), field, options.modality, f"a binary one, one of {', '.join(plan.modalities)}")
+        super().check(options, plan)
+
+    @classmethod
+    def check_data(cls, options: BinaryOptions, test: Split) -> None:
+        """Refuse ids, and what is not binary."""
+        rows = np.flatnonzero(test.having([options.modality]))
+        rows = rows[:: max(1, -(-len(rows) // MOST_CHECKED))]
+        values = test.read([options.modality], rows)[options.modality]
+        where = f"config.evaluation.metrics.{cls.name}.modality is {options.modality!r}, "
+        if values.dtype.kind == "i":
+            raise SbmError(f"{where}whose data are ids; expected binary data. Name another modality.")
+        between = values_between(values)
+        if between.size > cls.most_between * values.size:
+            expected = f"at most {cls.most_between:.0%}" if cls.most_between else "none"
+            raise SbmError(
+                f"{where}whose data are not binary: {100 * between.size / values.size:.3g}% of the values, such as "
+                f"{between[0]:.6g}, lie between the lowest and the highest; expected {expected}. Name another "
+                "modality, or fix the data."
+            )
+
+    def compare(self, true: np.ndarray, generated: np.ndarray) -> np.ndarray:
+        """Return the score of each row, nan where a sample is not finite."""
+        threshold = self.options.threshold
+        scores = np.asarray(self.score(true > threshold, generated > threshold), np.float64)
+        scores[~finite_rows(generated)] = np.nan
+        return scores
+
+    @abc.abstractmethod
+    def score(self, true: np.ndarray, found: np.ndarray) -> np.ndarray:
+        """Return what is measured of each row, [R, ...], of positives bool [R, *shape]."""
+
+
+def values_between(values: np.ndarray) -> np.ndarray:
+    """Return the finite values that are neither the lowest nor the highest of them, flat."""
+    finite = values[np.isfinite(values)]
+    return finite[(finite != finite.min()) & (finite != finite.max())] if finite.size else finite
