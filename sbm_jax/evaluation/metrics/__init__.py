@@ -13,6 +13,7 @@ from sbm_jax.evaluation.metrics.frechet import Frechet
 from sbm_jax.evaluation.metrics.likelihood import Likelihood
 from sbm_jax.evaluation.metrics.mse import Mse
 from sbm_jax.evaluation.metrics.reconstruction import Reconstruction
+from sbm_jax.evaluation.metrics.robustness import Robustness
 from sbm_jax.evaluation.metrics.sampling import Sampling
 from sbm_jax.evaluation.metrics.sharpness import Sharpness
 
@@ -30,9 +31,10 @@ METRICS: dict[str, type[Metric]] = {
     "sharpness": Sharpness,
     "mse": Mse,
     "f1": F1,
+    "robustness": Robustness,
 }
 
-_NOT_BY_DEFAULT = ("mse", "f1")  # which say what is told of a modality without a classifier
+_NOT_BY_DEFAULT = ("mse", "f1", "robustness")  # which ask for modalities by their name, or for more than others
 
 DEFAULT = {name: plain(cls.Options()) for name, cls in METRICS.items() if name not in _NOT_BY_DEFAULT}
 """What is measured where a config does not say, with all options; distances and likelihoods of no examples."""
