@@ -25,6 +25,7 @@ from sbm_jax.judges import Judges, check_weights, weights_path
 from sbm_jax.lock import writing_to
 from sbm_jax.storage import user_path, write_atomically
 from sbm_jax.system import System
+from sbm_jax.systems.attacker import Attacker
 from sbm_jax.systems.classifier import Classifiers
 from sbm_jax.training.stages import run_stages
 from sbm_jax.training.writers import read_metrics
@@ -152,12 +153,13 @@ def _run(
 
 
 class Trained(NamedTuple):
-    """Trained systems, the judges of each question, the stages of all of them, and the products of these by name."""
+    """Trained systems, the judges of each question, the stages of all, their products by name, and what attacks."""
 
     systems: list[System]
     classifiers: dict[str, Classifiers]
     stages: list[Stage]
     products: dict[str, Params]
+    attacker: Attacker | None = None
 
 
 def check(config: ExperimentConfig) -> None:
@@ -166,6 +168,7 @@ def check(config: ExperimentConfig) -> None:
         make_system(config, name).check(config.sampler)
     report.paper_of(config.published)
     check_weights(config.evaluation.inception_weights)
+    make_attacker(config)
     for modality in config.modalities:
         rate, own = config.data.folders.rate, modality.format.options.get("rate")
         if config.data.name == "folders" and rate and own and rate != own:
@@ -187,10 +190,10 @@ def _train(
 ) -> Trained:
     """Run the stages of all systems."""
     systems = [make_system(config, name) for name in config.systems]
-    classifiers = make_classifiers(config, dataset)
-    stages = _all_stages(systems, classifiers, dataset)
+    classifiers, attacker = make_classifiers(config, dataset), make_attacker(config)
+    stages = _all_stages(systems, [*classifiers.values(), *filter(None, [attacker])], dataset)
     products = run_stages(stages, workdir, config.seed, only, shared=shared, profile_dir=profile_dir)
-    return Trained(systems, classifiers, stages, products)
+    return Trained(systems, classifiers, stages, products, attacker)
 
 
 def make_classifiers(config: ExperimentConfig, dataset: Dataset) -> dict[str, Classifiers]:
@@ -203,12 +206,20 @@ def make_classifiers(config: ExperimentConfig, dataset: Dataset) -> dict[str, Cl
     }
 
 
+def make_attacker(config: ExperimentConfig) -> Attacker | None:
+    """Return what attacks given data; None where the config has nothing of the kind."""
+    if config.attacker is None:
+        return None
+    return Attacker(config.modalities, config.attacker, config.autoencoder.network, config.seed)
+
+
 def make_judges(config: ExperimentConfig, trained: Trained, dataset: Dataset, workdir: Path) -> Judges:
     """Return what judges the systems of an experiment."""
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     inception = weights_path(config.evaluation.inception_weights)
     modalities, products, features = config.modalities, trained.products, workdir / "features"
-    return Judges(dataset, modalities, trained.classifiers, products, key, inception, features, workdir / "evaluations")
+    judges = Judges(dataset, modalities, trained.classifiers, products, key, inception, features)
+    return dataclasses.replace(judges, cache=workdir / "evaluations", attacker=trained.attacker)
 
 
 def _judge(config: ExperimentConfig, trained: Trained, judges: Judges) -> dict[str, Evaluation]:
@@ -242,7 +253,7 @@ def prepare(workdir: Path) -> None:
     probe.unlink()
 
 
-def _all_stages(systems: Iterable[System], classifiers: Mapping[str, Classifiers], dataset: Dataset) -> list[Stage]:
+def _all_stages(systems: Iterable[System], judges: Iterable[Classifiers | Attacker], dataset: Dataset) -> list[Stage]:
     """Return the stages of all systems, those that several share once."""
     stages: dict[str, Stage] = {}
     for stage in (stage for system in systems for stage in system.stages(dataset)):
@@ -251,7 +262,7 @@ def _all_stages(systems: Iterable[System], classifiers: Mapping[str, Classifiers
                 f"two systems have a stage {stage.name!r} with different settings; train each in a work directory of "
                 "its own (config.systems)."
             )
-    for judge in classifiers.values():
+    for judge in judges:
         stages[judge.stage_name] = judge.stage(dataset)
     return list(stages.values())
 

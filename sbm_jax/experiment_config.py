@@ -17,6 +17,7 @@ from sbm_jax.evaluation import EvaluationConfig
 from sbm_jax.evaluation.config import find_metric
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import System
+from sbm_jax.systems.attacker import AttackerConfig
 from sbm_jax.systems.classifier import ClassifierConfig
 from sbm_jax.systems.codec_training import AutoencoderConfig
 from sbm_jax.systems.method import Shared
@@ -44,7 +45,16 @@ class Variation:
         where = f"variation {self.study} = {self.value}"
         named = re.fullmatch(r"\w[\w .+-]*", f"{self.study}_{self.value}")  # the name of a directory
         require(bool(named), "study and value", where, "letters, digits, spaces and any of _.+-")
-        kept = ("data", "modalities", "classifier", "variations", "evaluation.inception_weights", "seed", "published")
+        kept = (
+            "data",
+            "modalities",
+            "classifier",
+            "attacker",
+            "variations",
+            "evaluation.inception_weights",
+            "seed",
+            "published",
+        )
         for path in self.changes:
             require(not path.startswith(kept), where, path, f"nothing of {', '.join(kept)}, which variations share")
 
@@ -67,6 +77,7 @@ class ExperimentConfig:
       methods: what methods have of their own, {group: options}; see `Method.options`. All of this package's groups are
         there, and those of the other methods in `systems`.
       classifier: the judge of coherence; None for data without labels.
+      attacker: what attacks given data for the metric ``"robustness"``; None where it is not measured.
       sampler: see `sampling.SamplerOptions`.
       evaluation: see `evaluation.EvaluationConfig`.
       variations: further experiments that share the work directory, and the report.
@@ -83,6 +94,7 @@ class ExperimentConfig:
     score: ScoreConfig = ScoreConfig()
     methods: dict = dataclasses.field(default_factory=dict)
     classifier: ClassifierConfig | None = None
+    attacker: AttackerConfig | None = None
     sampler: SamplerOptions = SamplerOptions()
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     variations: tuple[Variation, ...] = ()

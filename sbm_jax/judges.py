@@ -26,6 +26,7 @@ from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import DAMAGED_ARCHIVE, user_path, write_atomically
 from sbm_jax.system import Encodes, HasCodecs, HasLikelihood, System
+from sbm_jax.systems.attacker import Attacker
 from sbm_jax.systems.classifier import Classifiers
 from sbm_jax.types import Dataset, Key, Modality, Params
 
@@ -43,6 +44,7 @@ class Judges:
       inception: the file of the weights of Inception-v3, or None.
       features: the directory for features of real data.
       cache: the directory in which finished evaluations are kept, or None.
+      attacker: what attacks given data, or None.
     """
 
     dataset: Dataset
@@ -53,6 +55,7 @@ class Judges:
     inception: Path | None
     features: Path
     cache: Path | None = None
+    attacker: Attacker | None = None
 
     @functools.cached_property
     def tools(self) -> Tools:
@@ -60,7 +63,8 @@ class Judges:
         predict = {
             question: judge.predict_fn(self.products[judge.stage_name]) for question, judge in self.classifiers.items()
         }
-        return Tools(predict, {name: self.dataset.num_classes[name] for name in predict}, self._space)
+        attack = self.attacker and self.attacker.attack_fn(self.products[self.attacker.stage_name])
+        return Tools(predict, {name: self.dataset.num_classes[name] for name in predict}, self._space, attack)
 
     @functools.cached_property
     def _spaces(self) -> dict[str, FeatureSpace]:
@@ -139,7 +143,8 @@ class Judges:
         inception = self.inception and _content(self.inception)
         where = [__version__, FORM, jax.__version__, jax.devices()[0].device_kind, jax.device_count()]
         recipe = plain([config, code, what, self.dataset.settings, self.classifiers, self.modalities, inception, where])
-        judges = [self.products[judge.stage_name] for judge in self.classifiers.values()]
+        names = [judge.stage_name for judge in (*self.classifiers.values(), *filter(None, [self.attacker]))]
+        judges = [self.products[name] for name in names]
         parameters = digest_of([products, judges])
         return hashlib.sha256((json.dumps(recipe, sort_keys=True) + parameters).encode()).hexdigest()[:16]
 

@@ -63,11 +63,13 @@ def run(
     observed = np.concatenate([part.observed for part in wanted.values()])
     asks = list(wanted)
     numbers = np.repeat(np.arange(len(asks)), [len(part.rows) for part in wanted.values()])
+    strengths = np.array([ask.attack for ask in asks], np.float32)[numbers]
     for index, (indices, count) in enumerate(batches(len(rows), scene.batch_size)):
         mask = observed[indices]
         mask[count:] = True  # nothing is sampled in padding, so nothing can diverge there
         batch = {name: in_units(values[rows[indices]]) for name, values in data.items()}
-        generated = jax.block_until_ready(scene.subject.generate(jax.random.fold_in(key, index), batch, mask, 1))
+        given = scene.tools.attack(batch, strengths[indices]) if strengths[indices].any() else batch
+        generated = jax.block_until_ready(scene.subject.generate(jax.random.fold_in(key, index), given, mask, 1))
         info = {name: float(np.sum(value)) for name, value in generated.info.items()}
         scene.costs[repeat].append(Cost(count, info))
         call = Call(scene, batch, generated)

@@ -30,6 +30,7 @@ class Ask:
       given: the names of the given modalities, of the family `NAMED`.
       num_samples: samples of each row, next to each other.
       num_rows: the examples to condition on, the first so many; None for all.
+      attack: ε, how much what is given is changed before; see `metrics.base.Tools`. 0 for not at all.
     """
 
     family: str
@@ -38,6 +39,7 @@ class Ask:
     given: tuple[str, ...] = ()
     num_samples: int = 1
     num_rows: int | None = None
+    attack: float = 0.0
 
 
 def asks(family: str, modalities: Sequence[str], targets: Collection[str] = ()) -> tuple[Ask, ...]:

@@ -15,6 +15,7 @@ from sbm_jax.systems import (
     sbm_energy,
     sbm_finetuned,
     sbm_marginal,
+    supervised,
 )
 from sbm_jax.systems.method import Method
 
@@ -30,10 +31,11 @@ _FILES = (
     auxiliary_prior,
 )
 
-_PLAIN = [method for file in _FILES for method in file.METHODS]
+_GENERATIVE = [method for file in _FILES for method in file.METHODS]
+_ALL = (*_GENERATIVE, *map(diffusion_decoding.over, _GENERATIVE), *supervised.METHODS)
 
-METHODS: dict[str, Method] = {method.name: method for method in (*_PLAIN, *map(diffusion_decoding.over, _PLAIN))}
-"""This package's methods by name: each alone, and with diffusion decoders."""
+METHODS: dict[str, Method] = {method.name: method for method in _ALL}
+"""This package's methods by name: each alone, and the generative ones with diffusion decoders."""
 
 
 def find_method(name: str) -> Method:

@@ -15,6 +15,7 @@ from sbm_jax.evaluation.metrics.likelihood import Likelihood
 from sbm_jax.evaluation.metrics.mse import Mse
 from sbm_jax.evaluation.metrics.per_attribute import PerAttribute
 from sbm_jax.evaluation.metrics.reconstruction import Reconstruction
+from sbm_jax.evaluation.metrics.robustness import Robustness
 from sbm_jax.evaluation.metrics.sampling import Sampling
 from sbm_jax.evaluation.metrics.sharpness import Sharpness
 
@@ -34,9 +35,11 @@ METRICS: dict[str, type[Metric]] = {
     "f1": F1,
     "iou": Iou,
     "per_attribute": PerAttribute,
+    "robustness": Robustness,
 }
 
-_NOT_BY_DEFAULT = ("mse", "f1", "iou", "per_attribute")  # which say what is told of a modality without a classifier
+# They compare what is named with the truth of the row.
+_NOT_BY_DEFAULT = ("mse", "f1", "iou", "per_attribute", "robustness")
 
 DEFAULT = {name: plain(cls.Options()) for name, cls in METRICS.items() if name not in _NOT_BY_DEFAULT}
 """What is measured where a config does not say, with all options; distances and likelihoods of no examples."""

@@ -26,6 +26,7 @@ ReconstructFn = Callable[[Data], Data]
 EncodeFn = Callable[[Data], Mapping[str, Array]]  # {modality: [B, *shape]} -> {modality: [B, D_m]}
 PosteriorsFn = Callable[[Data], Mapping[str, tuple[Array, Array | None]]]  # see `system.HasCodecs`
 LogWeightsFn = Callable[[Key, Mapping[str, Array], int], Array]
+AttackFn = Callable[[Data, np.ndarray], Data]  # ({modality: [B, *shape]}, strengths [B]) -> what is given instead
 # (name of the space or "" for the best, modalities asked for) -> the features, and why others are not there, by metric
 SpaceFn = Callable[[str, Sequence[str]], tuple[FeatureSpace | None, dict[str, str]]]
 
@@ -77,11 +78,13 @@ class Tools:
       classifiers: by question, `{modality: [B, *shape]} -> {modality: int [B]}`.
       num_classes: the number of classes of each question that has a classifier.
       space: the features in which samples are compared with real data.
+      attack: changes rows so that they are misread; None where there is no attacker.
     """
 
     classifiers: Mapping[str, ClassifierFn] = dataclasses.field(default_factory=dict)
     num_classes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     space: SpaceFn = no_space
+    attack: AttackFn | None = None
 
 
 NO_TOOLS = Tools()

@@ -1,0 +1,79 @@
+"""How much of what a system predicts an attack on what it is given takes away."""
+
+import dataclasses
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.errors import require
+from sbm_jax.evaluation.estimates import Estimate
+from sbm_jax.evaluation.metrics.base import Draw, Evaluation, Scene
+from sbm_jax.evaluation.metrics.binary import BinaryOptions
+from sbm_jax.evaluation.metrics.f1 import F1
+
+NO_ATTACKER = "there is no attacker (config.attacker)"
+
+
+@checked_dataclass
+class RobustnessOptions(BinaryOptions):
+    """What is predicted from what, the attacked modality (`config.attacker.source`) among it, under which attacks.
+
+    Attributes:
+      strengths: ε of each attack, in the units of the attacked data; none is measured too.
+    """
+
+    strengths: tuple[float, ...] = (0.05,)
+
+    def __post_init__(self):
+        where = "config.evaluation.metrics.robustness.strengths"
+        positive = bool(self.strengths) and min(self.strengths) > 0
+        require(positive, where, self.strengths, "one or more positive numbers")
+
+
+class Attacked(F1):
+    """The F1 score under an attack of one strength."""
+
+    name = "robustness"
+
+    def __init__(self, options: RobustnessOptions, scene: Scene, strength: float):
+        """Ask for what is predicted from attacked data."""
+        super().__init__(options, scene)
+        self.wanted = {name: dataclasses.replace(ask, attack=strength) for name, ask in self.wanted.items()}
+        self.asks = tuple(self.wanted.values())
+
+
+class Robustness(F1):
+    """The F1 score under attacks, without any, and by how much of itself it drops; see `f1.F1`.
+
+    Reference: D. Wesego and A. Rooshenas, "Score-Based Multimodal Autoencoder", 2024, section 4.2.1.
+      https://openreview.net/forum?id=JbuP6UV3Fk
+    """
+
+    Options = RobustnessOptions
+    name = "robustness"
+
+    def __init__(self, options: RobustnessOptions, scene: Scene):
+        """Ask for the modality given the attacked ones, at each strength."""
+        super().__init__(options, scene)
+        strengths = (0.0, *options.strengths) if scene.tools.attack is not None else ()
+        self.attacked = {strength: Attacked(options, scene, strength) for strength in strengths}
+        self.asks = tuple(ask for part in self.attacked.values() for ask in part.asks)
+
+    def look(self, draw: Draw) -> None:
+        """Score the rows, each under its attack."""
+        for part in self.attacked.values():
+            part.look(draw)
+
+    def result(self) -> Evaluation:
+        """Return the scores by strength, and the drops, of rows whose samples are finite."""
+        if not self.attacked:
+            return Evaluation({}, {self.name: NO_ATTACKER}, {})
+        metrics, missing = {}, {}
+        clean = self.attacked[0.0].result().metrics
+        for strength, part in self.attacked.items():
+            found = part.result()
+            missing |= found.not_available
+            for name, score in found.metrics.items():
+                metrics[f"{name}/f1" + (f"/attack_{strength:g}" if strength else "")] = score
+                if strength and name in clean and clean[name].value > 0:
+                    drop = 1.0 - score.value / clean[name].value
+                    metrics[f"{name}/drop/attack_{strength:g}"] = Estimate(drop, None, score.n)
+        return Evaluation(metrics, missing, {})
