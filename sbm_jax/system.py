@@ -16,7 +16,8 @@ class Generated(NamedTuple):
     Attributes:
       data: {modality: [B, S, *shape]}; observed modalities come back unchanged.
       latents: {modality: [B, S, D_m]}, or None where a system has no latents per modality.
-      info: scalars: ``network_evaluations`` per sample, ``diverged`` rows.
+      info: scalars: ``network_evaluations`` per sample, ``diverged`` rows, and, where pictures are drawn step by step,
+        ``decoder_evaluations`` of each.
     """
 
     data: dict[str, Array]
@@ -27,7 +28,8 @@ class Generated(NamedTuple):
 class System(Protocol):
     """One row of a results table: named training stages, and pure functions of their products.
 
-    What only some systems can do is said by `Encodes`, `HasLikelihood` and `SparesObserved`.
+    What only some systems can do is said by `Encodes`, `HasLikelihood`, `HasCodecs`, `Reconstructs` and
+    `SparesObserved`.
 
     Attributes:
       name: the row.
@@ -132,11 +134,13 @@ class Reconstructs(Protocol):
     Attributes:
       decoder_name: of what reconstructs, the same for systems that share it.
       decoder_stages: the names of the stages with the products that it uses.
+      decoder_settings: how it draws what it reconstructs, as JSON values, beyond what its stages tell; {} for means.
       tells_latents: whether there are latents of each modality.
     """
 
     decoder_name: str
     decoder_stages: tuple[str, ...]
+    decoder_settings: Mapping[str, Any]
     tells_latents: bool
 
     def draw_reconstructions(

@@ -23,13 +23,16 @@ from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.losses.masked import masked_mean
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig, FeedForward, make_codec
-from sbm_jax.networks.codecs.diffusion import WIDTHS
+from sbm_jax.networks.codecs.diffusion import WIDTHS, check_network_only
 from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told, bounds_of, is_picture
 from sbm_jax.sampling import SamplerOptions
-from sbm_jax.system import Generated, HasCodecs, Reconstructs, SparesObserved, System
+from sbm_jax.system import Encodes, Generated, HasCodecs, Reconstructs, SparesObserved, System
 from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.observed import lost_rows, observed_rows, put_back
 from sbm_jax.types import Array, CodecConfig, Data, Dataset, Key, Metrics, Modality, Params, Stage, TrainingConfig
+
+_DRAW = 10_003
+"""What is folded into the key, far from what the system and its codecs fold into theirs."""
 
 TOLD = ("picture", "map", "latent")
 """What a decoder may be told: the reconstruction; a map learned from the latent; the latent, which modulates layers."""
@@ -64,6 +67,9 @@ class DiffusionDecodingConfig:
             if name not in TOLD:
                 raise unknown(f"choice in {where}.told:", name, TOLD)
         require(self.map_channels >= 1, f"{where}.map_channels", self.map_channels, "at least 1")
+        check_network_only(self.map_network, f"{where}.map_network")
+        steps = self.decoder.likelihood_steps
+        require(steps == 0, f"{where}.decoder.likelihood_steps", steps, "0, for only codecs have a likelihood")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,8 +220,12 @@ class DiffusionDecoded:
         names = [modality.name for modality in self.modalities]
         settings = {**plain(self.config), "decoder": self.config.decoder.training_settings()}
         settings["modalities"] = list(group.names)
+        settings["told"] = [kind for kind in TOLD if kind in self.config.told]
+        del settings["shared"]  # `modalities` tells it
         if "map" not in self.config.told:
             del settings["map_network"], settings["map_channels"]
+        if self.base.decoder_settings:
+            settings["told_of"] = self.base.decoder_settings
         return Stage(
             name=self._stage_name(group),
             settings={"seed": self.seed, "data": dataset.settings, **settings},
@@ -253,6 +263,11 @@ class DiffusionDecoded:
 
     # MARK: Use
 
+    def with_free(self, number: int) -> "DiffusionDecoded":
+        """Return the system for rows with at most so many unobserved modalities; see `system.SparesObserved`."""
+        base = self.base.with_free(number) if isinstance(self.base, SparesObserved) else self.base
+        return dataclasses.replace(self, base=base, num_free=number)
+
     def generate(
         self,
         products: Mapping[str, Params],
@@ -269,22 +284,29 @@ class DiffusionDecoded:
         Raises:
           SbmError: as the system does.
         """
-        base_key, draw_key = jax.random.split(key)
-        found = self.base.generate(products, base_key, data, observed, options, num_samples, strength=strength)
+        # The system's own samples, so that both can be compared in pairs.
+        found = self.base.generate(products, key, data, observed, options, num_samples, strength=strength)
+        draw_key = jax.random.fold_in(key, _DRAW)
         observed = observed_rows(data, observed, self.modalities)
         rows = jnp.repeat(observed, num_samples, axis=0)
         means = _flat(found.data)
         latents = None if found.latents is None else _flat(found.latents)
-        drawn, lost = dict(means), jnp.zeros(len(rows), bool)
+        drawn, lost, evaluations = dict(means), jnp.zeros(len(rows), bool), []
         for number, group in enumerate(self.groups):
             columns = jnp.array([[m.name for m in self.modalities].index(name) for name in group.names])
-            own = self._draw(products, jax.random.fold_in(draw_key, number), group, means, latents, rows[:, columns])
+            there = rows[:, columns]
+
+            def draw(group: Group = group, number: int = number, there: Array = there) -> dict[str, Array]:
+                return self._draw(products, jax.random.fold_in(draw_key, number), group, means, latents, there)
+
+            own = jax.lax.cond(there.all(), lambda group=group: {name: means[name] for name in group.names}, draw)
+            evaluations.append(jnp.where(there.all(), 0.0, group.decoder.evaluations))
             drawn |= own
             # A row without finite means is counted by the system.
             told = {name: means[name] for name in group.names}
             lost |= lost_rows(own, rows, self.modalities) & ~lost_rows(told, rows, self.modalities)
-        evaluations = jnp.float32(self.groups[0].decoder.evaluations)  # all have one config
-        info = {**found.info, "diverged": found.info["diverged"] + lost.sum(), "decoder_evaluations": evaluations}
+        all_evaluations = found.info.get("decoder_evaluations", 0.0) + jnp.max(jnp.stack(evaluations))
+        info = {**found.info, "diverged": found.info["diverged"] + lost.sum(), "decoder_evaluations": all_evaluations}
         return found._replace(data=put_back(drawn, data, observed, self.modalities), info=info)
 
     def _draw(
@@ -333,20 +355,16 @@ class DiffusionDecoded:
         return means
 
 
-class Sparing(DiffusionDecoded):
-    """The same, of a system that need not compute what is observed."""
-
-    def with_free(self, number: int) -> "DiffusionDecoded":
-        """Return the system for rows with at most so many unobserved modalities; see `system.SparesObserved`."""
-        return dataclasses.replace(self, base=self.base.with_free(number), num_free=number)
-
-
-class WithCodecs(Sparing):
-    """The same, of a system whose modalities have codecs and latents of their own."""
+class Encoding(DiffusionDecoded):
+    """The same, of a system with latents of each modality."""
 
     def encode(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
         """Return the system's latents; see `system.Encodes`."""
         return self.base.encode(products, data)
+
+
+class WithCodecs(Encoding):
+    """The same, of a system whose modalities have codecs and latents of their own."""
 
     def posteriors(self, products: Mapping[str, Params], data: Data) -> dict[str, tuple[Array, Array | None]]:
         """Return the codecs' means and log variances; see `system.HasCodecs`."""
@@ -382,8 +400,9 @@ def over(method: Method) -> Method:
 
     def make(name: str, shared: Shared, diffusion_decoder: DiffusionDecodingConfig, **own: Any) -> DiffusionDecoded:
         base = method.make(method.name, shared, **own)
-        kind = WithCodecs if isinstance(base, HasCodecs) else Sparing if isinstance(base, SparesObserved) else None
-        return (kind or DiffusionDecoded)(name, base, diffusion_decoder, shared.seed)
+        kinds = {HasCodecs: WithCodecs, Encodes: Encoding}
+        kind = next((own for ability, own in kinds.items() if isinstance(base, ability)), DiffusionDecoded)
+        return kind(name, base, diffusion_decoder, shared.seed)
 
     options = {"diffusion_decoder": DiffusionDecodingConfig, **method.options}
     return Method(f"{method.name}_diffusion", make, options)

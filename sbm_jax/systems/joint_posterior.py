@@ -24,7 +24,7 @@ from sbm_jax.systems.joining import Encoded, Joining
 from sbm_jax.systems.joinings import JOININGS
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.method import Method, Shared
-from sbm_jax.systems.observed import lost_rows, observed_rows, put_back
+from sbm_jax.systems.observed import decode, observed_rows, put_back
 from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
 
 
@@ -241,19 +241,12 @@ class JointPosterior:
                 )
             latents = given
         inputs = {name: z.reshape(-1, z.shape[-1]) for name, z in self._decoder_inputs(latents).items()}
-        names = [modality.name for modality in self.modalities]
-        unwanted = dict(zip(names, observed.all(axis=0), strict=True))
-        samples = self.codecs.generate(params["codecs"], key, inputs, unwanted)
-        lost = ~jnp.stack([jnp.isfinite(z).all(axis=-1) for z in inputs.values()]).all(axis=0)
-        info = {"network_evaluations": evaluations}
-        if costs := self.codecs.evaluations:
-            drawn = {name: samples[name] for name in costs}
-            lost |= lost_rows(drawn, jnp.repeat(observed, num_samples, axis=0), self.modalities)
-            info["decoder_evaluations"] = jnp.float32(max(costs.values()))
+        samples, lost, costs = decode(self.codecs, params["codecs"], key, inputs, observed, self.modalities)
+        lost |= ~jnp.stack([jnp.isfinite(z).all(axis=-1) for z in inputs.values()]).all(axis=0)
         return Generated(
             data=put_back(samples, data, observed, self.modalities),
             latents=None,
-            info={**info, "diverged": lost.sum()},
+            info={"network_evaluations": evaluations, **costs, "diverged": lost.sum()},
         )
 
     def _decoder_inputs(self, latents: Latents) -> dict[str, Array]:
@@ -352,6 +345,11 @@ class JointPosterior:
         """The name of the one stage."""
         return (self.method,)
 
+    @property
+    def decoder_settings(self) -> dict[str, Any]:
+        """How codecs draw that do so step by step."""
+        return self.codecs.drawing
+
     def draw_reconstructions(
         self, products: Mapping[str, Params], key: Key, data: Data, present: Array | None = None
     ) -> tuple[dict[str, Array], None]:
@@ -385,7 +383,10 @@ class JointPosterior:
             for part, own in zip(joint, (mean, raw), strict=True)
         )
 
-    has_likelihood = True
+    @property
+    def has_likelihood(self) -> bool:
+        """Whether log weights have a meaning: guidance of a codec changes the law."""
+        return not self.codecs.are_guided
 
     @property
     def has_costly_density(self) -> bool:

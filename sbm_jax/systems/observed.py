@@ -1,11 +1,12 @@
-"""What every system does with observed data: tell which rows have what, and put it back."""
+"""What every system does with observed data: tell which rows have what, decode the rest, and put it back."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax.numpy as jnp
 
 from sbm_jax.errors import SbmError, unknown
-from sbm_jax.types import Array, Data, Modality
+from sbm_jax.networks.codecs import Codecs
+from sbm_jax.types import Array, Data, Key, Modality, Params
 
 
 def observed_rows(data: Data, observed: Array, modalities: Sequence[Modality]) -> Array:
@@ -57,3 +58,37 @@ def lost_rows(samples: Data, observed: Array, modalities: Sequence[Modality]) ->
             array = samples[modality.name]
             lost |= ~jnp.isfinite(array.reshape(len(array), -1)).all(axis=1) & ~mask
     return lost
+
+
+def decode(
+    codecs: Codecs,
+    params: Params,
+    key: Key,
+    latents: Mapping[str, Array],
+    observed: Array,
+    modalities: Sequence[Modality],
+) -> tuple[dict[str, Array], Array, dict[str, Array]]:
+    """Decode latents; codecs that draw step by step are spared what all rows have.
+
+    Args:
+      codecs: of the modalities.
+      params: of the codecs.
+      key: a typed key.
+      latents: {modality: [B * S, D_m]}.
+      observed: bool [B, M].
+      modalities: M modalities.
+
+    Returns:
+      Data {modality: [B * S, *shape]}; which of these rows were lost in drawing, bool [B * S]; and, where something is
+      drawn, the number of ``decoder_evaluations``.
+    """
+    names = [modality.name for modality in modalities]
+    unwanted = dict(zip(names, observed.all(axis=0), strict=True))
+    samples = codecs.generate(params, key, latents, unwanted)
+    costs = {name: number for name, number in codecs.evaluations.items() if name in latents}
+    rows = jnp.repeat(observed, len(next(iter(samples.values()))) // len(observed), axis=0)
+    lost = lost_rows({name: samples[name] for name in costs}, rows, modalities)
+    if not costs:
+        return samples, lost, {}
+    made = [jnp.where(unwanted[name], 0.0, number) for name, number in costs.items()]
+    return samples, lost, {"decoder_evaluations": jnp.max(jnp.stack(made))}

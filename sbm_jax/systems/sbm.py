@@ -24,7 +24,7 @@ from sbm_jax.sampling.starts import gaussian_conditional
 from sbm_jax.system import Generated
 from sbm_jax.systems.latents import unpack
 from sbm_jax.systems.method import Method, Shared
-from sbm_jax.systems.observed import observed_rows, put_back
+from sbm_jax.systems.observed import decode, observed_rows, put_back
 from sbm_jax.systems.score_stage import SbmConfig, ScoreOfLatents
 from sbm_jax.types import (
     Array,
@@ -89,6 +89,11 @@ class Sbm(ScoreOfLatents):
         """The names of the stages with the products that `draw_reconstructions` uses."""
         return self.latent_space.stage_names
 
+    @property
+    def decoder_settings(self) -> dict[str, Any]:
+        """How codecs draw that do so step by step."""
+        return self.latent_space.codecs.drawing
+
     def draw_reconstructions(
         self, products: Mapping[str, Params], key: Key, data: Data, present: Array | None = None
     ) -> tuple[dict[str, Array], dict[str, Array]]:
@@ -132,14 +137,17 @@ class Sbm(ScoreOfLatents):
         self._check_conditioning(options)
         observed = observed_rows(data, observed, self.modalities)
         result = self.sample_latents(products, key, data, observed, options, num_samples, strength=strength)
-        samples = self.latent_space.decode(products, key, result.z)
+        space = self.latent_space
+        inputs = space.restore(products, result.z)
+        samples, lost, costs = decode(space.codecs, space.params(products), key, inputs, observed, self.modalities)
         latents = unpack(result.z, self.modalities)
         return Generated(
             data=put_back(samples, data, observed, self.modalities),
             latents={name: array.reshape(len(observed), num_samples, -1) for name, array in latents.items()},
             info={
                 "network_evaluations": self.evaluations_per_score * result.network_evaluations,
-                "diverged": result.diverged.sum(),
+                **costs,
+                "diverged": (result.diverged | lost).sum(),
             },
         )
 
@@ -246,7 +254,7 @@ class Sbm(ScoreOfLatents):
     @property
     def has_likelihood(self) -> bool:
         """Whether `log_weights` has a meaning: not for deterministic encoders, nor where guidance changes the law."""
-        return not self.regularised
+        return not self.regularised and not self.latent_space.codecs.are_guided
 
     has_costly_density = True
     """Whether the log density of a latent takes many evaluations of a network."""

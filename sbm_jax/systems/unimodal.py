@@ -223,10 +223,9 @@ class LatentSpace:
         mean, _ = self._posterior(self.params(products), data)
         return jnp.where(jnp.asarray(self.valid)[None], self.statistics(products).standardise(mean), 0.0)
 
-    def decode(self, products: Mapping[str, Params], key: Key, z: Array) -> dict[str, Array]:
-        """Return data of packed, standardised latents [B, N, D]."""
-        latents = unpack(self.statistics(products).restore(z), self.modalities)
-        return self.codecs.generate(self.params(products), key, latents)
+    def restore(self, products: Mapping[str, Params], z: Array) -> dict[str, Array]:
+        """Return what the codecs decode {name: [B, D_m]} of packed, standardised latents [B, N, D]."""
+        return unpack(self.statistics(products).restore(z), self.modalities)
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
         """Return the codecs' reconstruction, from the posterior means, of float data; the same at each call."""

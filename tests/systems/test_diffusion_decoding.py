@@ -9,17 +9,17 @@ import pytest
 
 from sbm_jax.data import hide
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.codecs import AutoencoderNetworkConfig
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig, Codecs
 from sbm_jax.networks.denoisers import DenoiserConfig
 from sbm_jax.networks.diffusion_decoder import DiffusionDecoderConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import HasCodecs, SparesObserved
-from sbm_jax.systems.diffusion_decoding import DiffusionDecodingConfig, Sparing, WithCodecs, make_groups, over
+from sbm_jax.systems.diffusion_decoding import DiffusionDecoded, DiffusionDecodingConfig, WithCodecs, make_groups, over
 from sbm_jax.systems.joinings import DiffMvae, DiffMvaeStar, Mmvae, MmvaePlus, Mopoe, Mvtcae
 from sbm_jax.systems.joint_posterior import JointPosterior
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.methods import METHODS
-from sbm_jax.types import CodecConfig, Modality, TrainingConfig
+from sbm_jax.types import CodecConfig, Dataset, Modality, Split, TrainingConfig
 from tests.systems.sbm_cases import DATASET, MODALITIES, OPTIONS, SYSTEMS, as_floats, fresh
 
 CONFIG = DiffusionDecodingConfig(
@@ -37,7 +37,7 @@ BASES = {**SYSTEMS, "mopoe": MOPOE, "mvtcae": MVTCAE}
 
 def _decoded(base="sbm_vae", config=CONFIG):
     system = BASES[base]
-    kind = WithCodecs if isinstance(system, HasCodecs) else Sparing
+    kind = WithCodecs if isinstance(system, HasCodecs) else DiffusionDecoded
     return kind(f"{base}_diffusion", system, config)
 
 
@@ -53,9 +53,8 @@ def test_pictures_are_drawn_and_the_rest_is_left_alone(base):
     system.check(OPTIONS)
     found, _ = _generated(system, (False, False, False))
     products = fresh(system)
-    means = jax.jit(lambda key: system.base.generate(products, key, {}, jnp.zeros((5, 3), bool), OPTIONS, 2))(
-        jax.random.split(jax.random.key(3))[0]
-    )
+    run = jax.jit(lambda key: system.base.generate(products, key, {}, jnp.zeros((5, 3), bool), OPTIONS, 2))
+    means = run(jax.random.key(3))  # what the system generates without diffusion decoders
     np.testing.assert_allclose(found.data["words"], means.data["words"], rtol=1e-5, atol=1e-6)
     np.testing.assert_allclose(found.data["mask"], means.data["mask"], rtol=1e-5, atol=1e-6)  # not Gaussian
     assert not np.allclose(found.data["image"], means.data["image"], atol=1e-2)
@@ -86,6 +85,112 @@ def test_sparing_what_is_observed_changes_no_sample(base):
     whole, spared = (_generated(one, observed)[0].data for one in (system, system.with_free(1)))
     for name in whole:
         np.testing.assert_allclose(whole[name], spared[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+PICTURES = tuple(Modality(name, (8, 8, 1), 3, CodecConfig("patch")) for name in "abc")
+SHARED = DiffusionDecoded("mopoe_diffusion", JointPosterior("mopoe", PICTURES, JOINT, Mopoe()), CONFIG)
+
+
+def _pictures(rows=5):
+    keys = jax.random.split(jax.random.key(7), 3)
+    return {name: jax.random.normal(key, (rows, 8, 8, 1)) for name, key in zip("abc", keys, strict=True)}
+
+
+def _shared_products():
+    """Products in which what begins at 0 does so no longer, so that all that is told matters."""
+    return jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), fresh(SHARED)
+    )
+
+
+def test_a_shared_network_draws_the_same_whatever_is_spared():
+    products, data = _shared_products(), _pictures()
+    observed = np.array(
+        [[True, True, False], [False, True, True], [True, False, True], [True] * 3, [True, True, False]]
+    )
+    whole, spared = (
+        jax.jit(lambda system=system: system.generate(products, jax.random.key(3), data, observed, OPTIONS, 2))()
+        for system in (SHARED, SHARED.with_free(1))
+    )
+    for name in "abc":
+        np.testing.assert_allclose(whole.data[name], spared.data[name], rtol=1e-4, atol=1e-4, err_msg=name)
+    assert not np.allclose(whole.data["c"][0, 0], whole.data["c"][0, 1], atol=1e-2)
+
+
+def test_a_shared_network_is_told_which_picture_it_draws():
+    products = _shared_products()
+    (group,) = SHARED.groups
+    params, x = products["diffusion_decoder_mopoe_a_and_2_more"], jnp.zeros((2, 8, 8, 1))
+    drawn = [group.decoder.sample(params, jax.random.key(0), group.told(x, None, jnp.full(2, k))).z for k in (0, 1)]
+    assert not np.allclose(*drawn, atol=1e-3)
+
+
+def test_rows_of_a_shared_network_learn_from_their_own_pictures():
+    """The objective of one batch is the mean over its rows and pictures, each told of its own."""
+    products, data = _shared_products(), _pictures(6)
+    split = Split({name: np.asarray(array) for name, array in data.items()})
+    stage = SHARED.stages(Dataset(split, split, split, {}, {}))[-1]
+    loss = jax.jit(lambda batch: stage.loss(products[stage.name], products, jax.random.key(0), batch)[0])
+    whole = float(loss({"data": data}))
+    for name in "abc":
+        swapped = {**data, name: data[name][::-1]}
+        assert abs(float(loss({"data": swapped})) - whole) > 1e-4, name
+
+
+def test_what_all_rows_have_is_not_drawn():
+    products, data = _shared_products(), _pictures()
+    run = jax.jit(lambda observed: SHARED.generate(products, jax.random.key(3), data, observed, OPTIONS).info)
+    assert run(jnp.array([True] * 3))["decoder_evaluations"] == 0
+    assert run(jnp.array([True, True, False]))["decoder_evaluations"] == 4
+
+
+def _drawn_by_codecs(base, **sampler):
+    """A system of which a codec draws the image."""
+    codec = CodecConfig("diffusion", {**CODEC, "decoder": {**CODEC["decoder"], "sampler": sampler}})
+    modalities = tuple(dataclasses.replace(m, codec=codec) if m.name == "image" else m for m in MODALITIES)
+    return dataclasses.replace(BASES[base], modalities=modalities)
+
+
+@pytest.mark.parametrize("base", ["sbm_vae", "mopoe"])
+def test_a_stage_knows_how_what_it_learns_from_was_drawn(base):
+    settings = []
+    for steps in (1, 7):
+        system = DiffusionDecoded("diffusion", _drawn_by_codecs(base, num_steps=steps), CONFIG)
+        settings.append([dict(stage.settings) for stage in system.stages(DATASET)])
+    assert settings[0][:-1] == settings[1][:-1]
+    assert settings[0][-1] != settings[1][-1]
+
+
+@pytest.mark.parametrize("base", ["sbm_vae", "mopoe"])
+def test_codecs_that_draw_tell_what_it_costs_and_what_is_lost(base):
+    system, data = _drawn_by_codecs(base, num_steps=3), as_floats(DATASET.test)
+    run = jax.jit(lambda products, observed: system.generate(products, jax.random.key(3), data, observed, OPTIONS))
+    products = fresh(system)
+    nothing, image = jnp.zeros(3, bool), jnp.array([True, False, False])
+    assert run(products, nothing).info["decoder_evaluations"] == 3
+    assert run(products, nothing).info["diverged"] == 0
+    assert run(products, image).info["decoder_evaluations"] == 0
+
+    def lost(path, leaf):
+        return jnp.full_like(leaf, jnp.nan) if "denoiser" in jax.tree_util.keystr(path) else leaf
+
+    broken = jax.tree_util.tree_map_with_path(lost, products)
+    assert run(broken, nothing).info["diverged"] == 5
+    assert run(broken, image).info["diverged"] == 0
+
+
+def test_equal_codecs_draw_alike():
+    codecs = [CodecConfig("diffusion", {"decoder": {"sampler": {"num_steps": steps}}}) for steps in (4, 9)]
+    modalities = tuple(dataclasses.replace(PICTURES[0], name=f"p{i}", codec=codec) for i, codec in enumerate(codecs))
+    with pytest.raises(SbmError, match="'p1' is drawn in another way than one that is trained as it is"):
+        Codecs(modalities, AutoencoderNetworkConfig(), batched=False)
+
+
+def test_guided_codecs_have_no_likelihood():
+    for guidance, has in ((0.0, True), (1.5, False)):
+        decoder = {**CODEC["decoder"], "guidance": guidance, "probability_untold": 0.1}
+        system = JointPosterior("diff_mvae", MODALITIES, JOINT, DiffMvae(codec={**CODEC, "decoder": decoder}))
+        assert system.has_likelihood == has
 
 
 @pytest.mark.parametrize("told", [("picture",), ("latent",), ("map",), ("picture", "map", "latent")], ids="+".join)

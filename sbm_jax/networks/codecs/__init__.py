@@ -126,6 +126,32 @@ class Codecs:
     def __post_init__(self):
         for modality in self.modalities:
             make_codec(modality, self.network)
+        self._check_equal_ones_draw_alike()
+
+    def _check_equal_ones_draw_alike(self) -> None:
+        """Refuse different samplers of modalities that are else equal: their parameters are stacked."""
+        found: dict[str, dict[str, Any]] = {}
+        for name, network in self.drawing.items():
+            modality = next(modality for modality in self.modalities if modality.name == name)
+            kind = repr({**training_settings(modality), "name": ""})
+            if found.setdefault(kind, network) != network:
+                raise SbmError(
+                    f"modality {name!r} is drawn in another way than one that is trained as it is. Give all modalities "
+                    "of one kind the same codec.network."
+                )
+
+    @property
+    def drawing(self) -> dict[str, dict[str, Any]]:
+        """The options of codecs that draw step by step, {name: JSON values}, which say how they draw."""
+        return {modality.name: plain(modality.codec.network) for modality in self.modalities if self._draws(modality)}
+
+    def _draws(self, modality: Modality) -> bool:
+        return bool(getattr(make_codec(modality, self.network), "evaluations", 0))
+
+    @property
+    def are_guided(self) -> bool:
+        """Whether what some codec draws has another law than the one that its likelihood tells."""
+        return any(getattr(make_codec(modality, self.network), "is_guided", False) for modality in self.modalities)
 
     @property
     def per_modality(self) -> PerModality:

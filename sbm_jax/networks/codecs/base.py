@@ -111,6 +111,18 @@ def learned_scale(parameter: Array, num_entries: int) -> Array:
     return LEAST_SCALE + jnp.exp(jax.lax.stop_gradient(raised - slow) + slow)
 
 
+def check_likelihood(modality: Modality) -> None:
+    """Raise `SbmError` for an unknown likelihood, and for bounds outside its range."""
+    if modality.likelihood not in LIKELIHOODS:
+        raise unknown(f"likelihood of modality {modality.name!r}:", modality.likelihood, LIKELIHOODS)
+    bounded = LIKELIHOODS[modality.likelihood].bounded
+    if bounded and modality.bounds and not 0 <= modality.bounds[0] < modality.bounds[1] <= 1:
+        raise SbmError(
+            f"modality {modality.name!r}: bounds {modality.bounds} leave [0, 1], the range of the "
+            f"{modality.likelihood} likelihood. Leave them out, or choose another likelihood."
+        )
+
+
 # MARK: Feed-forward decoders
 
 
@@ -143,14 +155,7 @@ class FeedForward(abc.ABC):
                 f"modality {modality.name!r} has ids (vocabulary_size {modality.vocabulary_size}), and the codec "
                 f"{modality.codec.name!r} encodes numbers. Use the codec 'tokens'."
             )
-        if modality.likelihood not in LIKELIHOODS:
-            raise unknown(f"likelihood of modality {modality.name!r}:", modality.likelihood, LIKELIHOODS)
-        bounded = LIKELIHOODS[modality.likelihood].bounded
-        if bounded and modality.bounds and not 0 <= modality.bounds[0] < modality.bounds[1] <= 1:
-            raise SbmError(
-                f"modality {modality.name!r}: bounds {modality.bounds} leave [0, 1], the range of the "
-                f"{modality.likelihood} likelihood. Leave them out, or choose another likelihood."
-            )
+        check_likelihood(modality)
 
     @property
     @abc.abstractmethod

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from sbm_jax.config import build, checked_dataclass, plain
 from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.networks.codecs.base import FeedForward
+from sbm_jax.networks.codecs.base import FeedForward, check_likelihood
 from sbm_jax.networks.codecs.patch import Patch
 from sbm_jax.networks.codecs.residual_conv import ResidualConv
 from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told, bounds_of
@@ -24,6 +24,16 @@ TRUNKS: dict[str, type[FeedForward]] = {"patch": Patch, "residual_conv": Residua
 
 WIDTHS = {"patch": (64, 64), "residual_conv": (64, 128, 256)}
 """Of a trunk that is not told any."""
+
+
+def check_network_only(codec: CodecConfig, where: str) -> None:
+    """Raise `SbmError` where a codec that only lends its network is given more."""
+    alone = CodecConfig(codec.name, codec.network)
+    given = [f.name for f in dataclasses.fields(codec) if getattr(codec, f.name) != getattr(alone, f.name)]
+    if given:
+        raise SbmError(
+            f"{where} has {', '.join(given)}, but lends its network only. Leave out all but name and network."
+        )
 
 
 @checked_dataclass
@@ -46,6 +56,7 @@ class DiffusionCodecOptions:
     def __post_init__(self):
         if self.trunk.name not in TRUNKS:
             raise unknown("codec.network.trunk of a diffusion codec:", self.trunk.name, TRUNKS)
+        check_network_only(self.trunk, "codec.network.trunk")
         require(self.map_channels >= 1, "codec.network.map_channels", self.map_channels, "at least 1")
         require(bool(self.told), "codec.network.told", self.told, f"one or more of {', '.join(TOLD)}")
         for name in self.told:
@@ -59,7 +70,10 @@ class DiffusionCodecOptions:
 
     def training_settings(self) -> dict[str, Any]:
         """Return what training depends on; see `networks.codecs.training_settings`."""
-        return {**plain(self), "decoder": self.decoder.training_settings()}
+        settings = {**plain(self), "told": [kind for kind in TOLD if kind in self.told]}
+        if "map" not in self.told:
+            del settings["map_channels"]
+        return {**settings, "decoder": self.decoder.training_settings()}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +91,7 @@ class Diffusion:
     options: DiffusionCodecOptions
 
     def __post_init__(self):
+        check_likelihood(self.modality)
         check_shape(self.modality)
 
     def _trunk(self, modality: Modality) -> FeedForward:
@@ -103,6 +118,11 @@ class Diffusion:
             trunk = self._trunk(Modality(modality.name, shape, modality.latent_size)).decoder
         told = "latent" in options.told
         return DiffusionDecoder(modality.shape, bounds_of(modality), options.decoder, trunk, told)
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether guidance changes the law of what is drawn."""
+        return self.options.decoder.guidance > 0
 
     @property
     def evaluations(self) -> int:
