@@ -7,6 +7,7 @@ on a photograph: decoders leave it out, and what the score model is to learn is 
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -155,6 +156,7 @@ class CodecTraining:
             loss=self.loss,
             rows=lambda upstream: dataset.train.rows(names),
             validation_rows=lambda upstream: dataset.validation.rows(names),
+            validation_loss=functools.partial(self.loss, train=False),
             training=training,
         )
 
@@ -173,13 +175,18 @@ class CodecTraining:
     # MARK: Objective
 
     def loss(
-        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any]
+        self,
+        params: Params,
+        upstream: Mapping[str, Params],
+        key: Key,
+        batch: Mapping[str, Any],
+        train: bool = True,
     ) -> tuple[Array, Metrics]:
         """Return the weighted sum over modalities of the mean objective of the rows that have them."""
         del upstream
         data, present = in_units(batch["data"]), batch.get("present")
         posteriors, latents, outputs = self.autoencode(params, key, data)
-        reconstructions, regularisers = self._terms(params, key, data, posteriors, outputs)
+        reconstructions, regularisers = self._terms(params, key, data, posteriors, outputs, train)
         names = [modality.name for modality in self.modalities]
         has = dict.fromkeys(names) if present is None else dict(zip(names, present.T, strict=True))
         reconstructions = {name: masked_mean(reconstructions[name], has[name]) for name in names}
@@ -218,12 +225,13 @@ class CodecTraining:
         data: Data,
         posteriors: Mapping[str, tuple[Array, Array]],
         outputs: Mapping[str, Array],
+        train: bool,
     ) -> tuple[dict[str, Array], dict[str, Array]]:
         """Return -log p(x | z), or its bound, and the regulariser, without its weight, {name: [B]} of both.
 
         The regulariser is KL(q(z | x) ‖ N(0, I)) of a VAE (Eq. 1), ‖z‖² of an RAE (Eq. 10, without one of the decoder).
         """
-        reconstructions = self.codecs.loss(params, key, data, outputs)
+        reconstructions = self.codecs.loss(params, key, data, outputs, train)
         if self.regularised:
             return reconstructions, {name: jnp.sum(jnp.square(z), axis=-1) for name, (z, _) in posteriors.items()}
         return reconstructions, {name: standard_normal_kl(*posterior) for name, posterior in posteriors.items()}

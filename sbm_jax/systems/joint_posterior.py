@@ -5,6 +5,7 @@ in the bound: see `joinings`.
 """
 
 import dataclasses
+import functools
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -17,7 +18,7 @@ from sbm_jax.data.pipeline import in_units
 from sbm_jax.distributions import Posterior, product_of_experts
 from sbm_jax.errors import SbmError
 from sbm_jax.losses.bounds import BoundTerms, Decoding
-from sbm_jax.networks.codecs import Bounds, Codecs, check_codec, make_codec, training_settings
+from sbm_jax.networks.codecs import Bounds, Codecs, Objective, check_codec, make_codec, training_settings
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import Generated
 from sbm_jax.systems.joining import Encoded, Joining
@@ -141,6 +142,7 @@ class JointPosterior:
             loss=self._loss,
             rows=lambda upstream: self.rows(dataset.train),
             validation_rows=lambda upstream: self.rows(dataset.validation),
+            validation_loss=functools.partial(self._loss, objective=Objective.VALIDATION),
             training=self.training,
         )
         return [stage]
@@ -157,16 +159,28 @@ class JointPosterior:
         return params
 
     def _loss(
-        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any]
+        self,
+        params: Params,
+        upstream: Mapping[str, Params],
+        key: Key,
+        batch: Mapping[str, Any],
+        objective: Objective = Objective.TRAINING,
     ) -> tuple[Array, Metrics]:
         del upstream
-        terms = self.terms(params, key, in_units(batch["data"]), batch.get("present"))
+        terms = self.terms(params, key, in_units(batch["data"]), batch.get("present"), objective)
         if isinstance(terms, BoundTerms):
             parts = {"reconstruction": terms.reconstruction.mean(), "regulariser": terms.regulariser.mean()}
             return terms.loss.mean(), parts
         return terms.mean(), {}
 
-    def terms(self, params: Params, key: Key, data: Data, present: Array | None = None) -> BoundTerms | Array:
+    def terms(
+        self,
+        params: Params,
+        key: Key,
+        data: Data,
+        present: Array | None = None,
+        objective: Objective = Objective.TRAINING,
+    ) -> BoundTerms | Array:
         """Return the per-row terms of the objective, or the per-row loss [B] of an importance-weighted one.
 
         Args:
@@ -174,8 +188,9 @@ class JointPosterior:
           key: for the noise and the subsets.
           data: {modality: float [B, *shape]}; what a row lacks may be anything finite.
           present: bool [B, M]; None where nothing is missing.
+          objective: of codecs that are `Bounds`.
         """
-        decoding = self._decoding(params, key, data)
+        decoding = self._decoding(params, key, data, objective)
         return self.joining.terms(key, Encoded(self._experts(params, data), decoding, params, present))
 
     def _experts(self, params: Params, data: Data) -> tuple[Array, Array]:
@@ -186,11 +201,12 @@ class JointPosterior:
         found = [encoded.get(modality.name, nothing) for modality in self.modalities]
         return jnp.stack([mean for mean, _ in found], axis=1), jnp.stack([raw for _, raw in found], axis=1)
 
-    def _decoding(self, params: Params, key: Key, data: Data, in_training: bool = True) -> Decoding:
+    def _decoding(self, params: Params, key: Key, data: Data, objective: Objective = Objective.TRAINING) -> Decoding:
         def log_prob(latents: Mapping[str, Array], part: Array | int) -> dict[str, Array]:
-            return self.codecs.log_prob(params["codecs"], jax.random.fold_in(key, part), data, latents, in_training)
+            return self.codecs.log_prob(params["codecs"], jax.random.fold_in(key, part), data, latents, objective)
 
-        factors = self.joining.factors(self.modalities) if in_training else (1.0,) * len(self.modalities)
+        is_bound = objective is Objective.BOUND
+        factors = (1.0,) * len(self.modalities) if is_bound else self.joining.factors(self.modalities)
         return Decoding(self.modalities, log_prob, factors)
 
     # MARK: Use
@@ -414,7 +430,7 @@ class JointPosterior:
         joint = self.posterior.sample(location, scale, self.joining.noise(noise_key, location.shape))
         latents = Latents(joint, self._sample_private(own_key, experts, num_samples))
         inputs = {name: jnp.moveaxis(z, 1, 0) for name, z in self._decoder_inputs(latents).items()}
-        likelihood = self._decoding(params, key, data, in_training=False).log_likelihood(inputs).sum(axis=-1)
+        likelihood = self._decoding(params, key, data, Objective.BOUND).log_likelihood(inputs).sum(axis=-1)
         log_p, log_q = self._log_prior(products, prior_key, latents), self._log_posterior(experts, latents)
         return likelihood.T + log_p - log_q
 

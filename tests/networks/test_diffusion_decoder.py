@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.codecs import AutoencoderNetworkConfig, Codecs, check_codec, make_codec, training_settings
+from sbm_jax.networks.codecs import (
+    AutoencoderNetworkConfig,
+    Codecs,
+    Objective,
+    check_codec,
+    make_codec,
+    training_settings,
+)
 from sbm_jax.networks.denoisers import DENOISERS, DenoiserConfig, make_denoiser
 from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, PictureSampler, Told
 from sbm_jax.sampling import SamplerOptions
@@ -276,6 +283,27 @@ def test_two_codecs_with_equal_parameters_draw_different_noise():
     x = jnp.full((2, 8, 8, 1), 0.5)
     losses = codecs.loss(params, jax.random.key(1), {"photo": x, "other": x}, {"photo": z, "other": z})
     assert not np.allclose(losses["photo"], losses["other"])
+
+
+def test_validation_drops_nothing():
+    decoder = {
+        **SMALL["decoder"],
+        "network": {**SMALL["decoder"]["network"], "dropout": 0.9},
+        "probability_untold": 0.9,
+    }
+    codecs = Codecs((_with({**SMALL, "decoder": decoder}),), AutoencoderNetworkConfig(), batched=False)
+    params = jax.tree.map(
+        lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape),
+        codecs.init(jax.random.key(0)),
+    )
+    x, z = {"photo": jnp.full((4, 8, 8, 1), 0.5)}, {"photo": jnp.ones((4, 3))}
+    key = jax.random.key(1)
+    training, validation = (codecs.loss(params, key, x, z, train=train)["photo"] for train in (True, False))
+    assert not np.allclose(training, validation, rtol=1e-3)
+    whole = Codecs((_with(SMALL),), AutoencoderNetworkConfig(), batched=False)
+    np.testing.assert_allclose(validation, whole.loss(params, key, x, z)["photo"], rtol=1e-5)
+    probs = codecs.log_prob(params, key, x, {"photo": z["photo"][None]}, Objective.VALIDATION)
+    np.testing.assert_allclose(-probs["photo"][0], validation, rtol=1e-5)
 
 
 def test_how_it_draws_is_no_part_of_what_is_trained():

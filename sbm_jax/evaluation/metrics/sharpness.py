@@ -77,13 +77,13 @@ class Sharpness(Metric):
             if names:
                 metrics[label] = average(metrics, names)
             else:
-                missing[label] = self._reason()
+                missing[label] = self._reason(family)
         return Evaluation(metrics, missing, {})
 
-    def _reason(self) -> str:
+    def _reason(self, family: str) -> str:
         if not self.reference:
             return "no modality is pictures (height, width, channels) that are no constants"
-        return ALONE if len(self.scene.modalities) < 2 else "no sample is finite"
+        return ALONE if family == GIVEN_REST and len(self.scene.modalities) < 2 else "no sample is finite"
 
 
 def roughness(pictures: np.ndarray) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Codecs: how modalities become latents and back. One file for each kind, and all modalities at once."""
 
 import dataclasses
+import enum
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -27,6 +28,7 @@ __all__ = [
     "Codec",
     "Codecs",
     "FeedForward",
+    "Objective",
     "check_codec",
     "make_codec",
     "training_settings",
@@ -101,6 +103,14 @@ def check_codec(codec: Codec) -> None:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             name = jax.tree_util.keystr(path)
             raise SbmError(f"{where}: parameter {name} is {leaf.dtype}; expected float32, which is trained.")
+
+
+class Objective(enum.Enum):
+    """What codecs that are `Bounds` are asked for: the bound, or what they are trained by, with dropout and without."""
+
+    BOUND = enum.auto()
+    TRAINING = enum.auto()
+    VALIDATION = enum.auto()
 
 
 _LOSS, _SAMPLE = 10_001, 10_002
@@ -179,12 +189,20 @@ class Codecs:
         return self.per_modality.apply(params, latents, decode)
 
     def loss(
-        self, params: Params, key: Key, data: Mapping[str, Array], outputs: Mapping[str, Array]
+        self,
+        params: Params,
+        key: Key,
+        data: Mapping[str, Array],
+        outputs: Mapping[str, Array],
+        train: bool = True,
     ) -> dict[str, Array]:
-        """Return {name: what codecs are trained by, [B]} of float data, given the decoders' raw outputs."""
+        """Return {name: what codecs are trained by, [B]} of float data, given the decoders' raw outputs.
+
+        Without `train`, nothing is dropped at random.
+        """
 
         def loss(codec: Codec, *arguments: Any) -> Array:
-            return codec.loss(*arguments)
+            return codec.loss(*arguments, train) if isinstance(codec, Bounds) else codec.loss(*arguments)
 
         return self._terms(loss, params, key, data, outputs)
 
@@ -265,19 +283,22 @@ class Codecs:
         key: Key,
         data: Mapping[str, Array],
         latents: Mapping[str, Array],
-        in_training: bool = False,
+        objective: Objective = Objective.BOUND,
     ) -> dict[str, Array]:
         """Return {name: log p(x | z), or its bound, [..., B]} of float data [B, *shape], for latents [..., B, D_m].
 
-        With `in_training` it is what codecs are trained by, which is no such thing where they are `Bounds`.
+        Of codecs that are `Bounds`, it may be what they are trained by instead, which is no such thing.
         """
         flat = {name: z.reshape(-1, z.shape[-1]) for name, z in latents.items()}
         repeated = {}
         for name, z in latents.items():
             x = data[name]
             repeated[name] = jnp.broadcast_to(x, (*z.shape[:-2], *x.shape)).reshape(-1, *x.shape[1:])
-        terms = self.loss if in_training else self.bound
-        losses = terms(params, key, repeated, self.decode(params, flat))
+        outputs = self.decode(params, flat)
+        if objective is Objective.BOUND:
+            losses = self.bound(params, key, repeated, outputs)
+        else:
+            losses = self.loss(params, key, repeated, outputs, train=objective is Objective.TRAINING)
         return {name: -losses[name].reshape(z.shape[:-1]) for name, z in latents.items()}
 
     def _keys(self, key: Key) -> dict[str, Key]:

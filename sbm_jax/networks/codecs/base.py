@@ -70,6 +70,9 @@ class Codec(Protocol):
 class Bounds(Protocol):
     """A codec whose `loss` may be no bound of -log p(x | z), and never is the likelihood itself."""
 
+    def loss(self, params: Params, key: Key, x: Array, output: Array, train: bool = True) -> Array:
+        """Return what it is trained by [B]; see `Codec.loss`. Without `train`, nothing is dropped at random."""
+
     def bound(self, params: Params, key: Key, x: Array, output: Array) -> Array:
         """Return an upper bound of -log p(x | z) [B] of data [B, *shape], in nats, given what `decode` returned."""
 

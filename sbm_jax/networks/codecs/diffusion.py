@@ -144,9 +144,9 @@ class Diffusion:
         del params
         return z
 
-    def loss(self, params: Params, key: Key, x: Array, output: Array) -> Array:
+    def loss(self, params: Params, key: Key, x: Array, output: Array, train: bool = True) -> Array:
         """Return the objective [B]: with the weighting ``"likelihood"`` a bound of -log p(x | z), in nats."""
-        return self.decoder.loss(params["decoder"], key, x, Told(latent=output))
+        return self.decoder.loss(params["decoder"], key, x, Told(latent=output), train)
 
     def bound(self, params: Params, key: Key, x: Array, output: Array) -> Array:
         """Return a bound of -log p(x | z) [B], in nats, whatever it is trained by; with `likelihood_steps` itself."""
