@@ -66,10 +66,10 @@ def make_peer(batch: int, evaluations: int, threads: int | None) -> Callable[[],
 
     if threads:
         torch.set_num_threads(threads)
-    network = make_peer_network()
+    network = make_peer_network().to(memory_format=torch.channels_last)  # the faster form on CPUs
     scheduler = DDIMScheduler(num_train_timesteps=1000)
     scheduler.set_timesteps(evaluations)
-    told = torch.full((batch, 3, SIDE, SIDE), 0.5)
+    told = torch.full((batch, 3, SIDE, SIDE), 0.5).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def draw() -> Any:
