@@ -54,6 +54,13 @@ class PictureSampler(SamplerOptions):
     end_time: float = 1e-3
 
 
+def check_sampler(options: SamplerOptions) -> None:
+    """Raise `SbmError` for options that are of use only where something is observed."""
+    for name, value in {"start": "prior", "conditioning": "clean", "resampling": 1}.items():
+        found, where = getattr(options, name), f"diffusion decoder: sampler.{name}"
+        require(found == value, where, found, f"{value!r}, for nothing of a picture is observed")
+
+
 @checked_dataclass
 class DiffusionDecoderConfig:
     """How pictures are diffused, denoised and drawn.
@@ -100,11 +107,7 @@ class DiffusionDecoderConfig:
         if self.sde.name not in SDES:
             raise unknown(f"{where} process (sde.name)", self.sde.name, SDES)
         make_denoiser(self.network)
-        for name, value in {"start": "prior", "conditioning": "clean", "resampling": 1}.items():
-            found = getattr(self.sampler, name)
-            require(
-                found == value, f"{where} sampler.{name}", found, f"{value!r}, for nothing of a picture is observed"
-            )
+        check_sampler(self.sampler)
 
     @staticmethod
     def needs_untold(guidance: float) -> SbmError:
@@ -201,6 +204,8 @@ class DiffusionDecoder:
     def __post_init__(self):
         if len(self.shape) != 3:
             raise SbmError(f"a diffusion decoder draws pictures (height, width, channels), not {self.shape}.")
+        ordered = not self.bounds or (len(self.bounds) == 2 and self.bounds[0] < self.bounds[1])
+        require(ordered, "diffusion decoder: bounds", self.bounds, "(low, high), or ()")
 
     @property
     def network(self) -> ToldDenoiser:
@@ -333,14 +338,18 @@ class DiffusionDecoder:
           row_numbers: int [B], by which pictures have their noise; None for 0 to B - 1.
 
         Raises:
-          SbmError: where nothing is told, or of no picture; on a start from a picture where none is told; on guidance
-            of a network that was always told.
+          SbmError: where something that the network is told is missing, or of another shape; on a start from a picture
+            where none is told; on guidance that is negative, or of a network that was always told.
         """
         options = self.config.sampler if options is None else options
         weight = self.config.guidance if guidance is None else guidance
-        leaves = jax.tree.leaves(told)
-        if not leaves or not len(leaves[0]):
-            raise SbmError("diffusion decoder: nothing is told of any picture; give Told a picture, a latent or both.")
+        check_sampler(options)
+        require(0 <= weight < math.inf, "diffusion decoder: guidance", weight, "0 or more, and finite")
+        batch = self._num_rows(told)
+        if row_numbers is not None and jnp.shape(row_numbers) != (batch,):
+            raise SbmError(
+                f"diffusion decoder: row_numbers have the shape {jnp.shape(row_numbers)}; expected ({batch},)."
+            )
         if weight and not self.config.probability_untold:
             raise self.config.needs_untold(weight)
         if options.start_time < 1 and told.picture is None:
@@ -348,10 +357,32 @@ class DiffusionDecoder:
                 "diffusion decoder: sampler.start_time below 1 starts from the picture that the decoder is told, and "
                 "it is told none. Set it to 1."
             )
-        numbers = jnp.arange(len(leaves[0])) if row_numbers is None else row_numbers
+        numbers = jnp.arange(batch) if row_numbers is None else row_numbers
         rows = {"told": told, "number": numbers}
         chunk = options.chunk_size or (CPU_CHUNK if jax.default_backend() == "cpu" else 0)
         return in_chunks(lambda part: self._sample(params, key, part, options, weight), rows, chunk)
+
+    def _num_rows(self, told: Told) -> int:
+        """Return the number of pictures that something is told of.
+
+        Raises:
+          SbmError: where something is missing, of another shape, or of another number of pictures.
+        """
+        needed = {"latent": self.trunk is not None or self.modulated, "which": self.num_kinds > 1}
+        missing = [name for name, is_needed in needed.items() if is_needed and getattr(told, name) is None]
+        if missing or not jax.tree.leaves(told):
+            what = " and ".join(missing) or "a picture, a latent or both"
+            raise SbmError(f"diffusion decoder: it is not told all that its network needs; give Told {what}.")
+        shapes = {name: jnp.shape(value) for name, value in told._asdict().items() if value is not None}
+        batch = next(iter(shapes.values()))[0]
+        expected = {name: (batch, *shape[1:]) for name, shape in shapes.items()} | {
+            name: (batch, *own) for name, own in {"picture": self.shape, "which": ()}.items() if name in shapes
+        }
+        if not batch or shapes != expected:
+            raise SbmError(
+                f"diffusion decoder: Told has arrays of {shapes}; expected {expected}, of one picture at least."
+            )
+        return batch
 
     def _sample(self, params: Params, key: Key, rows: dict, options: SamplerOptions, weight: float) -> SampleResult:
         told, batch = rows["told"], len(rows["number"])
@@ -381,7 +412,13 @@ class DiffusionDecoder:
         return score
 
     def log_likelihood(self, params: Params, key: Key, x: Array, told: Told, num_steps: int = 100) -> Array:
-        """Return log p(x | told) [B] of data along the probability flow, in nats, for small pictures."""
+        """Return log p(x | told) [B] of data along the probability flow, in nats, for small pictures.
+
+        Raises:
+          SbmError: as `sample` does of what is told, and on fewer than one step.
+        """
+        self._num_rows(told)
+        require(num_steps >= 1, "diffusion decoder: num_steps of the likelihood", num_steps, "at least 1")
         score_fn, context = self.score_fn(params, *self._condition(params, told)), self.context(len(x))
         end = self.config.sampler.end_time
         return log_density(score_fn, self.sde, key, self.scale(x), context, num_steps, end) - math.prod(

@@ -183,14 +183,39 @@ def test_a_start_from_a_picture_stays_near_it():
         decoder.sample(params, jax.random.key(2), Told(latent=told.latent), options)
 
 
-def test_what_can_not_be_drawn_is_refused():
+@pytest.mark.parametrize(
+    ("changes", "options", "message"),
+    [
+        ({"latent": None}, {}, "give Told latent"),
+        ({"picture": None, "latent": None}, {}, "give Told latent"),
+        ({"picture": jnp.ones((5, 8, 8, 2))}, {}, r"expected .*\(5, 8, 8, 1\)"),
+        ({"latent": jnp.ones((4, 3))}, {}, r"expected .*\(5, 3\)"),
+        ({"picture": jnp.ones((0, 8, 8, 1)), "latent": jnp.ones((0, 3))}, {}, "one picture at least"),
+        ({}, {"row_numbers": jnp.arange(4)}, r"row_numbers have the shape \(4,\)"),
+        ({}, {"guidance": 2.0}, r"guidance 2\.0 needs"),
+        ({}, {"guidance": -1.0}, r"guidance is -1\.0; expected 0 or more"),
+        ({}, {"options": SamplerOptions(conditioning="particles", num_particles=4)}, "conditioning is 'particles'"),
+        ({"picture": None}, {"options": PictureSampler(start_time=0.5)}, "start_time below 1"),
+    ],
+)
+def test_what_can_not_be_drawn_is_refused(changes, options, message):
     decoder, params, told = _small()
-    none = jax.tree.map(lambda array: array[:0], told)
-    for nothing in (Told(), none):
-        with pytest.raises(SbmError, match="nothing is told"):
-            decoder.sample(params, jax.random.key(2), nothing)
-    with pytest.raises(SbmError, match=r"guidance 2\.0 needs"):
-        decoder.sample(params, jax.random.key(2), told, guidance=2.0)
+    with pytest.raises(SbmError, match=message):
+        decoder.sample(params, jax.random.key(2), told._replace(**changes), **options)
+
+
+def test_what_has_no_likelihood_is_refused():
+    decoder, params, told = _small()
+    with pytest.raises(SbmError, match="expected at least 1"):
+        decoder.log_likelihood(params, jax.random.key(2), told.picture, told, num_steps=0)
+    with pytest.raises(SbmError, match="give Told latent"):
+        decoder.log_likelihood(params, jax.random.key(2), told.picture, told._replace(latent=None))
+
+
+@pytest.mark.parametrize("bounds", [(1.0, 0.0), (1.0, 1.0), (1.0,)])
+def test_bounds_without_a_range_are_refused(bounds):
+    with pytest.raises(SbmError, match="bounds"):
+        DiffusionDecoder((8, 8, 1), bounds, DiffusionDecoderConfig())
 
 
 @pytest.mark.parametrize("likelihood", ["gaussian", "bernoulli"])
