@@ -3,12 +3,15 @@
     python -m benchmarks.decoder_throughput
     taskset -c 0 python -m benchmarks.decoder_throughput --threads=1 --against=torch
 
-One JSON line for each network and number of evaluations. With `--against=torch` (the extra ``bench``) a UNet2D of
-diffusers, of the same widths, blocks and attention as ours, draws in a PyTorch loop of DDIM, and the ratio is printed.
+The command and the versions, then one JSON line for each network and number of evaluations. With `--against=torch` (the
+extra ``bench``) a UNet2D of diffusers, of the same widths, blocks and attention as ours, draws in a PyTorch loop of
+DDIM, channels last, and the ratio is printed.
 """
 
 import argparse
 import json
+import shlex
+import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,6 +19,7 @@ import jax
 import jax.numpy as jnp
 
 from benchmarks.timing import measure_in_turn, rates
+from sbm_jax import report
 from sbm_jax.networks.denoisers import DenoiserConfig
 from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, PictureSampler, Told
 
@@ -106,7 +110,10 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--against", choices=["torch"])
     parser.add_argument("--threads", type=int, help="threads of PyTorch; for XLA's, start under `taskset -c 0`")
-    for row in rows(parser.parse_args()):
+    arguments = parser.parse_args()
+    command = shlex.join(["python", "-m", "benchmarks.decoder_throughput", *sys.argv[1:]])
+    print(json.dumps({"command": command, **report.versions(), "device": report.device()}))
+    for row in rows(arguments):
         print(json.dumps(row), flush=True)
 
 
