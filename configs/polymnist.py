@@ -292,10 +292,8 @@ def _diff_mvae(config: ConfigDict) -> None:
     metrics.coherence.sets = ("given_rest", "fixed_order", "unconditional")
     small = _on_cpu(config)
     if small:
-        network, trunk = (
-            dict(methods.diffusion_decoder.decoder.network),
-            {"name": "patch", "network": {"widths": (64,)}},
-        )
+        network = dict(methods.diffusion_decoder.decoder.network)
+        trunk = {"name": "patch", "network": {"widths": (64,)}}
     else:
         network = {"name": "unet", "width": 64, "depth": 2}
         trunk = {"name": "residual_conv", "network": {"widths": (64, 128, 256)}}
@@ -339,7 +337,10 @@ def _sampled(config: ConfigDict, name: str, sampler: dict) -> dict:
 
 
 def _ten_minutes_each(config: ConfigDict) -> None:
-    """Train every system for about ten minutes on two cores, and a diffusion decoder over it for as long again."""
+    """Set steps that should take each system ten minutes on two cores, and a diffusion decoder over it as long again.
+
+    They are estimates: the times of a step were taken while other work ran.
+    """
     methods = config.methods
     for method in (methods.diff_mvae, methods.diff_mvae_star):
         method.training = {"num_steps": 7000, "batch_size": 4}

@@ -19,6 +19,7 @@ from sbm_jax import data, parallel, report
 from sbm_jax.config import plain
 from sbm_jax.errors import SbmError, require
 from sbm_jax.evaluation import Estimate, Evaluation, check_data, check_metrics, check_size
+from sbm_jax.evaluation.metrics.robustness import Robustness
 from sbm_jax.experiment_config import ExperimentConfig, Variation, apply_changes, make_system, refuse_earlier
 from sbm_jax.formats import make_format
 from sbm_jax.judges import Judges, check_weights, weights_path
@@ -169,6 +170,7 @@ def check(config: ExperimentConfig) -> None:
     report.paper_of(config.published)
     check_weights(config.evaluation.inception_weights)
     make_attacker(config)
+    _check_attacked(config)
     for modality in config.modalities:
         rate, own = config.data.folders.rate, modality.format.options.get("rate")
         if config.data.name == "folders" and rate and own and rate != own:
@@ -178,6 +180,19 @@ def check(config: ExperimentConfig) -> None:
             )
     names, known = ([m.name for m in some] for some in (config.joint_modalities, config.modalities))
     check_metrics(config.evaluation, names, known)
+
+
+def _check_attacked(config: ExperimentConfig) -> None:
+    """Raise `SbmError` where robustness is measured of what is not given the attacked modality: nothing would drop."""
+    for label, cls, options in config.evaluation.chosen():
+        if config.attacker is None or not issubclass(cls, Robustness):
+            continue
+        source, given = config.attacker.source, options.given
+        if options.modality == source or (given and source not in given):
+            raise SbmError(
+                f"config.evaluation.metrics.{label} predicts {options.modality!r} from {given or 'all others'}, and "
+                f"config.attacker attacks {source!r}, which is not among these. Give it, or attack another modality."
+            )
 
 
 def _train(

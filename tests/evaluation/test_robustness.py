@@ -159,3 +159,16 @@ def test_a_run_trains_what_attacks(tmp_path):
     metrics, name = results["systems"]["supervised"]["metrics"], "robustness/given_a/b"
     assert metrics[f"{name}/drop/attack_2"]["value"] > metrics[f"{name}/drop/attack_0.5"]["value"] > 0.0
     assert (tmp_path / "work" / "stages" / "attacker_a_to_b").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("source", "options"),
+    [("a", {"modality": "b", "given": ("c",)}), ("b", {"modality": "b"})],
+)
+def test_an_attack_on_what_is_not_given_is_refused(source, options):
+    config = get_config("nowhere")
+    target = "c" if source == "b" else "b"
+    config.update({"systems": ("supervised",), "attacker": {"source": source, "target": target}})
+    config.evaluation.metrics = {"robustness": options}
+    with pytest.raises(SbmError, match=f"attacks '{source}', which is not among these"):
+        experiment.check(experiment_config.parse_config(config))
