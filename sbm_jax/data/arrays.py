@@ -72,7 +72,6 @@ def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path, names: Sequence[s
     _tell_unused(unused, bool(splits["train"].labels))
     for name, split in splits.items():
         _require_alike(paths[name], split, splits["train"])
-    require_complete(splits["test"], paths["test"])
     classes = labels.classes_of(splits, paths)
     settings = {"digests": {name: _digest(path) for name, path in paths.items()}}
     if "validation" not in splits:
@@ -81,16 +80,6 @@ def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path, names: Sequence[s
         )
         settings |= {"validation_fraction": config.validation_fraction, "seed": config.seed}
     return labels.numbered(splits, classes, paths["train"], settings)
-
-
-def require_complete(test: types.Split, path: pathlib.Path) -> None:
-    """Check that test rows lack no modality.
-
-    Raises:
-      SbmError: naming their file, if some do.
-    """
-    if test.present is not None and not all(mask.all() for mask in test.present.values()):
-        raise SbmError(f"{path} lacks modalities of some rows; what is evaluated must have all. Leave them out.")
 
 
 def _read(path: pathlib.Path, names: Sequence[str] | None) -> tuple[types.Split, tuple[str, ...]]:

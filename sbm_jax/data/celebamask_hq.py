@@ -81,8 +81,7 @@ class CelebaMaskHqConfig:
       images: a zip archive of `{id}.jpg`, or a directory of them, to read in place of `CelebA-HQ-img`; "" for that.
       size: of images and masks, in pixels; files may be larger, not smaller.
       complete: the splits (``"train"``, ``"validation"``, ``"test"``) from which rows are left out that lack one of the
-        modalities asked for. Systems are judged on complete rows only: where some test rows are not, `complete` must
-        have ``"test"``.
+        modalities asked for.
       max_train: training rows to use, the first by id; None for all.
       max_test: the same for validation and for test.
     """
@@ -119,8 +118,7 @@ def load_celebamask_hq(
       names: of the modalities; None for all. The files of others are not read.
 
     Raises:
-      SbmError: if a file is missing, damaged, not square or smaller than `size`, a test row lacks a modality, or a
-        split has no rows.
+      SbmError: if a file is missing, damaged, not square or smaller than `size`, or a split has no rows.
     """
     with contextlib.ExitStack() as held:
         root, sources = _open(config, names, held)
@@ -253,20 +251,7 @@ def _ids(mapping: pathlib.Path, config: CelebaMaskHqConfig, sources: Mapping[str
         if not len(ids):
             wanted = f"{'all' if split in config.complete else 'any'} of {', '.join(sources)}"
             raise SbmError(f"{mapping.parent} has no {split} row with {wanted}; expected some. Add files.")
-    _require_complete(found["test"], sources)
     return found
-
-
-def _require_complete(ids: np.ndarray, sources: Mapping[str, Source]) -> None:
-    """Check that test rows lack no modality."""
-    for name, source in sources.items():
-        lacking = ids[~source.has(ids)]
-        if len(lacking):
-            raise SbmError(
-                f"the test row {lacking[0]} has no {name} ({len(lacking)} such rows of {len(ids)}); what is evaluated "
-                "must have all modalities. Add the files, leave the modality out, or judge the complete rows alone, "
-                "with 'test' in data.celebamask_hq.complete."
-            )
 
 
 def _official_split(path: pathlib.Path) -> dict[int, int]:

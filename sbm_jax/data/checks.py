@@ -70,6 +70,8 @@ def _check_split(name: str, split: types.Split, modalities: Sequence[types.Modal
             data[modality.name] = _checked_rows(where, data[modality.name], modality)
         if split.present is not None and not split.present[modality.name].any():
             raise SbmError(f"no row of the {name} split has modality {modality.name!r}; add some, or leave it out.")
+    if name == "test" and not split.having([modality.name for modality in modalities]).any():
+        raise SbmError(f"no row of the test split has all of {', '.join(m.name for m in modalities)}. Add some.")
     lengths = {key: len(rows) for key, rows in data.items()}
     lengths |= {question: len(answers) for question, answers in split.labels.items()}
     if len(set(lengths.values())) != 1:

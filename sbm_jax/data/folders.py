@@ -83,7 +83,7 @@ def load_folders(config: FoldersConfig, cache_dir: pathlib.Path, names: Sequence
 
     Raises:
       SbmError: if a folder is missing, a file is unreadable, of an unknown kind or unlike the others, a row has two
-        files of one modality or no label, no training row has all modalities, or a test row lacks one.
+        files of one modality or no label, or no training row has all modalities.
     """
     del cache_dir
     root = files.directory(config.directory, f"your data: {_LAYOUT}", "data.folders.directory")
@@ -93,7 +93,7 @@ def load_folders(config: FoldersConfig, cache_dir: pathlib.Path, names: Sequence
     if not paths["validation"].exists():
         del paths["validation"]
     folders = {name: _list(_split_path(root, name), names) for name in paths}
-    _require_complete(folders)
+    _require_complete_row(folders["train"])
     tables = {name: path / TABLE for name, path in paths.items() if (path / TABLE).exists()}
     answers = _numbered({name: _answers(path, folders[name].rows) for name, path in tables.items()}, tables)
     splits = {name: _read(folder, answers.get(name, {}), config) for name, folder in folders.items()}
@@ -157,21 +157,13 @@ def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
     return found
 
 
-def _require_complete(folders: Mapping[str, _Folder]) -> None:
-    """Check that some training rows, and all test rows, have every modality."""
-    train, test = folders["train"], folders["test"]
+def _require_complete_row(train: _Folder) -> None:
+    """Check that some training row has every modality."""
     if not set.intersection(*({*own} for own in train.files.values())):
         raise SbmError(
             f"no row of {train.path} has a file in each of {', '.join(train.files)}; files of one row have one name, "
             "up to the ending. Rename them."
         )
-    for name, own in test.files.items():
-        lacking = [row for row in test.rows if row not in own]
-        if lacking:
-            raise SbmError(
-                f"{test.path} has no {name} of row {lacking[0]!r} ({len(lacking)} such rows); what is evaluated must "
-                "have all modalities. Add it, or leave the row out."
-            )
 
 
 def _digests(folder: _Folder) -> dict[str, str]:

@@ -46,7 +46,8 @@ def evaluate(
 
     Args:
       subject: the functions of the system.
-      test: held-out rows.
+      test: held-out rows. Some may lack modalities, which are not given in them, and with which nothing is compared;
+        rows that have all come first.
       modalities: the names in the order of the columns of observed sets.
       key: a typed key; equal keys give equal rows and observed sets, and with equal configs equal noise, for every
         system; another list of metrics gives other noise.
@@ -56,14 +57,15 @@ def evaluate(
       train: the rows that the system was trained on, to compare it with itself there; None for no such comparison.
 
     Raises:
-      SbmError: when the split lacks a modality or has fewer rows than asked for, or a metric does not fit.
+      SbmError: when the split lacks a modality, no row has all, or there are fewer rows than asked for, or a metric
+        does not fit.
     """
     check_size(config, test)
     scene, repeats_key = _scene(subject, test, modalities, key, config, tools, train)
     by_label = _metrics(config, scene)
     metrics = list(by_label.values())
     asks = sorted({ask for metric in metrics for ask in metric.asks}, key=lambda ask: position(ask, scene.modalities))
-    shown = sample_grids.examples(scene.examples.labels, len(scene.examples), config.num_figure_examples)
+    shown = sample_grids.examples(scene.complete.labels, len(scene.complete), config.num_figure_examples)
     grids = sample_grids.Grids(shown, len(modalities))
     repeats = [
         {ask: generation.requests(ask, scene, repeat_key, config.num_unconditional) for ask in asks}
@@ -119,6 +121,10 @@ def _scene(
     check_data(config, test)
     rows_key, repeats_key = jax.random.split(key)
     order = np.asarray(jax.random.permutation(rows_key, len(test)))
+    complete = test.having(modalities)[order]
+    if not complete.any():
+        raise SbmError(f"no row of the split has all of {', '.join(modalities)}; expected one at least. Add some.")
+    order = np.concatenate([order[complete], order[~complete]])
     examples = test.take(order[: config.num_examples])
 
     def own_key(number: int) -> Key:

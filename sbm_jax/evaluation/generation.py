@@ -26,7 +26,7 @@ class Requests(NamedTuple):
 
 
 def requests(ask: Ask, scene: Scene, key: Key, num_unconditional: int) -> Requests:
-    """Return the requests that an ask stands for.
+    """Return the requests that an ask stands for: of the examples that have all that is given.
 
     Args:
       ask: what is asked for.
@@ -37,6 +37,10 @@ def requests(ask: Ask, scene: Scene, key: Key, num_unconditional: int) -> Reques
     num_rows = num_unconditional if ask.family == UNCONDITIONAL else len(scene.examples)
     rows = np.zeros(num_rows, int) if ask.family == UNCONDITIONAL else np.arange(num_rows)
     observed = observed_sets.masks(ask, key, num_rows, scene.modalities)
+    presence = scene.examples.presence(scene.modalities)
+    if presence is not None:
+        there = (presence[rows] | ~observed).all(axis=1)
+        rows, observed = rows[there], observed[there]
     return Requests(*(np.repeat(array[: ask.num_rows], ask.num_samples, axis=0) for array in (rows, observed)))
 
 

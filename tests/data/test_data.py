@@ -58,6 +58,14 @@ def test_bad_data_are_refused(changes, message):
         data.check(dataset(**changes), [IMAGE, SIGNAL])
 
 
+def test_one_test_row_must_have_everything():
+    there = np.array([True, False])
+    test = dataclasses.replace(split(2), present={"image": there, "signal": ~there})
+    with pytest.raises(SbmError, match="no row of the test split has all of image, signal"):
+        data.check(dataset()._replace(test=test), [IMAGE, SIGNAL])
+    data.check(dataset()._replace(test=test), [IMAGE])
+
+
 def test_labels_must_be_as_many_as_rows():
     bad = dataset()._replace(test=dataclasses.replace(split(2), labels={"label": np.zeros(3, np.int32)}))
     with pytest.raises(SbmError, match="'label': 3"):

@@ -111,7 +111,8 @@ class Scene:
       tools: what it is judged with.
       modalities: the names, in the order of the columns of observed sets.
       test: the held-out rows.
-      order: int [N], all rows of `test`, in the order in which they are conditioned on.
+      order: int [N], all rows of `test`, in the order in which they are conditioned on: first those that have all
+        modalities.
       examples: those that are conditioned on, in this order.
       batch_size: rows per compiled call.
       key: `number -> key` for what a metric draws on its own; each takes a number of its own.
@@ -135,10 +136,18 @@ class Scene:
         """The questions that have both a classifier and true answers."""
         return [question for question in self.tools.classifiers if question in self.examples.labels]
 
+    @functools.cached_property
+    def complete(self) -> Split:
+        """The examples that have all modalities: the first ones."""
+        return self.examples.take(np.arange(self.examples.having(self.modalities).sum()))
+
     def real(self, count: int = 0) -> dict[str, np.ndarray]:
-        """Return the first `count` real held-out rows, 0 for all: {modality: [n, *shape]}."""
-        rows = self.test.take(self.order[: count or None])
-        return {name: rows.data[name] for name in self.modalities}
+        """Return the first `count` real held-out rows that have each modality, 0 for all: {modality: [n, *shape]}."""
+        found = {}
+        for name in self.modalities:
+            rows = self.order[self.test.having([name])[self.order]]
+            found[name] = self.test.read([name], rows[: count or None])[name]
+        return found
 
     def classify(self, question: str, data: Data) -> np.ndarray:
         """Return the class seen in each modality, int [B, M], `NO_CLASS` where the data are not finite."""

@@ -14,10 +14,10 @@ class ClassifierAccuracy(Metric):
     def result(self) -> Evaluation:
         """Return means over the examples."""
         scene, groups = self.scene, collections.defaultdict(list)
-        for indices, count in batches(len(scene.examples), scene.batch_size) if scene.judged else ():
-            batch = {name: in_units(scene.examples.data[name][indices]) for name in scene.modalities}
+        for indices, count in batches(len(scene.complete), scene.batch_size) if scene.judged else ():
+            batch = {name: in_units(scene.complete.data[name][indices]) for name in scene.modalities}
             for question in scene.judged:
-                right = scene.classify(question, batch) == scene.examples.labels[question][indices][:, None]
+                right = scene.classify(question, batch) == scene.complete.labels[question][indices][:, None]
                 name = prefixed("classifier", question, "accuracy")
                 groups[name].append(right[:count].reshape(-1))
                 for m, modality in enumerate(scene.modalities):

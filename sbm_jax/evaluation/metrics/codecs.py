@@ -41,13 +41,15 @@ class CodecQuality(Metric):
     def _use(self) -> tuple[dict[str, Estimate], dict[str, str]]:
         """Return the KL divergences and the numbers of entries in use, and why some are missing."""
         scene = self.scene
-        means, divergences = collections.defaultdict(list), collections.defaultdict(list)
+        means, divergences, start = collections.defaultdict(list), collections.defaultdict(list), 0
         for batch, count in self._batches(scene.examples):
             for name, (mean, log_variance) in scene.subject.posteriors(batch).items():
-                mean = np.asarray(mean, np.float64)[:count]
+                there = scene.examples.having([name])[start : start + count]
+                mean = np.asarray(mean, np.float64)[:count][there]
                 means[name].append(mean)
                 if log_variance is not None:
-                    divergences[name].append(kl_of_entries(mean, np.asarray(log_variance, np.float64)[:count]))
+                    divergences[name].append(kl_of_entries(mean, np.asarray(log_variance, np.float64)[:count][there]))
+            start += count
         metrics, missing = {}, {}
         for name in scene.modalities:
             rows = divergences.get(name) or means[name]
@@ -68,8 +70,7 @@ class CodecQuality(Metric):
         """Return each modality's squared error over its variance in some rows, or why it is not there."""
         names = [name for name in self.scene.modalities if split.data[name].dtype.kind != "i"]
         found: dict[str, Estimate | str] = dict.fromkeys(self.scene.modalities, "ids have no squared error")
-        everything = np.ones(len(split), bool)
-        present = {name: everything if split.present is None else split.present[name] for name in names}
+        present = {name: split.having([name]) for name in names}
         errors, rows, start = collections.defaultdict(list), collections.defaultdict(Moments), 0
         for batch, count in self._batches(split):
             reconstructed = self.scene.subject.codec_reconstructions(batch) if names else {}

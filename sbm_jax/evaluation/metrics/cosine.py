@@ -28,7 +28,8 @@ class Cosine(Metric):
         target = draw.ask.target
         found = draw.latents(target)
         if found is not None:
-            self.values[target][draw.repeat].append(_cosines(draw.encoded(target), found))
+            there = self.scene.examples.having([target])[draw.rows]
+            self.values[target][draw.repeat].append(_cosines(draw.encoded(target)[there], found[there]))
 
     def result(self) -> Evaluation:
         """Return the mean cosine of each modality, and over all, without samples that are not finite."""

@@ -22,9 +22,9 @@ class Diversity(Metric):
         """Measure the real examples; ask for pairs where these differ."""
         super().__init__(options, scene)
         self.reference: dict[str, float] = {}
-        if scene.examples.labels:
-            data = {name: scene.examples.data[name] for name in scene.modalities}
-            self.reference = within_class_distances(data, joint_labels(scene.examples.labels))
+        for name in scene.modalities if scene.examples.labels else ():
+            there = scene.examples.take(np.flatnonzero(scene.examples.having([name])))
+            self.reference |= within_class_distances({name: there.data[name]}, joint_labels(there.labels))
         self.reason = self._reason()
         self.asks = () if self.reason else (PAIRS,)
         self.observed: dict[int, list[np.ndarray]] = collections.defaultdict(list)

@@ -188,10 +188,10 @@ class Frechet(Metric):
         return {name: train.read([name], rows)[name] for name, rows in chosen.items()}
 
     def _reconstruct(self) -> None:
-        number = min(self.options.num_examples, *map(len, self.real.values()))
-        for start in range(0, number, BATCH):
-            end = min(start + BATCH, number)
-            images = {name: in_units(values[start:end]) for name, values in self.real.items()}
+        complete = self.scene.complete
+        for start in range(0, min(self.options.num_examples, len(complete)), BATCH):
+            rows = np.arange(start, min(start + BATCH, self.options.num_examples, len(complete)))
+            images = {name: in_units(values) for name, values in complete.read(self.scene.modalities, rows).items()}
             decoded = self.scene.subject.reconstruct(images)
             for name in self.judged:
                 taken = self.features.setdefault((Ask(RECONSTRUCTION), name), [])

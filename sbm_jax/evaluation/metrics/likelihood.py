@@ -61,7 +61,7 @@ class Likelihood(Metric):
 
     def result(self) -> Evaluation:
         """Return the bounds, and why some are missing."""
-        subject, data = self.scene.subject, self.scene.examples.data
+        subject, data = self.scene.subject, self.scene.complete.data
         if subject.log_weights is None:
             return Evaluation({}, {MEASURES[0]: "the system has none"}, {})
         if not self.options.num_examples:

@@ -13,8 +13,6 @@ from sbm_jax.evaluation.estimates import Estimate, estimate
 from sbm_jax.evaluation.metrics.base import ALONE, Draw, Evaluation, Metric, Plan, Scene
 from sbm_jax.evaluation.observed_sets import ask_given
 
-_NO_ROW = "no row has both it and what it is generated from"
-
 
 @checked_dataclass
 class PairedOptions:
@@ -47,7 +45,6 @@ class Paired(Metric):
         given = {target: options.given or tuple(n for n in scene.modalities if n != target) for target in targets}
         self.complete = {target: scene.examples.having((target, *given[target])) for target in targets}
         reasons = {target: self.reason_against(scene.examples.data[target]) for target in targets}
-        reasons |= {target: _NO_ROW for target in targets if not self.complete[target].any()}
         self.reasons = {target: reason for target, reason in reasons.items() if reason}
         self.wanted = {
             target: ask_given(options.given, target, scene.modalities)
@@ -90,8 +87,8 @@ class Paired(Metric):
     def look(self, draw: Draw) -> None:
         """Compare the rows."""
         for name, ask in self.wanted.items():
-            if ask == draw.ask:
-                there = self.complete[name][draw.rows]
+            there = self.complete[name][draw.rows]
+            if ask == draw.ask and there.any():
                 found = self.compare(draw.real(name)[there], draw.generated(name)[there])
                 self.values[name][draw.repeat].append(found)
 

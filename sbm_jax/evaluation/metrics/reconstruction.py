@@ -10,7 +10,10 @@ from sbm_jax.evaluation.metrics.base import Evaluation, Metric, prefixed
 
 
 class Reconstruction(Metric):
-    """The error of reconstructed examples, of ids the share that is right, and what a classifier sees in them."""
+    """The error of reconstructed examples, of ids the share that is right, and what a classifier sees in them.
+
+    Joint systems reconstruct from all modalities, so only examples that have all are measured.
+    """
 
     def result(self) -> Evaluation:
         """Return means over the examples; errors that are not finite are left out."""
@@ -18,12 +21,12 @@ class Reconstruction(Metric):
         if scene.subject.reconstruct is None:
             return Evaluation({}, {"reconstruction/mse": "the system has no autoencoders"}, {})
         groups = collections.defaultdict(list)
-        for indices, count in batches(len(scene.examples), scene.batch_size):
-            batch = {name: in_units(scene.examples.data[name][indices]) for name in scene.modalities}
+        for indices, count in batches(len(scene.complete), scene.batch_size):
+            batch = {name: in_units(scene.complete.data[name][indices]) for name in scene.modalities}
             reconstructed = scene.subject.reconstruct(batch)
             outcomes = dict(_outcome(name, x, np.asarray(reconstructed[name])) for name, x in batch.items())
             for question in scene.judged:
-                truth = scene.examples.labels[question][indices]
+                truth = scene.complete.labels[question][indices]
                 right = scene.classify(question, reconstructed) == truth[:, None]
                 for m, name in enumerate(scene.modalities):
                     outcomes[prefixed("classifier", question, f"reconstruction/{name}")] = right[:, m]

@@ -64,7 +64,7 @@ class Sampling(Metric):
     def _speed(self) -> Estimate:
         """Return how many joint samples are generated per second with nothing given, after a call that may compile."""
         scene, size = self.scene, self.scene.batch_size
-        chosen = np.resize(np.arange(len(scene.examples)), size)
+        chosen = np.resize(np.arange(len(scene.complete)), size)
         batch = {name: in_units(scene.examples.data[name][chosen]) for name in scene.modalities}
         nothing, key = np.zeros((size, len(batch)), bool), scene.key(0)
         jax.block_until_ready(scene.subject.generate(key, batch, nothing, 1))

@@ -40,7 +40,8 @@ class Sharpness(Metric):
         """Measure the real examples; ask for samples of those that are pictures and no constants."""
         super().__init__(options, scene)
         pictures = [name for name in scene.modalities if scene.examples.data[name].ndim == 4]
-        means = {name: roughness(in_units(scene.examples.data[name])).mean() for name in pictures}
+        real = {name: scene.examples.data[name][scene.examples.having([name])] for name in pictures}
+        means = {name: roughness(in_units(values)).mean() for name, values in real.items()}
         self.reference = {name: mean for name, mean in means.items() if mean > 0}
         wanted = {GIVEN_REST: list(self.reference)}
         self.asks = tuple(
