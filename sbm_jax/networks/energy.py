@@ -64,6 +64,34 @@ class PairEnergy(nn.Module):
         return sum_by_modality(x, self.owner) / jnp.sqrt(np.bincount(self.owner))[None, :, None]
 
 
+class PairEnergies(nn.Module):
+    """The same with a network of its own for each of the M (M - 1) / 2 pairs, all of which are computed for each pair.
+
+    The attributes are those of `PairEnergy`.
+
+    Reference: D. Wesego and P. Rooshenas, 2024, appendix A.9.
+    """
+
+    width: int
+    depth: int
+    sizes: tuple[int, ...] = ()
+    owner: Owner = ()
+
+    @nn.compact
+    def __call__(self, observed: Array, observed_t: Array, free: Array, free_t: Array, pairs: Array) -> Array:
+        """Return the energies [B, P]; see `PairEnergy`."""
+        num_modalities = observed_t.shape[1]
+        first, second = np.triu_indices(num_modalities, 1)
+        number = np.zeros((num_modalities, num_modalities), np.int32)  # of a modality with itself, which is no pair, 0
+        number[first, second] = number[second, first] = np.arange(len(first))
+        networks = nn.vmap(
+            PairEnergy, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=len(first)
+        )(self.width, self.depth, self.sizes, self.owner, name="pairs")
+        energies = networks(observed, observed_t, free, free_t, pairs)
+        chosen = jnp.asarray(number)[pairs[..., 0], pairs[..., 1]]
+        return jnp.take_along_axis(energies, chosen[None], axis=0)[0]
+
+
 class JointPerceptron(nn.Module):
     """A perceptron over the latents of all modalities, for an energy (one output) or a vector field.
 

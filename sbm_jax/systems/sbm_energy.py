@@ -18,7 +18,7 @@ from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.losses.masked import masked_mean
 from sbm_jax.losses.noise_contrastive import draw_pairs, noise_contrastive_terms, usable
-from sbm_jax.networks.energy import PairEnergy
+from sbm_jax.networks.energy import PairEnergies, PairEnergy
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sampling.guidance import PAIRS, energy_guidance
 from sbm_jax.systems.method import Method, Shared
@@ -35,6 +35,7 @@ class EnergyConfig:
       training: see `types.TrainingConfig`.
       width: units of a hidden layer.
       depth: hidden layers.
+      separate: one network for each pair of modalities, as the paper has for CelebAMask-HQ, in place of one for all.
       probability_clean: how often the observed latent of a training pair is clean, as it is when modalities have times
         of their own; else it is diffused to the time of the other, as in the paper.
       gaussian_weight: share of Gaussian negatives; the authors' code has 0.5, the paper none.
@@ -45,6 +46,7 @@ class EnergyConfig:
     training: TrainingConfig = TrainingConfig()
     width: int = 256
     depth: int = 4
+    separate: bool = False
     probability_clean: float = 0.5
     gaussian_weight: float = 0.0
     strength: float = 1.0
@@ -111,8 +113,9 @@ class SbmEnergy(Sbm):
         return [*super().stages(dataset), stage]
 
     @property
-    def _network(self) -> PairEnergy:
-        return PairEnergy(self.energy.width, self.energy.depth, self.token_sizes, self.owner)
+    def _network(self) -> PairEnergy | PairEnergies:
+        network = PairEnergies if self.energy.separate else PairEnergy
+        return network(self.energy.width, self.energy.depth, self.token_sizes, self.owner)
 
     def _init_energy(self, key: Key) -> Params:
         z, t = jnp.zeros((1, *self.latent_space.valid.shape)), jnp.zeros((1, len(self.modalities)))

@@ -127,3 +127,55 @@ def test_bfloat16_decoders_tell_neighbouring_grey_levels_apart(name):
 def test_names_that_are_no_part_of_a_path_or_metric_are_refused(name):
     with pytest.raises(SbmError, match="modality: name"):
         Modality(name, (3,), 2)
+
+
+FACES = {"smooth": True, "stem": 64}
+NETWORK = AutoencoderNetworkConfig((8, 8))
+
+
+@pytest.mark.parametrize(
+    ("shape", "network", "millions"),
+    [
+        ((128, 128, 3), {**FACES, "widths": (128, 256, 512)}, 62.51),
+        ((128, 128, 1), {**FACES, "widths": (128, 256), "factors": (4, 4)}, 9.24),
+    ],
+)
+def test_the_papers_networks_for_faces(shape, network, millions):
+    """Their maps are 8x8x512 and 4x4x256 where they are narrowest, and 16x16 and 8x8 where decoding begins.
+
+    The authors' have 51.8 and 7.6 million parameters: each of their heads sees one half of the channels of the last
+    map, and their decoders' blocks narrow inside.
+    """
+    modality = Modality("face", shape, 256, {"name": "residual_conv", "network": network})
+    codec = make_codec(modality, AutoencoderNetworkConfig())
+    params = jax.eval_shape(codec.init, jax.random.key(0))
+    side = {3: 8, 1: 2 * 2}[shape[-1]]
+    assert params["encoder"]["Heads_0"]["Dense_0"]["kernel"].shape == (side * side * network["widths"][-1], 256)
+    start = {3: 16, 1: 8}[shape[-1]]
+    assert params["decoder"]["Dense_0"]["kernel"].shape == (256, start * start * network["widths"][-1])
+    assert sum(leaf.size for leaf in jax.tree.leaves(params)) / 1e6 == pytest.approx(millions, abs=0.01)
+    check_codec(codec)
+
+
+def test_maps_are_reduced_by_the_factors():
+    """A side that they do not divide is padded, and cropped again."""
+    network = {"widths": (8, 16), "factors": (4, 1), "smooth": True}
+    codec = make_codec(Modality("a", (12, 9, 2), 3, {"name": "residual_conv", "network": network}), NETWORK)
+    params = codec.init(jax.random.key(0))
+    assert params["encoder"]["Heads_0"]["Dense_0"]["kernel"].shape == (2 * 2 * 16, 3)
+    decoded = codec.decode(params, jnp.ones((2, 3)))
+    assert decoded.shape == (2, 12, 9, 2)
+    assert np.isfinite(decoded).all()
+
+
+@pytest.mark.parametrize(
+    ("network", "message"),
+    [
+        ({"factors": (2,)}, r"factors is \(2,\); expected one for each of 2 widths"),
+        ({"factors": (2, 3)}, r"factors is \(2, 3\); expected powers of two"),
+        ({"stem": -1}, r"stem is -1; expected 0"),
+    ],
+)
+def test_sizes_that_do_not_fit_are_refused(network, message):
+    with pytest.raises(SbmError, match=message):
+        make_codec(Modality("a", (8, 8, 1), 3, {"name": "residual_conv", "network": network}), NETWORK)

@@ -18,6 +18,7 @@ from tests.systems.sbm_cases import (
     CONFIG,
     CONTRASTIVE,
     DATASET,
+    ENERGY,
     MODALITIES,
     OPTIONS,
     SYSTEMS,
@@ -214,3 +215,20 @@ def test_a_strength_of_any_form_compiles_once(guided):
         for strength in (0.5, 1, np.float64(2.0), np.ones(5, np.float32)):
             generate(jax.random.key(0), data, mask, 1, strength)
     assert len(traces) == 1
+
+
+def test_a_network_for_each_pair_guides_too():
+    """Its loss has a gradient for each network, and strength changes what is sampled."""
+    separate = dataclasses.replace(SYSTEMS["sbm_vae_c"], energy=dataclasses.replace(ENERGY, separate=True))
+    products = dict(fresh(separate))
+    stage = next(stage for stage in separate.stages(DATASET) if stage.name == separate.energy_stage)
+    rows = stage.rows(products)
+
+    def loss(params):
+        return stage.loss(params, products, jax.random.key(0), rows)[0]
+
+    gradients = jax.grad(loss)(products[separate.energy_stage])
+    last = gradients["pairs"]["Dense_2"]["kernel"]
+    assert (np.abs(last).sum(axis=(1, 2)) > 0).tolist() == [True, True, True]
+    none, some = (generated(separate, products, strength).latents["words"] for strength in (0.0, 100.0))
+    assert not np.allclose(none, some, atol=1e-3)
