@@ -127,7 +127,7 @@ def _run(workdir: Path) -> None:
         },
     )
     config = dataclasses.replace(config, evaluation=evaluation)
-    dataset = data.load(config.data, workdir / "data")
+    dataset = data.thinned(data.load(config.data, workdir / "data"), config.data)
     classifiers = experiment.make_classifiers(config, dataset)
     if not classifiers:
         raise SbmError(f"{workdir} has no classifier to judge coherence with; use data with labels.")

@@ -101,11 +101,10 @@ def _run(
     if dataset is None:
         with parallel.main_first("data"):  # what it prepares is kept, and found by the others
             dataset = data.load(config.data, workdir / "data", [modality.name for modality in config.modalities])
-    else:
-        dataset = data.with_missing(dataset, config.data.missing)
     if not (workdir / "lock").is_file():
         raise SbmError(f"this process does not see {workdir} as the first one left it. {parallel.SHARED}")
-    dataset = data.check(dataset, config.modalities)
+    whole = data.check(dataset, config.modalities)
+    dataset, *varied_data = [data.thinned(whole, one.data) for one in (config, *varied)]
     if config.classifier is not None and not dataset.num_classes:
         logger.warning(
             "the config has a classifier, and the data have no labels: coherence can not be measured. Add labels, or "
@@ -141,7 +140,8 @@ def _run(
     for number in range(len(varied) + 1):
         if number:
             variation = config.variations[number - 1]
-            results["variations"].append(_vary(variation, varied[number - 1], workdir, judges, profile_dir))
+            own = varied[number - 1], varied_data[number - 1]
+            results["variations"].append(_vary(variation, *own, workdir, judges, profile_dir))
         results["to_come"] = [dataclasses.asdict(variation) for variation in config.variations[number:]]
         results["seconds"] = {**_stage_seconds(main.stages, workdir), "this run": time.monotonic() - start}
         if parallel.is_main():
@@ -245,13 +245,18 @@ def _judge(config: ExperimentConfig, trained: Trained, judges: Judges) -> dict[s
 
 
 def _vary(
-    variation: Variation, config: ExperimentConfig, workdir: Path, judges: Judges, profile_dir: Path | None
+    variation: Variation,
+    config: ExperimentConfig,
+    dataset: Dataset,
+    workdir: Path,
+    judges: Judges,
+    profile_dir: Path | None,
 ) -> dict[str, Any]:
     """Train and judge one variation; stages that it has in common with the experiment are read."""
     name = f"{variation.study}_{variation.value}"
     own = workdir / "variations" / name
     print(f"variation {variation.study} = {variation.value}", flush=True)
-    trained = _train(config, judges.dataset, own, workdir, profile_dir=profile_dir and profile_dir / name)
+    trained = _train(config, dataset, own, workdir, profile_dir=profile_dir and profile_dir / name)
     systems = _as_results(_judge(config, trained, judges))
     _add_warnings(systems, trained, own)
     return {**dataclasses.asdict(variation), "systems": systems, "seconds": _stage_seconds(trained.stages, own)}

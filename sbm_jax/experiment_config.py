@@ -34,7 +34,7 @@ class Variation:
       study: what is varied, such as ``"beta"``; variations of one study are shown in one table.
       value: its value, as it is shown.
       changes: the new values by dotted path, such as ``{"autoencoder.beta": 0.5}``; not of what all variations share:
-        the data and the judges.
+        the judges, and the data but for ``data.complete`` and ``data.missing``.
     """
 
     study: str
@@ -56,7 +56,8 @@ class Variation:
             "published",
         )
         for path in self.changes:
-            require(not path.startswith(kept), where, path, f"nothing of {', '.join(kept)}, which variations share")
+            own = path in ("data.complete", "data.missing") or not path.startswith(kept)
+            require(own, where, path, f"nothing of {', '.join(kept)}, which variations share")
 
 
 @checked_dataclass

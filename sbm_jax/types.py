@@ -38,14 +38,16 @@ def _with_tuples(value: Any) -> Any:
 class CodecConfig:
     """How a modality is encoded and decoded; a string where this is expected is its `name`.
 
-    What is left out is that of `config.autoencoder`, whose fields `network`, `beta` and `training` are the defaults of
-    all modalities. `beta`, `weight`, `training` and `weights` are of stage I, where every codec stands alone;
-    multimodal VAEs and contrastive encoders are trained by their own options, and take `name` and `network` only.
+    What is left out is that of `config.autoencoder`, whose fields of the same names are the defaults of all modalities.
+    All but `name` and `network` are of stage I, where every codec stands alone; multimodal VAEs and contrastive
+    encoders are trained by their own options, and take these two only.
 
     Attributes:
       name: a key of `networks.codecs.CODECS`, or ``"package.module:ATTRIBUTE"``.
       network: the codec's own options, such as ``{"widths": (64, 64)}``.
-      beta: weight of the KL divergence (VAE); the weight of ‖z‖² of all RAEs is that of the config.
+      beta: weight of the KL divergence (VAE).
+      rae_beta: weight of ‖z‖² (RAE).
+      rae_noise: standard deviation of the noise added to z before decoding (RAE).
       weight: weight of the modality's loss in stage I, where several codecs are trained in one step.
       training: changes of the training, such as ``{"num_steps": 2000, "optimizer": {"learning_rate": 1e-3}}``.
       weights: a file of parameters, from `TrainedSystem.save_codec`, which are then not trained; "" for none.
@@ -54,12 +56,16 @@ class CodecConfig:
     name: str = "residual_conv"
     network: dict = dataclasses.field(default_factory=dict, hash=False)
     beta: float | None = None
+    rae_beta: float | None = None
+    rae_noise: float | None = None
     weight: float = 1.0
     training: dict = dataclasses.field(default_factory=dict, hash=False)
     weights: str = ""
 
     def __post_init__(self):
-        require(self.beta is None or self.beta >= 0, "codec.beta", self.beta, "0 or more, or None")
+        for name in ("beta", "rae_beta", "rae_noise"):
+            value = getattr(self, name)
+            require(value is None or value >= 0, f"codec.{name}", value, "0 or more, or None")
         require(self.weight > 0, "codec.weight", self.weight, "a positive number")
         for name in ("network", "training"):  # equal settings are equal, however they are written
             object.__setattr__(self, name, _with_tuples(getattr(self, name)))

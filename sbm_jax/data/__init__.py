@@ -18,10 +18,10 @@ from sbm_jax.data.mhd import MhdConfig
 from sbm_jax.data.paired_digits import PairedDigitsConfig
 from sbm_jax.data.polymnist import PolyMnistConfig
 from sbm_jax.data.records import RecordsConfig
-from sbm_jax.errors import require
+from sbm_jax.errors import SbmError, require
 from sbm_jax.registry import find
 
-__all__ = ["DATASETS", "DataConfig", "check", "check_data", "find_loader", "hide", "load", "with_missing"]
+__all__ = ["DATASETS", "DataConfig", "check", "check_data", "find_loader", "hide", "load", "thinned", "with_missing"]
 
 DATASETS: dict[str, Loader] = {
     "polymnist": polymnist.DATASET,
@@ -48,8 +48,9 @@ class DataConfig:
       mhd: see `MhdConfig`.
       celebamask_hq: see `CelebaMaskHqConfig`.
       options: of a data set of another package.
+      complete: leave out training and validation rows that lack a modality; a variation may.
       missing: the probability that a modality of a training or validation row is hidden, besides those that the data
-        lack; one of each row never is.
+        lack; one of each row never is. Variations may have their own.
     """
 
     name: str = "polymnist"
@@ -61,6 +62,7 @@ class DataConfig:
     mhd: MhdConfig = dataclasses.field(default_factory=MhdConfig)
     celebamask_hq: CelebaMaskHqConfig = dataclasses.field(default_factory=CelebaMaskHqConfig)
     options: dict = dataclasses.field(default_factory=dict)
+    complete: bool = False
     missing: float = 0.0
 
     def __post_init__(self):
@@ -93,7 +95,34 @@ def load(config: DataConfig, cache_dir: pathlib.Path, names: Sequence[str] | Non
     else:
         options = build(loader.options, config.options, "data.options")
     dataset = loader.load(options, cache_dir, names)
-    return with_missing(dataset._replace(settings={"name": config.name, **dataset.settings}), config.missing)
+    return dataset._replace(settings={"name": config.name, **dataset.settings})
+
+
+def thinned(dataset: types.Dataset, config: DataConfig) -> types.Dataset:
+    """Return a data set with those training and validation rows, and modalities of them, that a config leaves.
+
+    Raises:
+      SbmError: if rows on disk, or all that there are, would be left out.
+    """
+    return with_missing(only_complete(dataset) if config.complete else dataset, config.missing)
+
+
+def only_complete(dataset: types.Dataset) -> types.Dataset:
+    """Return a data set without the training and validation rows that lack a modality."""
+    kept = {}
+    for name in ("train", "validation"):
+        split = getattr(dataset, name)
+        if split.present is None:
+            continue
+        rows = np.flatnonzero(split.having(list(split.data)))
+        if isinstance(split, records.RecordSplit):
+            raise SbmError(
+                "data.complete leaves out rows in memory only. Write the complete rows to files of their own."
+            )
+        if not len(rows):
+            raise SbmError(f"no row of the {name} split has all modalities, which data.complete asks for. Add some.")
+        kept[name] = dataclasses.replace(split.take(rows), present=None)
+    return dataset._replace(**kept, settings=dataset.settings | {"complete": True})
 
 
 def with_missing(dataset: types.Dataset, share: float) -> types.Dataset:

@@ -80,8 +80,6 @@ class CelebaMaskHqConfig:
       directory: `CelebAMask-HQ`, as the official archive unpacks, or the directory that it is in.
       images: a zip archive of `{id}.jpg`, or a directory of them, to read in place of `CelebA-HQ-img`; "" for that.
       size: of images and masks, in pixels; files may be larger, not smaller.
-      complete: the splits (``"train"``, ``"validation"``, ``"test"``) from which rows are left out that lack one of the
-        modalities asked for.
       max_train: training rows to use, the first by id; None for all.
       max_test: the same for validation and for test.
     """
@@ -89,15 +87,11 @@ class CelebaMaskHqConfig:
     directory: str = ""
     images: str = ""
     size: int = 128
-    complete: tuple[str, ...] = ()
     max_train: int | None = None
     max_test: int | None = None
 
     def __post_init__(self):
         require(self.size >= 1, "data.celebamask_hq.size", self.size, "1 pixel or more")
-        for name in self.complete:
-            if name not in _SPLITS:
-                raise unknown("split in data.celebamask_hq.complete:", name, _SPLITS)
         for name in ("max_train", "max_test"):
             value = getattr(self, name)
             require(value is None or value >= 1, f"data.celebamask_hq.{name}", value, "1 or more, or None for all")
@@ -127,7 +121,7 @@ def load_celebamask_hq(
             splits[split], digests[split] = _read(sources, ids, cache_dir, split)
         digests["split"] = files.content_digest([root / _MAPPING])
     options = {name: getattr(config, name) for name in ("size", "max_train", "max_test")}
-    settings = {"recipe": _RECIPE, "digests": digests, **options, "complete": sorted({*config.complete})}
+    settings = {"recipe": _RECIPE, "digests": digests, **options}
     return types.Dataset(**splits, num_classes={}, settings=settings)
 
 
@@ -245,11 +239,10 @@ def _ids(mapping: pathlib.Path, config: CelebaMaskHqConfig, sources: Mapping[str
     found = {}
     for number, split in enumerate(_SPLITS):
         ids = np.array(sorted(row for row, own in number_of.items() if own == number), int)
-        has = np.stack([source.has(ids) for source in sources.values()])
-        ids = ids[has.all(axis=0) if split in config.complete else has.any(axis=0)]
+        ids = ids[np.any([source.has(ids) for source in sources.values()], axis=0)]
         found[split] = ids[: config.max_train if split == "train" else config.max_test]
         if not len(ids):
-            wanted = f"{'all' if split in config.complete else 'any'} of {', '.join(sources)}"
+            wanted = f"any of {', '.join(sources)}"
             raise SbmError(f"{mapping.parent} has no {split} row with {wanted}; expected some. Add files.")
     return found
 

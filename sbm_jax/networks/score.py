@@ -34,6 +34,7 @@ class ScoreNetworkConfig:
       depth: number of residual blocks (mlp, transformer), of those on the way down (mlp_unet).
       dropout: rate of the residual branches (all but unet).
       dtype: type of the matrix products' operands, ``"float32"`` or ``"bfloat16"``.
+      multipliers: width of each level as a multiple of `width` (unet).
       paper_unet: unet as the paper has it: raw time in [0, 1] and no mask channels.
     """
 
@@ -42,6 +43,7 @@ class ScoreNetworkConfig:
     depth: int = 4
     dropout: float = 0.0
     dtype: str = "float32"
+    multipliers: tuple[int, ...] = (1, 2, 2, 2)
     paper_unet: bool = False
 
     def __post_init__(self):
@@ -49,6 +51,8 @@ class ScoreNetworkConfig:
         require(self.depth >= 1, "score.network.depth", self.depth, "at least 1")
         require(0 <= self.dropout < 1, "score.network.dropout", self.dropout, "0 to less than 1")
         require(self.dtype in ("float32", "bfloat16"), "score.network.dtype", self.dtype, "'float32' or 'bfloat16'")
+        positive = bool(self.multipliers) and min(self.multipliers) >= 1
+        require(positive, "score.network.multipliers", self.multipliers, "one or more, each at least 1")
 
 
 def _transformer(config: ScoreNetworkConfig, **tokens) -> ScoreNetwork:
@@ -68,6 +72,7 @@ def _mlp_unet(config: ScoreNetworkConfig, **tokens) -> ScoreNetwork:
 def _unet(config: ScoreNetworkConfig, **tokens) -> ScoreNetwork:
     return UNet(
         config.width,
+        config.multipliers,
         dtype=jnp.dtype(config.dtype),
         mask_channels=not config.paper_unet,
         time_scale=1.0 if config.paper_unet else 1000.0,

@@ -120,9 +120,12 @@ class CodecTraining:
 
     def beta(self, modality: Modality) -> float:
         """Return the weight of a modality's regulariser."""
-        if self.regularised:
-            return self.config.rae_beta
-        return self.config.beta if modality.codec.beta is None else modality.codec.beta
+        return self._own(modality, "rae_beta" if self.regularised else "beta")
+
+    def _own(self, modality: Modality, name: str) -> float:
+        """Return an option of a modality's codec, or that of all where it has none."""
+        value = getattr(modality.codec, name)
+        return getattr(self.config, name) if value is None else value
 
     # MARK: Stages
 
@@ -211,9 +214,9 @@ class CodecTraining:
         """Return the posteriors, the latents that are drawn from them, and the decoders' raw outputs."""
         posteriors = self.codecs.encode(params, data)
         keys = dict(zip(posteriors, jax.random.split(key, len(posteriors)), strict=True))
-        noise_std = self.config.rae_noise
+        noise = {modality.name: self._own(modality, "rae_noise") for modality in self.modalities}
         latents = {
-            name: sample_posterior(keys[name], mean, noise_std if self.regularised else jnp.exp(0.5 * log_variance))
+            name: sample_posterior(keys[name], mean, noise[name] if self.regularised else jnp.exp(0.5 * log_variance))
             for name, (mean, log_variance) in posteriors.items()
         }
         return posteriors, latents, self.codecs.decode(params, latents)

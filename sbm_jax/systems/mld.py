@@ -22,7 +22,7 @@ from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.sbm import Sbm, fields_of
 from sbm_jax.systems.score_stage import SbmConfig, ScoreConfig
 from sbm_jax.systems.unimodal import AutoencoderConfig
-from sbm_jax.types import TrainingConfig
+from sbm_jax.types import Modality, TrainingConfig
 
 _EULER = SamplerOptions(solver="euler_maruyama", num_steps=250, grid="uniform", end_time=1e-3)
 
@@ -95,7 +95,14 @@ def mld_parts(autoencoder: AutoencoderConfig, mld: MldConfig) -> SbmConfig:
     return SbmConfig(free, score)
 
 
+def _free(modalities: tuple[Modality, ...]) -> tuple[Modality, ...]:
+    """Return the modalities without regularisers of their own."""
+    codecs = [dataclasses.replace(modality.codec, rae_beta=None, rae_noise=None) for modality in modalities]
+    return tuple(dataclasses.replace(m, codec=codec) for m, codec in zip(modalities, codecs, strict=True))
+
+
 def _make(name: str, shared: Shared, mld: MldConfig) -> Mld:
+    shared = dataclasses.replace(shared, modalities=_free(shared.modalities), encoded=_free(shared.encoded))
     fields = {**fields_of(name, shared), "config": mld_parts(shared.autoencoder, mld), "regularised": True}
     return Mld(**fields, mld=mld)
 

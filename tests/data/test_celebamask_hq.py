@@ -178,17 +178,10 @@ def test_rows_that_have_nothing_that_is_asked_for_are_none(root):
     assert row_ids(options_of(root), ["mask"])["train"].tolist() == [30, 2003]
 
 
-def test_incomplete_rows_are_kept_or_left_out(root):
+def test_test_rows_may_lack_a_mask(root):
     remove_mask(root, 5, 2003)
     assert load(root).test.present["mask"].tolist() == [False, True]
-    judged = load(root, complete=["test"])
-    assert (len(judged.train), len(judged.test)) == (3, 1)
-    assert judged.train.present["mask"].tolist() == [True, True, False]
-    np.testing.assert_array_equal(judged.test.data["attributes"], [attributes(2004)])
-    alone = load(root, complete=["test", "train"])
-    assert (len(alone.train), alone.train.present) == (2, None)
-    assert alone.settings != judged.settings
-    assert len(load(root, ["attributes", "image"]).test) == 2
+    assert load(root, ["attributes", "image"]).test.present is None
 
 
 def test_limits_count_the_rows_that_are_left(root):
@@ -196,8 +189,6 @@ def test_limits_count_the_rows_that_are_left(root):
     cut = load(root, max_train=1, max_test=1)
     assert [len(split) for split in splits(cut).values()] == [1, 1, 1]
     np.testing.assert_array_equal(cut.train.data["attributes"], [attributes(2)])
-    complete = load(root, max_train=1, complete=["train"])
-    np.testing.assert_array_equal(complete.train.data["attributes"], [attributes(30)])
 
 
 # MARK: Where files are
@@ -366,8 +357,6 @@ def test_splits_without_rows_are_refused(root):
     remove_mask(root, 7, 11)
     with pytest.raises(SbmError, match=r"has no validation row with any of mask; expected some"):
         load(root, ["mask"])
-    with pytest.raises(SbmError, match=r"has no validation row with all of image, mask, attributes"):
-        load(root, complete=["validation"])
 
 
 def test_options_are_checked(root):
@@ -375,8 +364,6 @@ def test_options_are_checked(root):
         load_celebamask_hq(CelebaMaskHqConfig(), root)
     with pytest.raises(SbmError, match=r"unknown modality of CelebAMask-HQ: 'masks'\. Did you mean 'mask'"):
         load(root, ["masks"])
-    with pytest.raises(SbmError, match=r"unknown split in data\.celebamask_hq\.complete: 'val'"):
-        load(root, complete=["val"])
     for name, value in (("size", 0), ("max_train", 0), ("max_test", -1)):
         with pytest.raises(SbmError, match=rf"data\.celebamask_hq\.{name} is {value}; expected 1"):
             load(root, **{name: value})

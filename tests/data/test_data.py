@@ -90,3 +90,20 @@ def test_hidden_modalities_leave_one():
     np.testing.assert_array_equal(rows["present"][:, 0], again.present["c"])
     assert list(rows["data"]) == ["c", "a"]
     assert "present" not in split.rows(["a"])
+
+
+def test_incomplete_rows_are_left_out_where_that_is_asked_for():
+    there = np.arange(4) % 2 == 0
+    whole = dataset()._replace(train=dataclasses.replace(split(4), present={"image": there, "signal": ~there | there}))
+    config = data.DataConfig(complete=True)
+    alone = data.thinned(whole, config)
+    assert (len(alone.train), alone.train.present) == (2, None)
+    np.testing.assert_array_equal(alone.train.data["signal"], whole.train.data["signal"][there])
+    assert len(alone.test) == len(whole.test)
+    assert alone.settings != whole.settings
+    assert data.thinned(whole, data.DataConfig()) is whole
+    hidden = data.thinned(whole, dataclasses.replace(config, missing=0.9))
+    assert not all(mask.all() for mask in hidden.train.present.values())
+    nobody = whole._replace(train=dataclasses.replace(split(4), present={"image": there, "signal": ~there}))
+    with pytest.raises(SbmError, match=r"no row of the train split has all modalities, which data\.complete asks for"):
+        data.thinned(nobody, config)

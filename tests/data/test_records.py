@@ -92,7 +92,7 @@ def test_rows_are_those_in_memory(both):
 
 
 def test_hidden_modalities_are_those_in_memory(both, tmp_path):
-    one, other = (load(tmp_path / kind, kind, missing=0.4).train for kind in ("arrays", "records"))
+    one, other = (data.with_missing(load(tmp_path / kind, kind), 0.4).train for kind in ("arrays", "records"))
     assert_same(one.present, other.present)
     assert_same(as_rows(one.rows(NAMES)).take(np.arange(9)), other.rows(NAMES).take(np.arange(9)))
 

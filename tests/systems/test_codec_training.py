@@ -212,3 +212,15 @@ def test_files_of_other_codecs_are_refused(tmp_path):
     path.unlink()
     with pytest.raises(SbmError, match="can not be read"):
         space.check()
+
+
+def test_regularised_codecs_have_weights_and_noise_of_their_own():
+    """Two modalities that differ in these alone: the noise moves the latents of one, and each has its weight."""
+    modalities = _changed(0, rae_beta=0.5, rae_noise=0.0)[:2]
+    [own, other] = LatentSpace(modalities, dataclasses.replace(CONFIG, rae_beta=0.25), regularised=True).trainings
+    assert (own.beta(modalities[0]), other.beta(modalities[1])) == (0.5, 0.25)
+    for training, modality, moved in ((own, modalities[0], False), (other, modalities[1], True)):
+        data = {modality.name: jnp.ones((2, *modality.shape))}
+        params = training.codecs.init(jax.random.key(0))
+        posteriors, latents, _ = training.autoencode(params, jax.random.key(1), data)
+        assert np.allclose(latents[modality.name], posteriors[modality.name][0]) is not moved

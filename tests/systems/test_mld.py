@@ -1,5 +1,7 @@
 """MLD: its network, its samplers, and what it shares with SBM-RAE."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,9 +11,11 @@ from sbm_jax.errors import SbmError
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sampling import SamplerOptions
-from sbm_jax.systems.mld import Mld, MldConfig, mld_parts
+from sbm_jax.systems.method import Shared
+from sbm_jax.systems.mld import METHODS, Mld, MldConfig, mld_parts
+from sbm_jax.systems.score_stage import ScoreConfig
 from sbm_jax.systems.unimodal import AutoencoderConfig
-from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
+from sbm_jax.types import CodecConfig, Dataset, Modality, Split, TrainingConfig
 
 MODALITIES = (Modality("left", (6,), 3, "mlp"), Modality("right", (4,), 2, "mlp"))
 OPTIONS = SamplerOptions(num_steps=3, divergence_bound=1e6)  # without a score, z grows as it is sampled
@@ -98,3 +102,11 @@ def test_the_network_is_told_the_times():
 def test_unknown_samplers_are_refused():
     with pytest.raises(SbmError, match="Known: euler, repaint, shared"):
         MldConfig(TrainingConfig(2, 4), sampler="paint")
+
+
+def test_nothing_regularises_its_autoencoders():
+    codec = {"name": "mlp", "rae_beta": 1.0, "rae_noise": 1.0}
+    modalities = tuple(dataclasses.replace(m, codec=CodecConfig(**codec)) for m in MODALITIES)
+    shared = Shared(modalities, AUTOENCODER, ScoreConfig(TrainingConfig(2, 4)))
+    system = METHODS[0].make("mld", shared, mld=MldConfig(TrainingConfig(2, 4)))
+    assert {training.beta(m) for training in system.latent_space.trainings for m in training.modalities} == {0.0}
