@@ -9,12 +9,12 @@ from sbm_jax.evaluation.batches import finite_rows, in_units
 from sbm_jax.evaluation.estimates import Estimate, average
 from sbm_jax.evaluation.features import FEWEST, FeatureSpace
 from sbm_jax.evaluation.metrics.base import Draw, Evaluation, Metric, Plan, Scene, check_targets
-from sbm_jax.evaluation.observed_sets import FIXED_ORDER, GIVEN_REST, TO_TARGET, UNCONDITIONAL, Ask
+from sbm_jax.evaluation.observed_sets import FIXED_ORDER, FROM_ONE, GIVEN_REST, TO_TARGET, UNCONDITIONAL, Ask
 from sbm_jax.types import NOT_ASKED, Split
 
 RECONSTRUCTION = "reconstruction"
 
-SETS = (GIVEN_REST, UNCONDITIONAL, FIXED_ORDER, TO_TARGET, RECONSTRUCTION)
+SETS = (GIVEN_REST, FROM_ONE, UNCONDITIONAL, FIXED_ORDER, TO_TARGET, RECONSTRUCTION)
 """What can be compared with real data: of ``fixed_order`` the last modality only, of ``to_target`` the targets."""
 
 REFERENCES = ("held_out", "train")
@@ -110,9 +110,9 @@ class Frechet(Metric):
                 raise unknown("modality in config.evaluation.metrics.frechet.modalities:", name, plan.known)
 
     def _judged_in(self, ask: Ask) -> list[str]:
-        """Return the modalities that are judged in an ask: of the fixed order the last one."""
+        """Return the modalities that are judged in an ask: of the fixed order the last one, and none that is given."""
         target = self.scene.modalities[-1] if ask.family == FIXED_ORDER else ask.target
-        return [name for name in self.judged if target in ("", name)]
+        return [name for name in self.judged if target in ("", name) and name not in ask.given]
 
     def look(self, draw: Draw) -> None:
         """Take features of as many samples as are asked for."""
@@ -155,7 +155,7 @@ class Frechet(Metric):
         fid = self.space.measure("frechet")
         if not self.judged:
             return {fid: f"no modality that is asked for has features in {self.space.name}"}
-        there = {ask.family for ask, _ in self.features}
+        there = {FROM_ONE if ask.given else ask.family for ask, _ in self.features}
         missing = self.space.missing(self.scene.modalities, self.options.modalities)
         return {f"{fid}/{name}": reason for name, reason in missing.items()} | {
             f"{fid}/{family}": "no samples of it, or of a judged modality in it, were generated"
@@ -206,6 +206,8 @@ def _some(train: Split, name: str) -> np.ndarray:
 
 def _label(ask: Ask) -> str:
     """Return what the samples of an ask are called in the names of metrics."""
+    if ask.given:
+        return f"from/{'+'.join(ask.given)}"
     return ask.family if ask.size is None else f"{ask.family}/given_{ask.size}"
 
 
