@@ -153,8 +153,10 @@ class DiffMvae(MopoeStar):
     The score's term is part of a bound from below with a minus sign; Eq. 5 prints a plus.
 
     Attributes:
-      diffused: the modalities with a diffusion decoder; () for all pictures with a Gaussian or Laplace likelihood.
-      codec: options of their codec, see `networks.codecs.diffusion.DiffusionCodecOptions`.
+      diffused: the modalities with a diffusion decoder, besides those that name the codec ``"diffusion"`` themselves;
+        () for all pictures with a Gaussian or Laplace likelihood.
+      codec: options of their codec, see `networks.codecs.diffusion.DiffusionCodecOptions`. A modality that names the
+        codec ``"diffusion"`` itself keeps its own; only what trains its decoder is the method's, where it says nothing.
     """
 
     diffused: tuple[str, ...] = ()
@@ -168,8 +170,9 @@ class DiffMvae(MopoeStar):
         """Return the modality with the codec that it has here."""
         if not self._is_diffused(modality):
             return super().decoded(modality)
-        decoder = {**self.objective, **self.codec.get("decoder", {})}
-        return dataclasses.replace(modality, codec=CodecConfig("diffusion", {**self.codec, "decoder": decoder}))
+        options = modality.codec.network if _names_diffusion(modality) else self.codec
+        decoder = {**self.objective, **options.get("decoder", {})}
+        return dataclasses.replace(modality, codec=CodecConfig("diffusion", {**options, "decoder": decoder}))
 
     def check(self, modalities: tuple[Modality, ...]) -> None:
         """Raise `SbmError` for diffused modalities that are unknown, or where there is no picture."""
@@ -184,7 +187,13 @@ class DiffMvae(MopoeStar):
             )
 
     def _is_diffused(self, modality: Modality) -> bool:
-        return modality.name in self.diffused if self.diffused else is_picture(modality)
+        chosen = modality.name in self.diffused if self.diffused else is_picture(modality)
+        return chosen or _names_diffusion(modality)
+
+
+def _names_diffusion(modality: Modality) -> bool:
+    """Return whether a modality has a diffusion decoder under every method."""
+    return modality.codec.name == "diffusion"
 
 
 @checked_dataclass

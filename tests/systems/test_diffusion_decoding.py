@@ -299,6 +299,22 @@ def test_diff_mvae_and_its_star_differ_in_what_trains_them():
     assert DiffMvae(codec=own).decoded(MODALITIES[0]).codec.network == own
 
 
+OWN = {"trunk": {"name": "patch", "network": {"widths": (4,)}}, "decoder": {"network": {"width": 4}}}
+
+
+def test_a_modality_that_names_a_diffusion_codec_keeps_its_options():
+    named = dataclasses.replace(PICTURES[0], codec=CodecConfig("diffusion", OWN))
+    for method in (DiffMvae, DiffMvaeStar):
+        system = JointPosterior(method.name, (named, *PICTURES[1:]), JOINT, method(codec=CODEC))
+        system.check(OPTIONS)
+        own, *others = (modality.codec.network for modality in system.decoded_modalities)
+        assert own == {**OWN, "decoder": {**OWN["decoder"], **method.objective}}  # what trains it is the method's
+        assert all(other == {**CODEC, "decoder": {**CODEC["decoder"], **method.objective}} for other in others)
+    chosen = {"decoder": {"weighting": "velocity"}}
+    named = dataclasses.replace(named, codec=CodecConfig("diffusion", chosen))
+    assert DiffMvae(codec=CODEC, diffused=("b",)).decoded(named).codec.network == chosen
+
+
 DIFF_MVAE = JointPosterior("diff_mvae", MODALITIES, JOINT, DiffMvae(codec=CODEC))
 
 
