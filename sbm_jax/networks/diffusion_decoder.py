@@ -26,7 +26,7 @@ from sbm_jax.sampling import SOLVERS, SampleResult, SamplerOptions, sample
 from sbm_jax.sampling.chunks import in_chunks
 from sbm_jax.sampling.density import log_density
 from sbm_jax.sampling.guidance import classifier_free
-from sbm_jax.sde import SDE, SDES, SDEConfig, make_sde
+from sbm_jax.sde import SDE, SDEConfig, make_sde
 from sbm_jax.types import Array, Context, Key, Modality, Params, ScoreFn
 
 LIKELIHOOD = "likelihood"
@@ -104,8 +104,7 @@ class DiffusionDecoderConfig:
                 f"{where} num_times is {self.num_times}, and the weighting 'likelihood' is an integral over all times. "
                 "Set it to 0, or choose another weighting."
             )
-        if self.sde.name not in SDES:
-            raise unknown(f"{where} process (sde.name)", self.sde.name, SDES)
+        make_sde(self.sde)
         make_denoiser(self.network)
         check_sampler(self.sampler)
 

@@ -31,9 +31,9 @@ class AutoencoderNetworkConfig:
 
     def __post_init__(self):
         positive = bool(self.widths) and min(self.widths) >= 1
-        require(positive, "autoencoder.network.widths", self.widths, "one or more positive sizes")
+        require(positive, "codec network: widths", self.widths, "one or more positive sizes")
         known = self.dtype in ("float32", "bfloat16")
-        require(known, "autoencoder.network.dtype", self.dtype, "'float32' or 'bfloat16'")
+        require(known, "codec network: dtype", self.dtype, "'float32' or 'bfloat16'")
 
 
 class Codec(Protocol):
