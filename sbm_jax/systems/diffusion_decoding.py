@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -43,7 +43,8 @@ class DiffusionDecodingConfig:
     """The stage of the diffusion decoders, and how they draw.
 
     Attributes:
-      modalities: those that have one; () for all pictures with a Gaussian or Laplace likelihood: colours, not masks.
+      modalities: those that have one, of those that are modelled; () for all pictures with a Gaussian or Laplace
+        likelihood: colours, not masks.
       told: some of `TOLD`.
       decoder: see `DiffusionDecoderConfig`.
       map_network: the codec whose decoder makes a map of the latent, with `map_channels` channels.
@@ -70,6 +71,12 @@ class DiffusionDecodingConfig:
         check_network_only(self.map_network, f"{where}.map_network")
         steps = self.decoder.likelihood_steps
         require(steps == 0, f"{where}.decoder.likelihood_steps", steps, "0, for only codecs have a likelihood")
+
+    def check_modalities(self, names: Sequence[str]) -> None:
+        """Raise `SbmError` for a modality that the experiment does not have; see `method.NamesModalities`."""
+        for name in self.modalities:
+            if name not in names:
+                raise unknown("modality (methods.diffusion_decoder.modalities):", name, names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,30 +139,33 @@ def make_groups(modalities: tuple[Modality, ...], config: DiffusionDecodingConfi
     """Return the groups of modalities that share a decoder, in their order.
 
     Raises:
-      SbmError: on a modality that is unknown, or no picture.
+      SbmError: on a modality that is named and no picture, and where there is none to draw.
     """
-    by_name = {modality.name: modality for modality in modalities}
-    for name in config.modalities:
-        if name not in by_name:
-            raise unknown("modality (methods.diffusion_decoder.modalities):", name, by_name)
-        if len(by_name[name].shape) != 3:
-            raise SbmError(
-                f"methods.diffusion_decoder: modality {name!r} has the shape {by_name[name].shape}; diffusion decoders "
-                "draw pictures (height, width, channels)."
-            )
-    names = config.modalities or tuple(m.name for m in modalities if is_picture(m))
-    if not names:
-        raise SbmError(
-            "methods.diffusion_decoder: there is no picture (height, width, channels) with a Gaussian or Laplace "
-            "likelihood to draw; name others in its modalities."
-        )
     groups: dict[Any, list[Modality]] = {}
-    for modality in modalities:
-        if modality.name in names:
-            size = modality.latent_size if {"map", "latent"} & {*config.told} else 0
-            own = (modality.shape, bounds_of(modality), size) if config.shared else modality.name
-            groups.setdefault(own, []).append(modality)
+    for modality in _drawn(modalities, config):
+        size = modality.latent_size if {"map", "latent"} & {*config.told} else 0
+        own = (modality.shape, bounds_of(modality), size) if config.shared else modality.name
+        groups.setdefault(own, []).append(modality)
     return tuple(Group(tuple(members), config) for members in groups.values())
+
+
+def _drawn(modalities: tuple[Modality, ...], config: DiffusionDecodingConfig) -> list[Modality]:
+    """Return the modalities that have a diffusion decoder."""
+    if not config.modalities:
+        drawn = [modality for modality in modalities if is_picture(modality)]
+        lacking = "there is no picture (height, width, channels) with a Gaussian or Laplace likelihood to draw; name"
+    else:
+        drawn = [modality for modality in modalities if modality.name in config.modalities]
+        lacking = f"none of its modalities, {', '.join(config.modalities)}, is modelled (config.joint); name"
+    if not drawn:
+        raise SbmError(f"methods.diffusion_decoder: {lacking} others in its modalities.")
+    for modality in drawn:
+        if len(modality.shape) != 3:
+            raise SbmError(
+                f"methods.diffusion_decoder: modality {modality.name!r} has the shape {modality.shape}; diffusion "
+                "decoders draw pictures (height, width, channels)."
+            )
+    return drawn
 
 
 @dataclasses.dataclass(frozen=True)

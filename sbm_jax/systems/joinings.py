@@ -7,6 +7,7 @@ et al., 2023; see `losses`.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
@@ -175,16 +176,21 @@ class DiffMvae(MopoeStar):
         return dataclasses.replace(modality, codec=CodecConfig("diffusion", {**options, "decoder": decoder}))
 
     def check(self, modalities: tuple[Modality, ...]) -> None:
-        """Raise `SbmError` for diffused modalities that are unknown, or where there is no picture."""
-        names = [modality.name for modality in modalities]
+        """Raise `SbmError` where no modality has a diffusion decoder."""
+        if any(map(self._is_diffused, modalities)):
+            return
+        lacking = "no modality is a picture with a Gaussian or Laplace likelihood, which are drawn by default"
+        if self.diffused:
+            lacking = f"none of {', '.join(self.diffused)} is modelled (config.joint)"
+        raise SbmError(
+            f"method {self.name!r}: {lacking}. Name others in {self._of('diffused')}, or choose 'mopoe_star'."
+        )
+
+    def check_modalities(self, names: Sequence[str]) -> None:
+        """Raise `SbmError` for a modality that the experiment does not have; see `method.NamesModalities`."""
         for name in self.diffused:
             if name not in names:
                 raise unknown(f"modality ({self._of('diffused')}):", name, names)
-        if not any(map(self._is_diffused, modalities)):
-            raise SbmError(
-                f"method {self.name!r}: no modality is a picture with a Gaussian or Laplace likelihood, which "
-                f"diffusion decoders draw by default. Name others in {self._of('diffused')}, or choose 'mopoe_star'."
-            )
 
     def _is_diffused(self, modality: Modality) -> bool:
         chosen = modality.name in self.diffused if self.diffused else is_picture(modality)

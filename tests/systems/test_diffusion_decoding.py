@@ -9,6 +9,7 @@ import pytest
 
 from sbm_jax.data import hide
 from sbm_jax.errors import SbmError
+from sbm_jax.experiment_config import ExperimentConfig, apply_changes, make_system
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig, Codecs
 from sbm_jax.networks.denoisers import DenoiserConfig
 from sbm_jax.networks.diffusion_decoder import DiffusionDecoderConfig
@@ -243,6 +244,24 @@ def test_equal_pictures_share_a_network():
     assert [group.names for group in make_groups((photo, large, other), alone)] == [("photo",), ("large",), ("other",)]
 
 
+@pytest.mark.parametrize(("group", "field"), [("diffusion_decoder", "modalities"), ("diff_mvae", "diffused")])
+def test_decoders_go_to_those_that_are_there_of_those_that_are_named(group, field):
+    """A variation may leave some of them out; what no experiment has is refused with its config."""
+    pictures = [dataclasses.replace(one, codec=CodecConfig("patch", {"widths": (8,)})) for one in PICTURES]
+    values = {"modalities": pictures, "methods": {group: {field: ("b", "c")}}}
+    config = ExperimentConfig(**values, systems=("mopoe_diffusion", "diff_mvae"))
+    less = apply_changes(config, {"joint": ("a", "c")})
+    system = make_system(less, "diff_mvae" if field == "diffused" else "mopoe_diffusion")
+    if field == "diffused":
+        assert [modality.codec.name for modality in system.decoded_modalities] == ["patch", "diffusion"]
+    else:
+        assert [drawn.names for drawn in system.groups] == [("c",)]
+    with pytest.raises(SbmError, match="is modelled"):
+        make_system(apply_changes(config, {"joint": ("a",)}), system.name).check(OPTIONS)
+    with pytest.raises(SbmError, match=f"{group}.{field}.*'d'"):
+        ExperimentConfig(**{**values, "methods": {group: {field: ("b", "d")}}})
+
+
 def test_all_methods_can_have_them():
     plain = [name for name in METHODS if not name.endswith("_diffusion") and name != "supervised"]
     assert {f"{name}_diffusion" for name in plain} | {*plain, "supervised"} == {*METHODS}
@@ -252,7 +271,7 @@ def test_all_methods_can_have_them():
 @pytest.mark.parametrize(
     ("base", "changes", "message"),
     [
-        ("sbm_vae", {"modalities": ("images",)}, "unknown modality"),
+        ("sbm_vae", {"modalities": ("photo",)}, "none of its modalities, photo, is modelled"),
         ("sbm_vae", {"modalities": ("words",)}, "draw pictures"),
         ("mopoe", {"told": ("latent",)}, r"set methods.diffusion_decoder.told to \('picture',\)"),
     ],
@@ -368,7 +387,7 @@ def test_importance_weights_want_likelihoods(joining):
 @pytest.mark.parametrize(
     ("joining", "modalities", "message"),
     [
-        (DiffMvae(diffused=("photo",)), MODALITIES, "unknown modality"),
+        (DiffMvae(diffused=("photo",)), MODALITIES, "none of photo is modelled"),
         (DiffMvae(), MODALITIES[1:], "no modality is a picture"),
         (DiffMvae(diffused=("words",)), MODALITIES, "needs the shape"),
     ],
