@@ -221,7 +221,7 @@ def _read(path: Path) -> Evaluation | None:
         return None
 
 
-FORM = 5
+FORM = 6
 """Raised by whatever changes what is measured or how it is kept, so that evaluations from before are made again."""
 
 NUMBERS = "numbers"

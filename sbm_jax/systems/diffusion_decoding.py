@@ -28,7 +28,7 @@ from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecode
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import Encodes, Generated, HasCodecs, Reconstructs, SparesObserved, System
 from sbm_jax.systems.method import Method, Shared
-from sbm_jax.systems.observed import lost_rows, observed_rows, put_back
+from sbm_jax.systems.observed import lost_rows, numbers_of, observed_rows, put_back
 from sbm_jax.types import Array, CodecConfig, Data, Dataset, Key, Metrics, Modality, Params, Stage, TrainingConfig
 
 _DRAW = 10_003
@@ -327,8 +327,11 @@ class DiffusionDecoded:
         means: Mapping[str, Array],
         latents: Mapping[str, Array] | None,
         observed: Array,
+        row_numbers: Array | None = None,
     ) -> dict[str, Array]:
         """Return pictures {name: [B, H, W, C]} given means and latents, NaN where they diverged.
+
+        A row's noise depends on its number, int [B]; None for 0 to B - 1.
 
         Of a row at most `num_free` are drawn, where that is known: what is observed, bool [B, K], needs no drawing.
         """
@@ -345,7 +348,8 @@ class DiffusionDecoded:
 
         few = None if latents is None else {name: latents[name] for name in group.names}
         told = group.told(pick(means), pick(few), chosen.reshape(-1))
-        numbers = (rows * size + chosen).reshape(-1)  # the same noise, however many are drawn
+        own = rows if row_numbers is None else row_numbers[:, None]
+        numbers = (own * size + chosen).reshape(-1)  # the same noise, however many are drawn
         result = group.decoder.sample(products[self._stage_name(group)], key, told, row_numbers=numbers)
         all_means = group.stacked(means).reshape(batch, size, *group.decoder.shape)
         together = all_means.at[rows, chosen].set(result.z.reshape(batch, free, *group.decoder.shape))
@@ -354,14 +358,14 @@ class DiffusionDecoded:
         return {name: together[:, number] for number, name in enumerate(group.names)}
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
-        """Return what the diffusion decoders draw, told of the system's reconstruction; the same at each call."""
+        """Return what is drawn, told of the system's reconstruction of float data; the same whenever a row comes."""
         means = dict(self.base.reconstruct(products, data))
         latents = self.base.encode(products, data) if self.base.tells_latents else None
         for number, group in enumerate(self.groups):
             nothing = jnp.zeros((len(means[group.names[0]]), len(group.names)), bool)
             whole = dataclasses.replace(self, num_free=None)
             key = jax.random.fold_in(jax.random.key(0), number)
-            means |= whole._draw(products, key, group, means, latents, nothing)
+            means |= whole._draw(products, key, group, means, latents, nothing, numbers_of(data))
         return means
 
 

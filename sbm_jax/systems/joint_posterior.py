@@ -25,7 +25,7 @@ from sbm_jax.systems.joining import Encoded, Joining
 from sbm_jax.systems.joinings import JOININGS
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.method import Method, Shared
-from sbm_jax.systems.observed import decode, observed_rows, put_back
+from sbm_jax.systems.observed import decode, numbers_of, observed_rows, put_back
 from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
 
 
@@ -383,7 +383,7 @@ class JointPosterior:
         params = products[self.method]
         mean, _ = self._own_posteriors(self._experts(params, data))
         latents = {modality.name: mean[:, i] for i, modality in enumerate(self.modalities)}
-        return self.codecs.generate(params["codecs"], jax.random.key(0), latents)
+        return self.codecs.generate(params["codecs"], jax.random.key(0), latents, row_numbers=numbers_of(data))
 
     def _own_posteriors(self, experts: tuple[Array, Array], present: Array | None = None) -> tuple[Array, Array]:
         """Return means and raw scales [B, M, D + D'] of what each modality is decoded from, given all present ones."""

@@ -20,6 +20,7 @@ from sbm_jax.systems.joinings import DiffMvae, DiffMvaeStar, Mmvae, MmvaePlus, M
 from sbm_jax.systems.joint_posterior import JointPosterior
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.methods import METHODS
+from sbm_jax.systems.observed import numbers_of
 from sbm_jax.types import CodecConfig, Dataset, Modality, Split, TrainingConfig
 from tests.systems.sbm_cases import DATASET, MODALITIES, OPTIONS, SYSTEMS, as_floats, fresh
 
@@ -86,6 +87,29 @@ def test_sparing_what_is_observed_changes_no_sample(base):
     whole, spared = (_generated(one, observed)[0].data for one in (system, system.with_free(1)))
     for name in whole:
         np.testing.assert_allclose(whole[name], spared[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def _with_codec(system):
+    """Return a system whose images have a diffusion codec."""
+    image = dataclasses.replace(MODALITIES[0], codec=CodecConfig("diffusion", CODEC))
+    return dataclasses.replace(system, modalities=(image, *MODALITIES[1:]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: _decoded("mopoe", BOTH), lambda: _with_codec(MOPOE), lambda: _with_codec(SYSTEMS["sbm_vae"])],
+    ids=["stage", "joint codec", "codec"],
+)
+def test_reconstructions_are_those_of_rows_whatever_the_batch(make):
+    system = make()
+    products = jax.tree.map(lambda leaf: leaf + 0.01 if leaf.dtype == jnp.float32 else leaf, fresh(system))
+    data, run = as_floats(DATASET.test), jax.jit(lambda data: system.reconstruct(products, data)["image"])
+    whole = run(data)
+    parts = [run({name: array[part] for name, array in data.items()}) for part in (slice(2), slice(2, None))]
+    np.testing.assert_allclose(whole, jnp.concatenate(parts), rtol=1e-4, atol=1e-4)
+    twins = run({name: jnp.repeat(array[:1], 2, axis=0) for name, array in data.items()})
+    np.testing.assert_allclose(*twins, rtol=1e-4, atol=1e-4)
+    assert len({*np.asarray(numbers_of(data)).tolist()}) == len(whole)
 
 
 PICTURES = tuple(Modality(name, (8, 8, 1), 3, CodecConfig("patch")) for name in "abc")

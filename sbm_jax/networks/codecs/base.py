@@ -77,6 +77,23 @@ class Bounds(Protocol):
         """Return an upper bound of -log p(x | z) [B] of data [B, *shape], in nats, given what `decode` returned."""
 
 
+@runtime_checkable
+class Draws(Protocol):
+    """A codec that draws data step by step.
+
+    Attributes:
+      evaluations: of a network, to draw a row.
+    """
+
+    evaluations: int
+
+    def sample(self, params: Params, key: Key, output: Array, row_numbers: Array | None = None) -> Array:
+        """Return data [B, *shape]; see `Codec.sample`.
+
+        A row's noise depends on its number, int [B], and on no other row; None for 0 to B - 1.
+        """
+
+
 class Heads(nn.Module):
     """Mean and log variance of the posterior from a flat feature vector."""
 

@@ -155,7 +155,8 @@ class Diffusion:
             return -self.decoder.log_likelihood(params["decoder"], key, x, told, steps)
         return self.decoder.bound(params["decoder"], key, x, told)
 
-    def sample(self, params: Params, key: Key, output: Array) -> Array:
+    def sample(self, params: Params, key: Key, output: Array, row_numbers: Array | None = None) -> Array:
         """Return data [B, H, W, C] that are drawn; NaN where the output is not finite."""
-        drawn, bounds = self.decoder.sample(params["decoder"], key, Told(latent=output)).z, bounds_of(self.modality)
+        told, bounds = Told(latent=output), bounds_of(self.modality)
+        drawn = self.decoder.sample(params["decoder"], key, told, row_numbers=row_numbers).z
         return jnp.clip(drawn, *bounds) if bounds else drawn
