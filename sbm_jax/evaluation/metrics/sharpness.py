@@ -39,7 +39,7 @@ class Sharpness(Metric):
     def __init__(self, options: SharpnessOptions, scene: Scene):
         """Measure the real examples; ask for samples of those that are pictures and no constants."""
         super().__init__(options, scene)
-        pictures = [name for name in scene.modalities if scene.examples.data[name].ndim == 4]
+        pictures = [name for name in scene.modalities if name in scene.tools.pictures]
         means = {name: roughness(in_units(scene.examples.data[name])).mean() for name in pictures}
         self.reference = {name: mean for name, mean in means.items() if mean > 0}
         wanted = {GIVEN_REST: list(self.reference)}
