@@ -12,71 +12,28 @@ import dataclasses
 import functools
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from sbm_jax.config import checked_dataclass, plain
+from sbm_jax.config import plain
 from sbm_jax.data.pipeline import in_units
-from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.errors import SbmError
 from sbm_jax.losses.masked import masked_mean
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig, FeedForward, make_codec
-from sbm_jax.networks.codecs.diffusion import WIDTHS, check_network_only
-from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told, bounds_of, is_picture
+from sbm_jax.networks.codecs.diffusion import WIDTHS
+from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, Told, bounds_of, is_picture
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import Encodes, Generated, HasCodecs, Reconstructs, SparesObserved, System
+from sbm_jax.systems.diffusion_decoding_config import TOLD, DiffusionDecodingConfig
 from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.observed import lost_rows, numbers_of, observed_rows, put_back
-from sbm_jax.types import Array, CodecConfig, Data, Dataset, Key, Metrics, Modality, Params, Stage, TrainingConfig
+from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Stage
 
 _DRAW = 10_003
 """What is folded into the key, far from what the system and its codecs fold into theirs."""
-
-TOLD = ("picture", "map", "latent")
-"""What a decoder may be told: the reconstruction; a map learned from the latent; the latent, which modulates layers."""
-
-
-@checked_dataclass
-class DiffusionDecodingConfig:
-    """The stage of the diffusion decoders, and how they draw.
-
-    Attributes:
-      modalities: those that have one, of those that are modelled; () for all pictures with a Gaussian or Laplace
-        likelihood: colours, not masks.
-      told: some of `TOLD`.
-      decoder: see `DiffusionDecoderConfig`.
-      map_network: the codec whose decoder makes a map of the latent, with `map_channels` channels.
-      map_channels: see `map_network`.
-      shared: one network draws all modalities of one shape, and is told which.
-      training: see `types.TrainingConfig`.
-    """
-
-    modalities: tuple[str, ...] = ()
-    told: tuple[str, ...] = ("picture",)
-    decoder: DiffusionDecoderConfig = DiffusionDecoderConfig()
-    map_network: CodecConfig = CodecConfig("patch", {"widths": (64, 64)})
-    map_channels: int = 8
-    shared: bool = True
-    training: TrainingConfig = TrainingConfig()
-
-    def __post_init__(self):
-        where = "methods.diffusion_decoder"
-        require(bool(self.told), f"{where}.told", self.told, f"one or more of {', '.join(TOLD)}")
-        for name in self.told:
-            if name not in TOLD:
-                raise unknown(f"choice in {where}.told:", name, TOLD)
-        require(self.map_channels >= 1, f"{where}.map_channels", self.map_channels, "at least 1")
-        check_network_only(self.map_network, f"{where}.map_network")
-        steps = self.decoder.likelihood_steps
-        require(steps == 0, f"{where}.decoder.likelihood_steps", steps, "0, for only codecs have a likelihood")
-
-    def check_modalities(self, names: Sequence[str]) -> None:
-        """Raise `SbmError` for a modality that the experiment does not have; see `method.NamesModalities`."""
-        for name in self.modalities:
-            if name not in names:
-                raise unknown("modality (methods.diffusion_decoder.modalities):", name, names)
 
 
 @dataclasses.dataclass(frozen=True)

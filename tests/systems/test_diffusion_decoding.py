@@ -12,10 +12,11 @@ from sbm_jax.errors import SbmError
 from sbm_jax.experiment_config import ExperimentConfig, apply_changes, make_system
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig, Codecs
 from sbm_jax.networks.denoisers import DenoiserConfig
-from sbm_jax.networks.diffusion_decoder import DiffusionDecoderConfig
+from sbm_jax.networks.diffusion_decoder_config import DiffusionDecoderConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import HasCodecs, SparesObserved
-from sbm_jax.systems.diffusion_decoding import DiffusionDecoded, DiffusionDecodingConfig, WithCodecs, make_groups, over
+from sbm_jax.systems.diffusion_decoding import DiffusionDecoded, WithCodecs, make_groups, over
+from sbm_jax.systems.diffusion_decoding_config import DiffusionDecodingConfig
 from sbm_jax.systems.joinings import DiffMvae, DiffMvaeStar, Mmvae, MmvaePlus, Mopoe, Mvtcae
 from sbm_jax.systems.joint_posterior import JointPosterior
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
