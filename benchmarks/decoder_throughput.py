@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from benchmarks.timing import measure_in_turn, rates
 from sbm_jax import report
 from sbm_jax.networks.denoisers import DenoiserConfig
-from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, PictureSampler, Told
+from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, Told
+from sbm_jax.networks.diffusion_decoder_config import DiffusionDecoderConfig, PictureSampler
 
 NETWORKS = {
     "patch": DenoiserConfig("patch", width=96, depth=4),

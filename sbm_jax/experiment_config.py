@@ -20,7 +20,7 @@ from sbm_jax.system import System
 from sbm_jax.systems.attacker import AttackerConfig
 from sbm_jax.systems.classifier import ClassifierConfig
 from sbm_jax.systems.codec_training import AutoencoderConfig
-from sbm_jax.systems.method import Shared
+from sbm_jax.systems.method import NamesModalities, Shared
 from sbm_jax.systems.methods import METHODS, find_method, option_groups
 from sbm_jax.systems.score_stage import ScoreConfig
 from sbm_jax.types import Modality
@@ -115,6 +115,9 @@ class ExperimentConfig:
             if name not in names:
                 raise unknown("modality (config.joint)", name, names)
         object.__setattr__(self, "methods", _build_methods(self.systems, self.methods))
+        for options in self.methods.values():
+            if isinstance(options, NamesModalities):
+                options.check_modalities(names)
 
     @property
     def joint_modalities(self) -> tuple[Modality, ...]:

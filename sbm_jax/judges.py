@@ -20,6 +20,7 @@ from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, Subject, Tools, evaluate, real
 from sbm_jax.evaluation.features import FeatureSpace, in_batches
 from sbm_jax.evaluation.metrics import METRICS
+from sbm_jax.formats import make_format
 from sbm_jax.networks.inception import PACKAGE, find_weights, inception_features, read_weights
 from sbm_jax.progress import progress_bar
 from sbm_jax.runner import make_generate
@@ -64,7 +65,9 @@ class Judges:
             question: judge.predict_fn(self.products[judge.stage_name]) for question, judge in self.classifiers.items()
         }
         attack = self.attacker and self.attacker.attack_fn(self.products[self.attacker.stage_name])
-        return Tools(predict, {name: self.dataset.num_classes[name] for name in predict}, self._space, attack)
+        pictures = tuple(modality.name for modality in self.modalities if make_format(modality).is_picture)
+        num_classes = {name: self.dataset.num_classes[name] for name in predict}
+        return Tools(predict, num_classes, self._space, attack, pictures)
 
     @functools.cached_property
     def _spaces(self) -> dict[str, FeatureSpace]:
@@ -221,7 +224,7 @@ def _read(path: Path) -> Evaluation | None:
         return None
 
 
-FORM = 5
+FORM = 6
 """Raised by whatever changes what is measured or how it is kept, so that evaluations from before are made again."""
 
 NUMBERS = "numbers"

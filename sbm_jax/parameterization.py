@@ -61,7 +61,7 @@ class Parameterization:
 
     def __post_init__(self):
         if self.prediction not in PREDICTIONS:
-            raise unknown("prediction (such as config.score.prediction)", self.prediction, PREDICTIONS)
+            raise unknown("prediction", self.prediction, PREDICTIONS)
 
     def noise(self, output: Array, given: Array, alpha: Array, sigma: Array) -> Array:
         """Return the predicted noise ε̂.

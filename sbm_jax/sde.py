@@ -180,12 +180,10 @@ def make_sde(config: SDEConfig) -> SDE:
       SbmError: on an unknown name or an empty range.
     """
     if config.name not in SDES:
-        raise unknown("process (config.score.sde.name)", config.name, SDES)
+        raise unknown("process (sde.name)", config.name, SDES)
     if config.name == "cosine":
         return Cosine()
     low, high = (config.sigma_min, config.sigma_max) if config.name == "ve" else (config.beta_min, config.beta_max)
     if not 0 < low < high:
-        raise SbmError(
-            f"config.score.sde: the range of {config.name!r} must satisfy 0 < min < max, not ({low}, {high})."
-        )
+        raise SbmError(f"sde: the range of {config.name!r} must satisfy 0 < min < max, not ({low}, {high}).")
     return SDES[config.name](low, high)

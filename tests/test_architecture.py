@@ -53,7 +53,7 @@ MAY_IMPORT = {
     "report": BASE | {"formats"},
     "systems": BASE | {"networks", "losses", "sampling", "data"},
     "runner": BASE | {"sampling"},
-    "judges": BASE | {"data", "evaluation", "networks", "runner", "sampling", "systems"},
+    "judges": BASE | {"data", "evaluation", "formats", "networks", "runner", "sampling", "systems"},
     "experiment_config": BASE | {"data", "evaluation", "sampling", "systems"},
     "experiment": BASE
     | {

@@ -45,6 +45,12 @@ class Format(abc.ABC):
         """Whether users' rows lack the last axis, of size 1."""
         return isinstance(self.options, ArrayOptions) and self.options.without_axis
 
+    @property
+    def is_picture(self) -> bool:
+        """Whether rows are pictures to look at, (height, width, channels): grey, RGB or RGBA, whatever their values."""
+        shape = self.modality.shape
+        return len(shape) == 3 and shape[-1] in (1, 3, 4)
+
     def with_axis(self, values: np.ndarray) -> np.ndarray:
         """Return values with the last axis, of size 1, where it is all that they lack."""
         values = np.asarray(values)

@@ -69,6 +69,7 @@ class Spectrogram(Format):
 
     Options = SpectrogramOptions
     passes_arrays = True
+    is_picture = False  # but for networks: it is to be heard
 
     def __init__(self, modality: Modality, options: SpectrogramOptions):
         """Check that the modality is such a picture."""

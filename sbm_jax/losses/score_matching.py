@@ -174,7 +174,7 @@ def denoising_terms(
       SbmError: on an unknown weighting.
     """
     if weighting not in WEIGHTINGS:
-        raise unknown("weighting (config.score.weighting)", weighting, WEIGHTINGS)
+        raise unknown("weighting", weighting, WEIGHTINGS)
     chex.assert_equal_shape([z, draws.noise])
     chex.assert_shape(context.valid, z.shape[1:])
     chex.assert_shape(draws.observed, (len(z), num_modalities(context.owner, z.shape[1])))

@@ -51,7 +51,7 @@ class DenoiserConfig:
     dtype: str = "float32"
 
     def __post_init__(self):
-        where = "denoiser."
+        where = "denoiser: "
         for name in ("width", "depth", "head", "heads"):
             require(getattr(self, name) >= 1, where + name, getattr(self, name), "at least 1")
         power = self.patch >= 1 and self.patch & (self.patch - 1) == 0

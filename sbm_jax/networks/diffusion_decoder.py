@@ -10,27 +10,24 @@ References: D. Wesego and P. Rooshenas, "Multimodal ELBO with Diffusion Decoders
 
 import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.distributions import LIKELIHOODS
-from sbm_jax.errors import SbmError, require, unknown
-from sbm_jax.losses.score_matching import MIN_TIME, WEIGHTINGS, Draws, denoising_terms, stratified_times
+from sbm_jax.errors import SbmError, require
+from sbm_jax.losses.score_matching import MIN_TIME, Draws, denoising_terms, stratified_times
 from sbm_jax.networks.denoisers import DenoiserConfig, make_denoiser
+from sbm_jax.networks.diffusion_decoder_config import LIKELIHOOD, DiffusionDecoderConfig, check_sampler
 from sbm_jax.parameterization import Parameterization, scaled
 from sbm_jax.sampling import SOLVERS, SampleResult, SamplerOptions, sample
 from sbm_jax.sampling.chunks import in_chunks
 from sbm_jax.sampling.density import log_density
 from sbm_jax.sampling.guidance import classifier_free
-from sbm_jax.sde import SDE, SDES, SDEConfig, make_sde
+from sbm_jax.sde import SDE, make_sde
 from sbm_jax.types import Array, Context, Key, Modality, Params, ScoreFn
-
-LIKELIHOOD = "likelihood"
-"""The weight of the bound, λ = g²."""
 
 
 def is_picture(modality: Modality) -> bool:
@@ -41,88 +38,6 @@ def is_picture(modality: Modality) -> bool:
 def bounds_of(modality: Modality) -> tuple[float, ...]:
     """Return the range of a modality's data; () where they have none."""
     return modality.bounds or ((0.0, 1.0) if LIKELIHOODS[modality.likelihood].bounded else ())
-
-
-@checked_dataclass
-class PictureSampler(SamplerOptions):
-    """`SamplerOptions` with other defaults: what few evaluations need of pictures, of which nothing is observed."""
-
-    solver: str = "dpm_solver_pp_2m"
-    num_steps: int = 4
-    grid: str = "uniform"  # with log_snr, two of four steps would go where there is nothing but noise, or hardly any
-    conditioning: str = "clean"
-    end_time: float = 1e-3
-
-
-def check_sampler(options: SamplerOptions) -> None:
-    """Raise `SbmError` for options that are of use only where something is observed."""
-    for name, value in {"start": "prior", "conditioning": "clean", "resampling": 1}.items():
-        found, where = getattr(options, name), f"diffusion decoder: sampler.{name}"
-        require(found == value, where, found, f"{value!r}, for nothing of a picture is observed")
-
-
-@checked_dataclass
-class DiffusionDecoderConfig:
-    """How pictures are diffused, denoised and drawn.
-
-    Attributes:
-      network: the denoiser.
-      sde: the forward process, of pictures in [-1, 1].
-      prediction: what the network's output means, one of `parameterization.PREDICTIONS`.
-      weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`: ``"likelihood"``, λ = g², trains by the bound of
-        the likelihood (Diff-MVAE), ``"noise"`` by the squared error of ε̂ (Diff-MVAE*, DDPM).
-      num_times: 0 trains at times in [0, 1], any other number at so many, as DDPM's 1,000.
-      probability_untold: how often training tells the network nothing, which guidance needs.
-      guidance: w of `sampling.guidance.classifier_free`, on what the decoder is told; 0 for none.
-      likelihood_steps: of the probability flow that measures log p(x | told), for small pictures; 0 measures its bound.
-      sampler: of pictures. With a `start_time` below 1 it starts from the noised picture that the decoder is told.
-    """
-
-    network: DenoiserConfig = DenoiserConfig()
-    sde: SDEConfig = SDEConfig("cosine")
-    prediction: str = "velocity"
-    weighting: str = "velocity"
-    num_times: int = 0
-    probability_untold: float = 0.0
-    guidance: float = 0.0
-    likelihood_steps: int = 0
-    sampler: PictureSampler = PictureSampler()
-
-    def __post_init__(self):
-        where = "diffusion decoder:"
-        Parameterization(self.prediction)
-        if self.weighting not in WEIGHTINGS:
-            raise unknown(f"{where} weighting", self.weighting, WEIGHTINGS)
-        require(self.num_times >= 0, f"{where} num_times", self.num_times, "0 (all of [0, 1]) or more")
-        for name in ("probability_untold", "guidance", "likelihood_steps"):
-            require(getattr(self, name) >= 0, f"{where} {name}", getattr(self, name), "0 or more")
-        require(self.probability_untold < 1, f"{where} probability_untold", self.probability_untold, "less than 1")
-        if self.guidance and not self.probability_untold:
-            raise self.needs_untold(self.guidance)
-        if self.weighting == LIKELIHOOD and self.num_times:
-            raise SbmError(
-                f"{where} num_times is {self.num_times}, and the weighting 'likelihood' is an integral over all times. "
-                "Set it to 0, or choose another weighting."
-            )
-        if self.sde.name not in SDES:
-            raise unknown(f"{where} process (sde.name)", self.sde.name, SDES)
-        make_denoiser(self.network)
-        check_sampler(self.sampler)
-
-    @staticmethod
-    def needs_untold(guidance: float) -> SbmError:
-        """Return the error of guidance that the network can not give."""
-        return SbmError(
-            f"diffusion decoder: guidance {guidance} needs a network that was told nothing at times; set "
-            "probability_untold, to 0.1 for one."
-        )
-
-    def training_settings(self) -> dict[str, Any]:
-        """Return what training depends on, as JSON values: not how pictures are drawn, but where the bound ends."""
-        settings = plain(self)
-        for name in ("sampler", "guidance", "likelihood_steps"):
-            del settings[name]
-        return settings | ({"end_time": self.sampler.end_time} if self.weighting == LIKELIHOOD else {})
 
 
 class Told(NamedTuple):

@@ -47,17 +47,18 @@ class ScoreNetworkConfig:
     paper_unet: bool = False
 
     def __post_init__(self):
-        require(self.width >= 1, "score.network.width", self.width, "at least 1")
-        require(self.depth >= 1, "score.network.depth", self.depth, "at least 1")
-        require(0 <= self.dropout < 1, "score.network.dropout", self.dropout, "0 to less than 1")
-        require(self.dtype in ("float32", "bfloat16"), "score.network.dtype", self.dtype, "'float32' or 'bfloat16'")
+        where = "score network:"
+        require(self.width >= 1, f"{where} width", self.width, "at least 1")
+        require(self.depth >= 1, f"{where} depth", self.depth, "at least 1")
+        require(0 <= self.dropout < 1, f"{where} dropout", self.dropout, "0 to less than 1")
+        require(self.dtype in ("float32", "bfloat16"), f"{where} dtype", self.dtype, "'float32' or 'bfloat16'")
         positive = bool(self.multipliers) and min(self.multipliers) >= 1
-        require(positive, "score.network.multipliers", self.multipliers, "one or more, each at least 1")
+        require(positive, f"{where} multipliers", self.multipliers, "one or more, each at least 1")
 
 
 def _transformer(config: ScoreNetworkConfig, **tokens) -> ScoreNetwork:
     if config.width % 32:
-        raise SbmError(f"config.score.network.width of the transformer must be a multiple of 32, not {config.width}.")
+        raise SbmError(f"score network: width of the transformer must be a multiple of 32, not {config.width}.")
     return TokenTransformer(config.width, config.depth, config.dropout, dtype=jnp.dtype(config.dtype), **tokens)
 
 
@@ -177,5 +178,5 @@ def make_score_model(
     Raises:
       SbmError: on an unknown network or prediction, or a width that the network cannot have.
     """
-    make = find("network (config.score.network.name)", config.name, NETWORKS, Callable)
+    make = find("score network:", config.name, NETWORKS, Callable)
     return ScoreModel(make(config, sizes=sizes, owner=owner), sde, Parameterization(prediction))

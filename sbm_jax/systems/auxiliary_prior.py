@@ -23,7 +23,8 @@ from sbm_jax.mixtures import GaussianMixture
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.joining import Joining
 from sbm_jax.systems.joinings import JOININGS
-from sbm_jax.systems.joint_posterior import JointPosterior, Latents
+from sbm_jax.systems.joint_latents import Latents
+from sbm_jax.systems.joint_posterior import JointPosterior
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.latents import LatentStatistics, encode_rows, latent_statistics, pack, unpack, valid_entries
 from sbm_jax.systems.method import Method, Shared
@@ -77,7 +78,7 @@ class PosteriorBank:
                     joint = np.ones((len(split), 1), bool)
                     bank[name]["present"] = jnp.asarray(np.concatenate([joint, present], axis=1))
             train = bank["train"]
-            spread = train["scale"] * self.system.posterior.std
+            spread = train["scale"] * self.system.joining.family.std
             statistics = latent_statistics(train["mean"], spread, jnp.asarray(self.valid), train.get("present"))
             return bank | {"statistics": dataclasses.asdict(statistics)}
 
@@ -109,7 +110,7 @@ class PosteriorBank:
     def draw(self, key: Key, rows: Mapping[str, Array], statistics: LatentStatistics) -> Array:
         """Return standardised latents [B, parts, D] drawn from the posteriors of some rows."""
         noise = self.system.joining.noise(key, rows["mean"].shape)
-        z = self.system.posterior.sample(rows["mean"], rows["scale"], noise)
+        z = self.system.joining.family.sample(rows["mean"], rows["scale"], noise)
         return jnp.where(jnp.asarray(self.valid)[None], statistics.standardise(z), 0.0)
 
     def pack(self, latents: Latents, statistics: LatentStatistics) -> Array:

@@ -18,58 +18,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from sbm_jax.config import checked_dataclass, plain
+from sbm_jax.config import plain
 from sbm_jax.data.pipeline import in_units
-from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.errors import SbmError
 from sbm_jax.losses.masked import masked_mean
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig, FeedForward, make_codec
-from sbm_jax.networks.codecs.diffusion import WIDTHS, check_network_only
-from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told, bounds_of, is_picture
+from sbm_jax.networks.codecs.diffusion import WIDTHS
+from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, Told, bounds_of, is_picture
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import Encodes, Generated, HasCodecs, Reconstructs, SparesObserved, System
+from sbm_jax.systems.diffusion_decoding_config import TOLD, DiffusionDecodingConfig
 from sbm_jax.systems.method import Method, Shared
-from sbm_jax.systems.observed import lost_rows, observed_rows, put_back
-from sbm_jax.types import Array, CodecConfig, Data, Dataset, Key, Metrics, Modality, Params, Stage, TrainingConfig
+from sbm_jax.systems.observed import lost_rows, numbers_of, observed_rows, put_back
+from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Stage
 
 _DRAW = 10_003
 """What is folded into the key, far from what the system and its codecs fold into theirs."""
-
-TOLD = ("picture", "map", "latent")
-"""What a decoder may be told: the reconstruction; a map learned from the latent; the latent, which modulates layers."""
-
-
-@checked_dataclass
-class DiffusionDecodingConfig:
-    """The stage of the diffusion decoders, and how they draw.
-
-    Attributes:
-      modalities: those that have one; () for all pictures with a Gaussian or Laplace likelihood: colours, not masks.
-      told: some of `TOLD`.
-      decoder: see `DiffusionDecoderConfig`.
-      map_network: the codec whose decoder makes a map of the latent, with `map_channels` channels.
-      map_channels: see `map_network`.
-      shared: one network draws all modalities of one shape, and is told which.
-      training: see `types.TrainingConfig`.
-    """
-
-    modalities: tuple[str, ...] = ()
-    told: tuple[str, ...] = ("picture",)
-    decoder: DiffusionDecoderConfig = DiffusionDecoderConfig()
-    map_network: CodecConfig = CodecConfig("patch", {"widths": (64, 64)})
-    map_channels: int = 8
-    shared: bool = True
-    training: TrainingConfig = TrainingConfig()
-
-    def __post_init__(self):
-        where = "methods.diffusion_decoder"
-        require(bool(self.told), f"{where}.told", self.told, f"one or more of {', '.join(TOLD)}")
-        for name in self.told:
-            if name not in TOLD:
-                raise unknown(f"choice in {where}.told:", name, TOLD)
-        require(self.map_channels >= 1, f"{where}.map_channels", self.map_channels, "at least 1")
-        check_network_only(self.map_network, f"{where}.map_network")
-        steps = self.decoder.likelihood_steps
-        require(steps == 0, f"{where}.decoder.likelihood_steps", steps, "0, for only codecs have a likelihood")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -132,30 +96,33 @@ def make_groups(modalities: tuple[Modality, ...], config: DiffusionDecodingConfi
     """Return the groups of modalities that share a decoder, in their order.
 
     Raises:
-      SbmError: on a modality that is unknown, or no picture.
+      SbmError: on a modality that is named and no picture, and where there is none to draw.
     """
-    by_name = {modality.name: modality for modality in modalities}
-    for name in config.modalities:
-        if name not in by_name:
-            raise unknown("modality (methods.diffusion_decoder.modalities):", name, by_name)
-        if len(by_name[name].shape) != 3:
-            raise SbmError(
-                f"methods.diffusion_decoder: modality {name!r} has the shape {by_name[name].shape}; diffusion decoders "
-                "draw pictures (height, width, channels)."
-            )
-    names = config.modalities or tuple(m.name for m in modalities if is_picture(m))
-    if not names:
-        raise SbmError(
-            "methods.diffusion_decoder: there is no picture (height, width, channels) with a Gaussian or Laplace "
-            "likelihood to draw; name others in its modalities."
-        )
     groups: dict[Any, list[Modality]] = {}
-    for modality in modalities:
-        if modality.name in names:
-            size = modality.latent_size if {"map", "latent"} & {*config.told} else 0
-            own = (modality.shape, bounds_of(modality), size) if config.shared else modality.name
-            groups.setdefault(own, []).append(modality)
+    for modality in _drawn(modalities, config):
+        size = modality.latent_size if {"map", "latent"} & {*config.told} else 0
+        own = (modality.shape, bounds_of(modality), size) if config.shared else modality.name
+        groups.setdefault(own, []).append(modality)
     return tuple(Group(tuple(members), config) for members in groups.values())
+
+
+def _drawn(modalities: tuple[Modality, ...], config: DiffusionDecodingConfig) -> list[Modality]:
+    """Return the modalities that have a diffusion decoder."""
+    if not config.modalities:
+        drawn = [modality for modality in modalities if is_picture(modality)]
+        lacking = "there is no picture (height, width, channels) with a Gaussian or Laplace likelihood to draw; name"
+    else:
+        drawn = [modality for modality in modalities if modality.name in config.modalities]
+        lacking = f"none of its modalities, {', '.join(config.modalities)}, is modelled (config.joint); name"
+    if not drawn:
+        raise SbmError(f"methods.diffusion_decoder: {lacking} others in its modalities.")
+    for modality in drawn:
+        if len(modality.shape) != 3:
+            raise SbmError(
+                f"methods.diffusion_decoder: modality {modality.name!r} has the shape {modality.shape}; diffusion "
+                "decoders draw pictures (height, width, channels)."
+            )
+    return drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -317,8 +284,11 @@ class DiffusionDecoded:
         means: Mapping[str, Array],
         latents: Mapping[str, Array] | None,
         observed: Array,
+        row_numbers: Array | None = None,
     ) -> dict[str, Array]:
         """Return pictures {name: [B, H, W, C]} given means and latents, NaN where they diverged.
+
+        A row's noise depends on its number, int [B]; None for 0 to B - 1.
 
         Of a row at most `num_free` are drawn, where that is known: what is observed, bool [B, K], needs no drawing.
         """
@@ -335,7 +305,8 @@ class DiffusionDecoded:
 
         few = None if latents is None else {name: latents[name] for name in group.names}
         told = group.told(pick(means), pick(few), chosen.reshape(-1))
-        numbers = (rows * size + chosen).reshape(-1)  # the same noise, however many are drawn
+        own = rows if row_numbers is None else row_numbers[:, None]
+        numbers = (own * size + chosen).reshape(-1)  # the same noise, however many are drawn
         result = group.decoder.sample(products[self._stage_name(group)], key, told, row_numbers=numbers)
         all_means = group.stacked(means).reshape(batch, size, *group.decoder.shape)
         together = all_means.at[rows, chosen].set(result.z.reshape(batch, free, *group.decoder.shape))
@@ -344,14 +315,14 @@ class DiffusionDecoded:
         return {name: together[:, number] for number, name in enumerate(group.names)}
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
-        """Return what the diffusion decoders draw, told of the system's reconstruction; the same at each call."""
+        """Return what is drawn, told of the system's reconstruction of float data; the same whenever a row comes."""
         means = dict(self.base.reconstruct(products, data))
         latents = self.base.encode(products, data) if self.base.tells_latents else None
         for number, group in enumerate(self.groups):
             nothing = jnp.zeros((len(means[group.names[0]]), len(group.names)), bool)
             whole = dataclasses.replace(self, num_free=None)
             key = jax.random.fold_in(jax.random.key(0), number)
-            means |= whole._draw(products, key, group, means, latents, nothing)
+            means |= whole._draw(products, key, group, means, latents, nothing, numbers_of(data))
         return means
 
 

@@ -7,6 +7,7 @@ et al., 2023; see `losses`.
 """
 
 import dataclasses
+from collections.abc import Sequence
 from typing import ClassVar
 
 import jax
@@ -153,8 +154,10 @@ class DiffMvae(MopoeStar):
     The score's term is part of a bound from below with a minus sign; Eq. 5 prints a plus.
 
     Attributes:
-      diffused: the modalities with a diffusion decoder; () for all pictures with a Gaussian or Laplace likelihood.
-      codec: options of their codec, see `networks.codecs.diffusion.DiffusionCodecOptions`.
+      diffused: the modalities with a diffusion decoder, besides those that name the codec ``"diffusion"`` themselves;
+        () for all pictures with a Gaussian or Laplace likelihood.
+      codec: options of their codec, see `networks.codecs.diffusion.DiffusionCodecOptions`. A modality that names the
+        codec ``"diffusion"`` itself keeps its own; only what trains its decoder is the method's, where it says nothing.
     """
 
     diffused: tuple[str, ...] = ()
@@ -168,23 +171,35 @@ class DiffMvae(MopoeStar):
         """Return the modality with the codec that it has here."""
         if not self._is_diffused(modality):
             return super().decoded(modality)
-        decoder = {**self.objective, **self.codec.get("decoder", {})}
-        return dataclasses.replace(modality, codec=CodecConfig("diffusion", {**self.codec, "decoder": decoder}))
+        options = modality.codec.network if _names_diffusion(modality) else self.codec
+        decoder = {**self.objective, **options.get("decoder", {})}
+        return dataclasses.replace(modality, codec=CodecConfig("diffusion", {**options, "decoder": decoder}))
 
     def check(self, modalities: tuple[Modality, ...]) -> None:
-        """Raise `SbmError` for diffused modalities that are unknown, or where there is no picture."""
-        names = [modality.name for modality in modalities]
+        """Raise `SbmError` where no modality has a diffusion decoder."""
+        if any(map(self._is_diffused, modalities)):
+            return
+        lacking = "no modality is a picture with a Gaussian or Laplace likelihood, which are drawn by default"
+        if self.diffused:
+            lacking = f"none of {', '.join(self.diffused)} is modelled (config.joint)"
+        raise SbmError(
+            f"method {self.name!r}: {lacking}. Name others in {self._of('diffused')}, or choose 'mopoe_star'."
+        )
+
+    def check_modalities(self, names: Sequence[str]) -> None:
+        """Raise `SbmError` for a modality that the experiment does not have; see `method.NamesModalities`."""
         for name in self.diffused:
             if name not in names:
                 raise unknown(f"modality ({self._of('diffused')}):", name, names)
-        if not any(map(self._is_diffused, modalities)):
-            raise SbmError(
-                f"method {self.name!r}: no modality is a picture with a Gaussian or Laplace likelihood, which "
-                f"diffusion decoders draw by default. Name others in {self._of('diffused')}, or choose 'mopoe_star'."
-            )
 
     def _is_diffused(self, modality: Modality) -> bool:
-        return modality.name in self.diffused if self.diffused else is_picture(modality)
+        chosen = modality.name in self.diffused if self.diffused else is_picture(modality)
+        return chosen or _names_diffusion(modality)
+
+
+def _names_diffusion(modality: Modality) -> bool:
+    """Return whether a modality has a diffusion decoder under every method."""
+    return modality.codec.name == "diffusion"
 
 
 @checked_dataclass

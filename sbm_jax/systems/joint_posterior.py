@@ -7,7 +7,7 @@ in the bound: see `joinings`.
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,6 @@ import numpy as np
 
 from sbm_jax.config import changed, plain
 from sbm_jax.data.pipeline import in_units
-from sbm_jax.distributions import Posterior, product_of_experts
 from sbm_jax.errors import SbmError
 from sbm_jax.losses.bounds import BoundTerms, Decoding
 from sbm_jax.networks.codecs import Bounds, Codecs, Objective, check_codec, make_codec, training_settings
@@ -23,22 +22,11 @@ from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import Generated
 from sbm_jax.systems.joining import Encoded, Joining
 from sbm_jax.systems.joinings import JOININGS
+from sbm_jax.systems.joint_latents import Experts, LatentLaws, Latents
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.method import Method, Shared
-from sbm_jax.systems.observed import decode, observed_rows, put_back
+from sbm_jax.systems.observed import decode, numbers_of, observed_rows, put_back
 from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
-
-
-class Latents(NamedTuple):
-    """S latents of each of B rows.
-
-    Attributes:
-      joint: of all modalities [B, S, D].
-      private: of each modality [B, S, M, D'], D' = 0 for a method without any.
-    """
-
-    joint: Array
-    private: Array
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,9 +85,9 @@ class JointPosterior:
         return changed(self.config.training, self.joining.training, where)
 
     @property
-    def posterior(self) -> Posterior:
-        """The family of the experts."""
-        return self.joining.family
+    def laws(self) -> LatentLaws:
+        """The laws of its latents."""
+        return LatentLaws(self.joining, self.sizes, len(self.modalities))
 
     def check(self, options: SamplerOptions) -> None:
         """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
@@ -152,11 +140,7 @@ class JointPosterior:
         return split.rows([modality.name for modality in self.modalities])
 
     def _init(self, key: Key) -> Params:
-        size, private_size = self.sizes
-        params = {"codecs": self.codecs.init(key), "prior": jnp.zeros(size)}
-        if self.joining.is_mixture and private_size:
-            params["private_priors"] = jnp.zeros((len(self.modalities), private_size))
-        return params
+        return {"codecs": self.codecs.init(key), **self.laws.init()}
 
     def _loss(
         self,
@@ -193,8 +177,8 @@ class JointPosterior:
         decoding = self._decoding(params, key, data, objective)
         return self.joining.terms(key, Encoded(self._experts(params, data), decoding, params, present))
 
-    def _experts(self, params: Params, data: Data) -> tuple[Array, Array]:
-        """Return means and raw scales [B, M, D], private ones after the joint; 0 for what is not in `data`."""
+    def _experts(self, params: Params, data: Data) -> Experts:
+        """Return the experts of a batch, 0 for what is not in `data`."""
         encoded = self.codecs.encode(params["codecs"], data)
         batch = len(next(iter(data.values())))
         nothing = (jnp.zeros((batch, sum(self.sizes))),) * 2
@@ -248,7 +232,7 @@ class JointPosterior:
             # Where all rows have something, a score model is spared.
             latents, evaluations = jax.lax.cond(observed.any(axis=1).all(), nothing, from_prior)
         if data:
-            given = self._sample_posterior(params, key, self._experts(params, data), observed, num_samples)
+            given = self.laws.sample_given(params, key, self._experts(params, data), observed, num_samples)
             if latents is not None:
                 any_given = observed.any(axis=1)[:, None, None]
                 given = Latents(
@@ -278,47 +262,7 @@ class JointPosterior:
     ) -> tuple[Latents, Array]:
         """Return latents that know of no data, and the network evaluations for each."""
         del options
-        joint_key, private_key = jax.random.split(key)
-        params, shape = products[self.method], (batch, num_samples, self.sizes[0])
-        joint = self._from_prior(joint_key, params["prior"], shape)
-        return Latents(joint, self._unknown_private(params, private_key, batch, num_samples)), jnp.zeros(())
-
-    def _from_prior(self, key: Key, raw: Array, shape: tuple[int, ...]) -> Array:
-        scale = jnp.broadcast_to(self.posterior.scale(raw), shape)
-        return self.posterior.sample(jnp.zeros(shape), scale, self.joining.noise(key, shape))
-
-    def _unknown_private(self, params: Params, key: Key, batch: int, num_samples: int) -> Array:
-        """Return private latents [B, S, M, D'] of what is not observed: one for all modalities, or one of each."""
-        num_modalities, size = len(self.modalities), self.sizes[1]
-        if not size:
-            return jnp.zeros((batch, num_samples, num_modalities, 0))
-        if not self.joining.is_mixture:
-            return jax.random.normal(key, (batch, num_samples, num_modalities, size))
-        if self.joining.private_prior == "own":
-            return self._from_prior(key, params["private_priors"], (batch, num_samples, num_modalities, size))
-        shape = (batch, num_samples, 1, size)
-        return jnp.broadcast_to(
-            self._from_prior(key, jnp.zeros(size), shape), (batch, num_samples, num_modalities, size)
-        )
-
-    def _sample_posterior(
-        self, params: Params, key: Key, experts: tuple[Array, Array], observed: Array, num_samples: int
-    ) -> Latents:
-        """Return latents given what is observed, bool [B, M]; those of rows without anything mean nothing."""
-        choose_key, noise_key, own_key, unknown_key = jax.random.split(key, 4)
-        joint = self._joint_experts(experts, observed)
-        location, scale = self.joining.component(choose_key, *joint, observed, num_samples, self.joining.mixes_given)
-        joint = self.posterior.sample(location, scale, self.joining.noise(noise_key, location.shape))
-        private = self._unknown_private(params, unknown_key, len(observed), num_samples)
-        if private.shape[-1]:
-            own = self._sample_private(own_key, experts, num_samples)
-            private = jnp.where(observed[:, None, :, None], own, private)
-        return Latents(joint, private)
-
-    def _joint_experts(self, experts: tuple[Array, Array], observed: Array) -> tuple[Array, Array]:
-        """Return means and raw scales [B, M, D] of experts of the joint latent, 0 where nothing is observed."""
-        mean, raw = (jnp.where(observed[..., None], array[..., : self.sizes[0]], 0.0) for array in experts)
-        return mean, raw
+        return self.laws.sample_prior(products[self.method], key, batch, num_samples), jnp.zeros(())
 
     def posterior_parts(
         self, params: Params, key: Key, data: Data, present: Array | None = None
@@ -337,17 +281,7 @@ class JointPosterior:
         """
         experts = self._experts(params, data)
         present = jnp.ones(experts[0].shape[:2], bool) if present is None else present
-        joint = self._joint_experts(experts, present)
-        location, scale = self.joining.component(key, *joint, present, 1, mixes=self.joining.is_mixture)
-        own = (jnp.where(present[..., None], array[..., self.sizes[0] :], 0.0) for array in experts)
-        own_mean, own_raw = (jnp.moveaxis(array, 1, 0) for array in own)
-        return location[:, 0], scale[:, 0], own_mean, self.posterior.scale(own_raw)
-
-    def _sample_private(self, key: Key, experts: tuple[Array, Array], num_samples: int) -> Array:
-        """Return private latents [B, S, M, D'] from their posteriors."""
-        mean, raw = (array[:, None, :, self.sizes[0] :] for array in experts)
-        noise = self.joining.noise(key, (len(mean), num_samples, *mean.shape[2:]))
-        return self.posterior.sample(mean, self.posterior.scale(raw), noise)
+        return self.laws.parts(key, experts, present)
 
     tells_latents = False
 
@@ -371,33 +305,19 @@ class JointPosterior:
     ) -> tuple[dict[str, Array], None]:
         """Return what is decoded from samples of the posterior given all that rows have; see `system.Reconstructs`."""
         params = products[self.method]
-        mean, raw = self._own_posteriors(self._experts(params, data), present)
+        mean, raw = self.laws.own(self._experts(params, data), present)
         noise_key, key = jax.random.split(key)
         noise = self.joining.noise(noise_key, mean.shape)
-        z = self.posterior.sample(mean, self.posterior.scale(raw), noise)
+        z = self.joining.family.sample(mean, self.joining.family.scale(raw), noise)
         latents = {modality.name: z[:, i] for i, modality in enumerate(self.modalities)}
         return self.codecs.generate(params["codecs"], key, latents), None
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
         """Return what is decoded from the posterior means given all of float data; a mixture's from the own expert."""
         params = products[self.method]
-        mean, _ = self._own_posteriors(self._experts(params, data))
+        mean, _ = self.laws.own(self._experts(params, data))
         latents = {modality.name: mean[:, i] for i, modality in enumerate(self.modalities)}
-        return self.codecs.generate(params["codecs"], jax.random.key(0), latents)
-
-    def _own_posteriors(self, experts: tuple[Array, Array], present: Array | None = None) -> tuple[Array, Array]:
-        """Return means and raw scales [B, M, D + D'] of what each modality is decoded from, given all present ones."""
-        (mean, raw), size = experts, self.sizes[0]
-        if self.joining.is_mixture:
-            return mean, raw
-        members = jnp.ones(mean.shape[:2], bool) if present is None else present
-        prior = self.joining.prior_is_expert(members)
-        joint = product_of_experts(mean[..., :size], raw[..., :size], members, self.joining.eps, prior)
-        shape = (*mean.shape[:2], size)
-        return tuple(
-            jnp.concatenate([jnp.broadcast_to(part[:, None], shape), own[..., size:]], axis=-1)
-            for part, own in zip(joint, (mean, raw), strict=True)
-        )
+        return self.codecs.generate(params["codecs"], jax.random.key(0), latents, row_numbers=numbers_of(data))
 
     @property
     def has_likelihood(self) -> bool:
@@ -422,38 +342,18 @@ class JointPosterior:
         """
         params = products[self.method]
         experts = self._experts(params, data)
-        everything = jnp.ones(experts[0].shape[:2], bool)
-        choose_key, noise_key, own_key, prior_key = jax.random.split(key, 4)
-        mixes = len(self._bound_subsets) > 1
-        joint = self._joint_experts(experts, everything)
-        location, scale = self.joining.component(choose_key, *joint, everything, num_samples, mixes)
-        joint = self.posterior.sample(location, scale, self.joining.noise(noise_key, location.shape))
-        latents = Latents(joint, self._sample_private(own_key, experts, num_samples))
+        *keys, prior_key = jax.random.split(key, 4)
+        subsets = self._bound_subsets
+        latents = self.laws.sample_whole(*keys, experts, num_samples, mixes=len(subsets) > 1)
         inputs = {name: jnp.moveaxis(z, 1, 0) for name, z in self._decoder_inputs(latents).items()}
         likelihood = self._decoding(params, key, data, Objective.BOUND).log_likelihood(inputs).sum(axis=-1)
-        log_p, log_q = self._log_prior(products, prior_key, latents), self._log_posterior(experts, latents)
-        return likelihood.T + log_p - log_q
+        log_p = self._log_prior(products, prior_key, latents)
+        return likelihood.T + log_p - self.laws.log_posterior(experts, latents, subsets)
 
     def _log_prior(self, products: Mapping[str, Params], key: Key, latents: Latents) -> Array:
         """Return the log density of latents under the prior that they are generated from [B, S]."""
         del key
-        params, own_raw = products[self.method], jnp.zeros((len(self.modalities), self.sizes[1]))
-        if self.joining.private_prior == "own" and self.joining.is_mixture:
-            own_raw = params.get("private_priors", own_raw)
-        joint_scale, own_scale = (
-            self.posterior.scale(params["prior"])[None, None],
-            self.posterior.scale(own_raw)[None, None],
-        )
-        joint = self.posterior.log_prob(latents.joint, 0.0, joint_scale).sum(axis=-1)
-        return joint + self.posterior.log_prob(latents.private, 0.0, own_scale).sum(axis=(-2, -1))
-
-    def _log_posterior(self, experts: tuple[Array, Array], latents: Latents) -> Array:
-        """Return the log density of latents under the posterior given all modalities [B, S]."""
-        everything = jnp.ones(experts[0].shape[:2], bool)
-        joint = self.joining.log_prob(latents.joint, *self._joint_experts(experts, everything), self._bound_subsets)
-        own_mean, own_raw = (array[:, None, :, self.sizes[0] :] for array in experts)
-        own_scale = self.posterior.scale(own_raw)
-        return joint + self.posterior.log_prob(latents.private, own_mean, own_scale).sum(axis=(-2, -1))
+        return self.laws.log_prior(products[self.method], latents)
 
 
 def _make(name: str, shared: Shared, joint_posterior: JointPosteriorConfig, **own: Joining) -> JointPosterior:

@@ -1,8 +1,8 @@
 """What a method is: how the systems of one row of a results table are made, and the options that it has of its own."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import System
@@ -34,6 +34,14 @@ class Shared:
     encoded: tuple[Modality, ...] = ()
 
 
+@runtime_checkable
+class NamesModalities(Protocol):
+    """Options of a method with names of modalities, some of which a variation may leave out."""
+
+    def check_modalities(self, names: Sequence[str]) -> None:
+        """Raise `SbmError` for a name that is not among those of all modalities of the experiment."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Method:
     """A method, which configs name in `systems`: one of this package by its name, another's ``"package.module:NAME"``.
@@ -42,7 +50,7 @@ class Method:
       name: the row of the results table; the `name` of the system.
       make: `(name, shared, **options) -> System`, the options by the names of their groups.
       options: {group: its dataclass}, the groups of ``config.methods`` that it is made from; all of their fields have
-        defaults. Methods may share a group.
+        defaults. Methods may share a group. Those with names of modalities should be `NamesModalities`.
     """
 
     name: str

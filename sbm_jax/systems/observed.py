@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 
+import jax
 import jax.numpy as jnp
 
 from sbm_jax.errors import SbmError, unknown
@@ -30,6 +31,22 @@ def observed_rows(data: Data, observed: Array, modalities: Sequence[Modality]) -
         raise SbmError(f"observed must be bool [{batch}, {len(names)}] or [{len(names)}], not {list(shape)}.")
     at_hand = jnp.array([[name in data for name in names]])
     return jnp.broadcast_to(jnp.asarray(observed).reshape(-1, len(names)) & at_hand, (batch, len(names)))
+
+
+def numbers_of(data: Data) -> Array:
+    """Return a number for each row of data {modality: [B, *shape]} that its values decide: int32 [B].
+
+    What is drawn by it is the same in every batch that the row comes in, and another for other rows: a hash, the sum of
+    the bits of all values with random odd weights, modulo 2**32.
+    """
+    key, total = jax.random.key(0), jnp.uint32(0)
+    for place, name in enumerate(sorted(data)):
+        values = jnp.asarray(data[name])
+        whole = jnp.int32 if jnp.issubdtype(values.dtype, jnp.integer) else jnp.float32
+        bits = jax.lax.bitcast_convert_type(values.astype(whole).reshape(len(values), -1), jnp.uint32)
+        weights = jax.random.bits(jax.random.fold_in(key, place), bits.shape[1:], jnp.uint32) | 1
+        total = total + (bits * weights[None]).sum(axis=1, dtype=jnp.uint32)
+    return jax.lax.bitcast_convert_type(total, jnp.int32)
 
 
 def put_back(samples: Data, data: Data, observed: Array, modalities: Sequence[Modality]) -> dict[str, Array]:

@@ -57,12 +57,15 @@ class ScoreConfig:
     posterior: str = "sample"
 
     def __post_init__(self):
-        require(0 <= self.probability_none <= 1, "score.probability_none", self.probability_none, "0 to 1")
-        require(0 <= self.probability_alone < 1, "score.probability_alone", self.probability_alone, "0 to less than 1")
+        where = "score model:"  # of `config.score`, or of a method: it does not know which
+        require(0 <= self.probability_none <= 1, f"{where} probability_none", self.probability_none, "0 to 1")
+        require(
+            0 <= self.probability_alone < 1, f"{where} probability_alone", self.probability_alone, "0 to less than 1"
+        )
         if self.weighting not in WEIGHTINGS:
-            raise unknown("weighting (config.score.weighting)", self.weighting, WEIGHTINGS)
+            raise unknown(f"{where} weighting", self.weighting, WEIGHTINGS)
         if self.posterior not in ("sample", "mean"):
-            raise unknown("posterior (config.score.posterior)", self.posterior, ("sample", "mean"))
+            raise unknown(f"{where} posterior", self.posterior, ("sample", "mean"))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -145,8 +148,8 @@ class ScoreOfLatents:
         self._check_conditioning(options)
         if self.config.score.probability_alone and not model.network.gives_marginals:
             raise SbmError(
-                f"score network {self.config.score.network.name!r} can not see modalities alone: set "
-                "config.score.probability_alone to 0, or use the transformer."
+                f"score network {self.config.score.network.name!r} can not see modalities alone: set probability_alone "
+                "to 0, or use the transformer."
             )
         z = jnp.zeros((1, *self.latent_space.valid.shape))
         start = z if options.start == "gaussian" else None
@@ -160,7 +163,7 @@ class ScoreOfLatents:
         own_times = CONDITIONINGS[options.conditioning].own_times
         if own_times and self.config.score.probability_none == 1 and len(self.modalities) > 1:
             raise SbmError(
-                "a score model that is trained with a single time (config.score.probability_none = 1) knows no "
+                "a score model that is trained with a single time (probability_none of 1) knows no "
                 f"observed modality, so that conditioning {options.conditioning!r} would be wrong; use 'clean', "
                 "'replacement', 'reference' or 'particles', or train with probability_none below 1."
             )

@@ -26,6 +26,7 @@ from sbm_jax.systems.latents import (
     unpack,
     valid_entries,
 )
+from sbm_jax.systems.observed import numbers_of
 from sbm_jax.tokens import by_token
 from sbm_jax.types import Array, Data, Dataset, Key, Modality, Params, Split, Stage
 
@@ -228,10 +229,10 @@ class LatentSpace:
         return unpack(self.statistics(products).restore(z), self.modalities)
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
-        """Return the codecs' reconstruction, from the posterior means, of float data; the same at each call."""
+        """Return the codecs' reconstruction, from the posterior means, of float data; the same whenever a row comes."""
         params = self.params(products)
         means = {name: mean for name, (mean, _) in self.codecs.encode(params, data).items()}
-        return self.codecs.generate(params, jax.random.key(0), means)
+        return self.codecs.generate(params, jax.random.key(0), means, row_numbers=numbers_of(data))
 
     def draw_reconstructions(
         self, products: Mapping[str, Params], key: Key, data: Data, present: Array | None = None

@@ -74,7 +74,7 @@ def classify(data):
     return {name: np.asarray(x).reshape(len(x), -1).mean(axis=1) > 0.5 for name, x in data.items()}
 
 
-TOOLS = Tools({"label": classify}, {"label": 2})
+TOOLS = Tools({"label": classify}, {"label": 2}, pictures=("picture", "mask"))
 
 
 def evaluated(split, **changes):

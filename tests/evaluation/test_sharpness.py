@@ -1,15 +1,18 @@
 """Sharpness, on pictures that are blurred by a known amount."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.evaluation import EvaluationConfig, Subject, evaluate
+from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, evaluate
 from sbm_jax.evaluation.metrics.sharpness import SharpnessOptions, roughness
+from sbm_jax.formats import make_format
 from sbm_jax.system import Generated
-from sbm_jax.types import Split
+from sbm_jax.types import FormatConfig, Modality, Split
 
 NAMES = ("picture", "words")
 RNG = np.random.default_rng(0)
@@ -20,7 +23,7 @@ DATA = {
 METRICS = {"sharpness": {"sets": ("given_rest", "unconditional")}}
 
 
-def measure(contrast, data=DATA, names=NAMES):
+def measure(contrast, data=DATA, names=NAMES, pictures=("picture",)):
     def generate(key, given, observed, num_samples):
         """Real pictures, with their contrast changed."""
         number = len(next(iter(given.values())))
@@ -29,7 +32,8 @@ def measure(contrast, data=DATA, names=NAMES):
         return Generated(samples, None, {"network_evaluations": jnp.array(1), "diverged": jnp.array(0)})
 
     config = EvaluationConfig(40, 40, 40, num_repeats=2, metrics=METRICS)
-    return evaluate(Subject(generate), Split({n: data[n] for n in names}), names, jax.random.key(0), config)
+    test = Split({n: data[n] for n in names})
+    return evaluate(Subject(generate), test, names, jax.random.key(0), config, Tools(pictures=pictures))
 
 
 @pytest.mark.parametrize("contrast", [1.0, 0.5])
@@ -49,6 +53,17 @@ def test_what_has_no_sharpness_is_said():
     alone = measure(1.0, names=("picture",))
     assert alone.metrics["sharpness/unconditional"].value == pytest.approx(1.0, abs=1e-5)
     assert "one modality" in alone.not_available["sharpness/given_rest"]
+
+
+def test_what_only_looks_like_pictures_has_none():
+    assert "no modality is pictures" in measure(1.0, pictures=()).not_available["sharpness/given_rest"]
+    modality = Modality("picture", (6, 5, 3), 2)
+    assert make_format(modality).is_picture
+    assert not make_format(dataclasses.replace(modality, shape=(6, 5, 8))).is_picture
+    assert not make_format(dataclasses.replace(modality, shape=(4, 6, 5, 3))).is_picture  # a film
+    sound = {"name": "spectrogram", "options": {"rate": 800, "length": 400, "window": 64, "hop": 25, "num_mels": 8}}
+    heard = Modality("sound", (16, 8, 1), 2, bounds=(0.0, 1.0), format=FormatConfig(**sound))
+    assert not make_format(heard).is_picture
 
 
 def test_roughness_is_a_mean_over_both_directions():

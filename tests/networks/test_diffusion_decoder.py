@@ -18,7 +18,8 @@ from sbm_jax.networks.codecs import (
     training_settings,
 )
 from sbm_jax.networks.denoisers import DENOISERS, DenoiserConfig, make_denoiser
-from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, PictureSampler, Told
+from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, Told
+from sbm_jax.networks.diffusion_decoder_config import DiffusionDecoderConfig, PictureSampler
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sampling.noise import row_normal
 from sbm_jax.sde import SDEConfig

@@ -6,7 +6,7 @@ import pytest
 from sbm_jax.errors import SbmError
 from sbm_jax.networks.score import ScoreNetworkConfig, make_score_model
 from sbm_jax.parameterization import PREDICTIONS
-from sbm_jax.sde import VE, VP, SubVP
+from sbm_jax.sde import VE, VP, SDEConfig, SubVP, make_sde
 from sbm_jax.types import Context
 
 VALID = jnp.array([[True] * 4, [True] * 3 + [False], [True] * 4])
@@ -151,3 +151,23 @@ def test_dropout_acts_in_training_only():
 def test_bad_choices_are_refused(config, prediction, message):
     with pytest.raises(SbmError, match=message):
         make_score_model(config, VP(), prediction)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: make_score_model(ScoreNetworkConfig("transformr"), VP(), "noise"),
+        lambda: make_score_model(ScoreNetworkConfig("transformer", 100), VP(), "noise"),
+        lambda: make_score_model(ScoreNetworkConfig("mlp"), VP(), "nois"),
+        lambda: ScoreNetworkConfig(width=0),
+        lambda: ScoreNetworkConfig(dropout=1.0),
+        lambda: make_sde(SDEConfig("vpp")),
+        lambda: make_sde(SDEConfig("vp", 2.0, 1.0)),
+    ],
+)
+def test_messages_name_no_group_that_may_be_another(make):
+    """A prior, MLD and diffusion decoders have networks and processes of their own."""
+    with pytest.raises(SbmError) as caught:
+        make()
+    assert "config" not in str(caught.value)
+    assert "score." not in str(caught.value)

@@ -135,7 +135,7 @@ REFUSED_TOGETHER = {
     r"samples_per_call is \d+; expected a divisor of num_samples": {"num_samples", "samples_per_call"},
     r"needs a score network that has learned marginal scores": {"probability_alone"},
     r"can not see modalities alone": {"network.name", "probability_alone"},
-    r"trained with a single time \(config.score.probability_none = 1\) knows no": {"probability_none", "conditioning"},
+    r"trained with a single time \(probability_none of 1\) knows no": {"probability_none", "conditioning"},
     r"embeddings of observed ones only; conditioning": {"conditioning"},
     r"conditioning 'particles' starts from the prior": {"conditioning", "start"},
     r"conditioning 'particles' .* one Gaussian draw": {"conditioning", "solver", "resampling"},

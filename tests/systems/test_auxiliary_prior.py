@@ -12,7 +12,8 @@ from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.systems.auxiliary_prior import AuxiliaryPrior
 from sbm_jax.systems.joinings import MmvaePlus, Mopoe, Mvtcae
-from sbm_jax.systems.joint_posterior import JointPosterior, Latents
+from sbm_jax.systems.joint_latents import Latents
+from sbm_jax.systems.joint_posterior import JointPosterior
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.score_stage import ScoreConfig
 from sbm_jax.training.stages import fingerprints
@@ -75,7 +76,7 @@ def test_a_mixture_has_the_moments_of_the_posteriors(name):
     found, _ = system._sample_prior(products, jax.random.key(1), 100, 100, OPTIONS)
     params, data = products[system.method], {k: jnp.asarray(v) for k, v in DATASET.train.data.items()}
     experts = system._experts(params, data)
-    expected = system._sample_posterior(params, jax.random.key(2), experts, jnp.ones((300, 3), bool), 100)
+    expected = system.laws.sample_given(params, jax.random.key(2), experts, jnp.ones((300, 3), bool), 100)
     for ours, theirs in zip(found, expected, strict=True):
         if ours.size:
             ours, theirs = (np.asarray(array).reshape(-1, array.shape[-1]) for array in (ours, theirs))

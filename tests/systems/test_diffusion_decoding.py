@@ -9,16 +9,19 @@ import pytest
 
 from sbm_jax.data import hide
 from sbm_jax.errors import SbmError
+from sbm_jax.experiment_config import ExperimentConfig, apply_changes, make_system
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig, Codecs
 from sbm_jax.networks.denoisers import DenoiserConfig
-from sbm_jax.networks.diffusion_decoder import DiffusionDecoderConfig
+from sbm_jax.networks.diffusion_decoder_config import DiffusionDecoderConfig
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import HasCodecs, SparesObserved
-from sbm_jax.systems.diffusion_decoding import DiffusionDecoded, DiffusionDecodingConfig, WithCodecs, make_groups, over
+from sbm_jax.systems.diffusion_decoding import DiffusionDecoded, WithCodecs, make_groups, over
+from sbm_jax.systems.diffusion_decoding_config import DiffusionDecodingConfig
 from sbm_jax.systems.joinings import DiffMvae, DiffMvaeStar, Mmvae, MmvaePlus, Mopoe, Mvtcae
 from sbm_jax.systems.joint_posterior import JointPosterior
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.methods import METHODS
+from sbm_jax.systems.observed import numbers_of
 from sbm_jax.types import CodecConfig, Dataset, Modality, Split, TrainingConfig
 from tests.systems.sbm_cases import DATASET, MODALITIES, OPTIONS, SYSTEMS, as_floats, fresh
 
@@ -85,6 +88,29 @@ def test_sparing_what_is_observed_changes_no_sample(base):
     whole, spared = (_generated(one, observed)[0].data for one in (system, system.with_free(1)))
     for name in whole:
         np.testing.assert_allclose(whole[name], spared[name], rtol=1e-4, atol=1e-4, err_msg=name)
+
+
+def _with_codec(system):
+    """Return a system whose images have a diffusion codec."""
+    image = dataclasses.replace(MODALITIES[0], codec=CodecConfig("diffusion", CODEC))
+    return dataclasses.replace(system, modalities=(image, *MODALITIES[1:]))
+
+
+@pytest.mark.parametrize(
+    "make",
+    [lambda: _decoded("mopoe", BOTH), lambda: _with_codec(MOPOE), lambda: _with_codec(SYSTEMS["sbm_vae"])],
+    ids=["stage", "joint codec", "codec"],
+)
+def test_reconstructions_are_those_of_rows_whatever_the_batch(make):
+    system = make()
+    products = jax.tree.map(lambda leaf: leaf + 0.01 if leaf.dtype == jnp.float32 else leaf, fresh(system))
+    data, run = as_floats(DATASET.test), jax.jit(lambda data: system.reconstruct(products, data)["image"])
+    whole = run(data)
+    parts = [run({name: array[part] for name, array in data.items()}) for part in (slice(2), slice(2, None))]
+    np.testing.assert_allclose(whole, jnp.concatenate(parts), rtol=1e-4, atol=1e-4)
+    twins = run({name: jnp.repeat(array[:1], 2, axis=0) for name, array in data.items()})
+    np.testing.assert_allclose(*twins, rtol=1e-4, atol=1e-4)
+    assert len({*np.asarray(numbers_of(data)).tolist()}) == len(whole)
 
 
 PICTURES = tuple(Modality(name, (8, 8, 1), 3, CodecConfig("patch")) for name in "abc")
@@ -243,6 +269,24 @@ def test_equal_pictures_share_a_network():
     assert [group.names for group in make_groups((photo, large, other), alone)] == [("photo",), ("large",), ("other",)]
 
 
+@pytest.mark.parametrize(("group", "field"), [("diffusion_decoder", "modalities"), ("diff_mvae", "diffused")])
+def test_decoders_go_to_those_that_are_there_of_those_that_are_named(group, field):
+    """A variation may leave some of them out; what no experiment has is refused with its config."""
+    pictures = [dataclasses.replace(one, codec=CodecConfig("patch", {"widths": (8,)})) for one in PICTURES]
+    values = {"modalities": pictures, "methods": {group: {field: ("b", "c")}}}
+    config = ExperimentConfig(**values, systems=("mopoe_diffusion", "diff_mvae"))
+    less = apply_changes(config, {"joint": ("a", "c")})
+    system = make_system(less, "diff_mvae" if field == "diffused" else "mopoe_diffusion")
+    if field == "diffused":
+        assert [modality.codec.name for modality in system.decoded_modalities] == ["patch", "diffusion"]
+    else:
+        assert [drawn.names for drawn in system.groups] == [("c",)]
+    with pytest.raises(SbmError, match="is modelled"):
+        make_system(apply_changes(config, {"joint": ("a",)}), system.name).check(OPTIONS)
+    with pytest.raises(SbmError, match=f"{group}.{field}.*'d'"):
+        ExperimentConfig(**{**values, "methods": {group: {field: ("b", "d")}}})
+
+
 def test_all_methods_can_have_them():
     plain = [name for name in METHODS if not name.endswith("_diffusion") and name != "supervised"]
     assert {f"{name}_diffusion" for name in plain} | {*plain, "supervised"} == {*METHODS}
@@ -252,7 +296,7 @@ def test_all_methods_can_have_them():
 @pytest.mark.parametrize(
     ("base", "changes", "message"),
     [
-        ("sbm_vae", {"modalities": ("images",)}, "unknown modality"),
+        ("sbm_vae", {"modalities": ("photo",)}, "none of its modalities, photo, is modelled"),
         ("sbm_vae", {"modalities": ("words",)}, "draw pictures"),
         ("mopoe", {"told": ("latent",)}, r"set methods.diffusion_decoder.told to \('picture',\)"),
     ],
@@ -297,6 +341,22 @@ def test_diff_mvae_and_its_star_differ_in_what_trains_them():
     assert found == [CODEC["decoder"], {**CODEC["decoder"], "num_times": 1000}]
     own = {"decoder": {"weighting": "velocity"}}
     assert DiffMvae(codec=own).decoded(MODALITIES[0]).codec.network == own
+
+
+OWN = {"trunk": {"name": "patch", "network": {"widths": (4,)}}, "decoder": {"network": {"width": 4}}}
+
+
+def test_a_modality_that_names_a_diffusion_codec_keeps_its_options():
+    named = dataclasses.replace(PICTURES[0], codec=CodecConfig("diffusion", OWN))
+    for method in (DiffMvae, DiffMvaeStar):
+        system = JointPosterior(method.name, (named, *PICTURES[1:]), JOINT, method(codec=CODEC))
+        system.check(OPTIONS)
+        own, *others = (modality.codec.network for modality in system.decoded_modalities)
+        assert own == {**OWN, "decoder": {**OWN["decoder"], **method.objective}}  # what trains it is the method's
+        assert all(other == {**CODEC, "decoder": {**CODEC["decoder"], **method.objective}} for other in others)
+    chosen = {"decoder": {"weighting": "velocity"}}
+    named = dataclasses.replace(named, codec=CodecConfig("diffusion", chosen))
+    assert DiffMvae(codec=CODEC, diffused=("b",)).decoded(named).codec.network == chosen
 
 
 DIFF_MVAE = JointPosterior("diff_mvae", MODALITIES, JOINT, DiffMvae(codec=CODEC))
@@ -352,7 +412,7 @@ def test_importance_weights_want_likelihoods(joining):
 @pytest.mark.parametrize(
     ("joining", "modalities", "message"),
     [
-        (DiffMvae(diffused=("photo",)), MODALITIES, "unknown modality"),
+        (DiffMvae(diffused=("photo",)), MODALITIES, "none of photo is modelled"),
         (DiffMvae(), MODALITIES[1:], "no modality is a picture"),
         (DiffMvae(diffused=("words",)), MODALITIES, "needs the shape"),
     ],

@@ -171,7 +171,7 @@ def test_mopoe_as_in_the_sbm_paper_mixes_the_products_of_all_subsets():
     system = _system("mopoe", "sbm_paper")
     mean = jnp.broadcast_to(jnp.array([0.0, 12.0, 50.0])[None, :, None], (1, 3, 4))
     experts, observed = (mean, jnp.full_like(mean, -12.0)), jnp.array([[True, True, False]])
-    latents = system._sample_posterior(_params("mopoe", "sbm_paper"), jax.random.key(0), experts, observed, 3000)
+    latents = system.laws.sample_given(_params("mopoe", "sbm_paper"), jax.random.key(0), experts, observed, 3000)
     values, counts = np.unique(np.round(np.asarray(latents.joint)[0, :, 0]), return_counts=True)
     np.testing.assert_array_equal(values, [0.0, 6.0, 12.0])
     np.testing.assert_allclose(counts / 3000, 1 / 3, atol=0.04)
@@ -238,7 +238,7 @@ def test_a_mixture_takes_one_of_its_experts_for_each_sample():
     system = _system("mmvae", "sbm_paper")
     mean = jnp.broadcast_to(jnp.array([0.0, 10.0, 20.0])[None, :, None], (1, 3, 4))
     experts, observed = (mean, jnp.full_like(mean, -12.0)), jnp.array([[True, True, False]])
-    latents = system._sample_posterior(_params("mmvae", "sbm_paper"), jax.random.key(0), experts, observed, 2000)
+    latents = system.laws.sample_given(_params("mmvae", "sbm_paper"), jax.random.key(0), experts, observed, 2000)
     nearest = np.round(np.asarray(latents.joint)[0] / 10)
     assert set(np.unique(nearest)) == {0.0, 1.0}
     assert nearest[:, 0].mean() == pytest.approx(0.5, abs=0.05)

@@ -79,12 +79,14 @@ class Tools:
       num_classes: the number of classes of each question that has a classifier.
       space: the features in which samples are compared with real data.
       attack: changes rows so that they are misread; None where there is no attacker.
+      pictures: the names of the modalities that are pictures to look at.
     """
 
     classifiers: Mapping[str, ClassifierFn] = dataclasses.field(default_factory=dict)
     num_classes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     space: SpaceFn = no_space
     attack: AttackFn | None = None
+    pictures: tuple[str, ...] = ()
 
 
 NO_TOOLS = Tools()

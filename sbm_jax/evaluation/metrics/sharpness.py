@@ -39,7 +39,7 @@ class Sharpness(Metric):
     def __init__(self, options: SharpnessOptions, scene: Scene):
         """Measure the real examples; ask for samples of those that are pictures and no constants."""
         super().__init__(options, scene)
-        pictures = [name for name in scene.modalities if scene.examples.data[name].ndim == 4]
+        pictures = [name for name in scene.modalities if name in scene.tools.pictures]
         real = {name: scene.examples.data[name][scene.examples.having([name])] for name in pictures}
         means = {name: roughness(in_units(values)).mean() for name, values in real.items()}
         self.reference = {name: mean for name, mean in means.items() if mean > 0}

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from sbm_jax.config import build, plain
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, Bounds, Codec, FeedForward
+from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, Bounds, Codec, Draws, FeedForward
 from sbm_jax.networks.codecs.diffusion import Diffusion
 from sbm_jax.networks.codecs.mlp import MLP
 from sbm_jax.networks.codecs.nexus import NexusImage, NexusSound
@@ -156,7 +156,7 @@ class Codecs:
         return {modality.name: plain(modality.codec.network) for modality in self.modalities if self._draws(modality)}
 
     def _draws(self, modality: Modality) -> bool:
-        return bool(getattr(make_codec(modality, self.network), "evaluations", 0))
+        return isinstance(make_codec(modality, self.network), Draws)
 
     @property
     def are_guided(self) -> bool:
@@ -232,12 +232,16 @@ class Codecs:
         inputs = {name: (data[name], output, keys[name]) for name, output in outputs.items()}
         return self.per_modality.apply(params, inputs, term)
 
-    def sample(self, params: Params, key: Key, outputs: Mapping[str, Array]) -> dict[str, Array]:
-        """Return {name: data [B, *shape] inside their bounds}, given the decoders' raw outputs."""
+    def sample(
+        self, params: Params, key: Key, outputs: Mapping[str, Array], row_numbers: Array | None = None
+    ) -> dict[str, Array]:
+        """Return {name: data [B, *shape] inside their bounds}, given the decoders' raw outputs; see `Draws`."""
 
         def sample(modality: Modality, weights: Params, given: tuple[Array, Key]) -> Array:
+            codec = make_codec(modality, self.network)
+            numbers = (row_numbers,) if isinstance(codec, Draws) else ()
             output, key = given
-            drawn = make_codec(modality, self.network).sample(weights, key, output)
+            drawn = codec.sample(weights, key, output, *numbers)
             return jnp.clip(drawn, *modality.bounds) if modality.bounds else drawn
 
         keys = self._keys(jax.random.fold_in(key, _SAMPLE))
@@ -246,8 +250,8 @@ class Codecs:
     @property
     def evaluations(self) -> dict[str, int]:
         """Evaluations of a network to draw a row, {name: number}, of the codecs that draw step by step."""
-        found = {m.name: getattr(make_codec(m, self.network), "evaluations", 0) for m in self.modalities}
-        return {name: number for name, number in found.items() if number}
+        found = {modality.name: make_codec(modality, self.network) for modality in self.modalities}
+        return {name: codec.evaluations for name, codec in found.items() if isinstance(codec, Draws)}
 
     def generate(
         self,
@@ -255,6 +259,7 @@ class Codecs:
         key: Key,
         latents: Mapping[str, Array],
         unwanted: Mapping[str, Array] | None = None,
+        row_numbers: Array | None = None,
     ) -> dict[str, Array]:
         """Return {name: data [B, *shape]} for the modalities in `latents` ([B, D_m]).
 
@@ -263,15 +268,16 @@ class Codecs:
           key: a typed key.
           latents: what is decoded.
           unwanted: {name: bool []}; where True, the data may be anything, and codecs that draw step by step are spared.
+          row_numbers: int [B], by which these codecs draw; None for 0 to B - 1.
         """
         apart = [name for name in self.evaluations if name in latents and unwanted is not None]
         together = {name: z for name, z in latents.items() if name not in apart}
-        found = self.sample(params, key, self.decode(params, together)) if together else {}
+        found = self.sample(params, key, self.decode(params, together), row_numbers) if together else {}
         for name in apart:
 
             def draw(name: str = name) -> Array:
                 one = {name: latents[name]}
-                return self.sample(params, key, self.decode(params, one))[name]
+                return self.sample(params, key, self.decode(params, one), row_numbers)[name]
 
             like = jax.eval_shape(draw)
             found[name] = jax.lax.cond(unwanted[name], lambda like=like: jnp.zeros(like.shape, like.dtype), draw)

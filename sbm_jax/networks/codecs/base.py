@@ -31,9 +31,9 @@ class AutoencoderNetworkConfig:
 
     def __post_init__(self):
         positive = bool(self.widths) and min(self.widths) >= 1
-        require(positive, "autoencoder.network.widths", self.widths, "one or more positive sizes")
+        require(positive, "codec network: widths", self.widths, "one or more positive sizes")
         known = self.dtype in ("float32", "bfloat16")
-        require(known, "autoencoder.network.dtype", self.dtype, "'float32' or 'bfloat16'")
+        require(known, "codec network: dtype", self.dtype, "'float32' or 'bfloat16'")
 
 
 class Codec(Protocol):
@@ -75,6 +75,23 @@ class Bounds(Protocol):
 
     def bound(self, params: Params, key: Key, x: Array, output: Array) -> Array:
         """Return an upper bound of -log p(x | z) [B] of data [B, *shape], in nats, given what `decode` returned."""
+
+
+@runtime_checkable
+class Draws(Protocol):
+    """A codec that draws data step by step.
+
+    Attributes:
+      evaluations: of a network, to draw a row.
+    """
+
+    evaluations: int
+
+    def sample(self, params: Params, key: Key, output: Array, row_numbers: Array | None = None) -> Array:
+        """Return data [B, *shape]; see `Codec.sample`.
+
+        A row's noise depends on its number, int [B], and on no other row; None for 0 to B - 1.
+        """
 
 
 class Heads(nn.Module):

@@ -12,7 +12,8 @@ from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.networks.codecs.base import FeedForward, check_likelihood
 from sbm_jax.networks.codecs.patch import Patch
 from sbm_jax.networks.codecs.residual_conv import ResidualConv
-from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, DiffusionDecoderConfig, Told, bounds_of
+from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, Told, bounds_of
+from sbm_jax.networks.diffusion_decoder_config import DiffusionDecoderConfig, check_told
 from sbm_jax.networks.images import check_shape
 from sbm_jax.types import Array, CodecConfig, Key, Modality, Params
 
@@ -58,10 +59,7 @@ class DiffusionCodecOptions:
             raise unknown("codec.network.trunk of a diffusion codec:", self.trunk.name, TRUNKS)
         check_network_only(self.trunk, "codec.network.trunk")
         require(self.map_channels >= 1, "codec.network.map_channels", self.map_channels, "at least 1")
-        require(bool(self.told), "codec.network.told", self.told, f"one or more of {', '.join(TOLD)}")
-        for name in self.told:
-            if name not in TOLD:
-                raise unknown("choice in codec.network.told:", name, TOLD)
+        check_told(self.told, TOLD, "codec.network.told")
         if self.decoder.sampler.start_time < 1:
             raise SbmError(
                 "codec.network.decoder.sampler.start_time below 1 starts from a picture that the decoder is told, and "
@@ -155,7 +153,8 @@ class Diffusion:
             return -self.decoder.log_likelihood(params["decoder"], key, x, told, steps)
         return self.decoder.bound(params["decoder"], key, x, told)
 
-    def sample(self, params: Params, key: Key, output: Array) -> Array:
+    def sample(self, params: Params, key: Key, output: Array, row_numbers: Array | None = None) -> Array:
         """Return data [B, H, W, C] that are drawn; NaN where the output is not finite."""
-        drawn, bounds = self.decoder.sample(params["decoder"], key, Told(latent=output)).z, bounds_of(self.modality)
+        told, bounds = Told(latent=output), bounds_of(self.modality)
+        drawn = self.decoder.sample(params["decoder"], key, told, row_numbers=row_numbers).z
         return jnp.clip(drawn, *bounds) if bounds else drawn

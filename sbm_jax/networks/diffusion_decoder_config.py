@@ -1,0 +1,104 @@
+"""How pictures are diffused, denoised and drawn: the options of diffusion decoders, and their checks."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from sbm_jax.config import checked_dataclass, plain
+from sbm_jax.errors import SbmError, require, unknown
+from sbm_jax.losses.score_matching import WEIGHTINGS
+from sbm_jax.networks.denoisers import DenoiserConfig, make_denoiser
+from sbm_jax.parameterization import Parameterization
+from sbm_jax.sampling import SamplerOptions
+from sbm_jax.sde import SDEConfig, make_sde
+
+LIKELIHOOD = "likelihood"
+"""The weight of the bound, λ = g²."""
+
+
+@checked_dataclass
+class PictureSampler(SamplerOptions):
+    """`SamplerOptions` with other defaults: what few evaluations need of pictures, of which nothing is observed."""
+
+    solver: str = "dpm_solver_pp_2m"
+    num_steps: int = 4
+    grid: str = "uniform"  # with log_snr, two of four steps would go where there is nothing but noise, or hardly any
+    conditioning: str = "clean"
+    end_time: float = 1e-3
+
+
+def check_sampler(options: SamplerOptions) -> None:
+    """Raise `SbmError` for options that are of use only where something is observed."""
+    for name, value in {"start": "prior", "conditioning": "clean", "resampling": 1}.items():
+        found, where = getattr(options, name), f"diffusion decoder: sampler.{name}"
+        require(found == value, where, found, f"{value!r}, for nothing of a picture is observed")
+
+
+@checked_dataclass
+class DiffusionDecoderConfig:
+    """How pictures are diffused, denoised and drawn.
+
+    Attributes:
+      network: the denoiser.
+      sde: the forward process, of pictures in [-1, 1].
+      prediction: what the network's output means, one of `parameterization.PREDICTIONS`.
+      weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`: ``"likelihood"``, λ = g², trains by the bound of
+        the likelihood (Diff-MVAE), ``"noise"`` by the squared error of ε̂ (Diff-MVAE*, DDPM).
+      num_times: 0 trains at times in [0, 1], any other number at so many, as DDPM's 1,000.
+      probability_untold: how often training tells the network nothing, which guidance needs.
+      guidance: w of `sampling.guidance.classifier_free`, on what the decoder is told; 0 for none.
+      likelihood_steps: of the probability flow that measures log p(x | told), for small pictures; 0 measures its bound.
+      sampler: of pictures. With a `start_time` below 1 it starts from the noised picture that the decoder is told.
+    """
+
+    network: DenoiserConfig = DenoiserConfig()
+    sde: SDEConfig = SDEConfig("cosine")
+    prediction: str = "velocity"
+    weighting: str = "velocity"
+    num_times: int = 0
+    probability_untold: float = 0.0
+    guidance: float = 0.0
+    likelihood_steps: int = 0
+    sampler: PictureSampler = PictureSampler()
+
+    def __post_init__(self):
+        where = "diffusion decoder:"
+        Parameterization(self.prediction)
+        if self.weighting not in WEIGHTINGS:
+            raise unknown(f"{where} weighting", self.weighting, WEIGHTINGS)
+        require(self.num_times >= 0, f"{where} num_times", self.num_times, "0 (all of [0, 1]) or more")
+        for name in ("probability_untold", "guidance", "likelihood_steps"):
+            require(getattr(self, name) >= 0, f"{where} {name}", getattr(self, name), "0 or more")
+        require(self.probability_untold < 1, f"{where} probability_untold", self.probability_untold, "less than 1")
+        if self.guidance and not self.probability_untold:
+            raise self.needs_untold(self.guidance)
+        if self.weighting == LIKELIHOOD and self.num_times:
+            raise SbmError(
+                f"{where} num_times is {self.num_times}, and the weighting 'likelihood' is an integral over all times. "
+                "Set it to 0, or choose another weighting."
+            )
+        make_sde(self.sde)
+        make_denoiser(self.network)
+        check_sampler(self.sampler)
+
+    @staticmethod
+    def needs_untold(guidance: float) -> SbmError:
+        """Return the error of guidance that the network can not give."""
+        return SbmError(
+            f"diffusion decoder: guidance {guidance} needs a network that was told nothing at times; set "
+            "probability_untold, to 0.1 for one."
+        )
+
+    def training_settings(self) -> dict[str, Any]:
+        """Return what training depends on, as JSON values: not how pictures are drawn, but where the bound ends."""
+        settings = plain(self)
+        for name in ("sampler", "guidance", "likelihood_steps"):
+            del settings[name]
+        return settings | ({"end_time": self.sampler.end_time} if self.weighting == LIKELIHOOD else {})
+
+
+def check_told(told: Sequence[str], known: Sequence[str], where: str) -> None:
+    """Raise `SbmError` where what a decoder is told, the field `where`, is nothing, or not among what is known."""
+    require(bool(told), where, told, f"one or more of {', '.join(known)}")
+    for name in told:
+        if name not in known:
+            raise unknown(f"choice in {where}:", name, known)
