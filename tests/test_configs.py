@@ -43,6 +43,12 @@ CONFIGS = [
     "mhd.py",
     "mhd.py:paper",
     "mhd.py:smoke,trajectory",
+    "celebamask_hq.py",
+    "celebamask_hq.py:paper,table",
+    "celebamask_hq.py:table,cpu,missing",
+    "celebamask_hq.py:diffusion",
+    "celebamask_hq.py:best,cpu",
+    "celebamask_hq.py:smoke",
 ]
 
 

@@ -5,7 +5,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from sbm_jax.errors import unknown
-from sbm_jax.report.published import PAPERS, Paper
+from sbm_jax.report.paper import Paper
+from sbm_jax.report.published import PAPERS
 
 
 def paper_of(name: str | None) -> Paper | None:

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple
 
 from sbm_jax.report import figures as charts
 from sbm_jax.report import images
-from sbm_jax.report.published import Published
+from sbm_jax.report.paper import Published
 
 
 class Cell(NamedTuple):

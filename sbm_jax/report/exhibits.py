@@ -5,12 +5,12 @@ from typing import Any
 
 import numpy as np
 
+from sbm_jax.report import faces, images, summary
 from sbm_jax.report import figures as charts
-from sbm_jax.report import images, summary
 from sbm_jax.report.choices import judged_modalities, paper_of
 from sbm_jax.report.exhibit import Cell, Exhibit
 from sbm_jax.report.image_and_sound import image_and_sound
-from sbm_jax.report.published import Paper, Published
+from sbm_jax.report.paper import Paper, Published
 from sbm_jax.report.studies import Study, chart_over, studies
 
 Figures = Mapping[str, Mapping[str, np.ndarray]]  # {system: {name: array}}
@@ -27,9 +27,14 @@ def exhibits(results: Mapping[str, Any], figures: Figures | None = None) -> list
     if paper is None:
         return []
     systems = {name: system["metrics"] for name, system in results["systems"].items()}
-    make = {"sbm": _of_sbm, "eb_mvae": _of_eb_mvae, "sbm_mhd": _of_sbm_mhd, "diff_mvae": _of_diff_mvae}[
-        results["published"]
-    ]
+    make = {
+        "sbm": _of_sbm,
+        "eb_mvae": _of_eb_mvae,
+        "sbm_mhd": _of_sbm_mhd,
+        "diff_mvae": _of_diff_mvae,
+        "sbm_celebamask_hq": _of_sbm_faces,
+        "diff_mvae_celebamask_hq": _of_diff_mvae_faces,
+    }[results["published"]]
     return [_with_reason(exhibit, results) for exhibit in make(paper, results, systems, figures or {})]
 
 
@@ -84,24 +89,52 @@ def _of_diff_mvae(
     against = [exhibit for exhibit in found if exhibit.label == "Figure 6"]
     observed = {exhibit.label: exhibit for exhibit in _against_observed(systems)}
     named = {"Figure 7b": observed["Figure 8"], "Figure 7c": observed["Figure 9"]}
-    rows = []
-    for name in {**paper.priors, **{one.removesuffix("_score"): None for one in systems if one.endswith("_score")}}:
-        ours = (systems.get(one, {}).get("inception/fid/unconditional") for one in (name, f"{name}_score"))
-        cells = tuple(map(Cell, ours, paper.priors.get(name, (None, None))))
-        rows.append((name, cells))
     return [
         *(exhibit._replace(label="Figure 7a") for exhibit in against),
         *(exhibit._replace(label=label) for label, exhibit in named.items()),
-        Exhibit(
-            "Table 4",
-            "FID from nothing, by the prior",
-            ("Gaussian prior", "score prior"),
-            tuple(rows),
-            note="The paper's is of CelebAMask-HQ.",
-            metric="inception/fid/unconditional",
-        ),
+        _priors(paper, systems)._replace(note="The paper's is of MoPoE* on CelebAMask-HQ."),
         _unconditional_samples("Samples", figures),
     ]
+
+
+def _of_sbm_faces(
+    paper: Paper, results: Mapping[str, Any], systems: Mapping[str, summary.Metrics], figures: Figures
+) -> list[Exhibit]:
+    by_study = {study.name: study for study in studies(results)}
+    return [
+        *faces.tables("sbm_celebamask_hq", paper, systems),
+        faces.attacks(systems),
+        faces.with_missing(paper, by_study.get("missing")),
+        _unconditional_samples("Figure 10", figures),
+        *_samples_given_rest({"Figure 34": "image"}, figures),
+    ]
+
+
+def _of_diff_mvae_faces(
+    paper: Paper, results: Mapping[str, Any], systems: Mapping[str, summary.Metrics], figures: Figures
+) -> list[Exhibit]:
+    del results
+    return [
+        *faces.tables("diff_mvae_celebamask_hq", paper, systems),
+        _priors(paper, systems),
+        *_samples_given_rest({"Figure 5": "image"}, figures),
+        _unconditional_samples("Figure 8", figures),
+    ]
+
+
+def _priors(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
+    """Return Table 4 of Diff-MVAE: what a score model as prior does for samples from nothing."""
+    rows = []
+    for name in {**paper.priors, **{one.removesuffix("_score"): None for one in systems if one.endswith("_score")}}:
+        ours = (systems.get(one, {}).get("inception/fid/unconditional") for one in (name, f"{name}_score"))
+        rows.append((name, tuple(map(Cell, ours, paper.priors.get(name, (None, None))))))
+    return Exhibit(
+        "Table 4",
+        "FID from nothing, by the prior",
+        ("Gaussian prior", "score prior"),
+        tuple(rows),
+        metric="inception/fid/unconditional",
+    )
 
 
 # MARK: Exhibits

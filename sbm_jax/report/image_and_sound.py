@@ -5,7 +5,7 @@ from typing import Any
 
 from sbm_jax.report import summary
 from sbm_jax.report.exhibit import Cell, Exhibit
-from sbm_jax.report.published import Paper
+from sbm_jax.report.paper import Paper
 
 
 def image_and_sound(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:

@@ -160,6 +160,12 @@ SECTIONS = (
         "Samples that are not finite are left out.",
     ),
     (
+        "Robustness",
+        ("robustness/",),
+        "F1 of what is predicted from attacked data, by the strength of the attack in the units of the data, and the "
+        "share of the F1 without an attack that is lost. The gradient is that of a network that no system has.",
+    ),
+    (
         "Diversity",
         ("diversity/",),
         "Squared distance of two samples for the same condition, in units of that of two real examples of one class. "
