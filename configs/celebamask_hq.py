@@ -101,10 +101,18 @@ def _modalities(config: ConfigDict) -> None:
     mask = {"name": "residual_conv", "network": MASK, "beta": 4.0, "rae_beta": 1e-5, "rae_noise": 1e-3}
     attributes = {"name": "mlp", "network": ATTRIBUTE, "rae_beta": 1e-4, "rae_noise": 0.1}
     unit = {"bounds": (0.0, 1.0)}
+    words = {"name": "binary", "options": {"dtype": "float32", "names": ATTRIBUTES}}
     config.modalities = (
         {"name": "image", "shape": (128, 128, 3), "codec": image, **unit, **common},
         {"name": "mask", "shape": (128, 128, 1), "codec": mask, **unit, **common},
-        {"name": "attributes", "shape": (18,), "codec": attributes, "likelihood": "bernoulli", **common},
+        {
+            "name": "attributes",
+            "shape": (18,),
+            "likelihood": "bernoulli",
+            "format": words,
+            "codec": attributes,
+            **common,
+        },
     )
 
 

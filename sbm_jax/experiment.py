@@ -308,13 +308,15 @@ def _add_warnings(results: dict[str, Any], trained: Trained, workdir: Path) -> N
 
 
 def with_texts(figures: Mapping[str, np.ndarray], modalities: Iterable[Modality]) -> dict[str, np.ndarray]:
-    """Return the arrays for the report, with ids [E, L, *shape] of sample grids in their users' form, such as texts."""
+    """Return the arrays for the report, with texts in place of arrays [E, L, *shape] of sample grids that have some."""
     found = dict(figures)
     for modality in modalities:
         for name, array in figures.items():
-            if modality.vocabulary_size and name.startswith("samples/") and name.endswith(f"/data/{modality.name}"):
-                raw = make_format(modality).to_raw(array.reshape(-1, *modality.shape))
-                found[name] = raw.reshape(*array.shape[:2], *raw.shape[1:])
+            if not (name.startswith("samples/") and name.endswith(f"/data/{modality.name}")):
+                continue
+            texts = make_format(modality).to_texts(array.reshape(-1, *modality.shape))
+            if texts is not None:
+                found[name] = texts.reshape(*array.shape[:2], *texts.shape[1:])
     return found
 
 

@@ -79,6 +79,10 @@ class Format(abc.ABC):
     def to_raw(self, array: np.ndarray) -> np.ndarray:
         """Return rows [N, *shape] in the users' form, which `to_array` takes back."""
 
+    def to_texts(self, array: np.ndarray) -> np.ndarray | None:
+        """Return what reports show of arrays [N, *shape] in place of pictures or bars, [N, ...]; None for nothing."""
+        return self.to_raw(array) if self.modality.vocabulary_size else None
+
     def refuse(self, where: str, found: str, expected: str) -> SbmError:
         """Return the error for rows in another form."""
         name = self.modality.name

@@ -5,6 +5,7 @@ import numpy as np
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.formats.base import ArrayOptions, Format
+from sbm_jax.types import Modality
 
 _INTEGERS = tuple(f"{sign}int{bits}" for sign in ("u", "") for bits in (8, 16, 32, 64))
 _TYPES = ("bool", *_INTEGERS, "float16", "float32", "float64")
@@ -18,11 +19,13 @@ class BinaryOptions(ArrayOptions):
       yes: the value that stands for yes.
       no: the value that stands for no.
       dtype: the type of the values, as NumPy names it.
+      names: what the entries of vectors are called, which reports show of those that are yes; () for nothing.
     """
 
     yes: int = 1
     no: int = 0
     dtype: str = "bool"
+    names: tuple[str, ...] = ()
 
     def __post_init__(self):
         require(self.yes != self.no, "format.options.yes", self.yes, f"another value than that for no ({self.no})")
@@ -38,6 +41,13 @@ class Binary(Format):
     """
 
     Options = BinaryOptions
+
+    def __init__(self, modality: Modality, options: BinaryOptions):
+        """Check the names."""
+        super().__init__(modality, options)
+        where = f"modality {modality.name!r}: format.options.names"
+        fit = not options.names or modality.shape == (len(options.names),)
+        require(fit, where, options.names, f"one for each entry of a vector, where the shape is {modality.shape}")
 
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
         """Return 0 and 1 as float32 [N, *shape]."""
@@ -55,9 +65,16 @@ class Binary(Format):
 
     def to_raw(self, array: np.ndarray) -> np.ndarray:
         """Return `no` and `yes` in the type of the data."""
-        if self.modality.likelihood == "categorical":
-            yes = np.arange(array.shape[-1]) == np.argmax(array, axis=-1)[..., None]
-        else:
-            yes = array > 0.5
-        values = np.where(yes, self.options.yes, self.options.no)
+        values = np.where(self._is_yes(array), self.options.yes, self.options.no)
         return self.like_rows(values.astype(self.options.dtype))
+
+    def to_texts(self, array: np.ndarray) -> np.ndarray | None:
+        """Return the names of the entries that are yes, strings [N]; None where they have no names."""
+        names = np.array(self.options.names)
+        return np.array([", ".join(names[row]) for row in self._is_yes(array)]) if len(names) else None
+
+    def _is_yes(self, array: np.ndarray) -> np.ndarray:
+        """Return which entries are yes, bool [N, *shape]."""
+        if self.modality.likelihood == "categorical":
+            return np.arange(array.shape[-1]) == np.argmax(array, axis=-1)[..., None]
+        return array > 0.5

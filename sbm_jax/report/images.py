@@ -8,6 +8,9 @@ from typing import NamedTuple
 import numpy as np
 from PIL import Image
 
+OVERLAY_COLOR = np.array([0.90, 0.10, 0.60])
+"""What a mask shows of itself over a picture, half transparent."""
+
 GIVEN_COLOR = (245, 158, 11, 255)  # the same as --given in template.html
 BAR_COLOR = (110, 130, 160, 255)
 BAR_BACKGROUND = (128, 128, 128, 40)
@@ -153,7 +156,7 @@ def panels(
     lines: tuple[str, ...] = (),
     transposed: bool = False,
 ) -> list[Panel] | list[TextPanel]:
-    """Return one panel per example.
+    """Return one panel per example. A mask of the size of the only colour picture is shown over it too.
 
     Args:
       data: {modality: [E, L, *shape]}, in the order of the columns; texts are strings [E, L], or integer ids.
@@ -161,6 +164,7 @@ def panels(
       lines: headings of the lines, or none.
       transposed: show modalities as lines; where there are texts, they never are.
     """
+    data, observed = _with_overlays(data, observed)
     if any(_is_text(values) for values in data.values()):
         return [_text_panel(data, observed, lines, example) for example in range(len(observed))]
     size = cell_size([values.shape[2:] for values in data.values()])
@@ -174,6 +178,25 @@ def panels(
         else:
             examples.append(Panel(png_address(mosaic(cells, given)), tuple(data), lines, given.shape))
     return examples
+
+
+def _with_overlays(data: Mapping[str, np.ndarray], observed: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Return the data and what is given, with a column for each mask over the picture."""
+    shapes = {name: values.shape[2:] for name, values in data.items() if not _is_text(values)}
+    colours = [name for name, shape in shapes.items() if len(shape) == 3 and shape[-1] == 3]
+    found, columns = dict(data), list(np.moveaxis(observed, -1, 0))
+    if len(colours) == 1:
+        picture, index = colours[0], list(data).index(colours[0])
+        for name in [name for name, shape in shapes.items() if shape == (*shapes[picture][:2], 1)]:
+            found[f"{name} over {picture}"] = overlay(data[picture], data[name])
+            columns.append(columns[index] & columns[list(data).index(name)])
+    return found, np.stack(columns, axis=-1)
+
+
+def overlay(pictures: np.ndarray, masks: np.ndarray) -> np.ndarray:
+    """Return pictures [..., H, W, 3] in [0, 1], coloured where masks [..., H, W, 1] are 1."""
+    share = 0.5 * np.clip(masks, 0.0, 1.0)
+    return (1.0 - share) * pictures + share * OVERLAY_COLOR
 
 
 def _is_text(values: np.ndarray) -> bool:

@@ -300,3 +300,12 @@ def test_all_repeats_may_give_samples(tmp_path):
 def test_an_unknown_reference_is_refused():
     with pytest.raises(SbmError, match="reference"):
         FrechetOptions(reference="validation")
+
+
+def test_samples_from_one_modality_are_judged_where_it_is_not_given(tmp_path):
+    metrics = judge(0.5, tmp_path, sets=("from_one",)).metrics
+    found = {name for name in metrics if name.startswith("pixels/frechet/") and "infinity" not in name}
+    kinds = {name.removeprefix("pixels/frechet/") for name in found}
+    assert {"from/a/c", "from/b/a", "from/b/c", "from/c/a"} <= kinds
+    assert not {"from/a/a", "from/c/c"} & kinds
+    assert metrics["pixels/frechet/from/b/c"].value > metrics["pixels/frechet/from/b/a"].value + 0.5

@@ -97,3 +97,13 @@ def test_data_of_another_form_are_refused(own, values, message):
 def test_options_that_do_not_fit_are_refused(own, message):
     with pytest.raises(SbmError, match=message):
         make_format(own)
+
+
+def test_reports_show_the_names_of_what_is_yes():
+    own = make_format(modality((3,), "binary", "bernoulli", names=("hat", "beard", "smile")))
+    assert own.to_texts(np.array([[0.9, 0.1, 0.6], [0.0, 0.2, np.nan]])).tolist() == ["hat, smile", ""]
+    one = make_format(modality((2,), "binary", "categorical", names=("cat", "dog")))
+    assert one.to_texts(np.array([[0.4, 0.3]])).tolist() == ["cat"]
+    assert make_format(modality((3,), "binary", "bernoulli")).to_texts(np.ones((1, 3))) is None
+    with pytest.raises(SbmError, match=r"format\.options\.names is \('a',\); expected one for each entry of a vector"):
+        make_format(modality((3,), "binary", "bernoulli", names=("a",)))

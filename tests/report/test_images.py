@@ -93,3 +93,22 @@ def test_texts_are_a_table_beside_the_pictures():
     assert first.table[0].cells == (("a bird", True), ("3 2", False))
     assert second.table[0].cells == (("", False), ("3 2", False))
     assert not (decoded(first.table[0].source) == images.GIVEN_COLOR).all(axis=-1).any()
+
+
+def test_a_mask_is_shown_over_the_picture_of_its_size_too():
+    mask = np.zeros((1, 2, 4, 4, 1), np.float32)
+    mask[0, 0, :2] = 1.0
+    data = {"photo": np.full((1, 2, 4, 4, 3), 0.5, np.float32), "mask": mask, "depth": np.zeros((1, 2, 8, 8, 1))}
+    observed = np.array([[[True, True, False], [True, False, False]]])
+    (panel,) = images.panels(data, observed)
+    assert panel.columns == ("photo", "mask", "depth", "mask over photo")
+    pixels = decoded(panel.source)
+    pitch, middle = pixels.shape[0] // 2, pixels.shape[1] // 4 * 3 + pixels.shape[1] // 8
+    above, below = pixels[pitch // 4, middle, :3] / 255, pixels[pitch // 4 * 3, middle, :3] / 255
+    np.testing.assert_allclose(above, 0.25 + 0.5 * images.OVERLAY_COLOR, atol=0.01)
+    np.testing.assert_allclose(below, 0.5, atol=0.01)
+    given = (pixels == images.GIVEN_COLOR).all(axis=-1)[:, middle]
+    assert given[:pitch].any()
+    assert not given[pitch:].any()
+    two = dict.fromkeys("ab", data["photo"]) | {"mask": mask}
+    assert images.panels(two, observed)[0].columns == ("a", "b", "mask")
