@@ -75,7 +75,9 @@ def _collapsed(metrics: Metrics) -> Iterator[str]:
     for name in _modalities(metrics, "codecs/entries_in_use/"):
         used, kl = metrics[f"codecs/entries_in_use/{name}"], _value(metrics, f"codecs/kl/{name}")
         error = _value(metrics, f"codecs/error_over_variance/{name}")
-        read = [reading for reading in _readings(metrics, name) if _is_lost(*reading[1:])]
+        # What a diffusion decoder draws of a latent says nothing of the codec that the errors are of.
+        readings = () if "sampling/decoder_evaluations" in metrics else _readings(metrics, name)
+        read = [reading for reading in readings if _is_lost(*reading[1:])]
         few = used["value"] < FEW_ENTRIES * used["n"] and error is not None and error > LARGE_ERROR
         nothing = used["value"] == 0 or (kl is not None and kl < NO_ENTRY)
         if not (read or few or nothing or (error is not None and error > HOPELESS_ERROR)):

@@ -6,7 +6,7 @@ They answer what is asked given their source, and nothing else: where it is not 
 import dataclasses
 import functools
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -33,7 +33,7 @@ class SupervisedConfig:
 
     Attributes:
       source: the modality that is given; "" for the first.
-      targets: those that are predicted from it; () for all others but ids.
+      targets: those that are predicted from it, where they are modelled; () for all others but ids.
       pictures: the network for targets that are pictures of the source's height and width; all others come from the
         encoder of the source's codec, whose features are projected.
       training: of each network.
@@ -43,6 +43,13 @@ class SupervisedConfig:
     targets: tuple[str, ...] = ()
     pictures: DenoiserConfig = DenoiserConfig("unet", attention=())
     training: TrainingConfig = TrainingConfig()
+
+    def check_modalities(self, names: Sequence[str]) -> None:
+        """Raise `SbmError` for a modality that the experiment does not have; see `method.NamesModalities`."""
+        for field, chosen in {"source": filter(None, [self.source]), "targets": self.targets}.items():
+            for name in chosen:
+                if name not in names:
+                    raise unknown(f"modality (config.methods.supervised.{field}):", name, names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,12 +177,13 @@ class Supervised:
     def predictors(self) -> dict[str, Predictor]:
         """The networks, by the names of their stages."""
         others = {m.name: m for m in self.modalities if m.name != self.source.name and not m.vocabulary_size}
-        for name in self.config.targets:
+        wanted = [m.name for m in self.modalities if m.name in self.config.targets] if self.config.targets else others
+        for name in wanted:
             if name not in others:
                 raise unknown("target (config.methods.supervised.targets):", name, others)
         return {
             f"supervised_{self.source.name}_to_{name}": Predictor(self.source, others[name], self.config, self.encoder)
-            for name in self.config.targets or others
+            for name in wanted
         }
 
     @property

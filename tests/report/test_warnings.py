@@ -117,6 +117,12 @@ def test_held_out_losses_that_rise_or_stay_behind(train, validation, found):
     assert [text.startswith("Stage 'score_sbm_vae' memorises") for text in texts] == [True] * found
 
 
+def test_what_a_diffusion_decoder_draws_blames_no_codec():
+    unread = codec(shown=0.2)
+    assert find_warnings({**IMAGE, **unread}, {})
+    assert find_warnings({**IMAGE, **unread, "sampling/decoder_evaluations": one(5.0)}, {}) == []
+
+
 def test_systems_with_the_same_codecs_are_warned_of_once():
     shared = "The codec of 'a' loses the data <b>."
     systems = {

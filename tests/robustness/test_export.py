@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sbm_jax import parallel
-from sbm_jax.experiment import make_classifiers
+from sbm_jax.experiment import make_attacker, make_classifiers
 from sbm_jax.experiment_config import apply_changes, make_system, parse_config
 from sbm_jax.training import loop
 from sbm_jax.types import Dataset, Split
@@ -37,12 +37,14 @@ def _export(compiled, *arguments):
 
 def _check(config):
     """Lower every training step, and every sampler given one modality and given nothing, on several devices."""
-    sizes = [stage.training.batch_size for stage in (config.autoencoder, config.score, config.classifier)]
+    trained = (config.autoencoder, config.score, config.classifier, config.attacker)
+    sizes = [stage.training.batch_size for stage in trained if stage is not None]
     dataset, key = _dataset(config, 2 * max(sizes)), jax.random.key(0)
     systems = [make_system(config, name) for name in config.systems]
     classifiers = make_classifiers(config, dataset)
     stages = {stage.name: stage for system in systems for stage in system.stages(dataset)}
-    stages |= {judge.stage_name: judge.stage(dataset) for judge in classifiers.values()}
+    judges = [*classifiers.values(), *filter(None, [make_attacker(config)])]
+    stages |= {judge.stage_name: judge.stage(dataset) for judge in judges}
     products, mesh = {}, parallel.data_mesh()
     for stage in stages.values():
         upstream = {name: products[name] for name in stage.requires}
@@ -81,7 +83,8 @@ REPRESENTATIVE = ("quickstart.py:all", "polymnist.py:five,paper", "quickstart.py
 """Of all systems, of the paper's networks and sampler, and of latents that make a square."""
 
 VARIANTS = ("", ":table", ":paper", ":best", ":eb_mvae", ":five,diff_mvae")
-OTHERS = ("quickstart.py", *(f"polymnist.py{variant}" for variant in VARIANTS))
+FACES = ("celebamask_hq.py:table", "celebamask_hq.py:paper,table")
+OTHERS = ("quickstart.py", *(f"polymnist.py{variant}" for variant in VARIANTS), *FACES)
 """With the ones above, those of each kind: configs that are not here change numbers of steps or modalities."""
 
 

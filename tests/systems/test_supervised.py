@@ -144,3 +144,12 @@ def test_a_strength_is_refused():
 def test_it_is_a_method_without_diffusion_decoders():
     assert "supervised" in METHODS
     assert "supervised_diffusion" not in METHODS
+
+
+def test_targets_are_those_that_are_modelled_of_those_that_are_named():
+    config = dataclasses.replace(CONFIG, targets=("tags", "mask"))
+    config.check_modalities([modality.name for modality in MODALITIES])
+    few = tuple(modality for modality in MODALITIES if modality.name != "tags")
+    assert dataclasses.replace(SYSTEM, config=config, modalities=few).stage_names == ("supervised_photo_to_mask",)
+    with pytest.raises(SbmError, match=r"unknown modality \(config\.methods\.supervised\.targets\): 'tags'"):
+        config.check_modalities(["photo", "mask"])
