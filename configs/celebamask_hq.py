@@ -167,7 +167,9 @@ def _methods(config: ConfigDict) -> None:
 
 def _judges(config: ConfigDict) -> None:
     config.classifier = None
-    config.attacker = ConfigDict({"source": "image", "target": "attributes", "training": _epochs(10, 1e-3)})
+    denoiser = config.methods.supervised.pictures.to_dict()
+    training_of_readers = {"pictures": denoiser, "training": _epochs(10, 1e-3)}
+    _readers(config, training_of_readers)
     config.evaluation.update(num_examples=2824, num_unconditional=2824, batch_size=256)
     metrics = config.evaluation.metrics
     for name in ("coherence", "class_shares", "diversity", "classifier", "likelihood"):
@@ -180,8 +182,16 @@ def _judges(config: ConfigDict) -> None:
     metrics.per_attribute = ConfigDict(each)
     attack = {"modality": "attributes", "given": ("image",), "strengths": (0.01, 0.02, 0.05, 0.1)}
     metrics.robustness = ConfigDict(attack)
+    for target in ("attributes", "mask"):
+        read = {"name": "readings", "modality": "image", "target": target}
+        metrics[f"{target}_read_given_rest"] = ConfigDict(read)
     metrics.frechet.update(num_examples=2824, modalities=("image",), space="inception")
     metrics.frechet.sets = ("given_rest", "from_one", "unconditional", "reconstruction")
+
+
+def _readers(config: ConfigDict, options: dict) -> None:
+    """Set what reads attributes and masks from images, and attacks by its gradient."""
+    config.readers = tuple({"source": "image", "target": name, **options} for name in ("attributes", "mask"))
 
 
 def _epochs(number: int, learning_rate: float, **optimizer: Any) -> dict:
@@ -284,7 +294,8 @@ def _cpu(config: ConfigDict) -> None:
     methods.mmvae_plus.update(latent_size=64, private_size=64)
     methods.supervised.pictures.update(name="patch", width=96, depth=4, patch=4, dtype="float32")
     methods.supervised.training.update(_small(3000, 64, 2e-3, weight_decay=1e-2, ema_decay=0.999))
-    config.attacker.training.update(_small(1500, 64, 2e-3, weight_decay=1e-2))
+    read = {"pictures": methods.supervised.pictures.to_dict(), "training": _small(1500, 64, 2e-3, weight_decay=1e-2)}
+    _readers(config, read)
     config.evaluation.update(num_examples=1000, num_unconditional=500, batch_size=250)
     # Of 139 test rows with a mask, three samples each.
     frechet = config.evaluation.metrics.frechet
@@ -304,9 +315,11 @@ def _smoke(config: ConfigDict) -> None:
         m if m["name"] == "attributes" else {**m, "shape": (32, 32, m["shape"][-1])} for m in config.modalities
     )
     joint = (methods.joint_posterior, methods.supervised, methods.sbm_t, methods.diffusion_decoder)
-    for stage in (config.autoencoder, config.attacker, *joint):
+    for stage in (config.autoencoder, *joint):
         stage.training.update(num_steps=20, batch_size=16, checkpoint_every=20, validate_every=20)
         stage.training.optimizer.warmup_steps = 5
+    few = training(20, 16, 20, 1, 5, learning_rate=2e-3)
+    _readers(config, {"pictures": methods.supervised.pictures.to_dict(), "training": few})
     for method in (methods.diff_mvae, methods.diff_mvae_star):
         method.training = {"num_steps": 20, "batch_size": 8}
     for stage in (config.score, methods.sbm_c, methods.mld, methods.joint_posterior.score_prior):

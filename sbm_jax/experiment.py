@@ -19,15 +19,14 @@ from sbm_jax import data, parallel, report
 from sbm_jax.config import plain
 from sbm_jax.errors import SbmError, require
 from sbm_jax.evaluation import Estimate, Evaluation, check_data, check_metrics, check_size
-from sbm_jax.evaluation.metrics.robustness import Robustness
 from sbm_jax.experiment_config import ExperimentConfig, Variation, apply_changes, make_system, refuse_earlier
 from sbm_jax.formats import make_format
 from sbm_jax.judges import Judges, check_weights, weights_path
 from sbm_jax.lock import writing_to
 from sbm_jax.storage import user_path, write_atomically
 from sbm_jax.system import System
-from sbm_jax.systems.attacker import Attacker
 from sbm_jax.systems.classifier import Classifiers
+from sbm_jax.systems.readers import Reader
 from sbm_jax.training.stages import run_stages
 from sbm_jax.training.writers import read_metrics
 from sbm_jax.types import Dataset, Modality, Params, Stage
@@ -154,13 +153,13 @@ def _run(
 
 
 class Trained(NamedTuple):
-    """Trained systems, the judges of each question, the stages of all, their products by name, and what attacks."""
+    """Trained systems, the judges of each question, the stages of all, their products by name, and the readers."""
 
     systems: list[System]
     classifiers: dict[str, Classifiers]
     stages: list[Stage]
     products: dict[str, Params]
-    attacker: Attacker | None = None
+    readers: tuple[Reader, ...] = ()
 
 
 def check(config: ExperimentConfig) -> None:
@@ -169,8 +168,7 @@ def check(config: ExperimentConfig) -> None:
         make_system(config, name).check(config.sampler)
     report.paper_of(config.published)
     check_weights(config.evaluation.inception_weights)
-    make_attacker(config)
-    _check_attacked(config)
+    make_readers(config)
     for modality in config.modalities:
         rate, own = config.data.folders.rate, modality.format.options.get("rate")
         if config.data.name == "folders" and rate and own and rate != own:
@@ -180,19 +178,6 @@ def check(config: ExperimentConfig) -> None:
             )
     names, known = ([m.name for m in some] for some in (config.joint_modalities, config.modalities))
     check_metrics(config.evaluation, names, known)
-
-
-def _check_attacked(config: ExperimentConfig) -> None:
-    """Raise `SbmError` where robustness is measured of what is not given the attacked modality: nothing would drop."""
-    for label, cls, options in config.evaluation.chosen():
-        if config.attacker is None or not issubclass(cls, Robustness):
-            continue
-        source, given = config.attacker.source, options.given
-        if options.modality == source or (given and source not in given):
-            raise SbmError(
-                f"config.evaluation.metrics.{label} predicts {options.modality!r} from {given or 'all others'}, and "
-                f"config.attacker attacks {source!r}, which is not among these. Give it, or attack another modality."
-            )
 
 
 def _train(
@@ -205,10 +190,10 @@ def _train(
 ) -> Trained:
     """Run the stages of all systems."""
     systems = [make_system(config, name) for name in config.systems]
-    classifiers, attacker = make_classifiers(config, dataset), make_attacker(config)
-    stages = _all_stages(systems, [*classifiers.values(), *filter(None, [attacker])], dataset)
+    classifiers, readers = make_classifiers(config, dataset), make_readers(config)
+    stages = _all_stages(systems, [*classifiers.values(), *readers], dataset)
     products = run_stages(stages, workdir, config.seed, only, shared=shared, profile_dir=profile_dir)
-    return Trained(systems, classifiers, stages, products, attacker)
+    return Trained(systems, classifiers, stages, products, readers)
 
 
 def make_classifiers(config: ExperimentConfig, dataset: Dataset) -> dict[str, Classifiers]:
@@ -221,11 +206,17 @@ def make_classifiers(config: ExperimentConfig, dataset: Dataset) -> dict[str, Cl
     }
 
 
-def make_attacker(config: ExperimentConfig) -> Attacker | None:
-    """Return what attacks given data; None where the config has nothing of the kind."""
-    if config.attacker is None:
-        return None
-    return Attacker(config.modalities, config.attacker, config.autoencoder.network, config.seed)
+def make_readers(config: ExperimentConfig) -> tuple[Reader, ...]:
+    """Return what tells one modality from another.
+
+    Raises:
+      SbmError: if two read the same.
+    """
+    network, seed = config.autoencoder.network, config.seed
+    readers = tuple(Reader(config.modalities, one, network, seed) for one in config.readers)
+    names = [" to ".join(reader.name) for reader in readers]
+    require(len({*names}) == len(names), "config.readers", names, "each source and target once")
+    return readers
 
 
 def make_judges(config: ExperimentConfig, trained: Trained, dataset: Dataset, workdir: Path) -> Judges:
@@ -234,7 +225,7 @@ def make_judges(config: ExperimentConfig, trained: Trained, dataset: Dataset, wo
     inception = weights_path(config.evaluation.inception_weights)
     modalities, products, features = config.modalities, trained.products, workdir / "features"
     judges = Judges(dataset, modalities, trained.classifiers, products, key, inception, features)
-    return dataclasses.replace(judges, cache=workdir / "evaluations", attacker=trained.attacker)
+    return dataclasses.replace(judges, cache=workdir / "evaluations", readers=trained.readers)
 
 
 def _judge(config: ExperimentConfig, trained: Trained, judges: Judges) -> dict[str, Evaluation]:
@@ -273,7 +264,7 @@ def prepare(workdir: Path) -> None:
     probe.unlink()
 
 
-def _all_stages(systems: Iterable[System], judges: Iterable[Classifiers | Attacker], dataset: Dataset) -> list[Stage]:
+def _all_stages(systems: Iterable[System], judges: Iterable[Classifiers | Reader], dataset: Dataset) -> list[Stage]:
     """Return the stages of all systems, those that several share once."""
     stages: dict[str, Stage] = {}
     for stage in (stage for system in systems for stage in system.stages(dataset)):

@@ -17,11 +17,11 @@ from sbm_jax.evaluation import EvaluationConfig
 from sbm_jax.evaluation.config import find_metric
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import System
-from sbm_jax.systems.attacker import AttackerConfig
 from sbm_jax.systems.classifier import ClassifierConfig
 from sbm_jax.systems.codec_training import AutoencoderConfig
 from sbm_jax.systems.method import NamesModalities, Shared
 from sbm_jax.systems.methods import METHODS, find_method, option_groups
+from sbm_jax.systems.readers import ReaderConfig
 from sbm_jax.systems.score_stage import ScoreConfig
 from sbm_jax.types import Modality
 
@@ -49,7 +49,7 @@ class Variation:
             "data",
             "modalities",
             "classifier",
-            "attacker",
+            "readers",
             "variations",
             "evaluation.inception_weights",
             "seed",
@@ -78,7 +78,8 @@ class ExperimentConfig:
       methods: what methods have of their own, {group: options}; see `Method.options`. All of this package's groups are
         there, and those of the other methods in `systems`.
       classifier: the judge of coherence; None for data without labels.
-      attacker: what attacks given data for the metric ``"robustness"``; None where it is not measured.
+      readers: networks that tell one modality from another, by which the metric ``"readings"`` reads samples, and whose
+        gradients attack for ``"robustness"``.
       sampler: see `sampling.SamplerOptions`.
       evaluation: see `evaluation.EvaluationConfig`.
       variations: further experiments that share the work directory, and the report.
@@ -95,7 +96,7 @@ class ExperimentConfig:
     score: ScoreConfig = ScoreConfig()
     methods: dict = dataclasses.field(default_factory=dict)
     classifier: ClassifierConfig | None = None
-    attacker: AttackerConfig | None = None
+    readers: tuple[ReaderConfig, ...] = ()
     sampler: SamplerOptions = SamplerOptions()
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     variations: tuple[Variation, ...] = ()

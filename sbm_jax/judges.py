@@ -20,6 +20,7 @@ from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, Subject, Tools, evaluate, real
 from sbm_jax.evaluation.features import FeatureSpace, in_batches
 from sbm_jax.evaluation.metrics import METRICS
+from sbm_jax.evaluation.metrics.base import ReaderFns
 from sbm_jax.formats import make_format
 from sbm_jax.networks.inception import PACKAGE, find_weights, inception_features, read_weights
 from sbm_jax.progress import progress_bar
@@ -27,8 +28,8 @@ from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import DAMAGED_ARCHIVE, user_path, write_atomically
 from sbm_jax.system import Encodes, HasCodecs, HasLikelihood, System
-from sbm_jax.systems.attacker import Attacker
 from sbm_jax.systems.classifier import Classifiers
+from sbm_jax.systems.readers import Reader
 from sbm_jax.types import Dataset, Key, Modality, Params
 
 
@@ -45,7 +46,7 @@ class Judges:
       inception: the file of the weights of Inception-v3, or None.
       features: the directory for features of real data.
       cache: the directory in which finished evaluations are kept, or None.
-      attacker: what attacks given data, or None.
+      readers: what tells one modality from another.
     """
 
     dataset: Dataset
@@ -56,7 +57,7 @@ class Judges:
     inception: Path | None
     features: Path
     cache: Path | None = None
-    attacker: Attacker | None = None
+    readers: tuple[Reader, ...] = ()
 
     @functools.cached_property
     def tools(self) -> Tools:
@@ -64,10 +65,13 @@ class Judges:
         predict = {
             question: judge.predict_fn(self.products[judge.stage_name]) for question, judge in self.classifiers.items()
         }
-        attack = self.attacker and self.attacker.attack_fn(self.products[self.attacker.stage_name])
+        readers = {}
+        for reader in self.readers:
+            params = self.products[reader.stage_name]
+            readers[reader.name] = ReaderFns(reader.read_fn(params), reader.attack_fn(params))
         pictures = tuple(modality.name for modality in self.modalities if make_format(modality).is_picture)
         num_classes = {name: self.dataset.num_classes[name] for name in predict}
-        return Tools(predict, num_classes, self._space, attack, pictures)
+        return Tools(predict, num_classes, self._space, readers, pictures)
 
     @functools.cached_property
     def _spaces(self) -> dict[str, FeatureSpace]:
@@ -145,9 +149,10 @@ class Judges:
         code = [inspect.getsource(inspect.getmodule(cls)) for cls in others]
         inception = self.inception and _content(self.inception)
         where = [__version__, FORM, jax.__version__, jax.devices()[0].device_kind, jax.device_count()]
-        recipe = plain([config, code, what, self.dataset.settings, self.classifiers, self.modalities, inception, where])
-        names = [judge.stage_name for judge in (*self.classifiers.values(), *filter(None, [self.attacker]))]
-        judges = [self.products[name] for name in names]
+        judges = [*self.classifiers.values(), *self.readers]
+        names = [judge.stage_name for judge in judges]
+        recipe = [config, code, what, self.dataset.settings, self.classifiers, self.modalities, inception, where, names]
+        recipe, judges = plain(recipe), [self.products[name] for name in names]
         parameters = digest_of([products, judges])
         return hashlib.sha256((json.dumps(recipe, sort_keys=True) + parameters).encode()).hexdigest()[:16]
 
@@ -224,7 +229,7 @@ def _read(path: Path) -> Evaluation | None:
         return None
 
 
-FORM = 6
+FORM = 7
 """Raised by whatever changes what is measured or how it is kept, so that evaluations from before are made again."""
 
 NUMBERS = "numbers"

@@ -1,6 +1,6 @@
 """Run many generation requests, each with its own observed set, through one compiled batch shape."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import jax
@@ -67,12 +67,11 @@ def run(
     observed = np.concatenate([part.observed for part in wanted.values()])
     asks = list(wanted)
     numbers = np.repeat(np.arange(len(asks)), [len(part.rows) for part in wanted.values()])
-    strengths = np.array([ask.attack for ask in asks], np.float32)[numbers]
     for index, (indices, count) in enumerate(batches(len(rows), scene.batch_size)):
         mask = observed[indices]
         mask[count:] = True  # nothing is sampled in padding, so nothing can diverge there
         batch = {name: in_units(values[rows[indices]]) for name, values in data.items()}
-        given = scene.tools.attack(batch, strengths[indices]) if strengths[indices].any() else batch
+        given = _attacked(scene, batch, [asks[number] for number in numbers[indices]])
         generated = jax.block_until_ready(scene.subject.generate(jax.random.fold_in(key, index), given, mask, 1))
         info = {name: float(np.sum(value)) for name, value in generated.info.items()}
         scene.costs[repeat].append(Cost(count, info))
@@ -81,3 +80,12 @@ def run(
             inside = np.flatnonzero(numbers[indices[:count]] == number)
             look(Draw(asks[number], repeat, rows[indices[inside]], mask[inside], inside, call))
         advance(1)
+
+
+def _attacked(scene: Scene, batch: dict[str, np.ndarray], asks: Sequence[Ask]) -> dict[str, np.ndarray]:
+    """Return the rows as they are given, each after the attack of its ask."""
+    given = dict(batch)
+    for source, target in dict.fromkeys(ask.misread for ask in asks if ask.attack):
+        strengths = np.array([ask.attack if ask.misread == (source, target) else 0.0 for ask in asks], np.float32)
+        given[source] = scene.tools.readers[source, target].attack(given[source], batch[target], strengths)
+    return given

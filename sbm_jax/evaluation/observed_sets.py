@@ -30,7 +30,8 @@ class Ask:
       given: the names of the given modalities, of the family `NAMED`.
       num_samples: samples of each row, next to each other.
       num_rows: the examples to condition on, the first so many; None for all.
-      attack: ε, how much what is given is changed before; see `metrics.base.Tools`. 0 for not at all.
+      attack: ε, how much what is given is changed before; 0 for not at all.
+      misread: the modality that is changed, and the one that is to be misread; () without an attack.
     """
 
     family: str
@@ -40,6 +41,7 @@ class Ask:
     num_samples: int = 1
     num_rows: int | None = None
     attack: float = 0.0
+    misread: tuple[str, ...] = ()
 
 
 def asks(family: str, modalities: Sequence[str], targets: Collection[str] = ()) -> tuple[Ask, ...]:

@@ -91,7 +91,9 @@ MAIN_METRICS = (
     "training/seconds",
 )
 
-BESIDE_THE_TRUTH = re.compile(r"(f1|iou|mse_over_variance)/.+|per_attribute/(f1|balanced_accuracy)/[^/]+/[^/]+")
+BESIDE_THE_TRUTH = re.compile(
+    r"(f1|iou|readings/f1|mse_over_variance)/.+|per_attribute/(f1|balanced_accuracy)/[^/]+/[^/]+"
+)
 """What says, without any labels, how near samples are to the true data of their row; of attributes the averages."""
 
 
@@ -152,11 +154,12 @@ SECTIONS = (
     ("Coherence of further questions", ("coherence/",), "The same by the classifiers of other questions."),
     (
         "Samples beside the truth",
-        ("f1/", "iou/", "per_attribute/", "mse/", "mse_over_variance/"),
+        ("f1/", "iou/", "per_attribute/", "readings/", "mse/", "mse_over_variance/"),
         "Generated data compared with the true data of the same row: F1 and intersection over union of masks and "
-        "attributes, means over rows, of which one without positives, in which none is found either, scores 0; means "
-        "over attributes of the F1 and the balanced accuracy of each (chance: uniform guesses); and mean squared error "
-        "per element, also over the variance of the data: 1 is what their mean would get, 2 what another row would. "
+        "attributes, means over rows, of which one without positives, in which none is found either, scores 0; the F1 "
+        "of what a reader sees in generated data, and in real ones (real); means over attributes of the F1 and the "
+        "balanced accuracy of each (chance: uniform guesses); and mean squared error per element, also over the "
+        "variance of the data: 1 is what their mean would get, 2 what another row would. "
         "Samples that are not finite are left out.",
     ),
     (

@@ -26,6 +26,9 @@ from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.observed import observed_rows, put_back
 from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Stage, TrainingConfig
 
+PICTURES = DenoiserConfig("unet", attention=())
+"""The network whose output is a picture."""
+
 
 @checked_dataclass
 class SupervisedConfig:
@@ -41,7 +44,7 @@ class SupervisedConfig:
 
     source: str = ""
     targets: tuple[str, ...] = ()
-    pictures: DenoiserConfig = DenoiserConfig("unet", attention=())
+    pictures: DenoiserConfig = PICTURES
     training: TrainingConfig = TrainingConfig()
 
     def check_modalities(self, names: Sequence[str]) -> None:

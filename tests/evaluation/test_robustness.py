@@ -10,10 +10,12 @@ import pytest
 from sbm_jax import experiment, experiment_config
 from sbm_jax.errors import SbmError
 from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, check_metrics, evaluate
+from sbm_jax.evaluation.metrics.base import ReaderFns
 from sbm_jax.evaluation.metrics.f1 import f1
-from sbm_jax.evaluation.metrics.robustness import NO_ATTACKER
+from sbm_jax.evaluation.metrics.readings import NO_READER as UNREAD
+from sbm_jax.evaluation.metrics.robustness import NO_READER
 from sbm_jax.system import Generated
-from sbm_jax.systems.attacker import Attacker, AttackerConfig, fgsm
+from sbm_jax.systems.readers import Reader, ReaderConfig, fgsm
 from sbm_jax.types import CodecConfig, Modality, Split
 from tests.robustness.kill import write_data
 from tests.robustness.tiny import get_config
@@ -24,10 +26,17 @@ TAGS = (RNG.random((40, 5)) < 0.5).astype(np.float32)
 DATA = {"photo": 0.8 * TAGS + 0.1, "sound": RNG.random((40, 3), dtype=np.float32), "tags": TAGS}
 
 
-def _attack(data, strengths):
+def _attack(photos, tags, strengths):
     """Make every tag look more like its opposite."""
-    change = strengths[:, None] * np.where(data["tags"] > 0.5, -1.0, 1.0)
-    return {**data, "photo": data["photo"] + change}
+    return photos + strengths[:, None] * np.where(tags > 0.5, -1.0, 1.0)
+
+
+def _read(photos):
+    """Tell the tags but the first, which is never seen."""
+    return np.where(np.arange(5) > 0, photos, 0.0 * photos)
+
+
+READERS = {("photo", "tags"): ReaderFns(_read, _attack)}
 
 
 def _generate(key, data, observed, num_samples):
@@ -40,10 +49,9 @@ def _generate(key, data, observed, num_samples):
     return Generated(samples, None, {"network_evaluations": jnp.array(1), "diverged": jnp.array(0)})
 
 
-def _measure(metrics, attack=_attack):
+def _measure(metrics, readers=READERS, data=DATA, generate=_generate):
     config = EvaluationConfig(40, 40, 16, num_repeats=2, metrics=metrics)
-    tools = Tools(attack=attack)
-    return evaluate(Subject(_generate), Split(DATA), NAMES, jax.random.key(0), config, tools)
+    return evaluate(Subject(generate), Split(data), NAMES, jax.random.key(0), config, Tools(readers=readers))
 
 
 def test_fgsm_on_a_linear_classifier_is_its_formula():
@@ -85,10 +93,58 @@ def test_other_metrics_are_not_attacked():
     assert both["robustness/given_rest/tags/f1/attack_0.6"].value == 0.0
 
 
-def test_without_an_attacker_nothing_is_measured():
-    metrics, missing, _ = _measure({"robustness": {"modality": "tags"}}, attack=None)
+@pytest.mark.parametrize("readers", [{}, {("sound", "tags"): READERS["photo", "tags"]}])
+def test_without_a_reader_of_what_is_given_nothing_is_measured(readers):
+    metrics, missing, _ = _measure({"robustness": {"modality": "tags", "given": ("photo",)}}, readers)
     assert not metrics
-    assert missing == {"robustness": NO_ATTACKER}
+    assert missing == {"robustness": NO_READER}
+
+
+def test_each_attack_is_that_of_its_own_reader():
+    """Tags are attacked through photos, and sounds, which are not, through tags."""
+    readers = READERS | {("tags", "sound"): ReaderFns(_read, lambda tags, sounds, strengths: 1.0 - tags)}
+    robust = {"modality": "tags", "given": ("photo",), "strengths": (0.6,)}
+    metrics, _, _ = _measure({"robustness": robust, "f1": {"modality": "tags"}}, readers)
+    assert metrics["robustness/given_photo/tags/f1/attack_0.6"].value == 0.0
+    assert metrics["f1/given_rest/tags"].value == pytest.approx(f1(TAGS > 0.5, TAGS > 0.5).mean())
+
+
+def test_readings_are_those_of_what_is_generated():
+    """Photos are drawn right for the tags of the row, but for the second tag; the reader never sees the first."""
+
+    def generate(key, data, observed, num_samples):
+        drawn = jnp.where(jnp.arange(5) == 1, 0.0, 0.8 * jnp.asarray(data["tags"]) + 0.1)
+        samples = {
+            name: jnp.where(jnp.asarray(observed)[:, m, None], data[name], drawn if name == "photo" else data[name])
+            for m, name in enumerate(NAMES)
+        }
+        info = {"network_evaluations": jnp.array(1), "diverged": jnp.array(0)}
+        return Generated({name: x[:, None] for name, x in samples.items()}, None, info)
+
+    options = {"modality": "photo", "target": "tags", "given": ("tags",)}
+    metrics, missing, _ = _measure({"readings": options}, generate=generate)
+    true = TAGS > 0.5
+    unseen = {"given_tags": 1, "real": 0}
+    expected = {what: f1(true, true & (np.arange(5) > last)).mean() for what, last in unseen.items()}
+    for what, value in expected.items():
+        assert metrics[f"readings/f1/{what}/photo/tags"].value == pytest.approx(value)
+    assert metrics["readings/f1/given_tags/photo/tags"].n == 80
+    assert metrics["readings/f1/real/photo/tags"].n == 40
+    metrics, missing, _ = _measure({"readings": options}, {})
+    assert missing == {"readings/given_tags/photo": UNREAD}
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"modality": "photo"}, r"readings\.target\): ''"),
+        ({"modality": "photo", "target": "photo"}, "which is generated. Name what is read from it"),
+        ({"target": "tags"}, r"readings\.modality is ''"),
+    ],
+)
+def test_readings_that_can_not_be_are_refused(options, message):
+    with pytest.raises(SbmError, match=message):
+        check_metrics(EvaluationConfig(40, 40, 16, metrics={"readings": options}), NAMES, NAMES)
 
 
 @pytest.mark.parametrize(
@@ -112,39 +168,38 @@ SEEN = Modality("tags", (5,), 3, CodecConfig("mlp"), likelihood="bernoulli")
 WORDS = Modality("words", (6,), 3, CodecConfig("tokens"), likelihood="categorical", vocabulary_size=7)
 
 
-def test_an_attacker_makes_its_own_network_err():
-    attacker = Attacker((PHOTO, SEEN), AttackerConfig("photo", "tags"))
-    params = attacker.predictor.init(jax.random.key(0))
-    rng = np.random.default_rng(0)
-    data = {"photo": rng.random((12, 8, 8, 3), dtype=np.float32), "tags": TAGS[:12]}
+def test_an_attack_makes_its_own_reader_err():
+    reader = Reader((PHOTO, SEEN), ReaderConfig("photo", "tags"))
+    params = reader.predictor.init(jax.random.key(0))
+    photos, tags = np.random.default_rng(0).random((12, 8, 8, 3), dtype=np.float32), TAGS[:12]
     strengths = np.repeat(np.float32([0.0, 0.01]), 6)
-    found = attacker.attack_fn(params)(data, strengths)
-    np.testing.assert_array_equal(found["tags"], data["tags"])
-    change = np.abs(np.asarray(found["photo"]) - data["photo"]).reshape(12, -1).max(axis=1)
+    found = reader.attack_fn(params)(photos, tags, strengths)
+    change = np.abs(found - photos).reshape(12, -1).max(axis=1)
     np.testing.assert_allclose(change, strengths, atol=1e-6)
-    assert np.asarray(found["photo"]).min() >= 0
-    assert np.asarray(found["photo"]).max() <= 1
-    before, after = (np.asarray(attacker.predictor.loss(params, x["photo"], x["tags"])) for x in (data, found))
+    assert found.min() >= 0
+    assert found.max() <= 1
+    before, after = (np.asarray(reader.predictor.loss(params, x, tags)) for x in (photos, found))
     np.testing.assert_allclose(after[:6], before[:6], rtol=1e-6)
     assert (after[6:] > before[6:]).all()
+    np.testing.assert_allclose(reader.read_fn(params)(photos), reader.predictor.predict(params, photos), rtol=1e-5)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"source": "smell"}, r"config.attacker.source\): 'smell'"),
-        ({"source": "words"}, r"config.attacker.source\): 'words'"),
-        ({"target": "words"}, r"config.attacker.target\): 'words'"),
+        ({"source": "smell"}, r"unknown source of config.readers: 'smell'"),
+        ({"source": "words"}, r"unknown source of config.readers: 'words'"),
+        ({"target": "words"}, r"unknown target of config.readers: 'words'"),
         ({"target": "photo"}, "Name another modality"),
     ],
 )
-def test_an_attacker_that_can_not_attack_is_refused(options, message):
-    config = dataclasses.replace(AttackerConfig("photo", "tags"), **options)
+def test_a_reader_that_can_not_read_is_refused(options, message):
+    config = dataclasses.replace(ReaderConfig("photo", "tags"), **options)
     with pytest.raises(SbmError, match=message):
-        Attacker((PHOTO, SEEN, WORDS), config)
+        Reader((PHOTO, SEEN, WORDS), config)
 
 
-def test_a_run_trains_what_attacks(tmp_path):
+def test_a_run_trains_its_readers(tmp_path):
     write_data(tmp_path / "data")
     for path in (tmp_path / "data").iterdir():
         with np.load(path) as arrays:
@@ -152,23 +207,20 @@ def test_a_run_trains_what_attacks(tmp_path):
         np.savez(path, **binary)
     config = get_config(str(tmp_path / "data"))
     training = {**config.classifier.training, "num_steps": 200, "steps_per_dispatch": 50}
-    config.update({"systems": ("supervised",), "attacker": {"source": "a", "target": "b", "training": training}})
+    config.systems = ("supervised",)
+    config.readers = ({"source": "a", "target": "b", "training": training},)
     config.methods.supervised = {"training": training, "pictures": {"name": "patch", "width": 8, "depth": 1}}
-    config.evaluation.metrics = {"robustness": {"modality": "b", "given": ("a",), "strengths": (0.5, 2.0)}}
+    robust = {"modality": "b", "given": ("a",), "strengths": (0.5, 2.0)}
+    config.evaluation.metrics = {"robustness": robust, "readings": {"modality": "a", "target": "b", "given": ("b",)}}
     results = experiment.run(experiment_config.parse_config(config), tmp_path / "work")
     metrics, name = results["systems"]["supervised"]["metrics"], "robustness/given_a/b"
     assert metrics[f"{name}/drop/attack_2"]["value"] > metrics[f"{name}/drop/attack_0.5"]["value"] > 0.0
-    assert (tmp_path / "work" / "stages" / "attacker_a_to_b").is_dir()
+    assert metrics["readings/f1/real/a/b"]["value"] > 0.5
+    assert (tmp_path / "work" / "stages" / "reader_a_to_b").is_dir()
 
 
-@pytest.mark.parametrize(
-    ("source", "options"),
-    [("a", {"modality": "b", "given": ("c",)}), ("b", {"modality": "b"})],
-)
-def test_an_attack_on_what_is_not_given_is_refused(source, options):
+def test_each_reader_is_named_once():
     config = get_config("nowhere")
-    target = "c" if source == "b" else "b"
-    config.update({"systems": ("supervised",), "attacker": {"source": source, "target": target}})
-    config.evaluation.metrics = {"robustness": options}
-    with pytest.raises(SbmError, match=f"attacks '{source}', which is not among these"):
+    config.readers = ({"source": "a", "target": "b"}, {"source": "a", "target": "b"})
+    with pytest.raises(SbmError, match="expected each source and target once"):
         experiment.check(experiment_config.parse_config(config))

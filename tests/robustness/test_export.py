@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from sbm_jax import parallel
-from sbm_jax.experiment import make_attacker, make_classifiers
+from sbm_jax.experiment import make_classifiers, make_readers
 from sbm_jax.experiment_config import apply_changes, make_system, parse_config
 from sbm_jax.training import loop
 from sbm_jax.types import Dataset, Split
@@ -37,13 +37,13 @@ def _export(compiled, *arguments):
 
 def _check(config):
     """Lower every training step, and every sampler given one modality and given nothing, on several devices."""
-    trained = (config.autoencoder, config.score, config.classifier, config.attacker)
+    trained = (config.autoencoder, config.score, config.classifier, *config.readers)
     sizes = [stage.training.batch_size for stage in trained if stage is not None]
     dataset, key = _dataset(config, 2 * max(sizes)), jax.random.key(0)
     systems = [make_system(config, name) for name in config.systems]
     classifiers = make_classifiers(config, dataset)
     stages = {stage.name: stage for system in systems for stage in system.stages(dataset)}
-    judges = [*classifiers.values(), *filter(None, [make_attacker(config)])]
+    judges = [*classifiers.values(), *make_readers(config)]
     stages |= {judge.stage_name: judge.stage(dataset) for judge in judges}
     products, mesh = {}, parallel.data_mesh()
     for stage in stages.values():

@@ -14,6 +14,7 @@ from sbm_jax.evaluation.metrics.iou import Iou
 from sbm_jax.evaluation.metrics.likelihood import Likelihood
 from sbm_jax.evaluation.metrics.mse import Mse
 from sbm_jax.evaluation.metrics.per_attribute import PerAttribute
+from sbm_jax.evaluation.metrics.readings import Readings
 from sbm_jax.evaluation.metrics.reconstruction import Reconstruction
 from sbm_jax.evaluation.metrics.robustness import Robustness
 from sbm_jax.evaluation.metrics.sampling import Sampling
@@ -35,11 +36,12 @@ METRICS: dict[str, type[Metric]] = {
     "f1": F1,
     "iou": Iou,
     "per_attribute": PerAttribute,
+    "readings": Readings,
     "robustness": Robustness,
 }
 
 # They compare what is named with the truth of the row.
-_NOT_BY_DEFAULT = ("mse", "f1", "iou", "per_attribute", "robustness")
+_NOT_BY_DEFAULT = ("mse", "f1", "iou", "per_attribute", "readings", "robustness")
 
 DEFAULT = {name: plain(cls.Options()) for name, cls in METRICS.items() if name not in _NOT_BY_DEFAULT}
 """What is measured where a config does not say, with all options; distances and likelihoods of no examples."""

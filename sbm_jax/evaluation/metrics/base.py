@@ -26,7 +26,6 @@ ReconstructFn = Callable[[Data], Data]
 EncodeFn = Callable[[Data], Mapping[str, Array]]  # {modality: [B, *shape]} -> {modality: [B, D_m]}
 PosteriorsFn = Callable[[Data], Mapping[str, tuple[Array, Array | None]]]  # see `system.HasCodecs`
 LogWeightsFn = Callable[[Key, Mapping[str, Array], int], Array]
-AttackFn = Callable[[Data, np.ndarray], Data]  # ({modality: [B, *shape]}, strengths [B]) -> what is given instead
 # (name of the space or "" for the best, modalities asked for) -> the features, and why others are not there, by metric
 SpaceFn = Callable[[str, Sequence[str]], tuple[FeatureSpace | None, dict[str, str]]]
 
@@ -70,6 +69,18 @@ def no_space(name: str, asked: Sequence[str]) -> tuple[None, dict[str, str]]:
     return None, {"inception/fid": "there are no features to compare in"}
 
 
+class ReaderFns(NamedTuple):
+    """What tells a target from a source.
+
+    Attributes:
+      read: `sources [B, *shape] -> targets [B, *shape']`, as they are expected to be.
+      attack: `(sources, targets, strengths [B]) -> sources` that are misread.
+    """
+
+    read: Callable[[np.ndarray], np.ndarray]
+    attack: Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]
+
+
 @dataclasses.dataclass(frozen=True)
 class Tools:
     """What the subject is judged with, the same for all subjects.
@@ -78,14 +89,14 @@ class Tools:
       classifiers: by question, `{modality: [B, *shape]} -> {modality: int [B]}`.
       num_classes: the number of classes of each question that has a classifier.
       space: the features in which samples are compared with real data.
-      attack: changes rows so that they are misread; None where there is no attacker.
+      readers: by source and target, what tells one modality from another.
       pictures: the names of the modalities that are pictures to look at.
     """
 
     classifiers: Mapping[str, ClassifierFn] = dataclasses.field(default_factory=dict)
     num_classes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     space: SpaceFn = no_space
-    attack: AttackFn | None = None
+    readers: Mapping[tuple[str, str], ReaderFns] = dataclasses.field(default_factory=dict)
     pictures: tuple[str, ...] = ()
 
 
@@ -185,6 +196,12 @@ class Call:
         return functools.cache(lambda question: self.scene.classify(question, self.samples))
 
     @functools.cached_property
+    def readings(self) -> Callable[[str, str], np.ndarray]:
+        """The function from source and target to what a reader tells of each sample of the source, [B, *shape]."""
+        readers = self.scene.tools.readers
+        return functools.cache(lambda source, target: readers[source, target].read(np.asarray(self.samples[source])))
+
+    @functools.cached_property
     def encoded(self) -> Mapping[str, Array]:
         """The latents of the true data, {modality: [B, D_m]}."""
         return self.scene.subject.encode(self.given)
@@ -225,6 +242,10 @@ class Draw:
     def classes(self, question: str) -> np.ndarray:
         """Return the class that a classifier sees in each modality, int [R, M], `NO_CLASS` where not finite."""
         return self.call.classes(question)[self.inside]
+
+    def read(self, source: str, target: str) -> np.ndarray:
+        """Return the target that a reader tells from the samples of a source, float [R, *shape]."""
+        return self.call.readings(source, target)[self.inside]
 
     def latents(self, modality: str) -> np.ndarray | None:
         """Return the generated latents [R, D_m], or None where the system has none of each modality."""

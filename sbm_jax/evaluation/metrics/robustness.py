@@ -9,12 +9,12 @@ from sbm_jax.evaluation.metrics.base import Draw, Evaluation, Scene
 from sbm_jax.evaluation.metrics.binary import BinaryOptions
 from sbm_jax.evaluation.metrics.f1 import F1
 
-NO_ATTACKER = "there is no attacker (config.attacker)"
+NO_READER = "config.readers has none that reads it from what is given, whose gradient would attack"
 
 
 @checked_dataclass
 class RobustnessOptions(BinaryOptions):
-    """What is predicted from what, the attacked modality (`config.attacker.source`) among it, under which attacks.
+    """What is predicted from what, of which one modality is attacked by a reader of `config.readers`, and how.
 
     Attributes:
       strengths: ε of each attack, in the units of the attacked data; none is measured too.
@@ -33,10 +33,12 @@ class Attacked(F1):
 
     name = "robustness"
 
-    def __init__(self, options: RobustnessOptions, scene: Scene, strength: float):
+    def __init__(self, options: RobustnessOptions, scene: Scene, misread: tuple[str, str], strength: float):
         """Ask for what is predicted from attacked data."""
         super().__init__(options, scene)
-        self.wanted = {name: dataclasses.replace(ask, attack=strength) for name, ask in self.wanted.items()}
+        if strength:
+            attacked = {"attack": strength, "misread": misread}
+            self.wanted = {name: dataclasses.replace(ask, **attacked) for name, ask in self.wanted.items()}
         self.asks = tuple(self.wanted.values())
 
 
@@ -53,8 +55,10 @@ class Robustness(F1):
     def __init__(self, options: RobustnessOptions, scene: Scene):
         """Ask for the modality given the attacked ones, at each strength."""
         super().__init__(options, scene)
-        strengths = (0.0, *options.strengths) if scene.tools.attack is not None else ()
-        self.attacked = {strength: Attacked(options, scene, strength) for strength in strengths}
+        given = options.given or [name for name in scene.modalities if name != options.modality]
+        readers = [pair for pair in scene.tools.readers if pair[0] in given and pair[1] == options.modality]
+        strengths = (0.0, *options.strengths) if readers else ()
+        self.attacked = {strength: Attacked(options, scene, readers[0], strength) for strength in strengths}
         self.asks = tuple(ask for part in self.attacked.values() for ask in part.asks)
 
     def look(self, draw: Draw) -> None:
@@ -65,7 +69,7 @@ class Robustness(F1):
     def result(self) -> Evaluation:
         """Return the scores by strength, and the drops, of rows whose samples are finite."""
         if not self.attacked:
-            return Evaluation({}, {self.name: NO_ATTACKER}, {})
+            return Evaluation({}, {self.name: NO_READER}, {})
         metrics, missing = {}, {}
         clean = self.attacked[0.0].result().metrics
         for strength, part in self.attacked.items():
