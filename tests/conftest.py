@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import jax
@@ -31,6 +32,7 @@ def pytest_addoption(parser):
     parser.addoption("--inception", default="", help="weights of the FID Inception-v3; default: the installed package")
     parser.addoption("--inception-golden", default="", help="features recorded with them, an .npz file")
     parser.addoption("--golden", default="", help="a directory of recorded baseline objectives")
+    parser.addoption("--seconds", type=float, default=0, help="skip tests that would begin later than that; 0: none")
 
 
 def pytest_configure(config):
@@ -59,6 +61,15 @@ def pytest_terminal_summary(terminalreporter, config):
     seed = getattr(config.option, "randomly_seed", None)
     if seed is not None and config.getoption("randomly_reorganize"):
         terminalreporter.write_line(f"random order; to repeat it: pytest -p randomly --randomly-seed={seed}")
+
+
+_BEGUN = time.monotonic()
+
+
+def pytest_runtest_setup(item):
+    limit = item.config.getoption("--seconds")
+    if limit and time.monotonic() - _BEGUN > limit:
+        pytest.skip(f"it would begin later than the {limit:.0f} seconds of --seconds")
 
 
 FREED_EVERY = 30

@@ -77,5 +77,5 @@ def test_parts_of_a_wrong_type_are_told_of_each_kind(part, tmp_path):
     ):
         with pytest.raises(SbmError, match=f"{what} .*'{part}' is .*; expected "):
             use()
-    with pytest.raises(SbmError, match=r"network .* is of type str; expected"):
+    with pytest.raises(SbmError, match=r"network: .* is of type str; expected"):
         make_score_model(ScoreNetworkConfig("sbm_jax.lock:__doc__"), VP(), "noise")
