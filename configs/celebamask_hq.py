@@ -25,11 +25,14 @@ The paper's settings (4.2, A.9, Table 10; where its code differs, the code's in 
 | contrastive (-T)  | encoders and heads to 512 entries             | the same                                        |
 | MoPoE, MVTCAE     | beta 0.1, 0.5                                 | the same                                        |
 | MMVAE+            | beta 5, 128 shared and 128 private entries    | the same                                        |
-| Diff-MVAE         | latent 256; lambda 1e-5 of averaged losses    | the same; their UNets' sizes are not told       |
+| Diff-MVAE         | latent 256; lambda 1e-5 of averaged losses    | the same; it gives no size of its UNets         |
 
 A step of the score network on 256 rows: `paper` has 223 million parameters, 2.7 GB with Adam's moments, and takes 6.0
-TFLOP; ours 28 million, 0.45 GB with the moments and the moving average, and 0.5 TFLOP. Both are split over the devices
-of a host by `split_parameters`, which `paper` sets.
+TFLOP; ours has 28 million, 0.45 GB with the moments and the moving average, and takes 0.5 TFLOP. `paper` splits its
+parameters over the devices (`score.training.split_parameters`).
+
+`paper` keeps our schedule of stage I, our training of the joint VAEs, and our sampler of Diff-MVAE's decoders (10 steps
+of DPM-Solver++, where the paper takes 1,000 of Euler-Maruyama or 50 of DDIM).
 
 What the Diff-MVAE paper's lambda weighs, and averages over, is read as beta (6.4 says it of MoPoE*).
 
@@ -103,7 +106,7 @@ def _modalities(config: ConfigDict) -> None:
     common = {"latent_size": 256, "num_tokens": 4}
     image = {"name": "residual_conv", "network": IMAGE, "beta": 4.0, "rae_beta": 1e-4, "rae_noise": 1e-3}
     mask = {"name": "residual_conv", "network": MASK, "beta": 4.0, "rae_beta": 1e-5, "rae_noise": 1e-3}
-    attributes = {"name": "mlp", "network": ATTRIBUTE, "rae_beta": 1e-4, "rae_noise": 0.1}
+    attributes = {"name": "mlp", "network": ATTRIBUTE, "beta": 1.0, "rae_beta": 1e-4, "rae_noise": 0.1}
     unit = {"bounds": (0.0, 1.0)}
     words = {"name": "binary", "options": {"dtype": "float32", "names": ATTRIBUTES}}
     config.modalities = (
@@ -240,12 +243,13 @@ def _paper(config: ConfigDict) -> None:
         config.sampler.num_steps = 1000
     methods.sbm_c.update(separate=True, probability_clean=0.0, gaussian_weight=0.5, strength=7.8)
     methods.sbm_t.update(probability_none=0.0, strength=0.0)
+    methods.mopoe.given = "mixture"
 
 
 def _missing(config: ConfigDict) -> None:
     """Table 11, and what rows without a mask are worth."""
     systems = tuple(name for name in ("sbm_vae", "sbm_vae_m", "mopoe", "mvtcae") if name in config.systems)
-    changes = {"systems": systems, "evaluation.num_repeats": 1, "evaluation.metrics.robustness": None}
+    changes = {"systems": systems, "evaluation.metrics.robustness": None}
     changes["evaluation.metrics.frechet.sets"] = ("given_rest",)
     hidden = {"study": "missing", "value": "0.2", "changes": {**changes, "data.missing": 0.2}}
     alone = {"study": "missing", "value": "complete rows only", "changes": {**changes, "data.complete": True}}

@@ -188,9 +188,13 @@ def _train(
     only: Iterable[str] | None = None,
     profile_dir: Path | None = None,
 ) -> Trained:
-    """Run the stages of all systems."""
+    """Run the stages of all systems and, but for variations, which have those of the experiment, of the judges.
+
+    Variations are told from it by `shared`, where the stages of the experiment are.
+    """
     systems = [make_system(config, name) for name in config.systems]
-    classifiers, readers = make_classifiers(config, dataset), make_readers(config)
+    judged = shared is None
+    classifiers, readers = (make_classifiers(config, dataset), make_readers(config)) if judged else ({}, ())
     stages = _all_stages(systems, [*classifiers.values(), *readers], dataset)
     products = run_stages(stages, workdir, config.seed, only, shared=shared, profile_dir=profile_dir)
     return Trained(systems, classifiers, stages, products, readers)
@@ -228,9 +232,11 @@ def make_judges(config: ExperimentConfig, trained: Trained, dataset: Dataset, wo
     return dataclasses.replace(judges, cache=workdir / "evaluations", readers=trained.readers)
 
 
-def _judge(config: ExperimentConfig, trained: Trained, judges: Judges) -> dict[str, Evaluation]:
+def _judge(
+    config: ExperimentConfig, trained: Trained, judges: Judges, trained_on: Dataset | None = None
+) -> dict[str, Evaluation]:
     return {
-        system.name: judges.judge(system, trained.products, config.sampler, config.evaluation)
+        system.name: judges.judge(system, trained.products, config.sampler, config.evaluation, trained_on=trained_on)
         for system in trained.systems
     }
 
@@ -248,7 +254,7 @@ def _vary(
     own = workdir / "variations" / name
     print(f"variation {variation.study} = {variation.value}", flush=True)
     trained = _train(config, dataset, own, workdir, profile_dir=profile_dir and profile_dir / name)
-    systems = _as_results(_judge(config, trained, judges))
+    systems = _as_results(_judge(config, trained, judges, dataset))
     _add_warnings(systems, trained, own)
     return {**dataclasses.asdict(variation), "systems": systems, "seconds": _stage_seconds(trained.stages, own)}
 

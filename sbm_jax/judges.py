@@ -120,6 +120,7 @@ class Judges:
         sampler: SamplerOptions,
         config: EvaluationConfig,
         strength: float | None = None,
+        trained_on: Dataset | None = None,
     ) -> Evaluation:
         """Return what is measured of one trained system on the test data; read where it was measured before.
 
@@ -129,15 +130,20 @@ class Judges:
           sampler: how it samples.
           config: how much is measured.
           strength: of the guidance; None for the system's own.
+          trained_on: what the system was trained on; None for `dataset`.
         """
+        seen = self.dataset if trained_on is None else trained_on
         used = {name: products[name] for name in system.stage_names}
 
         def judge() -> Evaluation:
-            return self._judge(system, used, sampler, config, strength)
+            return self._judge(system, used, sampler, config, strength, seen)
 
         if self.cache is None:
             return judge()
-        path = self.cache / f"{system.name}_{self._fingerprint(used, config, system, sampler, strength)}.npz"
+        path = (
+            self.cache
+            / f"{system.name}_{self._fingerprint(used, config, system, sampler, strength, seen.settings)}.npz"
+        )
         return parallel.kept(lambda: _read(path), judge, lambda made: _write(path, made), path.name)
 
     def _fingerprint(self, products: Mapping[str, Params], config: EvaluationConfig, *what: Any) -> str:
@@ -163,6 +169,7 @@ class Judges:
         sampler: SamplerOptions,
         config: EvaluationConfig,
         strength: float | None,
+        trained_on: Dataset,
     ) -> Evaluation:
         reconstruct = parallel.over_rows(system.reconstruct)
         encode = parallel.over_rows(system.encode) if isinstance(system, Encodes) else None
@@ -185,7 +192,8 @@ class Judges:
         )
         names = [modality.name for modality in system.modalities]
         bar = functools.partial(progress_bar, f"evaluate {system.name}", unit="batches")
-        return evaluate(subject, self.dataset.test, names, self.key, config, self.tools, bar, self.dataset.train)
+        train = self.dataset.train, trained_on.train
+        return evaluate(subject, self.dataset.test, names, self.key, config, self.tools, bar, *train)
 
     def real(self, config: EvaluationConfig) -> dict[str, Estimate]:
         """Return what a perfect generator would get: distances of training from test data, and the classes' shares."""

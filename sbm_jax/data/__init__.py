@@ -114,7 +114,10 @@ def only_complete(dataset: types.Dataset) -> types.Dataset:
         split = getattr(dataset, name)
         if split.present is None:
             continue
-        rows = np.flatnonzero(split.having(list(split.data)))
+        there = split.having(list(split.data))
+        rows = np.flatnonzero(there)
+        if there.all():
+            continue
         if isinstance(split, records.RecordSplit):
             raise SbmError(
                 "data.complete leaves out rows in memory only. Write the complete rows to files of their own."
@@ -122,7 +125,7 @@ def only_complete(dataset: types.Dataset) -> types.Dataset:
         if not len(rows):
             raise SbmError(f"no row of the {name} split has all modalities, which data.complete asks for. Add some.")
         kept[name] = dataclasses.replace(split.take(rows), present=None)
-    return dataset._replace(**kept, settings=dataset.settings | {"complete": True})
+    return dataset._replace(**kept, settings=dataset.settings | {"complete": True}) if kept else dataset
 
 
 def with_missing(dataset: types.Dataset, share: float) -> types.Dataset:

@@ -35,6 +35,7 @@ def evaluate(
     tools: Tools = NO_TOOLS,
     progress: ProgressFn = _no_progress,
     train: Split | None = None,
+    trained_on: Split | None = None,
 ) -> Evaluation:
     """Measure everything that the system and the data allow.
 
@@ -54,14 +55,15 @@ def evaluate(
       config: see `EvaluationConfig`.
       tools: classifiers and features.
       progress: `number of batches -> context`, which yields a function that is told of each batch generated.
-      train: the rows that the system was trained on, to compare it with itself there; None for no such comparison.
+      train: training rows, with which samples are compared where a metric asks for it; None for no such comparison.
+      trained_on: the rows that the system was trained on, to compare it with itself there; None for `train`.
 
     Raises:
       SbmError: when the split lacks a modality, no row has all, or there are fewer rows than asked for, or a metric
         does not fit.
     """
     check_size(config, test)
-    scene, repeats_key = _scene(subject, test, modalities, key, config, tools, train)
+    scene, repeats_key = _scene(subject, test, modalities, key, config, tools, train, trained_on)
     by_label = _metrics(config, scene)
     metrics = list(by_label.values())
     asks = sorted({ask for metric in metrics for ask in metric.asks}, key=lambda ask: position(ask, scene.modalities))
@@ -112,6 +114,7 @@ def _scene(
     config: EvaluationConfig,
     tools: Tools,
     train: Split | None = None,
+    trained_on: Split | None = None,
 ) -> tuple[Scene, Key]:
     """Return what metrics may use, and the key of the repeats."""
     for name in modalities:
@@ -131,7 +134,8 @@ def _scene(
         return jax.random.fold_in(repeats_key, config.num_repeats + number)
 
     names = tuple(modalities)
-    scene = Scene(subject, tools, names, test, order, examples, config.batch_size, own_key, train=train)
+    rows = {"train": train, "trained_on": train if trained_on is None else trained_on}
+    scene = Scene(subject, tools, names, test, order, examples, config.batch_size, own_key, **rows)
     return scene, repeats_key
 
 

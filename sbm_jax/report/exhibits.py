@@ -106,7 +106,7 @@ def _of_sbm_faces(
         faces.attacks(systems),
         faces.with_missing(paper, by_study.get("missing")),
         _unconditional_samples("Figure 10", figures),
-        *_samples_given_rest({"Figure 34": "image"}, figures),
+        *_samples_given_rest({"Images": "image"}, figures),
     ]
 
 

@@ -60,7 +60,7 @@ class Paper(NamedTuple):
       directions: Table 8, by system.
       priors: Table 4 of Diff-MVAE, FID of what is generated from nothing, by system, with N(0, I) and with a score
         model as prior.
-      faces: the tables of CelebAMask-HQ, by label and system; their columns are those of `report.faces.COLUMNS`.
+      faces: the tables of CelebAMask-HQ, by label and system; their columns are those of `report.faces`.
     """
 
     title: str

@@ -129,6 +129,12 @@ class CodecTraining:
 
     # MARK: Stages
 
+    def _settings(self, modality: Modality) -> dict[str, Any]:
+        """Return what training depends on of a modality: not the weights of the other kind of autoencoder."""
+        unused = ("beta",) if self.regularised else ("rae_beta", "rae_noise")
+        codec = dataclasses.replace(modality.codec, **dict.fromkeys(unused))
+        return training_settings(dataclasses.replace(modality, num_tokens=1, codec=codec))
+
     def stage(self, dataset: Dataset) -> Stage:
         """Return the stage that trains the codecs, or reads those that come from files."""
         names = [modality.name for modality in self.modalities]
@@ -149,9 +155,7 @@ class CodecTraining:
             settings={
                 "seed": self.seed,
                 "data": dataset.settings,
-                "modalities": [
-                    training_settings(dataclasses.replace(modality, num_tokens=1)) for modality in self.modalities
-                ],
+                "modalities": [self._settings(modality) for modality in self.modalities],
                 "autoencoder": plain(dataclasses.replace(self.config, training=training)),
                 "regularised": self.regularised,
             },

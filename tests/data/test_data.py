@@ -102,6 +102,7 @@ def test_incomplete_rows_are_left_out_where_that_is_asked_for():
     assert len(alone.test) == len(whole.test)
     assert alone.settings != whole.settings
     assert data.thinned(whole, data.DataConfig()) is whole
+    assert data.thinned(dataset(), config).settings == dataset().settings
     hidden = data.thinned(whole, dataclasses.replace(config, missing=0.9))
     assert not all(mask.all() for mask in hidden.train.present.values())
     nobody = whole._replace(train=dataclasses.replace(split(4), present={"image": there, "signal": ~there}))

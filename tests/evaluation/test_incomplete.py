@@ -10,6 +10,7 @@ import pytest
 from sbm_jax.errors import SbmError
 from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, evaluate
 from sbm_jax.evaluation.metrics import DEFAULT
+from sbm_jax.evaluation.metrics.base import ReaderFns
 from sbm_jax.system import Generated
 from sbm_jax.types import Split
 
@@ -22,6 +23,8 @@ METRICS = {name: {} for name in DEFAULT} | {
     "iou": {"modality": "mask"},
     "per_attribute": {"modality": "tags", "given": ("picture",)},
     "mse": {},
+    "readings": {"modality": "picture", "target": "tags", "given": ("mask",)},
+    "robustness": {"modality": "tags", "given": ("picture",), "strengths": (0.5,)},
     "sharpness": {"sets": ("given_rest", "unconditional")},
 }
 
@@ -74,7 +77,16 @@ def classify(data):
     return {name: np.asarray(x).reshape(len(x), -1).mean(axis=1) > 0.5 for name, x in data.items()}
 
 
-TOOLS = Tools({"label": classify}, {"label": 2}, pictures=("picture", "mask"))
+def read(pictures):
+    return np.asarray(pictures).reshape(len(pictures), -1)[:, :5]
+
+
+def attack(pictures, tags, strengths):
+    return pictures + strengths.reshape(-1, 1, 1, 1) * tags.mean(axis=1).reshape(-1, 1, 1, 1)
+
+
+READERS = {("picture", "tags"): ReaderFns(read, attack)}
+TOOLS = Tools({"label": classify}, {"label": 2}, readers=READERS, pictures=("picture", "mask"))
 
 
 def evaluated(split, **changes):
@@ -95,7 +107,8 @@ def test_what_rows_lack_changes_no_number():
     assert one.not_available == other.not_available
     for name, values in one.figures.items():
         np.testing.assert_array_equal(values, other.figures[name])
-    for part in ("coherence/given_rest/mask", "likelihood/elbo", "f1/given_picture/mask", "iou/given_rest/mask"):
+    parts = ("coherence/given_rest/mask", "likelihood/elbo", "f1/given_picture/mask", "iou/given_rest/mask")
+    for part in (*parts, "readings/f1/given_mask/picture/tags", "robustness/given_picture/tags/f1/attack_0.5"):
         assert any(name.startswith(part) for name in metrics), part
 
 
@@ -103,9 +116,16 @@ def test_what_rows_lack_is_never_given():
     """What is lacking has a value that no other data have."""
     _, seen = evaluated(rows(what_is_lacking=0.5))
     assert len(seen) > 10
+    seen_lacking = seen_given = False
     for observed, data in seen:
         for m, name in enumerate(NAMES):
-            assert not (observed[:, m] & (data[name].reshape(len(observed), -1) == 0.5).all(axis=1))[:-8].any()
+            sampled = ~observed.all(axis=1)  # the others are padding, in which nothing is sampled
+            lacking = (data[name].reshape(len(observed), -1) == 0.5).all(axis=1)
+            assert not (observed[:, m] & lacking & sampled).any()
+            seen_lacking |= (lacking & sampled).any()
+            seen_given |= (observed[:, m] & sampled).any()
+    assert seen_lacking
+    assert seen_given
 
 
 def test_counts_are_of_the_rows_that_can_be_judged():

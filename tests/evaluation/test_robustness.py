@@ -12,7 +12,7 @@ from sbm_jax.errors import SbmError
 from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, check_metrics, evaluate
 from sbm_jax.evaluation.metrics.base import ReaderFns
 from sbm_jax.evaluation.metrics.f1 import f1
-from sbm_jax.evaluation.metrics.readings import NO_READER as UNREAD
+from sbm_jax.evaluation.metrics.readings import UNREAD
 from sbm_jax.evaluation.metrics.robustness import NO_READER
 from sbm_jax.system import Generated
 from sbm_jax.systems.readers import Reader, ReaderConfig, fgsm
@@ -212,11 +212,18 @@ def test_a_run_trains_its_readers(tmp_path):
     config.methods.supervised = {"training": training, "pictures": {"name": "patch", "width": 8, "depth": 1}}
     robust = {"modality": "b", "given": ("a",), "strengths": (0.5, 2.0)}
     config.evaluation.metrics = {"robustness": robust, "readings": {"modality": "a", "target": "b", "given": ("b",)}}
+    config.variations = ({"study": "missing", "value": "half", "changes": {"data.missing": 0.5}},)
     results = experiment.run(experiment_config.parse_config(config), tmp_path / "work")
     metrics, name = results["systems"]["supervised"]["metrics"], "robustness/given_a/b"
     assert metrics[f"{name}/drop/attack_2"]["value"] > metrics[f"{name}/drop/attack_0.5"]["value"] > 0.0
     assert metrics["readings/f1/real/a/b"]["value"] > 0.5
     assert (tmp_path / "work" / "stages" / "reader_a_to_b").is_dir()
+    # A variation with data of its own trains its systems anew, and is read by the same readers.
+    found = results["variations"][0]["systems"]["supervised"]["metrics"]
+    assert found["readings/f1/real/a/b"] == metrics["readings/f1/real/a/b"]
+    assert found[f"{name}/f1"] != metrics[f"{name}/f1"]
+    stages = tmp_path / "work" / "variations" / "missing_half" / "stages"
+    assert all(path.name.startswith("supervised_a_to_") for path in stages.iterdir())
 
 
 def test_each_reader_is_named_once():

@@ -72,6 +72,10 @@ def test_the_table_of_diff_mvae_has_images_from_nothing_too():
     tables = made("diff_mvae_celebamask_hq", systems)
     assert cells(tables["Table 3"], "diff_mvae", "ours") == [0.6, 0.5, None, 70.0, None, 80.0, None, 0.8]
     assert cells(tables["Table 3"], "diff_mvae_star", "paper") == [0.76, 0.76, 28.3, 28.5, 32.3, 28.4, 0.90, 0.90]
+    assert "score model as prior" in tables["Table 3"].note
+    systems["diff_mvae_score"] = {"inception/fid/unconditional/image": estimate(40.0)}
+    prior = made("diff_mvae_celebamask_hq", systems)["Table 3"]
+    assert cells(prior, "diff_mvae", "ours") == [0.6, 0.5, None, 70.0, None, 40.0, None, 0.8]
     assert cells(tables["Table 4"], "mopoe_star", "ours") == [90.0, None]
     assert cells(tables["Table 4"], "mopoe_star", "paper") == [139.8, 95.2]
 

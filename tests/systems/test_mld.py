@@ -109,4 +109,7 @@ def test_nothing_regularises_its_autoencoders():
     modalities = tuple(dataclasses.replace(m, codec=CodecConfig(**codec)) for m in MODALITIES)
     shared = Shared(modalities, AUTOENCODER, ScoreConfig(TrainingConfig(2, 4)))
     system = METHODS[0].make("mld", shared, mld=MldConfig(TrainingConfig(2, 4)))
-    assert {training.beta(m) for training in system.latent_space.trainings for m in training.modalities} == {0.0}
+    for training in system.latent_space.trainings:
+        for modality in training.modalities:
+            assert training.beta(modality) == 0.0
+            assert (training.config.rae_noise, modality.codec.rae_noise) == (0.0, None)

@@ -130,7 +130,8 @@ class Scene:
       batch_size: rows per compiled call.
       key: `number -> key` for what a metric draws on its own; each takes a number of its own.
       costs: for each repeat those of the calls of the generator, as they are done.
-      train: the rows that the subject was trained on; None where they are not known.
+      train: training rows, the same for all subjects; None where they are not known.
+      trained_on: the rows that the subject was trained on, which a variation may have fewer of.
     """
 
     subject: Subject
@@ -143,6 +144,7 @@ class Scene:
     key: Callable[[int], Key]
     costs: list[list[Cost]] = dataclasses.field(default_factory=list)
     train: Split | None = None
+    trained_on: Split | None = None
 
     @property
     def judged(self) -> list[str]:

@@ -31,11 +31,13 @@ class Binary(Paired):
     """The mean over rows of a score of binary data. Samples that are not finite are left out.
 
     Attributes:
+      compared: the option that names what is compared.
       most_between: the largest share of the true values that may lie between the lowest and the highest. Masks that
         were resized are soft at their edges.
     """
 
     Options = BinaryOptions
+    compared: ClassVar[str] = "modality"
     most_between: ClassVar[float] = 0.5
 
     @classmethod
@@ -48,10 +50,11 @@ class Binary(Paired):
     @classmethod
     def check_data(cls, options: BinaryOptions, test: Split) -> None:
         """Refuse ids, and what is not binary."""
-        rows = np.flatnonzero(test.having([options.modality]))
+        name = getattr(options, cls.compared)
+        rows = np.flatnonzero(test.having([name]))
         rows = rows[:: max(1, -(-len(rows) // MOST_CHECKED))]
-        values = test.read([options.modality], rows)[options.modality]
-        where = f"config.evaluation.metrics.{cls.name}.modality is {options.modality!r}, "
+        values = test.read([name], rows)[name]
+        where = f"config.evaluation.metrics.{cls.name}.{cls.compared} is {name!r}, "
         if values.dtype.kind == "i":
             raise SbmError(f"{where}whose data are ids; expected binary data. Name another modality.")
         between = values_between(values)

@@ -29,9 +29,9 @@ class CodecQuality(Metric):
             return Evaluation({}, {"codecs/entries_in_use": reason}, {})
         metrics, missing = self._use()
         splits = {"": scene.examples}
-        if scene.train is not None:
-            chosen = np.random.default_rng(0).permutation(len(scene.train))[: len(scene.examples)]
-            splits["train_"] = scene.train.take(chosen)
+        if scene.trained_on is not None:
+            chosen = np.random.default_rng(0).permutation(len(scene.trained_on))[: len(scene.examples)]
+            splits["train_"] = scene.trained_on.take(chosen)
         for prefix, split in splits.items():
             for name, found in self._errors(split).items():
                 where = f"codecs/{prefix}error_over_variance/{name}"

@@ -145,6 +145,12 @@ class Frechet(Metric):
                 not_available[f"{fid}/{_label(ask)}/{name}"] = f"{len(features)} finite samples are too few"
                 continue
             found[_label(ask), name] = self.space.compare(name, features, self.real[name])
+            generated = sum(map(len, parts))
+            if generated < self.options.num_examples:
+                not_available[f"{fid}/{_label(ask)}/{name}/more_samples"] = (
+                    f"{generated} rows have what is given, of {self.options.num_examples} asked for; fewer samples "
+                    "have a larger distance"
+                )
         infinity = self.space.measure("frechet_infinity")
         if found and not any(infinity in measures for measures in found.values()):
             not_available[infinity] = "wants more than two samples for each feature"
@@ -156,6 +162,8 @@ class Frechet(Metric):
         if not self.judged:
             return {fid: f"no modality that is asked for has features in {self.space.name}"}
         there = {FROM_ONE if ask.given else ask.family for ask, _ in self.features}
+        if len(self.scene.modalities) == 2 and GIVEN_REST in there:  # which then is the same
+            there.add(FROM_ONE)
         missing = self.space.missing(self.scene.modalities, self.options.modalities)
         return {f"{fid}/{name}": reason for name, reason in missing.items()} | {
             f"{fid}/{family}": "no samples of it, or of a judged modality in it, were generated"

@@ -1,6 +1,5 @@
 """What readers see in generated data: is the mask, or are the attributes, of the row kept in its picture?"""
 
-import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,9 +11,8 @@ from sbm_jax.evaluation.estimates import BATCHES, Estimate, estimate
 from sbm_jax.evaluation.metrics.base import Draw, Evaluation, Plan, Scene
 from sbm_jax.evaluation.metrics.binary import BinaryOptions
 from sbm_jax.evaluation.metrics.f1 import F1
-from sbm_jax.types import Split
 
-NO_READER = "config.readers has none for it"
+UNREAD = "config.readers has no network that reads it"
 
 
 @checked_dataclass
@@ -33,6 +31,7 @@ class Readings(F1):
 
     Options = ReadingsOptions
     name = "readings"
+    compared = "target"
 
     def __init__(self, options: ReadingsOptions, scene: Scene):
         """Ask for the modality given the others, where there is a reader."""
@@ -41,7 +40,7 @@ class Readings(F1):
         given = options.given or tuple(name for name in scene.modalities if name != source)
         self.complete[source] = scene.examples.having((target, *given))
         if (source, target) not in scene.tools.readers:
-            self.reasons, self.wanted, self.values, self.asks = {source: NO_READER}, {}, {}, ()
+            self.reasons, self.wanted, self.values, self.asks = {source: UNREAD}, {}, {}, ()
 
     @classmethod
     def check(cls, options: ReadingsOptions, plan: Plan) -> None:
@@ -52,11 +51,6 @@ class Readings(F1):
             raise unknown(f"modality ({field}):", options.target, plan.modalities)
         if options.target == options.modality:
             raise SbmError(f"{field} is {options.target!r}, which is generated. Name what is read from it.")
-
-    @classmethod
-    def check_data(cls, options: ReadingsOptions, test: Split) -> None:
-        """Refuse targets that are not binary."""
-        super().check_data(dataclasses.replace(options, modality=options.target), test)
 
     def look(self, draw: Draw) -> None:
         """Read the samples."""

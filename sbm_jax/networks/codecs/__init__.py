@@ -72,6 +72,7 @@ def training_settings(modality: Modality) -> dict[str, Any]:
     options = find(f"codec of modality {modality.name!r}:", modality.codec.name, CODECS, type[Codec]).Options
     if hasattr(options, "training_settings"):
         settings["codec"]["network"] = build(options, modality.codec.network, where).training_settings()
+    settings["format"]["options"].pop("names", None)  # what reports show
     return settings
 
 
