@@ -41,6 +41,7 @@ def _write_data(directory):
 
 
 @pytest.mark.parametrize(("beta", "collapsed"), [(200.0, True), (0.5, False)])
+@pytest.mark.slow
 def test_a_hopeless_beta_is_warned_of(tmp_path, capsys, beta, collapsed):
     _write_data(tmp_path)
     results = experiment.run(_config(tmp_path, beta), tmp_path / "work")

@@ -34,6 +34,7 @@ def rows(number=80, seed=0):
     }
 
 
+@pytest.mark.slow
 def test_lists_and_arrays_train_and_generate_in_their_own_form(tmp_path, capsys):
     given = dict.fromkeys(("tags", "signal", "animal"), MLP)
     few = {

@@ -1,6 +1,7 @@
 """Data whose rows have several labels: a classifier, and coherence, of each."""
 
 import numpy as np
+import pytest
 from ml_collections import ConfigDict
 
 from sbm_jax import experiment
@@ -9,6 +10,7 @@ from tests.robustness.kill import write_data
 from tests.robustness.tiny import get_config
 
 
+@pytest.mark.slow
 def test_each_question_is_judged_by_a_classifier_of_its_own(tmp_path):
     write_data(tmp_path / "data")
     for path in (tmp_path / "data").iterdir():

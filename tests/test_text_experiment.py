@@ -11,6 +11,8 @@ from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.systems.codec_training import AutoencoderConfig, CodecTraining
 from sbm_jax.types import CodecConfig, Modality, TrainingConfig
 
+pytestmark = pytest.mark.slow
+
 WORDS = ("a", "bird", "red", "green", "blue", ".")
 COLORS = ("red", "green", "blue")
 

@@ -105,6 +105,7 @@ def test_a_row_has_the_choices_the_times_and_the_rates():
     assert json.loads(json.dumps(row)) == row
 
 
+@pytest.mark.slow
 def test_all_modes_give_the_same_samples():
     model = sampling_cases.make_model(TINY.network)
     params, key = sampling_cases.make_params(model, TINY.modalities), jax.random.key(2)

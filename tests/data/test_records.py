@@ -140,6 +140,7 @@ def test_training_gives_the_bits_of_rows_on_the_host(both, tmp_path, monkeypatch
     assert {row["split"] for row in losses[0]} == {"train", "validation"}
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_goes_on_to_the_same_bits(both, tmp_path, monkeypatch):
     whole = run_stages(_stages(both[1]), tmp_path / "whole", 0)
     write_metrics = loop._write

@@ -199,6 +199,7 @@ def test_a_reader_that_can_not_read_is_refused(options, message):
         Reader((PHOTO, SEEN, WORDS), config)
 
 
+@pytest.mark.slow
 def test_a_run_trains_its_readers(tmp_path):
     write_data(tmp_path / "data")
     for path in (tmp_path / "data").iterdir():

@@ -301,6 +301,7 @@ VALUES = st.one_of(
 
 @settings(max_examples=400, **SETTINGS)
 @given(changes=st.dictionaries(st.sampled_from(_paths(CONFIG)), VALUES, min_size=1, max_size=3))
+@pytest.mark.slow
 def test_random_configs(changes):
     """A config is refused in words, or its networks and samplers can be traced; `test_random_configs` trains some."""
     config = parse_config(CONFIG)

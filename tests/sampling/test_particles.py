@@ -39,6 +39,7 @@ def test_conditional_moments_of_a_gaussian_with_a_joint_score(solver):
     np.testing.assert_allclose(np.cov(free.T) / scale, truth.covariances[0] / scale, atol=0.2)
 
 
+@pytest.mark.slow
 def test_mode_weights_become_right_as_particles_grow():
     mixture, conditions, rows = exact_laws.make_mixture(components=4, modalities=3, size=3, seed=1), 6, 300
     z, _ = exact_laws.draw_exactly(mixture, jax.random.key(5), conditions)

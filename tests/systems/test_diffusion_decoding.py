@@ -220,6 +220,7 @@ def test_guided_codecs_have_no_likelihood():
 
 
 @pytest.mark.parametrize("told", [("picture",), ("latent",), ("map",), ("picture", "map", "latent")], ids="+".join)
+@pytest.mark.slow
 def test_they_learn_from_what_they_are_told(told):
     system = _decoded(config=dataclasses.replace(CONFIG, told=told))
     system.check(OPTIONS)

@@ -145,6 +145,7 @@ def test_langevin_dynamics_draw_from_the_conditional(monkeypatch):
     np.testing.assert_array_equal(z[:, 1, 1], 0.0)  # padding
 
 
+@pytest.mark.slow
 def test_it_generates_whatever_the_solver_of_the_options():
     system = _system()
     products = _products(system)

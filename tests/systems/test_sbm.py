@@ -133,6 +133,7 @@ def test_latents_that_make_no_square_are_refused_by_the_unet():
     "name",
     ["sbm_vae", pytest.param("sbm_vae_c", marks=pytest.mark.slow), pytest.param("sbm_rae_t", marks=pytest.mark.slow)],
 )
+@pytest.mark.slow
 def test_a_part_of_the_modalities_shares_stage_one(name):
     whole = SYSTEMS[name]
     for modalities in (MODALITIES[1:], MODALITIES[:2][::-1]):
@@ -219,6 +220,7 @@ def test_what_is_drawn_step_by_step_is_not_encoded_again():
     assert sorted(map(is_taught, jax.jit(jax.grad(recognition))(params).values())) == [False, True, True]
 
 
+@pytest.mark.slow
 def test_recognition_teaches_decoders_and_alignment_encoders():
     training = _aligned_training()
     params, data = training.codecs.init(jax.random.key(0)), as_floats(DATASET.train)

@@ -61,6 +61,7 @@ def test_what_a_row_lacks_changes_nothing(name):
 
 
 @pytest.mark.parametrize("name", [pytest.param("sbm_vae_c", marks=pytest.mark.slow), "sbm_rae_t"])
+@pytest.mark.slow
 def test_rows_that_lack_nothing_are_as_without_a_mask(name):
     system = SYSTEMS[name]
     whole = dict.fromkeys(MODALITY_NAMES, True)

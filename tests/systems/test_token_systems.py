@@ -69,6 +69,7 @@ def _perturbed(products):
 
 @pytest.mark.parametrize("options", [{}, {"conditioning": "particles"}, {"conditioning": "reference"}], ids=str)
 @pytest.mark.parametrize("kind", ["sbm_vae", "eb_mvae"])
+@pytest.mark.slow
 def test_how_latents_are_cut_changes_nothing_for_a_network_that_flattens_them(kind, options):
     results = []
     for modalities in (EQUAL, EQUAL_CUT):
