@@ -239,6 +239,7 @@ def _paper(config: ConfigDict) -> None:
     if not small:
         config.score.network.update(width=256, multipliers=(1, 2, 2, 2, 2))
         config.score.training.update(_epochs(1000, 5e-5, schedule="constant"))
+        config.score.training.optimizer.warmup_steps = 0
         config.score.training.split_parameters = True
         config.sampler.num_steps = 1000
     methods.sbm_c.update(separate=True, probability_clean=0.0, gaussian_weight=0.5, strength=7.8)
