@@ -64,18 +64,11 @@ class PairEnergy(nn.Module):
         return sum_by_modality(x, self.owner) / jnp.sqrt(np.bincount(self.owner))[None, :, None]
 
 
-class PairEnergies(nn.Module):
+class PairEnergies(PairEnergy):
     """The same with a network of its own for each of the M (M - 1) / 2 pairs, all of which are computed for each pair.
-
-    The attributes are those of `PairEnergy`.
 
     Reference: D. Wesego and P. Rooshenas, 2024, appendix A.9.
     """
-
-    width: int
-    depth: int
-    sizes: tuple[int, ...] = ()
-    owner: Owner = ()
 
     @nn.compact
     def __call__(self, observed: Array, observed_t: Array, free: Array, free_t: Array, pairs: Array) -> Array:

@@ -113,7 +113,7 @@ class SbmEnergy(Sbm):
         return [*super().stages(dataset), stage]
 
     @property
-    def _network(self) -> PairEnergy | PairEnergies:
+    def _network(self) -> PairEnergy:
         network = PairEnergies if self.energy.separate else PairEnergy
         return network(self.energy.width, self.energy.depth, self.token_sizes, self.owner)
 
