@@ -64,6 +64,7 @@ def pytest_terminal_summary(terminalreporter, config):
 
 
 _BEGUN = time.monotonic()
+"""When this process began to run tests: CI has 90 minutes in all, and `--seconds` tells what is left of them."""
 
 
 def pytest_runtest_setup(item):
