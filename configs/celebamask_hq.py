@@ -154,13 +154,14 @@ def _methods(config: ConfigDict) -> None:
     methods.mmvae_plus.update(beta=5.0, latent_size=128, private_size=128)
     denoiser = {"name": "unet", "width": 128, "depth": 2, "multipliers": (1, 2, 2, 3, 4), "attention": (3,), "heads": 8}
     denoiser |= {"dtype": "bfloat16"}
+    methods.diffusion_decoder.modalities = ("image",)  # masks are decoded in one pass, as in the papers
     methods.diffusion_decoder.decoder.network.update(denoiser)
     refining = _epochs(300, 2e-4, ema_decay=0.9999, clip_norm=1.0)
     methods.diffusion_decoder.training.update({**refining, "split_parameters": True})
     trunk = {"name": "residual_conv", "network": {**IMAGE, "dtype": "bfloat16"}}
     decoder = {"network": denoiser, "sde": {"name": "vp"}, "sampler": {"num_steps": 10}}
     for method in (methods.diff_mvae, methods.diff_mvae_star):
-        method.latent_size = 256
+        method.update(latent_size=256, diffused=("image",))
         method.codec = {"trunk": trunk, "decoder": decoder}
     methods.mopoe_star.latent_size = 256
     methods.supervised.source = "image"

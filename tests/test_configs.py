@@ -70,6 +70,16 @@ def test_configs_are_valid(name):
             make_system(one, system)
 
 
+@pytest.mark.parametrize("variants", ["", ":diffusion,cpu", ":table,smoke"])
+def test_of_faces_only_images_are_drawn_by_diffusion_decoders(variants):
+    config = parse_config(load_config(f"celebamask_hq.py{variants}"))
+    for name in ("diff_mvae", "diff_mvae_star"):
+        codecs = {m.name: m.codec.name for m in make_system(config, name).decoded_modalities}
+        assert [modality for modality, codec in codecs.items() if codec == "diffusion"] == ["image"]
+    stages = make_system(config, "sbm_vae_m_diffusion").stage_names
+    assert [name for name in stages if name.startswith("diffusion_decoder")] == ["diffusion_decoder_vae_image"]
+
+
 def test_paper_variant_has_the_papers_numbers():
     ten, five = (parse_config(load_config(f"polymnist.py:{v}")) for v in ("paper", "five,paper"))
     assert (ten.score.sde.beta_min, ten.score.sde.beta_max) == (0.1, 5.0)
