@@ -1,0 +1,127 @@
+"""VGGish: features of sound, for the Fréchet audio distance.
+
+References: S. Hershey et al., "CNN Architectures for Large-Scale Audio Classification", 2017.
+  https://arxiv.org/abs/1609.09430. K. Kilgour et al., "Fréchet Audio Distance", 2019. https://arxiv.org/abs/1812.08466.
+  Equal to the package torchvggish, whose weights (vggish-10086976.pth, of its releases) `weights.py` says how to turn
+  into a safetensors file.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.errors import SbmError, require
+from sbm_jax.networks.pretrained.weights import Tensors, as_params
+from sbm_jax.types import Array, Params
+
+RATE = 16_000
+"""Samples a second of what the network hears."""
+
+FRAMES, BANDS = 96, 64
+"""Of a patch: frames of 10 ms, and mel bands."""
+
+_WINDOW, _HOP, _FFT = 400, 160, 512
+_LOWEST, _HIGHEST, _OFFSET = 125.0, 7500.0, 0.01
+
+
+@checked_dataclass
+class VggishConfig:
+    """Sizes, by default the network's own.
+
+    Attributes:
+      widths: channels of the four levels, of which the last two have two convolutions.
+      hidden: units of the two layers before the last.
+      embedding_size: of the features.
+      rectified: whether the last layer is rectified too, as when it was trained; the distance takes it as it is.
+    """
+
+    widths: tuple[int, int, int, int] = (64, 128, 256, 512)
+    hidden: int = 4096
+    embedding_size: int = 128
+    rectified: bool = False
+
+    def __post_init__(self):
+        four = len(self.widths) == 4 and min(self.widths) >= 1
+        require(four, "vggish: widths", self.widths, "four positive numbers")
+        for name in ("hidden", "embedding_size"):
+            require(getattr(self, name) >= 1, f"vggish: {name}", getattr(self, name), "at least 1")
+
+
+class Vggish(nn.Module):
+    """The network.
+
+    Attributes:
+      config: its sizes.
+    """
+
+    config: VggishConfig = VggishConfig()
+
+    @nn.compact
+    def __call__(self, patches: Array) -> Array:
+        """Return features [B, embedding_size] of patches [B, 96, 64] as `mel_patches` returns them."""
+        config = self.config
+        x, layer = patches[..., None], 0
+        for width, repeats in zip(config.widths, (1, 1, 2, 2), strict=True):
+            for _ in range(repeats):
+                x = nn.relu(nn.Conv(width, (3, 3), name=f"features.{layer}")(x))
+                layer += 2
+            x = nn.max_pool(x, (2, 2), (2, 2))
+            layer += 1
+        x = x.reshape(len(x), -1)
+        for number, width in enumerate((config.hidden, config.hidden, config.embedding_size)):
+            x = nn.Dense(width, name=f"embeddings.{2 * number}")(x)
+            x = nn.relu(x) if number < 2 or config.rectified else x
+        return x
+
+
+def read_vggish(config: VggishConfig, tensors: Tensors, option: str) -> Params:
+    """Return the parameters of `Vggish`.
+
+    Raises:
+      SbmError: see `as_params`.
+    """
+    patches = jax.ShapeDtypeStruct((1, FRAMES, BANDS), jnp.float32)
+    return as_params(Vggish(config), (patches,), tensors, option)
+
+
+# MARK: Front end
+
+
+def mel_patches(sound: Array) -> Array:
+    """Return log mel patches [B, P, 96, 64] of waveforms [B, N] in [-1, 1], 16,000 samples a second.
+
+    Frames of 25 ms every 10 ms, periodic Hann windows, magnitudes; patches of 0.96 s side by side. What is left at the
+    end is not heard.
+
+    Raises:
+      SbmError: if there is not one whole patch.
+    """
+    number = (sound.shape[1] - _WINDOW) // _HOP + 1
+    if number < FRAMES:
+        needed = _WINDOW + (FRAMES - 1) * _HOP
+        raise SbmError(
+            f"VGGish hears {needed} samples at once, and the sounds have {sound.shape[1]}; give longer ones."
+        )
+    index = np.arange(number)[:, None] * _HOP + np.arange(_WINDOW)
+    window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WINDOW) / _WINDOW)
+    spectrum = jnp.abs(jnp.fft.rfft(sound[:, index] * window.astype(np.float32)[None, None], _FFT))
+    mel = jnp.log(spectrum @ _mel_weights() + _OFFSET)
+    whole = number // FRAMES
+    return mel[:, : whole * FRAMES].reshape(len(sound), whole, FRAMES, BANDS)
+
+
+def _mel_weights() -> np.ndarray:
+    """Return the weights [257, 64] of triangles that are straight in mel, not in hertz; the constant has none."""
+
+    def mel(hertz: np.ndarray | float) -> np.ndarray:
+        return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)
+
+    bins = mel(np.linspace(0.0, RATE / 2, _FFT // 2 + 1))
+    edges = np.linspace(mel(_LOWEST), mel(_HIGHEST), BANDS + 2)
+    rising = (bins[:, None] - edges[:-2]) / (edges[1:-1] - edges[:-2])
+    falling = (edges[2:] - bins[:, None]) / (edges[2:] - edges[1:-1])
+    weights = np.maximum(0.0, np.minimum(rising, falling))
+    weights[0] = 0.0
+    return weights.astype(np.float32)
