@@ -17,15 +17,16 @@ import numpy as np
 
 from sbm_jax import data, parallel, report
 from sbm_jax.config import plain
-from sbm_jax.errors import SbmError, require
+from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.evaluation import Estimate, Evaluation, check_data, check_metrics, check_size
 from sbm_jax.experiment_config import ExperimentConfig, Variation, apply_changes, make_system, refuse_earlier
-from sbm_jax.formats import make_format
+from sbm_jax.formats import completed, is_complete, make_format
 from sbm_jax.judges import Judges, check_weights, weights_path
 from sbm_jax.lock import writing_to
 from sbm_jax.storage import user_path, write_atomically
 from sbm_jax.system import System
 from sbm_jax.systems.classifier import Classifiers
+from sbm_jax.systems.matcher import Matcher
 from sbm_jax.systems.readers import Reader
 from sbm_jax.training.stages import run_stages
 from sbm_jax.training.writers import read_metrics
@@ -73,18 +74,50 @@ def run(
     refuse_earlier(workdir)
     places = [f"{variation.study}_{variation.value}" for variation in config.variations]
     require(len({*places}) == len(places), "config.variations", places, "each study and value once")
-    varied = [apply_changes(config, variation.changes) for variation in config.variations]
-    for one in (config, *varied):
-        check(one)
+    incomplete = [modality.name for modality in config.modalities if not is_complete(modality)]
+    varied = [] if incomplete else _checked(config)
     with contextlib.ExitStack() as held:
         if parallel.is_main():
             prepare(workdir)
             held.enter_context(writing_to(workdir))
+        if incomplete:
+            dataset = _load(config, workdir) if dataset is None else dataset
+            config = _completed(config, dataset)
+            varied = _checked(config)
         command = command or " ".join(["python -m sbm_jax.main", *map(shlex.quote, sys.argv[1:])])
         traces = workdir / "profile" if profile else None
         results = _run(config, varied, workdir, dataset, stages, traces, start, command)
         parallel.wait_for_all("the report is written")  # who ends before would end the job
         return results
+
+
+def _checked(config: ExperimentConfig) -> list[ExperimentConfig]:
+    """Return the configs of all variations, after they and the experiment's own are checked."""
+    varied = [apply_changes(config, variation.changes) for variation in config.variations]
+    for one in (config, *varied):
+        check(one)
+    return varied
+
+
+def _load(config: ExperimentConfig, workdir: Path) -> Dataset:
+    with parallel.main_first("data"):  # what it prepares is kept, and found by the others
+        return data.load(config.data, workdir / "data", [modality.name for modality in config.modalities])
+
+
+def _completed(config: ExperimentConfig, dataset: Dataset) -> ExperimentConfig:
+    """Return the config with what its modalities leave to the data, such as a vocabulary.
+
+    Raises:
+      SbmError: if the data do not tell, or lack a modality.
+    """
+    found = []
+    for modality in config.modalities:
+        if not is_complete(modality):
+            if modality.name not in dataset.train.data:
+                raise unknown("modality (config.modalities) of the data:", modality.name, dataset.train.data)
+            modality = completed(modality, np.asarray(dataset.train.data[modality.name]))
+        found.append(modality)
+    return dataclasses.replace(config, modalities=tuple(found))
 
 
 def _run(
@@ -97,9 +130,7 @@ def _run(
     start: float,
     command: str,
 ) -> dict[str, Any]:
-    if dataset is None:
-        with parallel.main_first("data"):  # what it prepares is kept, and found by the others
-            dataset = data.load(config.data, workdir / "data", [modality.name for modality in config.modalities])
+    dataset = _load(config, workdir) if dataset is None else dataset
     if not (workdir / "lock").is_file():
         raise SbmError(f"this process does not see {workdir} as the first one left it. {parallel.SHARED}")
     whole = data.check(dataset, config.modalities)
@@ -153,13 +184,14 @@ def _run(
 
 
 class Trained(NamedTuple):
-    """Trained systems, the judges of each question, the stages of all, their products by name, and the readers."""
+    """Trained systems, the judges of each question, the stages of all, their products by name, readers and matcher."""
 
     systems: list[System]
     classifiers: dict[str, Classifiers]
     stages: list[Stage]
     products: dict[str, Params]
     readers: tuple[Reader, ...] = ()
+    matcher: Matcher | None = None
 
 
 def check(config: ExperimentConfig) -> None:
@@ -169,6 +201,7 @@ def check(config: ExperimentConfig) -> None:
     report.paper_of(config.published)
     check_weights(config.evaluation.inception_weights)
     make_readers(config)
+    make_matcher(config)
     for modality in config.modalities:
         rate, own = config.data.folders.rate, modality.format.options.get("rate")
         if config.data.name == "folders" and rate and own and rate != own:
@@ -195,9 +228,10 @@ def _train(
     systems = [make_system(config, name) for name in config.systems]
     judged = shared is None
     classifiers, readers = (make_classifiers(config, dataset), make_readers(config)) if judged else ({}, ())
-    stages = _all_stages(systems, [*classifiers.values(), *readers], dataset)
+    matcher = make_matcher(config) if judged else None
+    stages = _all_stages(systems, [*classifiers.values(), *readers, *filter(None, [matcher])], dataset)
     products = run_stages(stages, workdir, config.seed, only, shared=shared, profile_dir=profile_dir)
-    return Trained(systems, classifiers, stages, products, readers)
+    return Trained(systems, classifiers, stages, products, readers, matcher)
 
 
 def make_classifiers(config: ExperimentConfig, dataset: Dataset) -> dict[str, Classifiers]:
@@ -223,13 +257,19 @@ def make_readers(config: ExperimentConfig) -> tuple[Reader, ...]:
     return readers
 
 
+def make_matcher(config: ExperimentConfig) -> Matcher | None:
+    """Return what tells how well modalities belong together; None where the config has none."""
+    return config.matcher and Matcher(config.modalities, config.matcher, config.seed)
+
+
 def make_judges(config: ExperimentConfig, trained: Trained, dataset: Dataset, workdir: Path) -> Judges:
     """Return what judges the systems of an experiment."""
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     inception = weights_path(config.evaluation.inception_weights)
     modalities, products, features = config.modalities, trained.products, workdir / "features"
     judges = Judges(dataset, modalities, trained.classifiers, products, key, inception, features)
-    return dataclasses.replace(judges, cache=workdir / "evaluations", readers=trained.readers)
+    found = {"readers": trained.readers, "matcher": trained.matcher}
+    return dataclasses.replace(judges, cache=workdir / "evaluations", **found)
 
 
 def _judge(

@@ -19,6 +19,7 @@ from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import System
 from sbm_jax.systems.classifier import ClassifierConfig
 from sbm_jax.systems.codec_training import AutoencoderConfig
+from sbm_jax.systems.matcher import MatcherConfig
 from sbm_jax.systems.method import NamesModalities, Shared
 from sbm_jax.systems.methods import METHODS, find_method, option_groups
 from sbm_jax.systems.readers import ReaderConfig
@@ -50,6 +51,7 @@ class Variation:
             "modalities",
             "classifier",
             "readers",
+            "matcher",
             "variations",
             "evaluation.inception_weights",
             "seed",
@@ -80,6 +82,8 @@ class ExperimentConfig:
       classifier: the judge of coherence; None for data without labels.
       readers: networks that tell one modality from another, by which the metric ``"readings"`` reads samples, and whose
         gradients attack for ``"robustness"``.
+      matcher: encoders into one space, by which the metric ``"agreement"`` tells how well generated data agree with
+        what they are generated from; None for none.
       sampler: see `sampling.SamplerOptions`.
       evaluation: see `evaluation.EvaluationConfig`.
       variations: further experiments that share the work directory, and the report.
@@ -97,6 +101,7 @@ class ExperimentConfig:
     methods: dict = dataclasses.field(default_factory=dict)
     classifier: ClassifierConfig | None = None
     readers: tuple[ReaderConfig, ...] = ()
+    matcher: MatcherConfig | None = None
     sampler: SamplerOptions = SamplerOptions()
     evaluation: EvaluationConfig = dataclasses.field(default_factory=EvaluationConfig)
     variations: tuple[Variation, ...] = ()

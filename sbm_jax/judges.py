@@ -29,6 +29,7 @@ from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import DAMAGED_ARCHIVE, user_path, write_atomically
 from sbm_jax.system import Encodes, HasCodecs, HasLikelihood, System
 from sbm_jax.systems.classifier import Classifiers
+from sbm_jax.systems.matcher import Matcher
 from sbm_jax.systems.readers import Reader
 from sbm_jax.types import Dataset, Key, Modality, Params
 
@@ -47,6 +48,7 @@ class Judges:
       features: the directory for features of real data.
       cache: the directory in which finished evaluations are kept, or None.
       readers: what tells one modality from another.
+      matcher: what tells how well modalities belong together; None for nothing.
     """
 
     dataset: Dataset
@@ -58,6 +60,7 @@ class Judges:
     features: Path
     cache: Path | None = None
     readers: tuple[Reader, ...] = ()
+    matcher: Matcher | None = None
 
     @functools.cached_property
     def tools(self) -> Tools:
@@ -71,7 +74,8 @@ class Judges:
             readers[reader.name] = ReaderFns(reader.read_fn(params), reader.attack_fn(params))
         pictures = tuple(modality.name for modality in self.modalities if make_format(modality).is_picture)
         num_classes = {name: self.dataset.num_classes[name] for name in predict}
-        return Tools(predict, num_classes, self._space, readers, pictures)
+        embed = self.matcher and self.matcher.embed_fn(self.products[self.matcher.stage_name])
+        return Tools(predict, num_classes, self._space, readers, pictures, embed)
 
     @functools.cached_property
     def _spaces(self) -> dict[str, FeatureSpace]:
@@ -155,7 +159,7 @@ class Judges:
         code = [inspect.getsource(inspect.getmodule(cls)) for cls in others]
         inception = self.inception and _content(self.inception)
         where = [__version__, FORM, jax.__version__, jax.devices()[0].device_kind, jax.device_count()]
-        judges = [*self.classifiers.values(), *self.readers]
+        judges = [*self.classifiers.values(), *self.readers, *filter(None, [self.matcher])]
         names = [judge.stage_name for judge in judges]
         recipe = [config, code, what, self.dataset.settings, self.classifiers, self.modalities, inception, where, names]
         recipe, judges = plain(recipe), [self.products[name] for name in names]

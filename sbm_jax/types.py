@@ -260,6 +260,7 @@ class TrainingConfig:
       steps_per_dispatch: optimiser steps per compiled call.
       checkpoint_every: steps between checkpoints; 0 for the last step only.
       validate_every: steps between evaluations of the loss on held-out rows; 0 for none.
+      validate_rows: held-out rows of such an evaluation, the first so many; 0 for all.
       split_parameters: split large parameters, and all that the optimiser keeps of them, over the devices, for networks
         that one device can not hold; they are gathered where a step needs them.
     """
@@ -270,6 +271,7 @@ class TrainingConfig:
     steps_per_dispatch: int = 1
     checkpoint_every: int = 0
     validate_every: int = 0
+    validate_rows: int = 0
     split_parameters: bool = False
 
     def __post_init__(self):
@@ -277,6 +279,7 @@ class TrainingConfig:
             require(getattr(self, name) >= 1, f"training.{name}", getattr(self, name), "at least 1")
         for name in ("checkpoint_every", "validate_every"):
             require(getattr(self, name) >= 0, f"training.{name}", getattr(self, name), "0 (never) or more")
+        require(self.validate_rows >= 0, "training.validate_rows", self.validate_rows, "0 (all) or more")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -70,6 +70,20 @@ def test_configs_are_valid(name):
             make_system(one, system)
 
 
+def test_every_variation_of_diff_mvae_has_the_modality_that_is_judged():
+    config = parse_config(load_config("polymnist.py:five,diff_mvae"))
+    (judged,) = config.evaluation.metrics["frechet"]["modalities"]
+    varied = [apply_changes(config, variation.changes) for variation in config.variations]
+    assert {len(one.joint_modalities) for one in varied} == {2, 3, 4, 5}
+    assert all(judged in [modality.name for modality in one.joint_modalities] for one in varied)
+
+
+@pytest.mark.parametrize("others", ["paper", "two", "best,cpu", "table"])
+def test_diff_mvae_is_an_experiment_of_its_own(others):
+    with pytest.raises(ValueError, match="'diff_mvae' is an experiment of its own"):
+        load_config(f"polymnist.py:diff_mvae,{others}")
+
+
 @pytest.mark.parametrize("variants", ["", ":diffusion,cpu", ":table,smoke"])
 def test_of_faces_only_images_are_drawn_by_diffusion_decoders(variants):
     config = parse_config(load_config(f"celebamask_hq.py{variants}"))

@@ -8,10 +8,11 @@ import numpy as np
 
 from sbm_jax import types
 from sbm_jax.config import build, checked_dataclass
-from sbm_jax.data import arrays, celebamask_hq, folders, mhd, paired_digits, polymnist, records
+from sbm_jax.data import arrays, celebamask_hq, cub, folders, mhd, paired_digits, polymnist, records
 from sbm_jax.data.arrays import ArraysConfig
 from sbm_jax.data.celebamask_hq import CelebaMaskHqConfig
 from sbm_jax.data.checks import check, check_data
+from sbm_jax.data.cub import CubConfig
 from sbm_jax.data.folders import FoldersConfig
 from sbm_jax.data.loader import Loader
 from sbm_jax.data.mhd import MhdConfig
@@ -31,6 +32,7 @@ DATASETS: dict[str, Loader] = {
     "digits": paired_digits.DATASET,
     "mhd": mhd.DATASET,
     "celebamask_hq": celebamask_hq.DATASET,
+    "cub": cub.DATASET,
 }
 
 
@@ -47,6 +49,7 @@ class DataConfig:
       digits: see `PairedDigitsConfig`.
       mhd: see `MhdConfig`.
       celebamask_hq: see `CelebaMaskHqConfig`.
+      cub: see `CubConfig`.
       options: of a data set of another package.
       complete: leave out training and validation rows that lack a modality; a variation may.
       missing: the probability that a modality of a training or validation row is hidden, besides those that the data
@@ -61,6 +64,7 @@ class DataConfig:
     digits: PairedDigitsConfig = dataclasses.field(default_factory=PairedDigitsConfig)
     mhd: MhdConfig = dataclasses.field(default_factory=MhdConfig)
     celebamask_hq: CelebaMaskHqConfig = dataclasses.field(default_factory=CelebaMaskHqConfig)
+    cub: CubConfig = dataclasses.field(default_factory=CubConfig)
     options: dict = dataclasses.field(default_factory=dict)
     complete: bool = False
     missing: float = 0.0

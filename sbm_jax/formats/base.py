@@ -40,6 +40,21 @@ class Format(abc.ABC):
             where = f"modality {modality.name!r}: shape, with format.options.without_axis,"
             require(modality.shape[-1] == 1, where, modality.shape, "1 as its last size")
 
+    @classmethod
+    def is_complete(cls, modality: Modality, options: Any) -> bool:
+        """Return whether a modality with these options leaves nothing to the data, such as a vocabulary."""
+        del modality, options
+        return True
+
+    @classmethod
+    def completed(cls, modality: Modality, options: Any, rows: np.ndarray) -> Modality:
+        """Return a modality that is not complete with what training rows [N, ...], in the users' form, tell of it.
+
+        Raises:
+          SbmError: if they do not tell.
+        """
+        raise NotImplementedError
+
     @property
     def lacks_axis(self) -> bool:
         """Whether users' rows lack the last axis, of size 1."""

@@ -1,6 +1,7 @@
 """Text, as the ids of its words or bytes."""
 
 import collections
+import dataclasses
 import logging
 import re
 import unicodedata
@@ -8,10 +9,10 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from sbm_jax.config import checked_dataclass
+from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.errors import SbmError, require
 from sbm_jax.formats.base import Format
-from sbm_jax.types import Modality
+from sbm_jax.types import FormatConfig, Modality
 
 logger = logging.getLogger(__name__)
 
@@ -65,13 +66,18 @@ class TextOptions:
 
     Attributes:
       words: the vocabulary, such as `build_vocabulary` returns. The id 0 ends and pads, 1 stands for unknown words, and
-        the words follow. () for ids of bytes of UTF-8: the byte b has the id b + 1.
+        the words follow. () for ids of bytes of UTF-8, where the byte b has the id b + 1; or, where the modality's
+        vocabulary_size is 0, for the words of the training data, with which an experiment replaces it.
+      least: how often a word must occur among these.
       allow_unknown: take words that are not in the vocabulary for the unknown word, and say how many there are; False
         to refuse them.
+      cut: leave out the end of texts that are too long, and say how many there are; False to refuse them.
     """
 
     words: tuple[str, ...] = ()
+    least: int = 1
     allow_unknown: bool = True
+    cut: bool = False
 
     def __post_init__(self):
         for word in self.words:
@@ -79,6 +85,7 @@ class TextOptions:
             require(whole, "format.options.words", word, "single words in lower case, as build_vocabulary returns them")
         different = len({*self.words}) == len(self.words)
         require(different, "format.options.words", f"{len(self.words)} words", "all different")
+        require(self.least >= 1, "format.options.least", self.least, "at least 1")
 
     @property
     def vocabulary_size(self) -> int:
@@ -101,11 +108,35 @@ class Text(Format):
         self.length = modality.shape[0]
         self.id_of = {word: FIRST_WORD + number for number, word in enumerate(options.words)}
 
+    @classmethod
+    def is_complete(cls, modality: Modality, options: TextOptions) -> bool:
+        """Return whether there is a vocabulary."""
+        return bool(modality.vocabulary_size or options.words)
+
+    @classmethod
+    def completed(cls, modality: Modality, options: TextOptions, rows: np.ndarray) -> Modality:
+        """Return the modality with the words of strings [N] as its vocabulary."""
+        where = f"modality {modality.name!r}"
+        if rows.ndim != 1 or rows.dtype.kind != "U":
+            raise SbmError(
+                f"{where} has rows of {rows.dtype} {list(rows.shape)}; expected strings, whose words make the "
+                "vocabulary. Set its vocabulary_size, or change its format."
+            )
+        words = build_vocabulary(rows.tolist(), options.least)
+        least = f"{where}: format.options.least"
+        require(bool(words), least, options.least, "a number of times that some word occurs in the training data")
+        options = dataclasses.replace(options, words=words, least=1)
+        return dataclasses.replace(
+            modality,
+            vocabulary_size=options.vocabulary_size,
+            format=FormatConfig(modality.format.name, plain(options)),
+        )
+
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
         """Return the ids, int32 [N, L], of strings [N]; integers [N, L] are returned as they are.
 
         Raises:
-          SbmError: if they are something else, one is longer than L, or has unknown words where these are refused.
+          SbmError: if they are something else, or one is longer than L or has unknown words where these are refused.
         """
         values = np.asarray(values)
         if values.ndim == 2 and values.dtype.kind in "ui":
@@ -114,15 +145,23 @@ class Text(Format):
             expected = f"a string for each row, or ids [N, {self.length}]"
             raise self.refuse(where, f"is {values.dtype} {list(values.shape)}", expected)
         ids = np.zeros((len(values), self.length), np.int32)
-        unknown = collections.Counter()
+        unknown, num_cut = collections.Counter(), 0
         for row, text in enumerate(values.tolist()):
             found = self._words(text, unknown, where, row) if self.options.words else self._bytes(text, where, row)
-            if len(found) > self.length:
+            if len(found) > self.length and not self.options.cut:
                 raise SbmError(
                     f"{where} has a text of {len(found)} {self._unit} in row {row}; modality {self.modality.name!r} "
-                    f"holds {self.length} at most. Raise its shape to ({len(found)},) or more, or shorten the text."
+                    f"holds {self.length} at most. Raise its shape to ({len(found)},) or more, shorten the text, or "
+                    "set format.options.cut."
                 )
+            num_cut += len(found) > self.length
+            found = found[: self.length]
             ids[row, : len(found)] = found
+        if num_cut:
+            logger.warning(
+                "%s: %d of %d texts have more than %d %s; what is beyond is left out (format.options.cut).",
+                *(where, num_cut, len(values), self.length, self._unit),
+            )
         if unknown:
             logger.warning(
                 "%s: %d words (%d different, such as %r) are not in the vocabulary; they become the unknown word.",

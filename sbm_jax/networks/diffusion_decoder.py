@@ -1,8 +1,8 @@
 """Diffusion decoders: pictures drawn from p(x | what is told of them), by a denoiser and the scan loop in data space.
 
-What a decoder is told decides everything at small compute: a picture (what a feed-forward decoder makes of the latent;
-DiffuseVAE's formulation 1) or a map that is learned from the latent stand beside the noisy picture as channels, and say
-where things are; a latent that only modulates layers, as the papers have it, says much later what is to be drawn.
+At small compute, what matters most is how a decoder is told what to draw. A picture (the output of a feed-forward
+decoder; DiffuseVAE's formulation 1) or a map learned from the latent is concatenated to the noisy picture as channels,
+and carries the layout. A latent that only modulates layers, as in the papers, needs far more training.
 
 References: D. Wesego and P. Rooshenas, "Multimodal ELBO with Diffusion Decoders", 2024, Eq. 5.
   https://arxiv.org/abs/2408.16883. K. Pandey et al., "DiffuseVAE", 2022. https://arxiv.org/abs/2201.00308
@@ -93,8 +93,8 @@ class ToldDenoiser(nn.Module):
 
 
 CPU_CHUNK = 8
-"""Pictures that are drawn at a time on a CPU, where the activations of more leave the caches: with 64 a UNet takes half
-as long again (`benchmarks.decoder_throughput`)."""
+"""Pictures that are drawn at a time on a CPU, where the activations of more leave the caches: in batches of 64 a UNet
+takes 1.5 times as long for each picture (`benchmarks.decoder_throughput`)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,6 +105,8 @@ class DiffusionDecoder:
       shape: (H, W, C).
       bounds: of the data, which are diffused as [-1, 1]; () for data of about unit variance, which stay as they are.
       config: see `DiffusionDecoderConfig`.
+      told_picture: whether it is told a picture.
+      latent_size: D of the latents that it is told; 0 where it is told none.
       trunk: see `ToldDenoiser`.
       modulated: see `ToldDenoiser`.
       num_kinds: see `ToldDenoiser`.
@@ -113,11 +115,18 @@ class DiffusionDecoder:
     shape: tuple[int, ...]
     bounds: tuple[float, ...]
     config: DiffusionDecoderConfig
+    told_picture: bool = False
+    latent_size: int = 0
     trunk: nn.Module | None = None
     modulated: bool = False
     num_kinds: int = 1
 
     def __post_init__(self):
+        if bool(self.latent_size) != (self.trunk is not None or self.modulated):
+            raise SbmError(
+                f"diffusion decoder: latent_size is {self.latent_size}; a trunk and modulated layers need one, and "
+                "nothing else is told it."
+            )
         if len(self.shape) != 3:
             raise SbmError(f"a diffusion decoder draws pictures (height, width, channels), not {self.shape}.")
         ordered = not self.bounds or (len(self.bounds) == 2 and self.bounds[0] < self.bounds[1])
@@ -167,6 +176,7 @@ class DiffusionDecoder:
 
         With λ = g² it is the bound of -log p(x | told), in nats; else the weighted squared error of ε̂.
         """
+        self._check(told, x)
         untold_key, key = jax.random.split(key)
         rows = None
         if self.config.probability_untold and train:
@@ -191,6 +201,7 @@ class DiffusionDecoder:
 
     def bound(self, params: Params, key: Key, x: Array, told: Told) -> Array:
         """Return an upper bound of -log p(x | told) [B] of data [B, H, W, C], in nats, by one time for each row."""
+        self._check(told, x)
         return self._bound(params, key, x, *self._condition(params, told), train=False)
 
     def _bound(
@@ -240,7 +251,7 @@ class DiffusionDecoder:
         key: Key,
         told: Told,
         options: SamplerOptions | None = None,
-        guidance: float | None = None,
+        guidance: float | Array | None = None,
         row_numbers: Array | None = None,
     ) -> SampleResult:
         """Draw data [B, H, W, C] in their units; NaN in the rows that diverge.
@@ -250,23 +261,30 @@ class DiffusionDecoder:
           key: a typed key.
           told: see `Told`.
           options: of the sampler; None for the config's.
-          guidance: w; None for the config's.
+          guidance: w, a number or one for each picture [B]; None for the config's.
           row_numbers: int [B], by which pictures have their noise; None for 0 to B - 1.
 
         Raises:
           SbmError: where something that the network is told is missing, or of another shape; on a start from a picture
-            where none is told; on guidance that is negative, or of a network that was always told.
+            where none is told; on guidance, where it is a number, that is negative; on any of a network that was always
+            told.
         """
         options = self.config.sampler if options is None else options
         weight = self.config.guidance if guidance is None else guidance
         check_sampler(options)
-        require(0 <= weight < math.inf, "diffusion decoder: guidance", weight, "0 or more, and finite")
-        batch = self._num_rows(told)
+        batch = self._check(told)
+        guided = not isinstance(weight, (int, float)) or weight != 0
+        if isinstance(weight, (int, float)):
+            require(0 <= weight < math.inf, "diffusion decoder: guidance", weight, "0 or more, and finite")
+        elif jnp.shape(weight) not in ((), (batch,)):
+            raise SbmError(
+                f"diffusion decoder: guidance has the shape {jnp.shape(weight)}; expected a number or ({batch},)."
+            )
         if row_numbers is not None and jnp.shape(row_numbers) != (batch,):
             raise SbmError(
                 f"diffusion decoder: row_numbers have the shape {jnp.shape(row_numbers)}; expected ({batch},)."
             )
-        if weight and not self.config.probability_untold:
+        if guided and not self.config.probability_untold:
             raise self.config.needs_untold(weight)
         if options.start_time < 1 and told.picture is None:
             raise SbmError(
@@ -275,44 +293,49 @@ class DiffusionDecoder:
             )
         numbers = jnp.arange(batch) if row_numbers is None else row_numbers
         rows = {"told": told, "number": numbers}
+        if guided:
+            rows["guidance"] = jnp.broadcast_to(jnp.asarray(weight, jnp.float32), (batch,))
         chunk = options.chunk_size or (CPU_CHUNK if jax.default_backend() == "cpu" else 0)
-        return in_chunks(lambda part: self._sample(params, key, part, options, weight), rows, chunk)
+        return in_chunks(lambda part: self._sample(params, key, part, options), rows, chunk)
 
-    def _num_rows(self, told: Told) -> int:
-        """Return the number of pictures that something is told of.
+    def _check(self, told: Told, x: Array | None = None) -> int:
+        """Return the number of pictures that something is told of, and that x has, where it is given.
 
         Raises:
-          SbmError: where something is missing, of another shape, or of another number of pictures.
+          SbmError: where something is missing or not expected, of another shape, or of another number of pictures.
         """
-        needed = {"latent": self.trunk is not None or self.modulated, "which": self.num_kinds > 1}
-        missing = [name for name, is_needed in needed.items() if is_needed and getattr(told, name) is None]
-        if missing or not jax.tree.leaves(told):
-            what = " and ".join(missing) or "a picture, a latent or both"
-            raise SbmError(f"diffusion decoder: it is not told all that its network needs; give Told {what}.")
-        shapes = {name: jnp.shape(value) for name, value in told._asdict().items() if value is not None}
-        batch = next(iter(shapes.values()))[0]
-        expected = {name: (batch, *shape[1:]) for name, shape in shapes.items()} | {
-            name: (batch, *own) for name, own in {"picture": self.shape, "which": ()}.items() if name in shapes
+        kinds = {
+            "picture": self.shape if self.told_picture else None,
+            "latent": (self.latent_size,) if self.latent_size else None,
+            "which": () if self.num_kinds > 1 else None,
         }
-        if not batch or shapes != expected:
+        found = {name: jnp.shape(value) for name, value in told._asdict().items() if value is not None}
+        first = jnp.shape(x) if x is not None else next(iter(found.values()), (0,))
+        batch = first[0] if first else 0
+        expected = {name: (batch, *shape) for name, shape in kinds.items() if shape is not None}
+        if found != expected or (x is not None and first != (batch, *self.shape)):
+            also = "" if x is None else f" and data of {first}"
             raise SbmError(
-                f"diffusion decoder: Told has arrays of {shapes}; expected {expected}, of one picture at least."
+                f"diffusion decoder: Told has {found or 'nothing'}{also}; expected one row for each of B pictures: "
+                f"{', '.join(f'{name} {(*shape,)}' for name, shape in kinds.items() if shape is not None)}"
+                f"{'' if x is None else f', data {self.shape}'}."
             )
+        require(batch >= 1, "diffusion decoder: the number of pictures", batch, "at least 1")
         return batch
 
-    def _sample(self, params: Params, key: Key, rows: dict, options: SamplerOptions, weight: float) -> SampleResult:
+    def _sample(self, params: Params, key: Key, rows: dict, options: SamplerOptions) -> SampleResult:
         told, batch = rows["told"], len(rows["number"])
         context = self.context(batch).replace(row_numbers=rows["number"])
         maps, vector = self._condition(params, told)
         score_fn = self.score_fn(params, maps, vector)
         transforms = ()
-        if weight:
+        if "guidance" in rows:
             untold = self.score_fn(params, *self._condition(params, told, jnp.zeros(batch, bool)))
-            transforms = (classifier_free(untold, weight),)
+            transforms = (classifier_free(untold, rows["guidance"]),)
         start = self.scale(told.picture) if options.start_time < 1 else None
         z = jnp.zeros((batch, *self.shape))
         result = sample(score_fn, self.sde, key, z, context, options, transforms, start)
-        twice = 2 if weight else 1
+        twice = 2 if transforms else 1
         return result._replace(z=self.restore(result.z), network_evaluations=twice * result.network_evaluations)
 
     def score_fn(self, params: Params, maps: Array | None, vector: Array | None) -> ScoreFn:
@@ -333,7 +356,7 @@ class DiffusionDecoder:
         Raises:
           SbmError: as `sample` does of what is told, and on fewer than one step.
         """
-        self._num_rows(told)
+        self._check(told, x)
         require(num_steps >= 1, "diffusion decoder: num_steps of the likelihood", num_steps, "at least 1")
         score_fn, context = self.score_fn(params, *self._condition(params, told)), self.context(len(x))
         end = self.config.sampler.end_time

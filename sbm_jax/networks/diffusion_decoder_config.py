@@ -30,7 +30,12 @@ def check_sampler(options: SamplerOptions) -> None:
     """Raise `SbmError` for options that are of use only where something is observed."""
     for name, value in {"start": "prior", "conditioning": "clean", "resampling": 1}.items():
         found, where = getattr(options, name), f"diffusion decoder: sampler.{name}"
-        require(found == value, where, found, f"{value!r}, for nothing of a picture is observed")
+        require(
+            found == value,
+            where,
+            found,
+            f"{value!r}: a diffusion decoder draws whole pictures, of which no part is observed",
+        )
 
 
 @checked_dataclass
@@ -41,9 +46,10 @@ class DiffusionDecoderConfig:
       network: the denoiser.
       sde: the forward process, of pictures in [-1, 1].
       prediction: what the network's output means, one of `parameterization.PREDICTIONS`.
-      weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`: ``"likelihood"``, λ = g², trains by the bound of
-        the likelihood (Diff-MVAE), ``"noise"`` by the squared error of ε̂ (Diff-MVAE*, DDPM).
-      num_times: 0 trains at times in [0, 1], any other number at so many, as DDPM's 1,000.
+      weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`; "" for the squared error of what is predicted.
+        ``"likelihood"``, λ = g², trains by the bound of the likelihood (Diff-MVAE), ``"noise"`` by the squared error of
+        ε̂ (Diff-MVAE*, DDPM).
+      num_times: 0 trains at all times in [0, 1]; N > 0 at the times k / N (DDPM: 1,000).
       probability_untold: how often training tells the network nothing, which guidance needs.
       guidance: w of `sampling.guidance.classifier_free`, on what the decoder is told; 0 for none.
       likelihood_steps: of the probability flow that measures log p(x | told), for small pictures; 0 measures its bound.
@@ -53,7 +59,7 @@ class DiffusionDecoderConfig:
     network: DenoiserConfig = DenoiserConfig()
     sde: SDEConfig = SDEConfig("cosine")
     prediction: str = "velocity"
-    weighting: str = "velocity"
+    weighting: str = ""
     num_times: int = 0
     probability_untold: float = 0.0
     guidance: float = 0.0
@@ -63,6 +69,14 @@ class DiffusionDecoderConfig:
     def __post_init__(self):
         where = "diffusion decoder:"
         Parameterization(self.prediction)
+        if not self.weighting:
+            object.__setattr__(self, "weighting", "noise" if self.prediction == "score" else self.prediction)
+        if self.sde.name == "cosine" and self.prediction in ("noise", "score"):
+            raise SbmError(
+                f"{where} prediction {self.prediction!r} under the process 'cosine', whose α is 0.002 at time 1: an "
+                "error of the noise would be 600 times as large in the picture. Set prediction to 'velocity', or "
+                "sde.name to 'vp'."
+            )
         if self.weighting not in WEIGHTINGS:
             raise unknown(f"{where} weighting", self.weighting, WEIGHTINGS)
         require(self.num_times >= 0, f"{where} num_times", self.num_times, "0 (all of [0, 1]) or more")
@@ -84,8 +98,8 @@ class DiffusionDecoderConfig:
     def needs_untold(guidance: float) -> SbmError:
         """Return the error of guidance that the network can not give."""
         return SbmError(
-            f"diffusion decoder: guidance {guidance} needs a network that was told nothing at times; set "
-            "probability_untold, to 0.1 for one."
+            f"diffusion decoder: guidance {guidance} needs a network that was also trained without what it is told; "
+            "set probability_untold, to 0.1 for example."
         )
 
     def training_settings(self) -> dict[str, Any]:

@@ -85,12 +85,12 @@ def _of_sbm_mhd(
 def _of_diff_mvae(
     paper: Paper, results: Mapping[str, Any], systems: Mapping[str, summary.Metrics], figures: Figures
 ) -> list[Exhibit]:
-    found = list(_against_trained(systems, {study.name: study for study in studies(results)}.get("modalities")))
-    against = [exhibit for exhibit in found if exhibit.label == "Figure 6"]
+    trained = {study.name: study for study in studies(results)}.get("modalities")
+    against = [exhibit for exhibit in _against_trained(systems, trained) if exhibit.label in ("Figure 6", AGREEMENT)]
     observed = {exhibit.label: exhibit for exhibit in _against_observed(systems)}
     named = {"Figure 7b": observed["Figure 8"], "Figure 7c": observed["Figure 9"]}
     return [
-        *(exhibit._replace(label="Figure 7a") for exhibit in against),
+        *(exhibit._replace(label="Figure 7a") if exhibit.label == "Figure 6" else exhibit for exhibit in against),
         *(exhibit._replace(label=label) for label, exhibit in named.items()),
         _priors(paper, systems)._replace(note="The paper's is of MoPoE* on CelebAMask-HQ."),
         _unconditional_samples("Samples", figures),
@@ -186,15 +186,20 @@ def _unconditional(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhi
     )
 
 
+AGREEMENT = "Coherence against trained modalities"
+"""The label of what the SBM paper has no figure of."""
+
+
 def _against_trained(systems: Mapping[str, summary.Metrics], study: Study | None) -> Iterator[Exhibit]:
     """Yield what depends on how many modalities are modelled: Figures 6, 7 and 27."""
     points = [(float(value), metrics) for value, metrics in (study.points if study else ()) if value.isdecimal()]
     number = max((summary.num_modalities(metrics) or 0 for metrics in systems.values()), default=0)
     if points and number:
         points.append((float(number), dict(systems)))
-    unconditional, rest = "inception/fid/unconditional", "given_rest/m0"
+    unconditional, rest, all_agree = "inception/fid/unconditional", "given_rest/m0", "coherence/unconditional_all"
     what = (
         ("Figure 6", "Unconditional FID against trained modalities", unconditional, "FID", None),
+        (AGREEMENT, "Unconditional samples in which all modalities agree", all_agree, "coherence", None),
         ("Figure 7a", "FID of the first modality given the rest", f"inception/fid/{rest}", "FID", None),
         ("Figure 7b", "Coherence of the first modality given the rest", f"coherence/{rest}", "coherence", None),
         (

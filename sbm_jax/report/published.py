@@ -162,6 +162,7 @@ DIFF_MVAE = Paper(
         ("how a latent enters the denoiser", "as a learned map beside the noisy picture", "not given"),
         ("process of the diffusion decoders", "see the config", "not given"),
         ("data of Table 4", "these", "CelebAMask-HQ"),
+        ("numbers of Figure 7", "drawn here", "shown as curves, without a table"),
         ("classifiers that judge", "trained in this run", "not given"),
     ),
 )

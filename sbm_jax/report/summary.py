@@ -92,7 +92,7 @@ MAIN_METRICS = (
 )
 
 BESIDE_THE_TRUTH = re.compile(
-    r"(f1|iou|readings/f1|mse_over_variance)/.+|per_attribute/(f1|balanced_accuracy)/[^/]+/[^/]+"
+    r"(f1|iou|readings/f1|mse_over_variance|agreement/(cosine|rank))/.+|per_attribute/(f1|balanced_accuracy)/[^/]+/[^/]+"
 )
 """What says, without any labels, how near samples are to the true data of their row; of attributes the averages."""
 
@@ -161,6 +161,13 @@ SECTIONS = (
         "balanced accuracy of each (chance: uniform guesses); and mean squared error per element, also over the "
         "variance of the data: 1 is what their mean would get, 2 what another row would. "
         "Samples that are not finite are left out.",
+    ),
+    (
+        "Agreement",
+        ("agreement/",),
+        "The cosine of the vectors that the matcher, trained in this run, has of generated data and of what they are "
+        "generated from, of two modalities generated together from nothing, or of real rows (real); and the rank of "
+        "the true source among held-out rows by this cosine: 1 is best, and half of their number is chance.",
     ),
     (
         "Robustness",
@@ -299,6 +306,10 @@ LABELS = (
     (r"per_attribute/f1/given_([^/]+)/([^/]+)", "F1 of {1} given {0}, macro average"),
     (r"per_attribute/balanced_accuracy/given_([^/]+)/([^/]+)", "balanced accuracy of {1} given {0}, macro average"),
     (r"per_attribute/base_rate/given_([^/]+)/([^/]+)", "base rate of {1} in rows with {0}, mean"),
+    (r"agreement/cosine/given_(.+)/(.+)", "cosine of {1} and the given {0}"),
+    (r"agreement/rank/given_(.+)/(.+)", "rank of the true {0} by the generated {1}"),
+    (r"agreement/(cosine|rank)/real/(.+)/(.+)", "{0} of real {1} and {2}"),
+    (r"agreement/cosine/unconditional/(.+)/(.+)", "cosine of {0} and {1} from nothing"),
     (r"diversity/given_1", "one given"),
     (r"sharpness/given_rest", "every picture given the rest, mean"),
     (r"sharpness/given_rest/(.+)", "{} given the rest"),

@@ -10,7 +10,7 @@ import numpy as np
 from sbm_jax.errors import SbmError
 from sbm_jax.sampling import kernels
 from sbm_jax.sampling.kernels import Kernel, State, Step
-from sbm_jax.sde import SDE
+from sbm_jax.sde import SDE, VP
 from sbm_jax.types import Array
 
 
@@ -123,6 +123,6 @@ def check_stability(sde: SDE, times: np.ndarray) -> None:
         raise SbmError(
             f"{len(times) - 1} steps are too few for explicit Euler-Maruyama: at t = {times[worst]:.3g} the "
             f"step has β·dt = {2 * contraction[worst]:.2f}, and β·dt >= 2 is unstable. Use at least about "
-            f"{enough} steps, a smaller beta_max, or a solver without this limit, such as "
-            "'sde_dpm_solver_pp_2m'."
+            f"{enough} steps{', a smaller beta_max' if isinstance(sde, VP) else ''}, or a solver without this limit, "
+            "such as 'sde_dpm_solver_pp_2m'."
         )

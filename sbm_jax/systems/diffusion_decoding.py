@@ -1,6 +1,6 @@
 """Diffusion decoders over frozen latents: sharp samples of a system that is trained already.
 
-A system says what is to be seen, and its decoders draw it blurred: the mean over all that a latent leaves open. A stage
+Feed-forward decoders return the mean over everything that the latent leaves open, so their samples are blurred. A stage
 of its own trains a diffusion decoder on pairs of a reconstruction, from a posterior sample, and the data that it is one
 of; nothing that was trained before is trained again. Rows with it have the suffix ``_diffusion``.
 
@@ -66,7 +66,14 @@ class Group:
                 raise SbmError(f"methods.diffusion_decoder.map_network {map_of.codec.name!r} has no map to give.")
             trunk = codec.decoder
         return DiffusionDecoder(
-            first.shape, bounds_of(first), self.config.decoder, trunk, "latent" in told, len(self.modalities)
+            first.shape,
+            bounds_of(first),
+            self.config.decoder,
+            told_picture="picture" in told,
+            latent_size=first.latent_size if {"map", "latent"} & {*told} else 0,
+            trunk=trunk,
+            modulated="latent" in told,
+            num_kinds=len(self.modalities),
         )
 
     def told(self, pictures: Array, latents: Array | None, which: Array) -> Told:
@@ -121,6 +128,11 @@ def _drawn(modalities: tuple[Modality, ...], config: DiffusionDecodingConfig) ->
             raise SbmError(
                 f"methods.diffusion_decoder: modality {modality.name!r} has the shape {modality.shape}; diffusion "
                 "decoders draw pictures (height, width, channels)."
+            )
+        if modality.vocabulary_size or (modality.likelihood == "poisson" and not bounds_of(modality)):
+            raise SbmError(
+                f"methods.diffusion_decoder: modality {modality.name!r} has ids or counts; diffusion decoders draw "
+                "numbers that have bounds, or a variance of about 1."
             )
     return drawn
 
@@ -294,6 +306,8 @@ class DiffusionDecoded:
         """
         batch, size = observed.shape
         free = size if self.num_free is None else min(size, self.num_free)
+        if not free:
+            return {name: means[name] for name in group.names}
         chosen = jnp.argsort(observed, axis=1, stable=True)[:, :free]  # those that are not observed come first
         rows = jnp.arange(batch)[:, None]
 

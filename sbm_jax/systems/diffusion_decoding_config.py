@@ -41,7 +41,12 @@ class DiffusionDecodingConfig:
         require(self.map_channels >= 1, f"{where}.map_channels", self.map_channels, "at least 1")
         check_network_only(self.map_network, f"{where}.map_network")
         steps = self.decoder.likelihood_steps
-        require(steps == 0, f"{where}.decoder.likelihood_steps", steps, "0, for only codecs have a likelihood")
+        require(
+            steps == 0,
+            f"{where}.decoder.likelihood_steps",
+            steps,
+            "0: decoders over frozen latents have no likelihood; the codec 'diffusion' has",
+        )
 
     def check_modalities(self, names: Sequence[str]) -> None:
         """Raise `SbmError` for a modality that the experiment does not have; see `method.NamesModalities`."""

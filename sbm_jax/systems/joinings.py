@@ -7,7 +7,7 @@ et al., 2023; see `losses`.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import ClassVar
 
 import jax
@@ -171,8 +171,12 @@ class DiffMvae(MopoeStar):
         """Return the modality with the codec that it has here."""
         if not self._is_diffused(modality):
             return super().decoded(modality)
-        options = modality.codec.network if _names_diffusion(modality) else self.codec
-        decoder = {**self.objective, **options.get("decoder", {})}
+        options, where = self.codec, self._of("codec")
+        if _names_diffusion(modality):
+            options, where = modality.codec.network, f"modality {modality.name!r}: codec.network"
+        decoder = options.get("decoder", {})
+        require(isinstance(decoder, Mapping), f"{where}.decoder", decoder, "a group of options, or nothing")
+        decoder = {**self.objective, **decoder}
         return dataclasses.replace(modality, codec=CodecConfig("diffusion", {**options, "decoder": decoder}))
 
     def check(self, modalities: tuple[Modality, ...]) -> None:

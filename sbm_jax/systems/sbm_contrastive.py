@@ -10,22 +10,17 @@ Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 202
 import dataclasses
 import functools
 from collections.abc import Mapping
-from typing import Any
 
-import jax
 import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import SbmError, require
-from sbm_jax.losses.info_nce import has_pair, info_nce_terms, inverse_temperature
-from sbm_jax.losses.masked import masked_mean
 from sbm_jax.losses.score_matching import Draws, random_observed, random_present
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig, FeedForward, make_codec
-from sbm_jax.networks.contrastive import ContrastiveEncoder
-from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.sampling import CONDITIONINGS, SamplerOptions
 from sbm_jax.sampling.guidance import classifier_free
+from sbm_jax.systems.contrastive_encoders import ContrastiveEncoders
 from sbm_jax.systems.latents import encode_rows
 from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.sbm import AUTOENCODERS, Sbm, fields_of, strength_of_rows
@@ -35,8 +30,6 @@ from sbm_jax.types import (
     Data,
     Dataset,
     Key,
-    Metrics,
-    Modality,
     Params,
     ScoreTransform,
     Split,
@@ -118,14 +111,11 @@ class SbmContrastive(Sbm):
         return *super().stage_names, self.encoder_stage
 
     @property
-    def encoders(self) -> PerModality:
-        """The encoders of all modalities, with the embedding as their latents."""
-        size = self.contrastive.embedding_size
-        modalities = tuple(modality.with_latents(size) for modality in self.modalities)
-        return PerModality(modalities, self.latent_space.computes_batched)
-
-    def _encoder(self, modality: Modality) -> ContrastiveEncoder:
-        return ContrastiveEncoder(modality, self.contrastive.network, self.contrastive.dropout)
+    def encoders(self) -> ContrastiveEncoders:
+        """The encoders of all modalities."""
+        config = self.contrastive
+        sizes = config.network, config.embedding_size, config.dropout, config.temperature
+        return ContrastiveEncoders(self.modalities, *sizes, batched=self.latent_space.computes_batched)
 
     # MARK: Stages
 
@@ -148,27 +138,27 @@ class SbmContrastive(Sbm):
         return {**self.latent_space.bank(upstream, split), "embeddings": upstream[self.embedding_stage][split]}
 
     def _encoder_stages(self, dataset: Dataset) -> list[Stage]:
-        config = self.contrastive
+        config, encoders = self.contrastive, self.encoders
         chunk = config.training.batch_size
         training = Stage(
             name=self.encoder_stage,
             settings={
                 "seed": self.seed,
                 "data": dataset.settings,
-                "modalities": plain(self.encoders.modalities),
+                "modalities": plain(encoders.per_modality.modalities),
                 **self._recipe("training", "network", "dropout", "temperature"),
             },
-            init=lambda key, upstream: self._init_encoders(key),
-            loss=self._encoder_loss,
+            init=lambda key, upstream: encoders.init(key),
+            loss=encoders.loss,
             rows=lambda upstream: self.latent_space.rows(dataset.train),
             validation_rows=lambda upstream: self.latent_space.rows(dataset.validation),
-            validation_loss=functools.partial(self._encoder_loss, train=False),
+            validation_loss=functools.partial(encoders.loss, train=False),
             training=config.training,
         )
 
         def embed(params: Params, split: Split) -> Array:
             embeddings = encode_rows(
-                lambda params, rows: self._embeddings(params, in_units(rows["data"])),
+                lambda params, rows: encoders.embeddings(params, in_units(rows["data"])),
                 *(params, self.latent_space.rows(split), chunk),
             )
             present = split.presence([modality.name for modality in self.latent_space.modalities])
@@ -184,41 +174,6 @@ class SbmContrastive(Sbm):
             init=lambda key, upstream: bank(upstream[self.encoder_stage]),
         )
         return [training, computed]
-
-    def _init_encoders(self, key: Key) -> Params:
-        def init_one(modality: Modality, key: Key) -> Params:
-            return self._encoder(modality).init(key, jnp.zeros((1, *modality.shape), modality.dtype))["params"]
-
-        log_scale = -jnp.log(jnp.float32(self.contrastive.temperature))
-        return {"encoders": self.encoders.init(key, init_one), "log_scale": log_scale}
-
-    def _encoder_loss(
-        self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any], train: bool = True
-    ) -> tuple[Array, Metrics]:
-        del upstream
-        present, dropout_key = batch.get("present"), key if train and self.contrastive.dropout else None
-        embeddings = self._embeddings(params, in_units(batch["data"]), dropout_key)
-        loss, found = info_nce_terms(embeddings, params["log_scale"], present=present)
-        paired = has_pair(present)
-        metrics = {"found": masked_mean(found, paired), "inverse_temperature": inverse_temperature(params["log_scale"])}
-        return masked_mean(loss, paired), metrics
-
-    def _embeddings(self, params: Params, data: Data, dropout_key: Key | None = None) -> Array:
-        """Return unit vectors [B, M, E]; 0 for modalities that are not in `data` (float)."""
-        train = dropout_key is not None
-        inputs = {name: (x, None) for name, x in data.items()}
-        if train:  # a key for each encoder: with one for all, equal encoders would drop the same units
-            keys = jax.random.split(dropout_key, len(data))
-            inputs = {name: (x, key) for (name, x), key in zip(data.items(), keys, strict=True)}
-
-        def encode(modality: Modality, weights: Params, given: tuple[Array, Key | None]) -> Array:
-            x, key = given
-            rngs = None if key is None else {"dropout": key}
-            return self._encoder(modality).apply({"params": weights}, x, train=train, rngs=rngs)
-
-        embeddings = self.encoders.apply(params["encoders"], inputs, encode)
-        nothing = jnp.zeros((len(next(iter(data.values()))), self.contrastive.embedding_size))
-        return jnp.stack([embeddings.get(modality.name, nothing) for modality in self.modalities], axis=1)
 
     def mean_embedding(self, embeddings: Array, observed: Array) -> Array:
         """Return the mean embedding of the observed [B, E], with entries of about unit size; 0 for nothing.
@@ -267,7 +222,7 @@ class SbmContrastive(Sbm):
     def _embed(self, products: Mapping[str, Params], data: Data, observed: Array) -> Array:
         if not data:
             return jnp.zeros((len(observed), self.contrastive.embedding_size))
-        return self.mean_embedding(self._embeddings(products[self.encoder_stage], data), observed)
+        return self.mean_embedding(self.encoders.embeddings(products[self.encoder_stage], data), observed)
 
     def _strength(self, strength: Array | float | None, num_rows: int) -> Array:
         return strength_of_rows(strength, self.contrastive.strength, num_rows)

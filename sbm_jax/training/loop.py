@@ -120,7 +120,7 @@ def make_train_steps(stage: Stage, feed: parallel.Feed):
 
 def _make_validate(stage: Stage, upstream: Mapping[str, Params], key: Key, mesh: jax.sharding.Mesh):
     feed = parallel.Feed(stage.validation_rows(upstream), mesh, on_host=False)
-    num_rows, size = feed.num_rows, stage.training.batch_size
+    num_rows, size = min(feed.num_rows, stage.training.validate_rows or feed.num_rows), stage.training.batch_size
     loss = stage.validation_loss or stage.loss
 
     starts = range(0, num_rows, size)
@@ -133,7 +133,7 @@ def _make_validate(stage: Stage, upstream: Mapping[str, Params], key: Key, mesh:
         return np.arange(starts[number], min(starts[number] + size, num_rows))[None]
 
     def validate(params: Params) -> dict[str, float]:
-        """Return the mean over all rows, weighting the last, smaller batch by its size."""
+        """Return the mean over the rows, weighting the last, smaller batch by its size."""
         totals: dict[str, float] = {}
         for start, (rows, parts) in zip(starts, feed.read(len(starts), batch), strict=True):
             weight = min(size, num_rows - start) / num_rows

@@ -18,7 +18,7 @@ from sbm_jax.training.optimizers import make_optimizer
 from sbm_jax.types import Params, Stage
 
 # But for rounding: they cut a stage into other dispatches, which XLA may compile differently.
-_NO_EFFECT = ("checkpoint_every", "validate_every", "split_parameters")
+_NO_EFFECT = ("checkpoint_every", "validate_every", "validate_rows", "split_parameters")
 
 
 def _recipe(settings: Any) -> Any:

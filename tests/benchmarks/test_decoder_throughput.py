@@ -41,6 +41,6 @@ def test_the_peer_is_as_large_and_draws_as_many():
     ours = sum(leaf.size for leaf in jax.tree.leaves(params))
     theirs = sum(parameter.numel() for parameter in decoder_throughput.make_peer_network().parameters())
     assert 0.8 < ours / theirs < 1.25, (ours, theirs)
-    drawn = decoder_throughput.make_peer(batch=2, evaluations=2, threads=1)()
-    assert drawn.shape == (2, 3, 28, 28)
+    drawn = decoder_throughput.make_peer(batch=4, evaluations=2, threads=1, at_once=2)()
+    assert drawn.shape == (4, 3, 28, 28)
     assert torch.isfinite(drawn).all()

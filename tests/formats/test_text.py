@@ -8,7 +8,7 @@ import pytest
 
 from sbm_jax.data import check_data
 from sbm_jax.errors import SbmError
-from sbm_jax.formats import build_vocabulary, make_format
+from sbm_jax.formats import build_vocabulary, completed, is_complete, make_format
 from sbm_jax.formats.text import UNKNOWN, text_of, words_of
 from sbm_jax.types import FormatConfig, Modality
 
@@ -123,3 +123,44 @@ def test_words_of_any_script_keep_their_marks(text):
     assert "".join(words) == "".join(unicodedata.normalize("NFC", text.lower()).split())
     assert not any(unicodedata.category(word[0]).startswith("M") for word in words)
     assert words_of(text_of(words)) == words
+
+
+def test_long_texts_are_cut_where_it_is_asked_for_and_counted(caplog):
+    texts = np.array(["a b c", "a b c d e", "b c d e"])
+    words = build_vocabulary(texts)
+    text = _format(words=words, cut=True)
+    length = text.length
+    with caplog.at_level("WARNING"):
+        ids = text.to_array(
+            np.array([" ".join("abcde"[i % 5] for i in range(length + extra)) for extra in (0, 1, 2)]), "data"
+        )
+    assert "2 of 3 texts have more than" in caplog.text
+    assert ids.shape == (3, length)
+    assert (ids > 1).all()
+
+
+def test_a_vocabulary_that_is_left_to_the_data_is_that_of_the_training_rows():
+    left = Modality(
+        "caption", (12,), 4, "tokens", "categorical", format=FormatConfig("text", {"least": 2, "cut": True})
+    )
+    assert not is_complete(left)
+    whole = completed(left, np.array(TEXTS))
+    assert is_complete(whole)
+    options = make_format(whole).options
+    assert options.words == build_vocabulary(TEXTS, least=2)
+    assert options.cut
+    assert whole.vocabulary_size == 2 + len(options.words)
+    assert all(is_complete(modality) for modality in (_format(words=("a",)).modality, _format().modality))
+
+
+@pytest.mark.parametrize(
+    ("rows", "least", "message"),
+    [
+        (np.zeros((3, 4), np.int32), 1, r"rows of int32 \[3, 4\]; expected strings"),
+        (np.array(["a", "b"]), 2, "least is 2; expected a number of times"),
+    ],
+)
+def test_data_that_tell_no_vocabulary_are_refused(rows, least, message):
+    left = Modality("caption", (12,), 4, "tokens", "categorical", format=FormatConfig("text", {"least": least}))
+    with pytest.raises(SbmError, match=message):
+        completed(left, rows)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 
-from sbm_jax.sde import VP
+from sbm_jax.sde import VP, Cosine
 
 SHAPE = (2, 3, 1)
 SIZE = 6
@@ -26,12 +26,30 @@ class Exact(nn.Module):
     @nn.compact
     def __call__(self, x, t, maps, vector, train=False):
         """Return the posterior mean."""
-        alpha, sigma = (value[:, None] for value in SDE.marginal(t))
-        mean = vector @ GAIN.T
-        x_t = (x * jnp.sqrt(alpha**2 + sigma**2)[:, :, None, None]).reshape(len(x), -1)
-        spread = alpha[:, :, None] ** 2 * COVARIANCE[None] + sigma[:, :, None] ** 2 * jnp.eye(SIZE)[None]
-        residual = jnp.linalg.solve(spread, (x_t - alpha * mean)[..., None])
-        return (mean + alpha * (COVARIANCE[None] @ residual)[..., 0]).reshape(x.shape)
+        return posterior_mean(SDE, x, t, vector)
+
+
+class ExactVelocity(nn.Module):
+    """The velocity α ε - σ x of the same law under the cosine process: a perfect network of the defaults."""
+
+    config: object
+
+    @nn.compact
+    def __call__(self, x, t, maps, vector, train=False):
+        """Return the mean of the velocity."""
+        alpha, sigma = (value[:, None, None, None] for value in Cosine().marginal(t))
+        mean = posterior_mean(Cosine(), x, t, vector)
+        return alpha * (x - alpha * mean) / sigma - sigma * mean
+
+
+def posterior_mean(sde, x, t, latent):
+    """Return E[x | x_t, z] of x_t / s [B, *SHAPE], times [B] and latents [B, 2]."""
+    alpha, sigma = (value[:, None] for value in sde.marginal(t))
+    mean = latent @ GAIN.T
+    x_t = (x * jnp.sqrt(alpha**2 + sigma**2)[:, :, None, None]).reshape(len(x), -1)
+    spread = alpha[:, :, None] ** 2 * COVARIANCE[None] + sigma[:, :, None] ** 2 * jnp.eye(SIZE)[None]
+    residual = jnp.linalg.solve(spread, (x_t - alpha * mean)[..., None])
+    return (mean + alpha * (COVARIANCE[None] @ residual)[..., 0]).reshape(x.shape)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,12 +34,14 @@ SOLVERS = {
     "ddim": PictureSampler("ddim", 200),
     "euler_maruyama": PictureSampler("euler_maruyama", 400, grid="uniform"),
     "predictor_corrector": PictureSampler("predictor_corrector", 200, grid="uniform"),
+    "corrector_predictor": PictureSampler("corrector_predictor", 200, grid="uniform"),
+    "langevin": PictureSampler("langevin", 100, grid="log_snr", corrector_steps=60),
 }
 
 
 def _exact(bounds=(), **changes):
     config = DiffusionDecoderConfig(DenoiserConfig(f"{HERE}:Exact"), SDEConfig("vp"), "data", **changes)
-    return DiffusionDecoder(SHAPE, bounds, config, modulated=True)
+    return DiffusionDecoder(SHAPE, bounds, config, latent_size=2, modulated=True)
 
 
 def _units(bounds):
@@ -49,9 +51,22 @@ def _units(bounds):
 
 @pytest.mark.parametrize("solver", SOLVERS)
 def test_an_exact_denoiser_draws_from_the_exact_law(solver):
+    _assert_draws_the_exact_law(_exact, solver)
+
+
+@pytest.mark.parametrize("solver", ["dpm_solver_pp_2m", "sde_dpm_solver_pp_2m", "ddim"])
+def test_with_the_default_process_and_prediction_too(solver):
+    def decoder(bounds):
+        config = DiffusionDecoderConfig(DenoiserConfig(f"{HERE}:ExactVelocity"))
+        return DiffusionDecoder(SHAPE, bounds, config, latent_size=2, modulated=True)
+
+    _assert_draws_the_exact_law(decoder, solver)
+
+
+def _assert_draws_the_exact_law(decoder, solver):
     rows, bounds, latent = 4000, (-2.0, 4.0), np.array([0.5, -1.0], np.float32)
     told = Told(latent=jnp.broadcast_to(latent, (rows, 2)))
-    result = jax.jit(lambda key: _exact(bounds).sample({}, key, told, SOLVERS[solver]))(jax.random.key(0))
+    result = jax.jit(lambda key: decoder(bounds).sample({}, key, told, SOLVERS[solver]))(jax.random.key(0))
     assert not np.any(result.diverged)
     half, middle = _units(bounds)
     flat = np.asarray(result.z).reshape(rows, -1)
@@ -116,7 +131,7 @@ def test_a_picture_is_told_as_diffusevae_tells_it():
     """Formulation 1: the picture stands beside the noisy one, both in [-1, 1]; DDIM from noise, restated in NumPy."""
     options = PictureSampler("ddim", 3, grid="uniform", end_time=1e-3)
     config = DiffusionDecoderConfig(DenoiserConfig(f"{HERE}:Linear"), SDEConfig("vp"), "noise", sampler=options)
-    decoder = DiffusionDecoder((4, 4, 2), (0.0, 1.0), config)
+    decoder = DiffusionDecoder((4, 4, 2), (0.0, 1.0), config, told_picture=True)
     pictures = jax.random.uniform(jax.random.key(5), (3, 4, 4, 2))
     key = jax.random.key(0)
     found = decoder.sample({}, key, Told(picture=pictures)).z
@@ -133,7 +148,7 @@ def test_a_picture_is_told_as_diffusevae_tells_it():
 
 def _small(**changes):
     config = DiffusionDecoderConfig(DenoiserConfig(width=8, depth=1), **changes)
-    decoder = DiffusionDecoder((8, 8, 1), (0.0, 1.0), config, modulated=True)
+    decoder = DiffusionDecoder((8, 8, 1), (0.0, 1.0), config, told_picture=True, latent_size=3, modulated=True)
     told = Told(picture=jax.random.uniform(jax.random.key(1), (5, 8, 8, 1)), latent=jnp.ones((5, 3)))
     params = decoder.init(jax.random.key(0), jax.tree.map(lambda array: array[:1], told))
     noisy = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
@@ -154,6 +169,20 @@ def test_guidance_is_that_of_its_formula():
     np.testing.assert_allclose(strong.z, 3 * plain.z - 2 * nothing.z, rtol=1e-3, atol=1e-3)
     assert not np.allclose(plain.z, strong.z, atol=1e-3)
     assert strong.network_evaluations == 2 * plain.network_evaluations == 2
+
+
+def test_the_strength_of_guidance_is_an_array_with_a_number_for_each_row():
+    decoder, params, told = _small(probability_untold=0.1)
+    draw = jax.jit(lambda w: decoder.sample(params, jax.random.key(2), told, guidance=w).z)
+    plain = decoder.sample(params, jax.random.key(2), told).z
+    np.testing.assert_allclose(draw(jnp.zeros(5)), plain, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(decoder.sample(params, jax.random.key(2), told, guidance=0.0).z, plain)
+    mixed, strong = (
+        draw(jnp.array([0.0, 2.0, 0.0, 2.0, 0.0])),
+        decoder.sample(params, jax.random.key(2), told, guidance=2.0),
+    )
+    np.testing.assert_allclose(mixed[::2], plain[::2], rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(mixed[1::2], strong.z[1::2], rtol=1e-4, atol=1e-4)
 
 
 def test_what_is_told_matters():
@@ -180,23 +209,27 @@ def test_a_start_from_a_picture_stays_near_it():
     options = dataclasses.replace(decoder.config.sampler, start_time=0.05, num_steps=2, grid="uniform")
     near = decoder.sample(params, jax.random.key(2), told, options).z
     assert np.abs(near - told.picture).mean() < 0.3
+    blind = dataclasses.replace(decoder, told_picture=False)
     with pytest.raises(SbmError, match="it is told none"):
-        decoder.sample(params, jax.random.key(2), Told(latent=told.latent), options)
+        blind.sample(params, jax.random.key(2), Told(latent=told.latent), options)
 
 
 @pytest.mark.parametrize(
     ("changes", "options", "message"),
     [
-        ({"latent": None}, {}, "give Told latent"),
-        ({"picture": None, "latent": None}, {}, "give Told latent"),
-        ({"picture": jnp.ones((5, 8, 8, 2))}, {}, r"expected .*\(5, 8, 8, 1\)"),
-        ({"latent": jnp.ones((4, 3))}, {}, r"expected .*\(5, 3\)"),
-        ({"picture": jnp.ones((0, 8, 8, 1)), "latent": jnp.ones((0, 3))}, {}, "one picture at least"),
+        ({"latent": None}, {}, r"expected .* latent \(3,\)"),
+        ({"picture": None}, {}, r"expected .* picture \(8, 8, 1\)"),
+        ({"picture": None, "latent": None}, {}, "Told has nothing; expected"),
+        ({"which": jnp.zeros(5, int)}, {}, "Told has .*which"),
+        ({"picture": jnp.ones((5, 8, 8, 2))}, {}, r"expected .*\(8, 8, 1\)"),
+        ({"latent": jnp.ones((4, 3))}, {}, "expected one row for each"),
+        ({"latent": jnp.ones((5, 2))}, {}, r"expected .* latent \(3,\)"),
+        ({"picture": jnp.ones((0, 8, 8, 1)), "latent": jnp.ones((0, 3))}, {}, "number of pictures is 0"),
         ({}, {"row_numbers": jnp.arange(4)}, r"row_numbers have the shape \(4,\)"),
         ({}, {"guidance": 2.0}, r"guidance 2\.0 needs"),
         ({}, {"guidance": -1.0}, r"guidance is -1\.0; expected 0 or more"),
         ({}, {"options": SamplerOptions(conditioning="particles", num_particles=4)}, "conditioning is 'particles'"),
-        ({"picture": None}, {"options": PictureSampler(start_time=0.5)}, "start_time below 1"),
+        ({}, {"guidance": jnp.ones(4)}, r"guidance has the shape \(4,\)"),
     ],
 )
 def test_what_can_not_be_drawn_is_refused(changes, options, message):
@@ -209,8 +242,30 @@ def test_what_has_no_likelihood_is_refused():
     decoder, params, told = _small()
     with pytest.raises(SbmError, match="expected at least 1"):
         decoder.log_likelihood(params, jax.random.key(2), told.picture, told, num_steps=0)
-    with pytest.raises(SbmError, match="give Told latent"):
+    with pytest.raises(SbmError, match=r"latent \(3,\)"):
         decoder.log_likelihood(params, jax.random.key(2), told.picture, told._replace(latent=None))
+
+
+@pytest.mark.parametrize("method", ["loss", "bound", "log_likelihood"])
+@pytest.mark.parametrize("shape", [(4, 8, 8, 1), (5, 8, 8, 2), (8, 8, 1)])
+def test_data_of_another_shape_are_refused(method, shape):
+    decoder, params, told = _small()
+    with pytest.raises(SbmError, match=r"and data of .*; expected .*data \(8, 8, 1\)"):
+        getattr(decoder, method)(params, jax.random.key(2), jnp.ones(shape), told)
+
+
+def test_a_latent_is_told_to_what_uses_it():
+    for sizes in ({"latent_size": 3}, {"modulated": True}):
+        with pytest.raises(SbmError, match="latent_size is"):
+            DiffusionDecoder((8, 8, 1), (), DiffusionDecoderConfig(), **sizes)
+
+
+@pytest.mark.parametrize("prediction", ["noise", "score"])
+def test_the_cosine_process_is_refused_where_it_multiplies_errors(prediction):
+    with pytest.raises(SbmError, match="600 times"):
+        DiffusionDecoderConfig(prediction=prediction)
+    assert DiffusionDecoderConfig(prediction=prediction, sde=SDEConfig("vp")).weighting == "noise"
+    assert DiffusionDecoderConfig(prediction="data").weighting == "data"
 
 
 @pytest.mark.parametrize("bounds", [(1.0, 0.0), (1.0, 1.0), (1.0,)])

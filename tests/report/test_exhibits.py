@@ -298,9 +298,13 @@ def test_the_experiment_of_diff_mvae_has_its_figure_and_table():
     shown = {"coherence/fixed_order/given_1/last": estimate(0.9)}
     systems = {name: {**fid, **shown} for name in ("diff_mvae", "mopoe_star", "mopoe_star_score")}
     named = {name: {"metrics": metrics, "not_available": {}} for name, metrics in systems.items()}
-    found = exhibits.exhibits({"published": "diff_mvae", "systems": named, "config": {}})
-    labels = [exhibit.label for exhibit in found]
-    assert labels == ["Figure 7a", "Figure 7b", "Figure 7c", "Table 4", "Samples"]
-    ((name, cells),) = found[3].rows
+    of_two = {"mopoe_star": {"metrics": {**fid, "coherence/unconditional_all": estimate(0.7)}, "not_available": {}}}
+    variations = [{"study": "modalities", "value": "2", "systems": of_two}]
+    results = {"published": "diff_mvae", "systems": named, "variations": variations, "config": {}}
+    found = {exhibit.label: exhibit for exhibit in exhibits.exhibits(results)}
+    figures = ["Figure 7a", exhibits.AGREEMENT, "Figure 7b", "Figure 7c"]
+    assert list(found) == [*figures, "Table 4", "Samples"]
+    assert all(found[label].chart for label in figures)
+    ((name, cells),) = found["Table 4"].rows
     assert name == "mopoe_star"
     assert [(cell.ours["value"], cell.paper.value) for cell in cells] == [(60.0, 139.8), (60.0, 95.2)]

@@ -307,11 +307,11 @@ def test_equal_encoders_drop_units_of_their_own():
     x = jax.random.normal(jax.random.key(0), (4, 6))
     for batched in (False, True):
         system = SbmContrastive("sbm_vae_t", twins, CONFIG, batched=batched, contrastive=contrastive)
-        params = system._init_encoders(jax.random.key(1))
+        params = system.encoders.init(jax.random.key(1))
         params = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf[:1], leaf.shape) if leaf.ndim else leaf, params)
-        plain = system._embeddings(params, {"one": x, "two": x})
+        plain = system.encoders.embeddings(params, {"one": x, "two": x})
         np.testing.assert_allclose(plain[:, 0], plain[:, 1], rtol=1e-5, atol=1e-6)
-        dropped = system._embeddings(params, {"one": x, "two": x}, jax.random.key(2))
+        dropped = system.encoders.embeddings(params, {"one": x, "two": x}, jax.random.key(2))
         assert not np.allclose(dropped[:, 0], dropped[:, 1], atol=1e-2)
 
 

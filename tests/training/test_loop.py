@@ -74,6 +74,18 @@ def test_it_learns_and_writes_metrics(tmp_path):
     assert validation[-1] < 0.2 * validation[0]
 
 
+def test_validation_may_take_the_first_rows_only(tmp_path):
+    stage = _stages(dataclasses.replace(TRAINING, num_steps=10, validate_rows=7))[-1]
+    some = dataclasses.replace(stage, validation_rows=lambda upstream: {"x": X[:7], "y": Y[:7]})
+    losses = []
+    for number, one in enumerate((stage, some)):
+        _run(tmp_path / str(number), [*_stages(TRAINING)[:-1], one])
+        rows = read_metrics(tmp_path / str(number) / "metrics" / "fit.jsonl")
+        losses.append([row["loss"] for row in rows if row["split"] == "validation"])
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 1
+
+
 @pytest.mark.parametrize("stop_at", [5, 10, 15])
 def test_resumed_equals_unbroken_bit_for_bit(tmp_path, monkeypatch, stop_at):
     whole = _run(tmp_path / "whole")

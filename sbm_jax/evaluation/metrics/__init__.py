@@ -1,6 +1,7 @@
 """Metrics, one file each, by their names in configs."""
 
 from sbm_jax.config import plain
+from sbm_jax.evaluation.metrics.agreement import Agreement
 from sbm_jax.evaluation.metrics.base import Call, Draw, Evaluation, Metric, Plan, Scene, Subject, Tools
 from sbm_jax.evaluation.metrics.class_shares import ClassShares
 from sbm_jax.evaluation.metrics.classifier import ClassifierAccuracy
@@ -38,10 +39,11 @@ METRICS: dict[str, type[Metric]] = {
     "per_attribute": PerAttribute,
     "readings": Readings,
     "robustness": Robustness,
+    "agreement": Agreement,
 }
 
 # They compare what is named with the truth of the row.
-_NOT_BY_DEFAULT = ("mse", "f1", "iou", "per_attribute", "readings", "robustness")
+_NOT_BY_DEFAULT = ("mse", "f1", "iou", "per_attribute", "readings", "robustness", "agreement")
 
 DEFAULT = {name: plain(cls.Options()) for name, cls in METRICS.items() if name not in _NOT_BY_DEFAULT}
 """What is measured where a config does not say, with all options; distances and likelihoods of no examples."""

@@ -25,6 +25,7 @@ ClassifierFn = Callable[[Data], Mapping[str, Array]]  # {modality: [B, *shape]} 
 ReconstructFn = Callable[[Data], Data]
 EncodeFn = Callable[[Data], Mapping[str, Array]]  # {modality: [B, *shape]} -> {modality: [B, D_m]}
 PosteriorsFn = Callable[[Data], Mapping[str, tuple[Array, Array | None]]]  # see `system.HasCodecs`
+EmbedFn = Callable[[Data], Mapping[str, np.ndarray]]  # {modality: [B, *shape]} -> {modality: [B, E]}
 LogWeightsFn = Callable[[Key, Mapping[str, Array], int], Array]
 # (name of the space or "" for the best, modalities asked for) -> the features, and why others are not there, by metric
 SpaceFn = Callable[[str, Sequence[str]], tuple[FeatureSpace | None, dict[str, str]]]
@@ -91,6 +92,7 @@ class Tools:
       space: the features in which samples are compared with real data.
       readers: by source and target, what tells one modality from another.
       pictures: the names of the modalities that are pictures to look at.
+      embed: `{modality: [B, *shape]} -> {modality: [B, E]}`, unit vectors in one space; None without a matcher.
     """
 
     classifiers: Mapping[str, ClassifierFn] = dataclasses.field(default_factory=dict)
@@ -98,6 +100,7 @@ class Tools:
     space: SpaceFn = no_space
     readers: Mapping[tuple[str, str], ReaderFns] = dataclasses.field(default_factory=dict)
     pictures: tuple[str, ...] = ()
+    embed: EmbedFn | None = None
 
 
 NO_TOOLS = Tools()
@@ -204,6 +207,19 @@ class Call:
         return functools.cache(lambda source, target: readers[source, target].read(np.asarray(self.samples[source])))
 
     @functools.cached_property
+    def embedded(self) -> Callable[[str, bool], np.ndarray]:
+        """The function from a modality to the matcher's vectors [B, E] of its samples, or of the true data if so told.
+
+        They are NaN where the data are not finite.
+        """
+
+        def embed(name: str, real: bool) -> np.ndarray:
+            data = np.asarray(self.given[name] if real else self.samples[name])
+            return np.where(finite_rows(data)[:, None], self.scene.tools.embed({name: data})[name], np.nan)
+
+        return functools.cache(embed)
+
+    @functools.cached_property
     def encoded(self) -> Mapping[str, Array]:
         """The latents of the true data, {modality: [B, D_m]}."""
         return self.scene.subject.encode(self.given)
@@ -248,6 +264,10 @@ class Draw:
     def read(self, source: str, target: str) -> np.ndarray:
         """Return the target that a reader tells from the samples of a source, float [R, *shape]."""
         return self.call.readings(source, target)[self.inside]
+
+    def embedded(self, modality: str, real: bool = False) -> np.ndarray:
+        """Return the matcher's vectors of samples, or of the true data, [R, E]; NaN where these are not finite."""
+        return self.call.embedded(modality, real)[self.inside]
 
     def latents(self, modality: str) -> np.ndarray | None:
         """Return the generated latents [R, D_m], or None where the system has none of each modality."""

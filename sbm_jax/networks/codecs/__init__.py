@@ -147,8 +147,8 @@ class Codecs:
             kind = repr({**training_settings(modality), "name": ""})
             if found.setdefault(kind, network) != network:
                 raise SbmError(
-                    f"modality {name!r} is drawn in another way than one that is trained as it is. Give all modalities "
-                    "of one kind the same codec.network."
+                    f"modality {name!r} has the same training settings as another modality, but is drawn by other "
+                    "options. Their parameters are stacked, so give both the same codec.network."
                 )
 
     @property

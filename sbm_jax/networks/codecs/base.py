@@ -68,7 +68,7 @@ class Codec(Protocol):
 
 @runtime_checkable
 class Bounds(Protocol):
-    """A codec whose `loss` may be no bound of -log p(x | z), and never is the likelihood itself."""
+    """A codec that is trained by a surrogate of -log p(x | z); `bound` is an upper bound of it."""
 
     def loss(self, params: Params, key: Key, x: Array, output: Array, train: bool = True) -> Array:
         """Return what it is trained by [B]; see `Codec.loss`. Without `train`, nothing is dropped at random."""

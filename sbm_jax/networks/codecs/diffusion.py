@@ -110,12 +110,14 @@ class Diffusion:
     @property
     def decoder(self) -> DiffusionDecoder:
         """The decoder."""
-        modality, options, trunk = self.modality, self.options, None
+        modality, options, trunk, size = self.modality, self.options, None, self.modality.latent_size
         if "map" in options.told:
             shape = (*modality.shape[:2], options.map_channels)
-            trunk = self._trunk(Modality(modality.name, shape, modality.latent_size)).decoder
-        told = "latent" in options.told
-        return DiffusionDecoder(modality.shape, bounds_of(modality), options.decoder, trunk, told)
+            trunk = self._trunk(Modality(modality.name, shape, size)).decoder
+        modulated = "latent" in options.told
+        return DiffusionDecoder(
+            modality.shape, bounds_of(modality), options.decoder, latent_size=size, trunk=trunk, modulated=modulated
+        )
 
     @property
     def is_guided(self) -> bool:

@@ -1,0 +1,113 @@
+"""The matcher: encoders of all modalities into one space, which tell how well parts of a row belong together.
+
+It is trained for this alone, on training rows, and no system has its parameters, so that it judges all systems alike.
+The cosine of two of its vectors is what the CLIP score is in CLIP's space; numbers of two spaces can not be compared.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import numpy as np
+
+from sbm_jax import parallel
+from sbm_jax.config import checked_dataclass, plain
+from sbm_jax.errors import SbmError, require
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig, make_codec
+from sbm_jax.systems.contrastive_encoders import ContrastiveEncoders
+from sbm_jax.types import Array, CodecConfig, Data, Dataset, Modality, Params, Stage, TrainingConfig
+
+
+@checked_dataclass
+class MatcherConfig:
+    """The encoders and their training.
+
+    Attributes:
+      network: sizes of the encoders, where a codec has none of its own.
+      embedding_size: E.
+      dropout: rate in the projection heads.
+      temperature: its initial value; it is learned.
+      training: see `types.TrainingConfig`.
+    """
+
+    network: AutoencoderNetworkConfig = AutoencoderNetworkConfig()
+    embedding_size: int = 64
+    dropout: float = 0.1
+    temperature: float = 0.07
+    training: TrainingConfig = TrainingConfig()
+
+    def __post_init__(self):
+        require(self.embedding_size >= 2, "matcher.embedding_size", self.embedding_size, "2 or more")
+        require(self.temperature > 0, "matcher.temperature", self.temperature, "a positive number")
+        require(0 <= self.dropout < 1, "matcher.dropout", self.dropout, "0 to less than 1")
+        batch = self.training.batch_size
+        require(
+            batch >= 2, "matcher.training.batch_size", batch, "2 or more: others of a batch are what does not match"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Matcher:
+    """The stage, and the vectors.
+
+    Attributes:
+      modalities: those of the data.
+      config: see `MatcherConfig`.
+      seed: the run's seed.
+    """
+
+    modalities: tuple[Modality, ...]
+    config: MatcherConfig
+    seed: int = 0
+
+    stage_name = "matcher"
+
+    def __post_init__(self):
+        if len(self.modalities) < 2:
+            raise SbmError("a matcher (config.matcher) needs two modalities or more. Leave it out.")
+        for modality in self.modalities:
+            if not hasattr(make_codec(modality, self.config.network), "encoder"):
+                raise SbmError(
+                    f"a matcher (config.matcher) needs the encoder of every codec as a module, which that of modality "
+                    f"{modality.name!r}, {modality.codec.name!r}, does not give."
+                )
+
+    @property
+    def encoders(self) -> ContrastiveEncoders:
+        """The encoders, which do not depend on how a codec is trained."""
+        config = self.config
+        modalities = tuple(
+            dataclasses.replace(m, codec=CodecConfig(m.codec.name, m.codec.network), num_tokens=1)
+            for m in self.modalities
+        )
+        sizes = config.network, config.embedding_size, config.dropout, config.temperature
+        return ContrastiveEncoders(modalities, *sizes, batched=False)
+
+    def stage(self, dataset: Dataset) -> Stage:
+        """Return the training stage."""
+        encoders, names = self.encoders, [modality.name for modality in self.modalities]
+        return Stage(
+            name=self.stage_name,
+            settings={
+                "seed": self.seed,
+                "data": dataset.settings,
+                "modalities": plain(encoders.per_modality.modalities),
+                **plain(self.config),
+            },
+            init=lambda key, upstream: encoders.init(key),
+            loss=encoders.loss,
+            rows=lambda upstream: dataset.train.rows(names),
+            validation_rows=lambda upstream: dataset.validation.rows(names),
+            validation_loss=functools.partial(encoders.loss, train=False),
+            training=self.config.training,
+        )
+
+    def embed_fn(self, params: Params) -> Callable[[Data], dict[str, np.ndarray]]:
+        """Return the compiled `{modality: float [B, *shape]} -> {modality: [B, E]}`, unit vectors."""
+
+        @parallel.over_rows
+        def embed(params: Params, data: Data) -> dict[str, Array]:
+            vectors = self.encoders.embeddings(params, data)
+            return {m.name: vectors[:, place] for place, m in enumerate(self.modalities) if m.name in data}
+
+        return lambda data: {name: np.asarray(values) for name, values in embed(params, data).items()}
