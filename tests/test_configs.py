@@ -1,13 +1,16 @@
 """Every config is valid, and has the numbers that it says."""
 
+import dataclasses
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import sbm_jax
 from benchmarks.flops import flops_per_step
 from sbm_jax.experiment_config import apply_changes, make_system, parse_config
+from sbm_jax.formats import completed, is_complete
 
 ROOT = Path(__file__).parents[1]
 CONFIGS = [
@@ -32,6 +35,9 @@ CONFIGS = [
     "polymnist.py:five,best,smoke",
     "polymnist.py:best,smoke,studies",
     "polymnist.py:five,cpu,diffusion",
+    "cub.py",
+    "cub.py:cpu",
+    "cub.py:smoke",
     "polymnist.py:five,cpu,diff_mvae",
     "polymnist.py:five,diff_mvae",
     "polymnist.py:eb_mvae",
@@ -63,6 +69,9 @@ def load_config(name):
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configs_are_valid(name):
     parsed = parse_config(load_config(name))
+    texts = np.array(["a bird", "a bird"])  # where a vocabulary is left to the data
+    modalities = tuple(m if is_complete(m) else completed(m, texts) for m in parsed.modalities)
+    parsed = dataclasses.replace(parsed, modalities=modalities)
     if parsed.data.name == "polymnist":
         assert parsed.data.polymnist.num_modalities == len(parsed.modalities)
     for one in (parsed, *(apply_changes(parsed, variation.changes) for variation in parsed.variations)):

@@ -8,12 +8,13 @@ import numpy as np
 
 from sbm_jax import types
 from sbm_jax.config import build, checked_dataclass
-from sbm_jax.data import arrays, celebamask_hq, cub, folders, mhd, paired_digits, polymnist, records
+from sbm_jax.data import arrays, celebamask_hq, cub, folders, grid, mhd, paired_digits, polymnist, records
 from sbm_jax.data.arrays import ArraysConfig
 from sbm_jax.data.celebamask_hq import CelebaMaskHqConfig
 from sbm_jax.data.checks import check, check_data
 from sbm_jax.data.cub import CubConfig
 from sbm_jax.data.folders import FoldersConfig
+from sbm_jax.data.grid import GridConfig
 from sbm_jax.data.loader import Loader
 from sbm_jax.data.mhd import MhdConfig
 from sbm_jax.data.paired_digits import PairedDigitsConfig
@@ -33,6 +34,7 @@ DATASETS: dict[str, Loader] = {
     "mhd": mhd.DATASET,
     "celebamask_hq": celebamask_hq.DATASET,
     "cub": cub.DATASET,
+    "grid": grid.DATASET,
 }
 
 
@@ -50,6 +52,7 @@ class DataConfig:
       mhd: see `MhdConfig`.
       celebamask_hq: see `CelebaMaskHqConfig`.
       cub: see `CubConfig`.
+      grid: see `GridConfig`.
       options: of a data set of another package.
       complete: leave out training and validation rows that lack a modality; a variation may.
       missing: the probability that a modality of a training or validation row is hidden, besides those that the data
@@ -65,6 +68,7 @@ class DataConfig:
     mhd: MhdConfig = dataclasses.field(default_factory=MhdConfig)
     celebamask_hq: CelebaMaskHqConfig = dataclasses.field(default_factory=CelebaMaskHqConfig)
     cub: CubConfig = dataclasses.field(default_factory=CubConfig)
+    grid: GridConfig = dataclasses.field(default_factory=GridConfig)
     options: dict = dataclasses.field(default_factory=dict)
     complete: bool = False
     missing: float = 0.0

@@ -50,7 +50,7 @@ class CubConfig:
         in the middle; ``"box"`` the smallest square around the bird's bounding box that fits into the image.
       validation_fraction: the share of training images that becomes validation, with all their captions.
       seed: of that choice.
-      max_images: of each split, the first; None for all.
+      max_images: of each split, at even distances, so that all species are among them; None for all.
     """
 
     directory: str = ""
@@ -162,7 +162,14 @@ def _split(birds: Sequence[_Bird], tested: Sequence[bool], config: CubConfig) ->
         "validation": [bird for place, bird in enumerate(rest) if place in held_out],
         "test": [bird for bird, is_test in zip(birds, tested, strict=True) if is_test],
     }
-    return {name: members[: config.max_images] for name, members in splits.items()}
+    return {name: _some(members, config.max_images) for name, members in splits.items()}
+
+
+def _some(birds: Sequence[_Bird], number: int | None) -> list[_Bird]:
+    """Return so many images at even distances; all where there are no more."""
+    if number is None or number >= len(birds):
+        return list(birds)
+    return [birds[place] for place in np.linspace(0, len(birds) - 1, number).astype(int)]
 
 
 def _digest(root: pathlib.Path, birds: Sequence[_Bird]) -> str:

@@ -161,10 +161,10 @@ class Spectrogram(Format):
         phases = np.exp(2j * np.pi * np.random.default_rng(0).random(magnitudes.shape[1:]))
         spectra = np.zeros((*magnitudes.shape[:2], last - first), complex)
         spectra[..., declared] = magnitudes * phases
-        before = spectra
+        before = None
         for _ in range(self.options.iterations):
             found = transform.stft(transform.istft(spectra, k1=length), first, last)
-            ahead = found + _MOMENTUM * (found - before)
+            ahead = found + _MOMENTUM * (0 if before is None else found - before)
             before, spectra = found, ahead
             spectra[..., declared] *= magnitudes / np.maximum(np.abs(ahead[..., declared]), 1e-30)
         return transform.istft(spectra, k1=length)

@@ -76,9 +76,10 @@ def test_settings_tell_the_content(root):
 
 
 def test_one_modality_and_fewer_images(root):
-    dataset = load_cub(CubConfig(directory=str(root), max_images=2), root / "cache", ["caption"])
+    dataset = load_cub(CubConfig(directory=str(root), max_images=4), root / "cache", ["caption"])
     assert set(dataset.test.data) == {"caption"}
-    assert len(dataset.test) == 3
+    assert len(dataset.test) == 6
+    assert len({caption.partition(",")[0] for caption in dataset.train.data["caption"]}) == 4
 
 
 def write(name, text):

@@ -208,7 +208,9 @@ def test_codecs_that_draw_tell_what_it_costs_and_what_is_lost(base):
 def test_equal_codecs_draw_alike():
     codecs = [CodecConfig("diffusion", {"decoder": {"sampler": {"num_steps": steps}}}) for steps in (4, 9)]
     modalities = tuple(dataclasses.replace(PICTURES[0], name=f"p{i}", codec=codec) for i, codec in enumerate(codecs))
-    with pytest.raises(SbmError, match="'p1' has the same training settings as another modality, but is drawn by other options"):
+    with pytest.raises(
+        SbmError, match="'p1' has the same training settings as another modality, but is drawn by other options"
+    ):
         Codecs(modalities, AutoencoderNetworkConfig(), batched=False)
 
 
