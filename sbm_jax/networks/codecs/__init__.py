@@ -17,6 +17,7 @@ from sbm_jax.networks.codecs.nexus import NexusImage, NexusSound
 from sbm_jax.networks.codecs.patch import Patch
 from sbm_jax.networks.codecs.residual_conv import ResidualConv
 from sbm_jax.networks.codecs.tokens import Tokens
+from sbm_jax.networks.codecs.video import Video
 from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.registry import find
 from sbm_jax.types import Array, Key, Modality, Params
@@ -39,6 +40,7 @@ CODECS: dict[str, type[Codec]] = {
     "patch": Patch,
     "mlp": MLP,
     "tokens": Tokens,
+    "video": Video,
     "diffusion": Diffusion,
     "nexus_image": NexusImage,
     "nexus_sound": NexusSound,

@@ -1,0 +1,167 @@
+"""A codec of videos: blocks of pixels become channels, convolved in space and in time; the latent is a sequence."""
+
+import dataclasses
+from typing import Any, ClassVar
+
+import flax.linen as nn
+import jax.numpy as jnp
+
+from sbm_jax.config import checked_dataclass
+from sbm_jax.errors import SbmError, require
+from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, FeedForward, Heads
+from sbm_jax.networks.images import crop, group_norm, pad, padded_sides
+from sbm_jax.types import Array, Modality
+
+SQUEEZE = 8
+"""Channels of a moment's map where it meets a dense layer, which would have most of the parameters otherwise."""
+
+
+@checked_dataclass
+class VideoOptions(AutoencoderNetworkConfig):
+    """Sizes of the encoder and the decoder.
+
+    Attributes:
+      patch: pixels along a side of a block, a power of two.
+      frames: of a block: a moment. The latent has an equal part for each.
+      reach: moments before and after that a convolution in time sees.
+    """
+
+    patch: int = 8
+    frames: int = 2
+    reach: int = 2
+
+    def __post_init__(self):
+        super().__post_init__()
+        power = self.patch >= 1 and self.patch & (self.patch - 1) == 0
+        require(power, "codec.network.patch", self.patch, "a power of two")
+        require(self.frames >= 1, "codec.network.frames", self.frames, "at least 1")
+        require(self.reach >= 0, "codec.network.reach", self.reach, "0 or more")
+
+
+class SpaceTimeBlock(nn.Module):
+    """Residual convolutions: 3x3 in space, then over all channels of a place in time."""
+
+    features: int
+    reach: int
+    dtype: Any = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: Array) -> Array:
+        """Map [B, T, H, W, features] to the same shape."""
+        batch, moments, height, width, features = x.shape
+        frames = x.reshape(batch * moments, height, width, features)
+        y = nn.Conv(features, (3, 3), dtype=self.dtype)(frames)
+        x = x + nn.silu(group_norm(features)(y)).reshape(x.shape)
+        padded = jnp.pad(x, ((0, 0), (self.reach, self.reach), (0, 0), (0, 0), (0, 0)))
+        near = [padded[:, shift : shift + moments] for shift in range(2 * self.reach + 1)]
+        # A norm of each frame, so that a moment does not see those beyond its reach.
+        y = nn.Dense(features, dtype=self.dtype)(jnp.concatenate(near, axis=-1)).reshape(frames.shape)
+        return x + nn.silu(group_norm(features)(y)).reshape(x.shape)
+
+
+class VideoEncoder(nn.Module):
+    """Blocks become channels; a `SpaceTimeBlock` for each width, all equal; then a part of the latent each moment."""
+
+    modality: Modality
+    options: VideoOptions
+
+    @nn.compact
+    def __call__(self, x: Array) -> tuple[Array, Array]:
+        """Map [B, T, H, W, C] to (mean, log variance) [B, D_m]."""
+        options, dtype = self.options, jnp.dtype(self.options.dtype)
+        x = _to_blocks(x, options)
+        x = nn.silu(nn.Dense(options.widths[0], dtype=dtype)(x))
+        for features in options.widths:
+            x = SpaceTimeBlock(features, options.reach, dtype)(x)
+        batch, moments = x.shape[:2]
+        x = nn.Dense(SQUEEZE, dtype=dtype)(x).reshape(batch * moments, -1)
+        x = nn.silu(nn.Dense(4 * options.widths[0], dtype=dtype)(x))
+        mean, log_variance = Heads(self.modality.latent_size // moments)(x)
+        return mean.reshape(batch, -1), log_variance.reshape(batch, -1)
+
+
+class VideoDecoder(nn.Module):
+    """The mirror image of `VideoEncoder`."""
+
+    modality: Modality
+    options: VideoOptions
+
+    @nn.compact
+    def __call__(self, z: Array) -> Array:
+        """Map [B, D_m] to [B, T, H, W, C]."""
+        options, dtype, shape = self.options, jnp.dtype(self.options.dtype), self.modality.shape
+        moments = num_moments(shape, options)
+        height, width = (side // options.patch for side in padded_sides(shape[1:], options.patch.bit_length() - 1))
+        x = nn.silu(nn.Dense(4 * options.widths[0], dtype=dtype)(z.reshape(len(z) * moments, -1)))
+        x = nn.Dense(height * width * SQUEEZE, dtype=dtype)(x).reshape(len(z), moments, height, width, SQUEEZE)
+        x = nn.silu(nn.Dense(options.widths[-1], dtype=dtype)(x))
+        for features in reversed(options.widths):
+            x = SpaceTimeBlock(features, options.reach, dtype)(x)
+        x = nn.Dense(options.frames * options.patch**2 * shape[-1], dtype=jnp.float32)(x)
+        return _from_blocks(x, shape, options)
+
+
+def num_moments(shape: tuple[int, ...], options: VideoOptions) -> int:
+    """Return how many blocks follow one another in videos of a shape (T, H, W, C)."""
+    return -(-shape[0] // options.frames)
+
+
+def _to_blocks(x: Array, options: VideoOptions) -> Array:
+    """Return blocks [B, T', H', W', channels] of videos [B, T, H, W, C], which are padded with zeros."""
+    batch, length, *frame = x.shape
+    frames, patch = options.frames, options.patch
+    x = pad(x.reshape(batch * length, *frame), patch.bit_length() - 1)
+    height, width, channels = x.shape[1:]
+    moments = -(-length // frames)
+    x = jnp.pad(x.reshape(batch, length, -1), ((0, 0), (0, moments * frames - length), (0, 0)))
+    x = x.reshape(batch, moments, frames, height // patch, patch, width // patch, patch, channels)
+    return x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, moments, height // patch, width // patch, -1)
+
+
+def _from_blocks(x: Array, shape: tuple[int, ...], options: VideoOptions) -> Array:
+    """Undo `_to_blocks`, for videos of a shape (T, H, W, C)."""
+    batch, moments, height, width, _ = x.shape
+    frames, patch = options.frames, options.patch
+    x = x.reshape(batch, moments, height, width, frames, patch, patch, shape[-1]).transpose(0, 1, 4, 2, 5, 3, 6, 7)
+    x = x.reshape(batch * moments * frames, height * patch, width * patch, shape[-1])
+    return crop(x, shape[1:]).reshape(batch, moments * frames, *shape[1:])[:, : shape[0]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Video(FeedForward):
+    """`VideoEncoder` and `VideoDecoder`; `widths`: channels of each block of convolutions, all equal.
+
+    The latent has one part after the other for the moments of the video, so that `num_tokens` may cut it in time.
+    """
+
+    Options: ClassVar[type] = VideoOptions
+
+    def __post_init__(self):
+        super().__post_init__()
+        modality, where = self.modality, f"modality {self.modality.name!r}"
+        if len(modality.shape) != 4:
+            raise SbmError(
+                f"{where} with the codec 'video' needs the shape (frames, height, width, channels), "
+                f"not {modality.shape}."
+            )
+        if len(set(self.options.widths)) != 1:
+            raise SbmError(
+                f"{where}: the codec 'video' needs equal widths, not {self.options.widths}. Set them in codec.network, "
+                "or for all modalities in config.autoencoder.network."
+            )
+        moments = num_moments(modality.shape, self.options)
+        if modality.latent_size % moments:
+            raise SbmError(
+                f"{where}: latent_size is {modality.latent_size}; expected a multiple of {moments}, the number of "
+                f"moments of {self.options.frames} frames."
+            )
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder's module."""
+        return VideoEncoder(self.modality, self.options)
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The decoder's module."""
+        return VideoDecoder(self.modality, self.options)
