@@ -66,12 +66,16 @@ def load_config(name):
     return module.get_config(variants) if variants else module.get_config()
 
 
+def parse_complete(name):
+    """Return the checked form of a config, with some words where a vocabulary is left to the data."""
+    parsed, texts = parse_config(load_config(name)), np.array(["a bird", "a bird"])
+    modalities = tuple(m if is_complete(m) else completed(m, texts) for m in parsed.modalities)
+    return dataclasses.replace(parsed, modalities=modalities)
+
+
 @pytest.mark.parametrize("name", CONFIGS)
 def test_configs_are_valid(name):
-    parsed = parse_config(load_config(name))
-    texts = np.array(["a bird", "a bird"])  # where a vocabulary is left to the data
-    modalities = tuple(m if is_complete(m) else completed(m, texts) for m in parsed.modalities)
-    parsed = dataclasses.replace(parsed, modalities=modalities)
+    parsed = parse_complete(name)
     if parsed.data.name == "polymnist":
         assert parsed.data.polymnist.num_modalities == len(parsed.modalities)
     for one in (parsed, *(apply_changes(parsed, variation.changes) for variation in parsed.variations)):

@@ -6,16 +6,18 @@ import numpy as np
 import pytest
 
 from sbm_jax import parallel
-from sbm_jax.experiment import make_classifiers, make_readers
+from sbm_jax.experiment import make_classifiers, make_matcher, make_readers
 from sbm_jax.experiment_config import apply_changes, make_system, parse_config
 from sbm_jax.training import loop
 from sbm_jax.types import Dataset, Split
-from tests.test_configs import load_config
+from tests.test_configs import load_config, parse_complete
 
 
 def _dataset(config, num_rows):
     """Rows of zeros in the shapes of a config."""
-    data = {modality.name: np.zeros((num_rows, *modality.shape), np.uint8) for modality in config.modalities}
+    data = {
+        m.name: np.zeros((num_rows, *m.shape), np.int32 if m.vocabulary_size else np.uint8) for m in config.modalities
+    }
     split = Split(data, {"label": np.zeros(num_rows, np.int32)})
     return Dataset(split, split, split, {"label": 10}, {})
 
@@ -37,13 +39,13 @@ def _export(compiled, *arguments):
 
 def _check(config):
     """Lower every training step, and every sampler given one modality and given nothing, on several devices."""
-    trained = (config.autoencoder, config.score, config.classifier, *config.readers)
+    trained = (config.autoencoder, config.score, config.classifier, *config.readers, config.matcher)
     sizes = [stage.training.batch_size for stage in trained if stage is not None]
     dataset, key = _dataset(config, 2 * max(sizes)), jax.random.key(0)
     systems = [make_system(config, name) for name in config.systems]
     classifiers = make_classifiers(config, dataset)
     stages = {stage.name: stage for system in systems for stage in system.stages(dataset)}
-    judges = [*classifiers.values(), *make_readers(config)]
+    judges = [*classifiers.values(), *make_readers(config), *filter(None, [make_matcher(config)])]
     stages |= {judge.stage_name: judge.stage(dataset) for judge in judges}
     products, mesh = {}, parallel.data_mesh()
     for stage in stages.values():
@@ -66,7 +68,7 @@ def _check(config):
             batch = jax.ShapeDtypeStruct((stage.training.steps_per_dispatch, stage.training.batch_size), jnp.int32)
             _export(loop.make_train_steps(stage, feed), state, upstream, _abstract(rows), batch, key)
     names = [modality.name for modality in config.joint_modalities]
-    given = {name: np.zeros((8, *dataset.train.data[name].shape[1:]), np.float32) for name in names}
+    given = {m.name: np.zeros((8, *m.shape), m.dtype) for m in config.joint_modalities}
     observed = np.broadcast_to(np.arange(len(names)) == 0, (8, len(names)))
     for system in systems:
 
@@ -84,7 +86,7 @@ REPRESENTATIVE = ("quickstart.py:all", "polymnist.py:five,paper", "quickstart.py
 
 VARIANTS = ("", ":table", ":paper", ":best", ":eb_mvae", ":five,diff_mvae")
 FACES = ("celebamask_hq.py:table", "celebamask_hq.py:paper,table")
-OTHERS = ("quickstart.py", *(f"polymnist.py{variant}" for variant in VARIANTS), *FACES)
+OTHERS = ("quickstart.py", *(f"polymnist.py{variant}" for variant in VARIANTS), *FACES, "cub.py")
 """With the ones above, those of each kind: configs that are not here change numbers of steps or modalities."""
 
 
@@ -130,6 +132,6 @@ def test_a_step_and_a_sampler_lower_on_tpu(monkeypatch):
 def _check_on(monkeypatch, name, backend):
     """With the forms of convolutions and loops that are chosen on that backend."""
     monkeypatch.setattr(jax, "default_backend", lambda: backend)
-    config = parse_config(load_config(name))
+    config = parse_complete(name)
     for changes in ({}, *(variation.changes for variation in config.variations)):
         _check(apply_changes(config, changes))
