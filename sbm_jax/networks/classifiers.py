@@ -30,6 +30,35 @@ class DigitClassifier(nn.Module):
         return nn.Dense(self.num_classes)(nn.Dropout(self.dropout, deterministic=not train)(x))
 
 
+class VideoClassifier(nn.Module):
+    """Strided convolutions of each frame, two strided convolutions in time, and a dense layer that knows the order.
+
+    Attributes:
+      widths: channels of the convolutions of frames; features of a frame are twice the last.
+    """
+
+    num_classes: int
+    widths: tuple[int, ...] = (32, 64, 128)
+    hidden: int = 512
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool = False, features: bool = False) -> Array:
+        """Map videos [B, T, H, W, C] in [0, 1] to logits [B, num_classes], or to features [B, hidden]."""
+        batch, length = x.shape[:2]
+        h = x.reshape(batch * length, *x.shape[2:]) - 0.5
+        for width in self.widths:
+            h = nn.relu(nn.Conv(width, (3, 3), (2, 2))(h))
+        h = nn.relu(nn.Dense(2 * self.widths[-1])(h.reshape(batch * length, -1))).reshape(batch, length, -1)
+        for _ in range(2):
+            h = nn.relu(nn.Conv(2 * self.widths[-1], (5,), (2,))(h))
+        h = nn.Dropout(self.dropout, deterministic=not train)(h.reshape(batch, -1))
+        h = nn.relu(nn.Dense(self.hidden)(h))
+        if features:
+            return h
+        return nn.Dense(self.num_classes)(nn.Dropout(self.dropout, deterministic=not train)(h))
+
+
 class VectorClassifier(nn.Module):
     """One hidden layer, for modalities that are no images."""
 

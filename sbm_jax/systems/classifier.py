@@ -14,7 +14,7 @@ from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import require
 from sbm_jax.losses.classification import cross_entropy_terms
-from sbm_jax.networks.classifiers import DigitClassifier, SequenceClassifier, VectorClassifier
+from sbm_jax.networks.classifiers import DigitClassifier, SequenceClassifier, VectorClassifier, VideoClassifier
 from sbm_jax.types import LABEL, Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
 
 
@@ -81,6 +81,8 @@ class Classifiers:
             return SequenceClassifier(self.num_classes, modality.vocabulary_size, self.config.widths[-1], **own)
         if len(modality.shape) == 3:
             return DigitClassifier(self.num_classes, self.config.widths, **own)
+        if len(modality.shape) == 4:
+            return VideoClassifier(self.num_classes, self.config.widths, **own)
         return VectorClassifier(self.num_classes, **own)
 
     def _init(self, key: Key) -> Params:
