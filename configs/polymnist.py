@@ -443,6 +443,8 @@ def _cpu(config: ConfigDict) -> None:
     # FID of its reconstructions (300 validation rows; real: 49) is 98 with these, and 128 with patches of two pixels.
     network = {"name": "patch", "width": 32, "depth": 5, "head": 96, "patch": 1, "dtype": "float32"}
     methods.diffusion_decoder.decoder.network.update(network)
+    # Of m4 given the rest, 1,000 validation rows: FID 82, coherence 0.925; with four 0.944, of the means 0.963.
+    methods.diffusion_decoder.decoder.sampler.num_steps = 10
     decoder = methods.diffusion_decoder.training
     decoder.update(num_steps=10_000, batch_size=2, steps_per_dispatch=1)
     decoder.update(checkpoint_every=1000, validate_every=2000, validate_rows=500)
