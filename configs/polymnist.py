@@ -346,15 +346,15 @@ def _sampled(config: ConfigDict, name: str, sampler: dict) -> dict:
 def _ten_minutes_each(config: ConfigDict) -> None:
     """Set steps that should take each system ten minutes on two cores, and a diffusion decoder over it as long again.
 
-    They are estimates: the times of a step were taken while other work ran.
+    They are estimates, from the pictures that a decoder was trained on in a second, while other work ran.
     """
     methods = config.methods
     for method in (methods.diff_mvae, methods.diff_mvae_star):
-        method.training = {"num_steps": 7000, "batch_size": 4}
+        method.training = {"num_steps": 2000, "batch_size": 4}
     methods.joint_posterior.training.num_steps = 4600
     config.autoencoder.training.num_steps = 2000
     config.score.training.num_steps = 3000
-    methods.diffusion_decoder.training.num_steps = 10_000
+    methods.diffusion_decoder.training.num_steps = 4000
 
 
 def _studies(config: ConfigDict) -> None:
@@ -439,11 +439,11 @@ def _cpu(config: ConfigDict) -> None:
     methods.mld.training.update(num_steps=8000, batch_size=128, checkpoint_every=1000)
     methods.eb_mvae.training.update(num_steps=8000, checkpoint_every=1000)
     methods.eb_mvae.update(width=512, depth=3)
-    # At equal time larger patches leave speckles in photographs, which Inception sees: after 30,000 pictures of m4 the
-    # FID of its reconstructions (300 validation rows; real: 49) is 98 with these, and 128 with patches of two pixels.
+    # Larger patches leave speckles in photographs, which Inception sees. After 3,000 steps on ten pictures of m4 each
+    # the loss on validation rows is 0.063, and 0.077 with patches of two pixels and a width of 64, which take less.
     network = {"name": "patch", "width": 32, "depth": 5, "head": 96, "patch": 1, "dtype": "float32"}
     methods.diffusion_decoder.decoder.network.update(network)
-    # Of m4 given the rest, 1,000 validation rows: FID 82, coherence 0.925; with four 0.944, of the means 0.963.
+    # More evaluations lower the distance from real data, and the coherence.
     methods.diffusion_decoder.decoder.sampler.num_steps = 10
     decoder = methods.diffusion_decoder.training
     decoder.update(num_steps=10_000, batch_size=2, steps_per_dispatch=1)

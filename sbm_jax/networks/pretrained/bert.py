@@ -59,15 +59,17 @@ class Bert(nn.Module):
           present: bool [B, T], False for padding; None where there is none.
         """
         config = self.config
-        embed = lambda number, name: nn.Embed(number, config.width, name=f"embeddings.{name}_embeddings")  # noqa: E731
-        x = embed(config.vocabulary_size, "word")(ids)
-        x = x + embed(config.most_tokens, "position")(jnp.arange(ids.shape[1]))[None]
-        x = x + embed(2, "token_type")(jnp.zeros_like(ids))
+        x = self._embedding(config.vocabulary_size, "word")(ids)
+        x = x + self._embedding(config.most_tokens, "position")(jnp.arange(ids.shape[1]))[None]
+        x = x + self._embedding(2, "token_type")(jnp.zeros_like(ids))
         x = _norm("embeddings.LayerNorm")(x)
         mask = None if present is None else present[:, None, None, :]
         for number in range(config.depth):
             x = _Layer(config, name=f"encoder.layer.{number}")(x, mask)
         return x, jnp.tanh(nn.Dense(config.width, name="pooler.dense")(x[:, 0]))
+
+    def _embedding(self, number: int, name: str) -> nn.Embed:
+        return nn.Embed(number, self.config.width, name=f"embeddings.{name}_embeddings")
 
 
 class _Layer(nn.Module):
