@@ -74,6 +74,14 @@ def test_what_does_not_depend_on_the_source_has_the_rank_of_chance():
     assert abs(found["agreement/cosine/given_photo/tags"].value) < 0.3
 
 
+def test_a_matcher_that_tells_nothing_apart_has_the_rank_of_chance():
+    found, _ = _measure(
+        lambda photo: photo, embed=lambda data: {name: np.ones((len(x), 1)) for name, x in data.items()}
+    )
+    assert found["agreement/rank/given_photo/tags"].value == pytest.approx(10.5)
+    assert found["agreement/rank/real/photo/tags"].value == pytest.approx(10.5)
+
+
 def test_from_nothing_both_are_generated():
     found, missing = _measure(lambda photo: photo, from_nothing=True)
     assert found["agreement/cosine/unconditional/photo/tags"].value == pytest.approx(1.0, abs=1e-5)

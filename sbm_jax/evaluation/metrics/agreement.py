@@ -11,6 +11,9 @@ from sbm_jax.evaluation.estimates import BATCHES, Estimate, estimate
 from sbm_jax.evaluation.metrics.base import Draw, Evaluation, Metric, Plan, Scene
 from sbm_jax.evaluation.observed_sets import UNCONDITIONAL, Ask, ask_given
 
+ROUNDING = 1e-5
+"""Cosines that differ by no more are equal: those of one source in two rows are summed in another order."""
+
 NO_MATCHER = "there is no matcher (config.matcher)"
 
 
@@ -82,17 +85,22 @@ class Agreement(Metric):
         there = np.isfinite(cosines)
         if not options.from_nothing:
             there &= self.there[draw.rows]
+        if not options.from_nothing and there.any():
             self.ranks[draw.repeat].append(self._ranks(targets[there], sources[there], draw.rows[there]))
         self.cosines[draw.repeat].append(cosines[there])
 
     def _ranks(self, targets: np.ndarray, true: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return the ranks [R] of the true sources among all candidates but the row itself, from 1."""
+        """Return the ranks [R] of the true sources among all candidates but the row itself, from 1.
+
+        One that is as near as the true one counts half: a matcher that tells nothing apart has the rank of chance.
+        """
         own = np.sum(targets * true, axis=1, keepdims=True)
         others = self.candidates[None] != rows[:, None]
         # One of as many for all rows: the last is left out where the row is none of the candidates.
         others[others.all(axis=1), -1] = False
-        similar = targets @ self.vectors[self.options.source].T
-        return 1.0 + np.sum(others & (similar > own), axis=1)
+        nearer = targets @ self.vectors[self.options.source].T - own
+        before = np.where(np.abs(nearer) <= ROUNDING, 0.5, nearer > 0)
+        return 1.0 + np.sum(others * before, axis=1)
 
     def result(self) -> Evaluation:
         """Return means over samples, and those of real rows."""
