@@ -63,12 +63,20 @@ def _modalities(config: ConfigDict) -> None:
     text = {"name": "text", "options": {"least": 2, "cut": True}}
     config.modalities = (
         {
-            **{"name": "image", "shape": (64, 64, 3), "latent_size": 256, "num_tokens": 4},
-            **{"bounds": (0.0, 1.0), "codec": image},
+            "name": "image",
+            "shape": (64, 64, 3),
+            "latent_size": 256,
+            "num_tokens": 4,
+            "bounds": (0.0, 1.0),
+            "codec": image,
         },
         {
-            **{"name": "caption", "shape": (24,), "latent_size": 64, "likelihood": "categorical"},
-            **{"codec": caption, "format": text},
+            "name": "caption",
+            "shape": (24,),
+            "latent_size": 64,
+            "likelihood": "categorical",
+            "codec": caption,
+            "format": text,
         },
     )
 

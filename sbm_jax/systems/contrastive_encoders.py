@@ -1,19 +1,21 @@
 """Encoders of all modalities into one space, trained by contrastive learning."""
 
 import dataclasses
-from collections.abc import Mapping
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
+from sbm_jax.config import plain
 from sbm_jax.data.pipeline import in_units
 from sbm_jax.losses.info_nce import has_pair, info_nce_terms, inverse_temperature
 from sbm_jax.losses.masked import masked_mean
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.networks.contrastive import ContrastiveEncoder
 from sbm_jax.networks.per_modality import PerModality
-from sbm_jax.types import Array, Data, Key, Metrics, Modality, Params
+from sbm_jax.types import Array, Data, Key, Metrics, Modality, Params, Stage, TrainingConfig
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +54,32 @@ class ContrastiveEncoders:
 
         log_scale = -jnp.log(jnp.float32(self.temperature))
         return {"encoders": self.per_modality.init(key, init_one), "log_scale": log_scale}
+
+    def stage(
+        self,
+        name: str,
+        settings: Mapping[str, Any],
+        training: TrainingConfig,
+        rows: Callable[[str], Any],
+    ) -> Stage:
+        """Return the stage that trains them.
+
+        Args:
+          name: of the stage.
+          settings: what it depends on besides the modalities; see `types.Stage`.
+          training: see `types.TrainingConfig`.
+          rows: `"train"` or `"validation"` -> the rows.
+        """
+        return Stage(
+            name=name,
+            settings={"modalities": plain(self.per_modality.modalities), **settings},
+            init=lambda key, upstream: self.init(key),
+            loss=self.loss,
+            rows=lambda upstream: rows("train"),
+            validation_rows=lambda upstream: rows("validation"),
+            validation_loss=functools.partial(self.loss, train=False),
+            training=training,
+        )
 
     def loss(
         self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any], train: bool = True

@@ -5,7 +5,6 @@ The cosine of two of its vectors is what the CLIP score is in CLIP's space; numb
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import numpy as np
@@ -85,21 +84,10 @@ class Matcher:
 
     def stage(self, dataset: Dataset) -> Stage:
         """Return the training stage."""
-        encoders, names = self.encoders, [modality.name for modality in self.modalities]
-        return Stage(
-            name=self.stage_name,
-            settings={
-                "seed": self.seed,
-                "data": dataset.settings,
-                "modalities": plain(encoders.per_modality.modalities),
-                **plain(self.config),
-            },
-            init=lambda key, upstream: encoders.init(key),
-            loss=encoders.loss,
-            rows=lambda upstream: dataset.train.rows(names),
-            validation_rows=lambda upstream: dataset.validation.rows(names),
-            validation_loss=functools.partial(encoders.loss, train=False),
-            training=self.config.training,
+        names = [modality.name for modality in self.modalities]
+        settings = {"seed": self.seed, "data": dataset.settings, **plain(self.config)}
+        return self.encoders.stage(
+            self.stage_name, settings, self.config.training, lambda split: getattr(dataset, split).rows(names)
         )
 
     def embed_fn(self, params: Params) -> Callable[[Data], dict[str, np.ndarray]]:

@@ -8,7 +8,6 @@ Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 202
 """
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 
 import jax.numpy as jnp
@@ -140,20 +139,13 @@ class SbmContrastive(Sbm):
     def _encoder_stages(self, dataset: Dataset) -> list[Stage]:
         config, encoders = self.contrastive, self.encoders
         chunk = config.training.batch_size
-        training = Stage(
-            name=self.encoder_stage,
-            settings={
-                "seed": self.seed,
-                "data": dataset.settings,
-                "modalities": plain(encoders.per_modality.modalities),
-                **self._recipe("training", "network", "dropout", "temperature"),
-            },
-            init=lambda key, upstream: encoders.init(key),
-            loss=encoders.loss,
-            rows=lambda upstream: self.latent_space.rows(dataset.train),
-            validation_rows=lambda upstream: self.latent_space.rows(dataset.validation),
-            validation_loss=functools.partial(encoders.loss, train=False),
-            training=config.training,
+        settings = {"seed": self.seed, "data": dataset.settings}
+        settings |= self._recipe("training", "network", "dropout", "temperature")
+        training = encoders.stage(
+            self.encoder_stage,
+            settings,
+            config.training,
+            lambda split: self.latent_space.rows(getattr(dataset, split)),
         )
 
         def embed(params: Params, split: Split) -> Array:

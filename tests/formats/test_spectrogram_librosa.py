@@ -54,7 +54,7 @@ def test_mel_spectrograms():
     frames = LENGTH // HOP
     decibels = 10 * np.log10(np.maximum(mel @ power, 10 ** (LOWEST / 10)))[..., :frames].transpose(0, 2, 1)
     found = _spectrogram().to_array(waves, "data")[..., 0]
-    np.testing.assert_allclose(found[:, :, 1:-1], (decibels / -LOWEST + 1).clip(0, 1)[:, :, 1:-1], atol=1e-4)
+    np.testing.assert_allclose(found, (decibels / -LOWEST + 1).clip(0, 1), atol=1e-4)
 
 
 class _Phases(np.random.Generator):

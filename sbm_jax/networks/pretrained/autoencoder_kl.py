@@ -76,7 +76,13 @@ class AutoencoderKL(nn.Module):
         """Return mean and log variance, [B, H / factor, W / factor, latent channels], of data [B, H, W, C] in [-1, 1].
 
         The mean is multiplied with `scaling`, and the variance with its square.
+
+        Raises:
+          SbmError: if a side is no multiple of the config's `factor`.
         """
+        factor = self.config.factor
+        whole = x.shape[1] % factor == 0 and x.shape[2] % factor == 0
+        require(whole, "autoencoder_kl: height and width", x.shape[1:3], f"multiples of {factor}")
         mean, log_variance = jnp.split(self.quant_conv(self.encoder(x)), 2, axis=-1)
         scaling = self.config.scaling
         return mean * scaling, jnp.clip(log_variance, -30.0, 20.0) + 2 * np.log(scaling)

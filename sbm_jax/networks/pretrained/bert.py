@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import require
-from sbm_jax.networks.pretrained.weights import Tensors, as_params, without_prefix
+from sbm_jax.networks.pretrained.weights import Tensors, as_params, check_length, without_prefix
 from sbm_jax.types import Array, Params
 
 
@@ -59,6 +59,7 @@ class Bert(nn.Module):
           present: bool [B, T], False for padding; None where there is none.
         """
         config = self.config
+        check_length(ids.shape[1], config.most_tokens, "bert")
         x = self._embedding(config.vocabulary_size, "word")(ids)
         x = x + self._embedding(config.most_tokens, "position")(jnp.arange(ids.shape[1]))[None]
         x = x + self._embedding(2, "token_type")(jnp.zeros_like(ids))

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import require
-from sbm_jax.networks.pretrained.weights import Tensors, as_params
+from sbm_jax.networks.pretrained.weights import Tensors, as_params, check_length
 from sbm_jax.types import Array, Params
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -90,7 +90,15 @@ class Clip(nn.Module):
         return self.embed_images(images), self.embed_texts(ids)
 
     def embed_images(self, images: Array) -> Array:
-        """Return the vectors [B, E] of images [B, H, W, 3] as `as_clip_input` returns them."""
+        """Return the vectors [B, E] of images [B, H, W, 3] as `as_clip_input` returns them.
+
+        Raises:
+          SbmError: if they have another shape.
+        """
+        size = self.config.image_size
+        require(
+            images.shape[1:] == (size, size, 3), "clip: the shape of an image", images.shape[1:], f"{size, size, 3}"
+        )
         return self.of_image(self.image_tower(images))
 
     def embed_texts(self, ids: Array) -> Array:
@@ -123,6 +131,7 @@ class _TextTower(nn.Module):
     def __call__(self, ids: Array) -> Array:
         """Return the state at the first end [B, width]."""
         tower, config = self.config.text, self.config
+        check_length(ids.shape[1], config.most_tokens, "clip")
         x = nn.Embed(config.vocabulary_size, tower.width, name="embeddings.token_embedding")(ids)
         places = jnp.arange(ids.shape[1])
         x = x + nn.Embed(config.most_tokens, tower.width, name="embeddings.position_embedding")(places)[None]

@@ -13,8 +13,8 @@ import jax
 import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass
-from sbm_jax.errors import require
-from sbm_jax.networks.pretrained.weights import Tensors, as_params, without_prefix
+from sbm_jax.errors import SbmError, require
+from sbm_jax.networks.pretrained.weights import Tensors, as_params, check_length, without_prefix
 from sbm_jax.types import Array, Params
 
 
@@ -91,11 +91,17 @@ class GPT2(nn.Module):
         """Return the cache for so many tokens.
 
         A latent is the first position of every layer, as its key and as its value, and is added to every token.
+
+        Raises:
+          SbmError: if there are not as many positions, or a latent is given to a network without one.
         """
         config = self.config
         memory = 0 if z is None else 1
+        check_length(memory + length, config.most_tokens, "gpt2")
         shape = (config.depth, batch, memory + length, config.heads, config.width // config.heads)
         empty, none = jnp.zeros(shape), jnp.zeros((batch, config.width))
+        if z is not None and z.shape[1:] != (config.latent_size,):
+            raise SbmError(f"gpt2: latents have the shape {z.shape}; expected [B, {config.latent_size}] (latent_size).")
         if z is None:
             return Cache(empty, empty, jnp.int32(0), none)
         own = self.linear(z).reshape(batch, config.depth, *shape[3:]).transpose(1, 0, 2, 3)

@@ -2,8 +2,9 @@
 
 References: S. Hershey et al., "CNN Architectures for Large-Scale Audio Classification", 2017.
   https://arxiv.org/abs/1609.09430. K. Kilgour et al., "Fréchet Audio Distance", 2019. https://arxiv.org/abs/1812.08466.
-  Equal to the package torchvggish, whose weights (vggish-10086976.pth, of its releases) `weights.py` says how to turn
-  into a safetensors file.
+  Equal to the package torchvggish, with whose weights `weights.py` says what is to be done.
+
+    curl -LO https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth
 """
 
 import flax.linen as nn
@@ -96,8 +97,9 @@ def mel_patches(sound: Array) -> Array:
     end is not heard.
 
     Raises:
-      SbmError: if there is not one whole patch.
+      SbmError: if they have another shape, or there is not one whole patch.
     """
+    require(sound.ndim == 2, "vggish: the shape of sounds", sound.shape, "[B, N]")
     number = (sound.shape[1] - _WINDOW) // _HOP + 1
     if number < FRAMES:
         needed = _WINDOW + (FRAMES - 1) * _HOP

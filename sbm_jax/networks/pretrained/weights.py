@@ -105,6 +105,12 @@ def _of(path: tuple[str, ...], shape: tuple[int, ...], tensors: Tensors, option:
     return np.ascontiguousarray(tensor)
 
 
+def check_length(length: int, most: int, network: str) -> None:
+    """Raise `SbmError` for more tokens than a network has positions: beyond them an embedding would be none."""
+    if length > most:
+        raise SbmError(f"{network} has {most} positions (most_tokens), and is given {length} tokens; give fewer.")
+
+
 def without_prefix(tensors: Tensors, *prefixes: str) -> dict[str, np.ndarray]:
     """Return tensors whose names lose the first of the prefixes that they begin with; others keep their names."""
     renamed = {}
