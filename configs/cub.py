@@ -19,7 +19,7 @@ The paper's settings (4.1, 6.3) and ours:
 | agreement         | CLIP score, FID of 10,000 samples             | in a space trained here; FID of what there is    |
 
 Variants, joined by commas: `cpu` (small networks, on two cores; made for the first ten species), `smoke` (minutes on a
-CPU: proves the path, learns little).
+CPU: proves the path, learns little). Only `smoke` has been run yet, on the first ten species: nothing is measured.
 """
 
 from typing import Any

@@ -6,6 +6,7 @@ https://arxiv.org/abs/1605.05395 (the captions).
 """
 
 import hashlib
+import logging
 import pathlib
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -21,6 +22,8 @@ from sbm_jax.data.loader import Loader
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.progress import progress_bar
 from sbm_jax.storage import user_path
+
+logger = logging.getLogger(__name__)
 
 MODALITIES = ("image", "caption")
 CROPS = ("none", "square", "box")
@@ -79,6 +82,7 @@ class _Bird(NamedTuple):
       path: of its file.
       species: its number in the files, from 1.
       captions: what is said of it.
+      box: around the bird, in pixels: left, top, width, height; zeros where it is not needed.
     """
 
     path: pathlib.Path
@@ -149,6 +153,8 @@ def _birds(root: pathlib.Path, config: CubConfig) -> tuple[list[_Bird], list[boo
         box = boxes[number] if boxes else (0.0, 0.0, 0.0, 0.0)
         birds.append(_Bird(path, tables["image_class_labels.txt"][number], captions, box))
         tested.append(not tables["train_test_split.txt"][number])
+    if len(birds) < len(named):
+        logger.warning("%s: %d of %d images have no file, and are no rows.", root, len(named) - len(birds), len(named))
     return birds, tested
 
 

@@ -147,15 +147,16 @@ class Text(Format):
         ids = np.zeros((len(values), self.length), np.int32)
         unknown, num_cut = collections.Counter(), 0
         for row, text in enumerate(values.tolist()):
-            found = self._words(text, unknown, where, row) if self.options.words else self._bytes(text, where, row)
-            if len(found) > self.length and not self.options.cut:
+            parts = words_of(text) if self.options.words else self._bytes(text, where, row)
+            if len(parts) > self.length and not self.options.cut:
                 raise SbmError(
-                    f"{where} has a text of {len(found)} {self._unit} in row {row}; modality {self.modality.name!r} "
-                    f"holds {self.length} at most. Raise its shape to ({len(found)},) or more, shorten the text, or "
+                    f"{where} has a text of {len(parts)} {self._unit} in row {row}; modality {self.modality.name!r} "
+                    f"holds {self.length} at most. Raise its shape to ({len(parts)},) or more, shorten the text, or "
                     "set format.options.cut."
                 )
-            num_cut += len(found) > self.length
-            found = found[: self.length]
+            num_cut += len(parts) > self.length
+            parts = parts[: self.length]
+            found = self._ids(parts, unknown, where, row) if self.options.words else [FIRST_BYTE + b for b in parts]
             ids[row, : len(found)] = found
         if num_cut:
             logger.warning(
@@ -173,9 +174,8 @@ class Text(Format):
     def _unit(self) -> str:
         return "words" if self.options.words else "bytes"
 
-    def _words(self, text: str, unknown: collections.Counter, where: str, row: int) -> list[int]:
-        """Return the ids of the words of a text, and count those that are unknown."""
-        words = words_of(text)
+    def _ids(self, words: list[str], unknown: collections.Counter, where: str, row: int) -> list[int]:
+        """Return the ids of words, and count those that are unknown."""
         lacking = [word for word in words if word not in self.id_of and word != UNKNOWN]
         if lacking and not self.options.allow_unknown:
             raise SbmError(
@@ -185,10 +185,10 @@ class Text(Format):
         unknown.update(lacking)
         return [self.id_of.get(word, UNKNOWN_ID) for word in words]
 
-    def _bytes(self, text: str, where: str, row: int) -> list[int]:
-        """Return the ids of the bytes of a text."""
+    def _bytes(self, text: str, where: str, row: int) -> bytes:
+        """Return the bytes of a text."""
         try:
-            return [FIRST_BYTE + byte for byte in text.encode()]
+            return text.encode()
         except UnicodeEncodeError as error:
             raise SbmError(f"{where} has a text in row {row} that is not Unicode ({error}). Fix the data.") from error
 

@@ -86,7 +86,7 @@ def _of_diff_mvae(
     paper: Paper, results: Mapping[str, Any], systems: Mapping[str, summary.Metrics], figures: Figures
 ) -> list[Exhibit]:
     trained = {study.name: study for study in studies(results)}.get("modalities")
-    against = [exhibit for exhibit in _against_trained(systems, trained) if exhibit.label in ("Figure 6", AGREEMENT)]
+    against = [exhibit for exhibit in _against_trained(systems, trained) if exhibit.label in ("Figure 6", ALL_AGREE)]
     observed = {exhibit.label: exhibit for exhibit in _against_observed(systems)}
     named = {"Figure 7b": observed["Figure 8"], "Figure 7c": observed["Figure 9"]}
     return [
@@ -186,8 +186,8 @@ def _unconditional(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhi
     )
 
 
-AGREEMENT = "Coherence against trained modalities"
-"""The label of what the SBM paper has no figure of."""
+ALL_AGREE = "Coherence against trained modalities"
+"""The label of a figure that the papers do not have: the coherence beside the distance."""
 
 
 def _against_trained(systems: Mapping[str, summary.Metrics], study: Study | None) -> Iterator[Exhibit]:
@@ -199,7 +199,7 @@ def _against_trained(systems: Mapping[str, summary.Metrics], study: Study | None
     unconditional, rest, all_agree = "inception/fid/unconditional", "given_rest/m0", "coherence/unconditional_all"
     what = (
         ("Figure 6", "Unconditional FID against trained modalities", unconditional, "FID", None),
-        (AGREEMENT, "Unconditional samples in which all modalities agree", all_agree, "coherence", None),
+        (ALL_AGREE, "Unconditional samples in which all modalities agree", all_agree, "coherence", None),
         ("Figure 7a", "FID of the first modality given the rest", f"inception/fid/{rest}", "FID", None),
         ("Figure 7b", "Coherence of the first modality given the rest", f"coherence/{rest}", "coherence", None),
         (

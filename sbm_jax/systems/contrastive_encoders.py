@@ -10,9 +10,10 @@ import jax.numpy as jnp
 
 from sbm_jax.config import plain
 from sbm_jax.data.pipeline import in_units
+from sbm_jax.errors import SbmError
 from sbm_jax.losses.info_nce import has_pair, info_nce_terms, inverse_temperature
 from sbm_jax.losses.masked import masked_mean
-from sbm_jax.networks.codecs import AutoencoderNetworkConfig
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig, HasEncoder, make_codec
 from sbm_jax.networks.contrastive import ContrastiveEncoder
 from sbm_jax.networks.per_modality import PerModality
 from sbm_jax.types import Array, Data, Key, Metrics, Modality, Params, Stage, TrainingConfig
@@ -45,6 +46,15 @@ class ContrastiveEncoders:
 
     def _encoder(self, modality: Modality) -> ContrastiveEncoder:
         return ContrastiveEncoder(modality, self.network, self.dropout)
+
+    def check(self, who: str) -> None:
+        """Raise `SbmError`, which begins with who needs them, for codecs without an encoder of their own."""
+        for modality in self.modalities:
+            if not isinstance(make_codec(modality, self.network), HasEncoder):
+                raise SbmError(
+                    f"{who} needs the encoder of every codec as a module, which {modality.codec.name!r}, of modality "
+                    f"{modality.name!r}, does not give (networks.codecs.HasEncoder). Choose another codec."
+                )
 
     def init(self, key: Key) -> Params:
         """Return fresh parameters."""

@@ -12,7 +12,7 @@ import numpy as np
 from sbm_jax import parallel
 from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.errors import SbmError, require
-from sbm_jax.networks.codecs import AutoencoderNetworkConfig, make_codec
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.systems.contrastive_encoders import ContrastiveEncoders
 from sbm_jax.types import Array, CodecConfig, Data, Dataset, Modality, Params, Stage, TrainingConfig
 
@@ -64,12 +64,7 @@ class Matcher:
     def __post_init__(self):
         if len(self.modalities) < 2:
             raise SbmError("a matcher (config.matcher) needs two modalities or more. Leave it out.")
-        for modality in self.modalities:
-            if not hasattr(make_codec(modality, self.config.network), "encoder"):
-                raise SbmError(
-                    f"a matcher (config.matcher) needs the encoder of every codec as a module, which that of modality "
-                    f"{modality.name!r}, {modality.codec.name!r}, does not give."
-                )
+        self.encoders.check("a matcher (config.matcher)")
 
     @property
     def encoders(self) -> ContrastiveEncoders:

@@ -16,7 +16,7 @@ from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import SbmError, require
 from sbm_jax.losses.score_matching import Draws, random_observed, random_present
-from sbm_jax.networks.codecs import AutoencoderNetworkConfig, FeedForward, make_codec
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
 from sbm_jax.sampling import CONDITIONINGS, SamplerOptions
 from sbm_jax.sampling.guidance import classifier_free
 from sbm_jax.systems.contrastive_encoders import ContrastiveEncoders
@@ -88,12 +88,7 @@ class SbmContrastive(Sbm):
     def __post_init__(self):
         if len(self.modalities) < 2:
             raise SbmError(f"system {self.name!r} needs pairs of modalities, but there is one modality only.")
-        for modality in self.modalities:
-            if not isinstance(make_codec(modality, self.contrastive.network), FeedForward):
-                raise SbmError(
-                    f"system {self.name!r} needs the encoder of every codec as a module, which {modality.codec.name!r} "
-                    "does not give; expected a codec made from networks.codecs.FeedForward. Choose another system."
-                )
+        self.encoders.check(f"system {self.name!r}")
 
     encoder_stage = "contrastive"
     embedding_stage = "embeddings"

@@ -9,6 +9,8 @@ from sbm_jax import experiment, experiment_config
 from sbm_jax.errors import SbmError
 from sbm_jax.evaluation import EvaluationConfig, Subject, Tools, check_metrics, evaluate
 from sbm_jax.evaluation.metrics.agreement import NO_MATCHER
+from sbm_jax.networks.codecs import AutoencoderNetworkConfig
+from sbm_jax.networks.codecs.base import Codec
 from sbm_jax.system import Generated
 from sbm_jax.systems.matcher import Matcher, MatcherConfig
 from sbm_jax.training.stages import run_stages
@@ -151,7 +153,28 @@ def test_a_trained_matcher_finds_the_counterparts_of_new_rows(tmp_path):
     np.testing.assert_allclose(alone["tags"], vectors["tags"], atol=1e-5)
 
 
+def test_words_have_vectors_too():
+    words = Modality(
+        "words", (5,), 4, CodecConfig("tokens", {"width": 8, "heads": 2}), "categorical", vocabulary_size=6
+    )
+    matcher = Matcher((MODALITIES[0], words), MatcherConfig(embedding_size=8))
+    ids = np.array([[1, 2, 0, 0, 0], [3, 0, 0, 0, 0]], np.int32)
+    vectors = matcher.embed_fn(matcher.encoders.init(jax.random.key(0)))({"words": ids})["words"]
+    np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1.0, rtol=1e-5)
+    assert not np.allclose(*vectors)
+
+
+class _NoEncoder(Codec):
+    Options = AutoencoderNetworkConfig
+
+    def __init__(self, modality, options):
+        """Take what codecs are made of."""
+
+
 def test_what_can_not_be_matched_is_refused():
+    other = Modality("other", (4,), 4, f"{__name__}:_NoEncoder")
+    with pytest.raises(SbmError, match=r"a matcher .* needs the encoder of every codec as a module"):
+        Matcher((MODALITIES[0], other), MatcherConfig())
     with pytest.raises(SbmError, match="two modalities or more"):
         Matcher(MODALITIES[:1], MatcherConfig())
     with pytest.raises(SbmError, match="2 or more: others"):

@@ -137,6 +137,10 @@ def test_long_texts_are_cut_where_it_is_asked_for_and_counted(caplog):
     assert "2 of 3 texts have more than" in caplog.text
     assert ids.shape == (3, length)
     assert (ids > 1).all()
+    caplog.clear()
+    with caplog.at_level("WARNING"):
+        text.to_array(np.array([" ".join(["a"] * length + ["unheard"])]), "data")
+    assert "not in the vocabulary" not in caplog.text  # of what is left out
 
 
 def test_a_vocabulary_that_is_left_to_the_data_is_that_of_the_training_rows():

@@ -116,7 +116,7 @@ def test_bad_modalities_are_refused(change, message):
 @pytest.mark.parametrize("name", [name for name in CODECS if name != "tokens"])
 def test_bfloat16_decoders_tell_neighbouring_grey_levels_apart(name):
     """Near 1 bfloat16 has steps of 1/256 = 0.0039, as coarse as 8-bit images: last layers are float32."""
-    shape = (6,) if name == "mlp" else (8, 8, 1)
+    shape = {"mlp": (6,), "video": (4, 8, 8, 1)}.get(name, (8, 8, 1))
     codec = make_codec(Modality("image", shape, 4, name), AutoencoderNetworkConfig((8,), dtype="bfloat16"))
     z = jax.random.normal(jax.random.key(1), (64, 4))
     output = np.asarray(codec.decode(codec.init(jax.random.key(0)), z), np.float32)

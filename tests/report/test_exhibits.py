@@ -302,7 +302,7 @@ def test_the_experiment_of_diff_mvae_has_its_figure_and_table():
     variations = [{"study": "modalities", "value": "2", "systems": of_two}]
     results = {"published": "diff_mvae", "systems": named, "variations": variations, "config": {}}
     found = {exhibit.label: exhibit for exhibit in exhibits.exhibits(results)}
-    figures = ["Figure 7a", exhibits.AGREEMENT, "Figure 7b", "Figure 7c"]
+    figures = ["Figure 7a", exhibits.ALL_AGREE, "Figure 7b", "Figure 7c"]
     assert list(found) == [*figures, "Table 4", "Samples"]
     assert all(found[label].chart for label in figures)
     ((name, cells),) = found["Table 4"].rows

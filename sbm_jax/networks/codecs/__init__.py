@@ -10,7 +10,7 @@ import jax.numpy as jnp
 
 from sbm_jax.config import build, plain
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, Bounds, Codec, Draws, FeedForward
+from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, Bounds, Codec, Draws, FeedForward, HasEncoder
 from sbm_jax.networks.codecs.diffusion import Diffusion
 from sbm_jax.networks.codecs.mlp import MLP
 from sbm_jax.networks.codecs.nexus import NexusImage, NexusSound
@@ -29,6 +29,7 @@ __all__ = [
     "Codec",
     "Codecs",
     "FeedForward",
+    "HasEncoder",
     "Objective",
     "check_codec",
     "make_codec",

@@ -67,6 +67,15 @@ class Codec(Protocol):
 
 
 @runtime_checkable
+class HasEncoder(Protocol):
+    """A codec whose encoder is a module, [B, *shape] -> two arrays [B, D_m]."""
+
+    @property
+    def encoder(self) -> nn.Module:
+        """The encoder's module."""
+
+
+@runtime_checkable
 class Bounds(Protocol):
     """A codec that is trained by a surrogate of -log p(x | z); `bound` is an upper bound of it."""
 
