@@ -184,10 +184,10 @@ def _run(
 
 
 class Trained(NamedTuple):
-    """Trained systems, the judges of each question, the stages of all, their products by name, readers and matcher."""
+    """Trained systems, the classifiers that judge, the stages of all, their products by name, readers and matcher."""
 
     systems: list[System]
-    classifiers: dict[str, Classifiers]
+    classifiers: Classifiers | None
     stages: list[Stage]
     products: dict[str, Params]
     readers: tuple[Reader, ...] = ()
@@ -227,21 +227,18 @@ def _train(
     """
     systems = [make_system(config, name) for name in config.systems]
     judged = shared is None
-    classifiers, readers = (make_classifiers(config, dataset), make_readers(config)) if judged else ({}, ())
+    classifiers, readers = (make_classifiers(config, dataset), make_readers(config)) if judged else (None, ())
     matcher = make_matcher(config) if judged else None
-    stages = _all_stages(systems, [*classifiers.values(), *readers, *filter(None, [matcher])], dataset)
+    stages = _all_stages(systems, [*filter(None, [classifiers]), *readers, *filter(None, [matcher])], dataset)
     products = run_stages(stages, workdir, config.seed, only, shared=shared, profile_dir=profile_dir)
     return Trained(systems, classifiers, stages, products, readers, matcher)
 
 
-def make_classifiers(config: ExperimentConfig, dataset: Dataset) -> dict[str, Classifiers]:
-    """Return the judges of each question; {} where the config or the data have none."""
-    if config.classifier is None:
-        return {}
-    return {
-        question: Classifiers(config.modalities, num_classes, config.classifier, config.seed, question)
-        for question, num_classes in dataset.num_classes.items()
-    }
+def make_classifiers(config: ExperimentConfig, dataset: Dataset) -> Classifiers | None:
+    """Return the judges of all questions; None where the config or the data have none."""
+    if config.classifier is None or not dataset.num_classes:
+        return None
+    return Classifiers(config.modalities, dataset.num_classes, config.classifier, config.seed)
 
 
 def make_readers(config: ExperimentConfig) -> tuple[Reader, ...]:

@@ -41,7 +41,7 @@ class Judges:
     Attributes:
       dataset: whose test rows are conditioned on.
       modalities: all that the data have.
-      classifiers: the judges of coherence by question; {} for none.
+      classifiers: the judges of coherence; None for none.
       products: with the parameters of their stages, by name.
       key: chooses the examples and the noise: the same for all systems.
       inception: the file of the weights of Inception-v3, or None.
@@ -53,7 +53,7 @@ class Judges:
 
     dataset: Dataset
     modalities: tuple[Modality, ...]
-    classifiers: Mapping[str, Classifiers]
+    classifiers: Classifiers | None
     products: Mapping[str, Params]
     key: Key
     inception: Path | None
@@ -65,15 +65,13 @@ class Judges:
     @functools.cached_property
     def tools(self) -> Tools:
         """What metrics may use, the same for all systems."""
-        predict = {
-            question: judge.predict_fn(self.products[judge.stage_name]) for question, judge in self.classifiers.items()
-        }
+        judge, num_classes = self.classifiers, self.classifiers.num_classes if self.classifiers else {}
+        predict = {question: judge.predict_fn(self.products[judge.stage_name], question) for question in num_classes}
         readers = {}
         for reader in self.readers:
             params = self.products[reader.stage_name]
             readers[reader.name] = ReaderFns(reader.read_fn(params), reader.attack_fn(params))
         pictures = tuple(modality.name for modality in self.modalities if make_format(modality).is_picture)
-        num_classes = {name: self.dataset.num_classes[name] for name in predict}
         embed = self.matcher and self.matcher.embed_fn(self.products[self.matcher.stage_name])
         return Tools(predict, num_classes, self._space, readers, pictures, embed)
 
@@ -82,10 +80,8 @@ class Judges:
         """The features by their name: first those of Inception, where there are weights and images."""
         print("taking features of real data, where they are not kept from before", flush=True)
         found = [inception_space(self.inception, self.modalities, self.features)] if self.inception else []
-        found += [
-            classifier_space(judge, self.products[judge.stage_name], self.features)
-            for judge in self.classifiers.values()
-        ]
+        if self.classifiers:
+            found.append(classifier_space(self.classifiers, self.products[self.classifiers.stage_name], self.features))
         return {space.name: space for space in found if space is not None}
 
     def _space(self, name: str, asked: Sequence[str]) -> tuple[FeatureSpace | None, dict[str, str]]:
@@ -159,7 +155,7 @@ class Judges:
         code = [inspect.getsource(inspect.getmodule(cls)) for cls in others]
         inception = self.inception and _content(self.inception)
         where = [__version__, FORM, jax.__version__, jax.devices()[0].device_kind, jax.device_count()]
-        judges = [*self.classifiers.values(), *self.readers, *filter(None, [self.matcher])]
+        judges = [*filter(None, [self.classifiers]), *self.readers, *filter(None, [self.matcher])]
         names = [judge.stage_name for judge in judges]
         recipe = [config, code, what, self.dataset.settings, self.classifiers, self.modalities, inception, where, names]
         recipe, judges = plain(recipe), [self.products[name] for name in names]
@@ -303,13 +299,12 @@ def inception_space(path: Path, modalities: Sequence[Modality], cache: Path) -> 
 
 
 def classifier_space(classifiers: Classifiers, params: Params, cache: Path) -> FeatureSpace:
-    """Return the hidden features of the classifiers that judge one question."""
+    """Return the hidden features of the classifiers."""
     extract = {
         modality.name: in_batches(classifiers.features_fn(params, modality.name), ACCELERATOR_BATCH)
         for modality in classifiers.modalities
     }
-    name = classifiers.stage_name.replace("classifier", "classifier_features", 1)
-    return FeatureSpace(name, extract, digest_of(params), cache)
+    return FeatureSpace("classifier_features", extract, digest_of(params), cache)
 
 
 def _may_be_image(modality: Modality) -> bool:

@@ -14,7 +14,7 @@ from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
 from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
 
 MODALITIES = (Modality("image", (8, 8, 3), 4, bounds=(0.0, 1.0)), Modality("level", (4,), 4, "mlp"))
-CLASSIFIERS = Classifiers(MODALITIES, 3, ClassifierConfig(TrainingConfig(1, 4), widths=(4,), hidden=8))
+CLASSIFIERS = Classifiers(MODALITIES, {"label": 3}, ClassifierConfig(TrainingConfig(1, 4), widths=(4,), hidden=8))
 
 
 @pytest.fixture
@@ -24,9 +24,8 @@ def products(monkeypatch):
 
 
 def judges_of(products, directory, weights=None, modalities=MODALITIES, classifiers=CLASSIFIERS):
-    asked = {} if classifiers is None else {"label": classifiers}
     dataset = Dataset(None, None, None, {"label": 3, "colour": 3}, {})
-    return judges.Judges(dataset, modalities, asked, products, jax.random.key(0), weights, directory)
+    return judges.Judges(dataset, modalities, classifiers, products, jax.random.key(0), weights, directory)
 
 
 def test_without_weights_the_classifiers_features_are_used_under_their_own_name(products, tmp_path):
@@ -76,15 +75,17 @@ def test_kept_evaluations_are_of_the_same_metrics_and_options(products, tmp_path
     assert len({fingerprint(), fingerprint(mse={}), fingerprint(mse={"modality": "image"})}) == 3
 
 
-def test_every_question_has_features_and_a_stage_of_its_own(products, tmp_path):
-    colour = dataclasses.replace(CLASSIFIERS, question="colour")
-    assert (CLASSIFIERS.stage_name, colour.stage_name) == ("classifier", "classifier_colour")
-    both = {"label": CLASSIFIERS, "colour": colour}
-    mine = dataclasses.replace(
-        judges_of({**products, "classifier_colour": products["classifier"]}, tmp_path), classifiers=both
-    )
-    assert mine.tools.classifiers.keys() == {"label", "colour"}
-    assert mine.tools.space("classifier_features_colour", ())[0].name == "classifier_features_colour"
+def test_one_classifier_answers_all_questions(products, tmp_path):
+    both = dataclasses.replace(CLASSIFIERS, num_classes={"label": 3, "colour": 2})
+    products = {"classifier": jax.jit(both._init)(jax.random.key(0))}
+    tools = judges_of(products, tmp_path, classifiers=both).tools
+    assert tools.num_classes == {"label": 3, "colour": 2}
+    level = 3 * np.random.default_rng(0).normal(size=(200, 4)).astype(np.float32)
+    seen = {question: tools.classifiers[question]({"level": level})["level"] for question in tools.classifiers}
+    logits = both.logits(products["classifier"], {"level": level})
+    for question, size in both.num_classes.items():
+        assert logits[question]["level"].shape == (200, size)
+        np.testing.assert_array_equal(seen[question], np.argmax(logits[question]["level"], axis=-1))
 
 
 def test_a_file_that_is_named_must_be_there(tmp_path):
@@ -145,8 +146,7 @@ def test_real_data_have_their_classes_beside_the_distances(products, tmp_path):
     data = {"image": np.zeros((8, 8, 8, 3), np.uint8)}
     train, test = Split(data), Split(data, {"label": np.repeat([0, 2], [6, 2])})
     dataset = Dataset(train, train, test, {"label": 3}, {})
-    asked = {"label": CLASSIFIERS}
-    mine = judges.Judges(dataset, MODALITIES, asked, products, jax.random.key(0), None, tmp_path)
+    mine = judges.Judges(dataset, MODALITIES, CLASSIFIERS, products, jax.random.key(0), None, tmp_path)
     found = mine.real(EvaluationConfig(num_examples=8))
     assert {name: (e.value, e.n) for name, e in found.items()} == {
         "coverage/real/class_0": (0.75, 8),

@@ -1,4 +1,4 @@
-"""Data whose rows have several labels: a classifier, and coherence, of each."""
+"""Data whose rows have several labels: coherence, and the accuracy of the classifier, of each."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from tests.robustness.tiny import get_config
 
 
 @pytest.mark.slow
-def test_each_question_is_judged_by_a_classifier_of_its_own(tmp_path):
+def test_each_question_is_judged(tmp_path):
     write_data(tmp_path / "data")
     for path in (tmp_path / "data").iterdir():
         arrays = dict(np.load(path))
@@ -26,6 +26,6 @@ def test_each_question_is_judged_by_a_classifier_of_its_own(tmp_path):
         assert {name.format(""), name.format("parity/")} <= metrics.keys()
     assert {"coverage/class_3", "coverage/parity/class_1"} <= metrics.keys()
     assert "coverage/parity/class_2" not in metrics
-    assert {"classifier", "classifier_parity"} <= results["seconds"].keys()
+    assert "classifier" in results["seconds"]
     assert {"coverage/real/class_3", "coverage/parity/real/class_1"} <= results["data"]["metrics"].keys()
     assert "Coherence of further questions" in (tmp_path / "work" / "report" / "index.html").read_text()

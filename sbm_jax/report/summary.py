@@ -151,7 +151,7 @@ SECTIONS = (
         "Share of samples of a modality in which the classifier sees the class of the only one given, as in the table "
         "of directions. Chance: uniform guesses.",
     ),
-    ("Coherence of further questions", ("coherence/",), "The same by the classifiers of other questions."),
+    ("Coherence of further questions", ("coherence/",), "The same of other questions."),
     (
         "Samples beside the truth",
         ("f1/", "iou/", "per_attribute/", "readings/", "mse/", "mse_over_variance/"),

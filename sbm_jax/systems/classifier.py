@@ -3,14 +3,16 @@
 import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from sbm_jax import parallel
 from sbm_jax.config import checked_dataclass, plain
+from sbm_jax.data.labels import array_of
 from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import require
 from sbm_jax.losses.classification import cross_entropy_terms
@@ -43,26 +45,23 @@ class ClassifierConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Classifiers:
-    """The judges of one question: one classifier for all modalities of the same shape, and one for each of ids.
+    """The judges: one classifier for all modalities of the same shape, and one for each of ids.
+
+    Each answers all questions, from one hidden layer.
 
     Attributes:
       modalities: the modalities to judge.
-      num_classes: the number of answers.
+      num_classes: the number of answers to each question, the keys of `Split.labels`.
       config: see `ClassifierConfig`.
       seed: the run's seed.
-      question: what is asked of each row, a key of `Split.labels`.
+      stage_name: the name of the training stage.
     """
 
     modalities: tuple[Modality, ...]
-    num_classes: int
+    num_classes: Mapping[str, int]
     config: ClassifierConfig
     seed: int = 0
-    question: str = LABEL
-
-    @property
-    def stage_name(self) -> str:
-        """The name of the training stage."""
-        return "classifier" if self.question == LABEL else f"classifier_{self.question}"
+    stage_name: ClassVar[str] = "classifier"
 
     @property
     def groups(self) -> dict[str, list[str]]:
@@ -77,13 +76,14 @@ class Classifiers:
         """Return the network of a modality."""
         modality = next(modality for modality in self.modalities if modality.name == name)
         own = {"hidden": self.config.hidden, "dropout": self.config.dropout}
+        total = sum(self.num_classes.values())
         if modality.vocabulary_size:
-            return SequenceClassifier(self.num_classes, modality.vocabulary_size, self.config.widths[-1], **own)
+            return SequenceClassifier(total, modality.vocabulary_size, self.config.widths[-1], **own)
         if len(modality.shape) == 3:
-            return DigitClassifier(self.num_classes, self.config.widths, **own)
+            return DigitClassifier(total, self.config.widths, **own)
         if len(modality.shape) == 4:
-            return VideoClassifier(self.num_classes, self.config.widths, **own)
-        return VectorClassifier(self.num_classes, **own)
+            return VideoClassifier(total, self.config.widths, **own)
+        return VectorClassifier(total, **own)
 
     def _init(self, key: Key) -> Params:
         like = {modality.name: jnp.zeros((1, *modality.shape), modality.dtype) for modality in self.modalities}
@@ -93,21 +93,28 @@ class Classifiers:
             for (group, names), one_key in zip(self.groups.items(), keys, strict=True)
         }
 
-    def logits(self, params: Params, data: Data) -> dict[str, Array]:
-        """Return {name: [B, num_classes]} for data {name: [B, *shape]}."""
-        result = {}
-        for group, names in self.groups.items():
-            for name in names:
-                if name in data:
-                    result[name] = self._network(name).apply({"params": params[group]}, data[name])
-        return result
+    def logits(self, params: Params, data: Data) -> dict[str, dict[str, Array]]:
+        """Return {question: {name: [B, num_classes]}} for data {name: [B, *shape]}."""
+        found = {
+            name: self._answers(self._network(name).apply({"params": params[group]}, data[name]))
+            for group, names in self.groups.items()
+            for name in names
+            if name in data
+        }
+        return {question: {name: own[question] for name, own in found.items()} for question in self.num_classes}
 
-    def predict_fn(self, params: Params) -> Callable[[Data], dict[str, Array]]:
-        """Return the compiled `data -> {name: int labels [B]}` for data {name: [B, *shape]}."""
+    def _answers(self, logits: Array) -> dict[str, Array]:
+        """Return the logits of each question [B, num_classes], of a network's output."""
+        ends = np.cumsum(list(self.num_classes.values()))[:-1].tolist()
+        return dict(zip(self.num_classes, jnp.split(logits, ends, axis=-1), strict=True))
+
+    def predict_fn(self, params: Params, question: str) -> Callable[[Data], dict[str, Array]]:
+        """Return the compiled `data -> {name: int answers to a question [B]}` for data {name: [B, *shape]}."""
 
         @parallel.over_rows
         def predict(params, data):
-            return {name: jnp.argmax(logits, axis=-1) for name, logits in self.logits(params, data).items()}
+            answers = self.logits(params, data)[question]
+            return {name: jnp.argmax(logits, axis=-1) for name, logits in answers.items()}
 
         return lambda data: predict(params, data)
 
@@ -126,7 +133,7 @@ class Classifiers:
         self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any], train: bool = True
     ) -> tuple[Array, Metrics]:
         del upstream
-        data, labels = in_units(batch["data"]), batch["label"]
+        data = in_units(batch["data"])
         losses, hits = [], []
         keys = jax.random.split(key, len(self.groups))
         for (group, names), one_key in zip(self.groups.items(), keys, strict=True):
@@ -134,19 +141,21 @@ class Classifiers:
             choice_key, dropout_key = jax.random.split(one_key)
             choice, weight = self._choose(choice_key, names, batch)
             stacked = jnp.stack([data[name] for name in names], axis=1)
-            x = stacked[jnp.arange(len(labels)), choice]
+            x = stacked[jnp.arange(len(choice)), choice]
             logits = self._network(names[0]).apply(
                 {"params": params[group]}, x, train=train, rngs={"dropout": dropout_key}
             )
-            loss, hit = cross_entropy_terms(logits, labels)
-            losses.append((weight * loss).mean())
-            hits.append((weight * hit).mean())
+            for question, answers in self._answers(logits).items():
+                loss, hit = cross_entropy_terms(answers, batch[array_of(question)])
+                losses.append((weight * loss).mean())
+                hits.append((weight * hit).mean())
         return sum(losses), {"accuracy": sum(hits) / len(hits)}
 
     def _choose(self, key: Key, names: Sequence[str], batch: Mapping[str, Any]) -> tuple[Array, Array | float]:
         """Return one of the modalities for each row, int [B], and weights of mean 1, 0 for rows that have none."""
         if "present" not in batch:
-            return jax.random.randint(key, batch["label"].shape, 0, len(names)), 1.0
+            num_rows = len(batch["data"][names[0]])
+            return jax.random.randint(key, (num_rows,), 0, len(names)), 1.0
         order = [modality.name for modality in self.modalities]
         present = batch["present"][:, jnp.array([order.index(name) for name in names])]
         has = present.any(axis=1)
@@ -157,8 +166,8 @@ class Classifiers:
         """Return the training stage."""
 
         def rows(split: Split):
-            labels = split.labels[self.question]
-            return split.rows([modality.name for modality in self.modalities], label=labels)
+            labels = {array_of(question): split.labels[question] for question in self.num_classes}
+            return split.rows([modality.name for modality in self.modalities], **labels)
 
         return Stage(
             name=self.stage_name,
@@ -167,7 +176,7 @@ class Classifiers:
                 "data": dataset.settings,
                 "modalities": {modality.name: _settings(modality) for modality in self.modalities},
                 "classifier": plain(self.config),
-                **({} if self.question == LABEL else {"question": self.question}),
+                **({} if [*self.num_classes] == [LABEL] else {"questions": dict(self.num_classes)}),
             },
             init=lambda key, upstream: self._init(key),
             training=self.config.training,

@@ -119,7 +119,8 @@ def test_batches_of_a_step_are_those_in_memory(both):
 def _stages(dataset):
     training = TrainingConfig(12, 8, OptimizerConfig(ema_decay=0.9), 2, checkpoint_every=4, validate_every=6)
     space = LatentSpace(MODALITIES, AutoencoderConfig(training, AutoencoderNetworkConfig((16,), dtype="float32")))
-    return [*space.stages(dataset), Classifiers(MODALITIES, 3, ClassifierConfig(training, hidden=8)).stage(dataset)]
+    judge = Classifiers(MODALITIES, {"label": 3}, ClassifierConfig(training, hidden=8))
+    return [*space.stages(dataset), judge.stage(dataset)]
 
 
 def _losses(workdir):

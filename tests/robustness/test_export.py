@@ -86,7 +86,7 @@ REPRESENTATIVE = ("quickstart.py:all", "polymnist.py:five,paper", "quickstart.py
 
 VARIANTS = ("", ":table", ":paper", ":best", ":eb_mvae", ":five,diff_mvae")
 FACES = ("celebamask_hq.py:table", "celebamask_hq.py:paper,table")
-OTHERS = ("quickstart.py", *(f"polymnist.py{variant}" for variant in VARIANTS), *FACES, "cub.py")
+OTHERS = ("quickstart.py", *(f"polymnist.py{variant}" for variant in VARIANTS), *FACES, "cub.py", "grid.py:table")
 """With the ones above, those of each kind: configs that are not here change numbers of steps or modalities."""
 
 

@@ -13,7 +13,7 @@ from sbm_jax.training.stages import run_stages
 from sbm_jax.types import Dataset, Modality, OptimizerConfig, Split, TrainingConfig
 
 MODALITIES = (Modality("left", (6,), 3, "mlp"), Modality("right", (6,), 3, "mlp"))
-CLASSIFIERS = Classifiers(MODALITIES, 3, ClassifierConfig(TrainingConfig(2, 4), hidden=8, dropout=0.0), 0)
+CLASSIFIERS = Classifiers(MODALITIES, {"label": 3}, ClassifierConfig(TrainingConfig(2, 4), hidden=8, dropout=0.0), 0)
 
 
 def _split(num_rows):
@@ -48,8 +48,8 @@ def test_of_videos_it_sees_in_which_order_things_happen(tmp_path):
     splits = [Split({"clip": clips[rows]}, {"label": label[rows]}) for rows in (slice(0, 200), slice(200, 240))]
     training = TrainingConfig(150, 32, OptimizerConfig(3e-3), steps_per_dispatch=50)
     config = ClassifierConfig(training, widths=(8, 16), hidden=32, dropout=0.0)
-    judge = Classifiers((Modality("clip", (8, 8, 8, 1), 8, "mlp"),), 2, config, 0)
+    judge = Classifiers((Modality("clip", (8, 8, 8, 1), 8, "mlp"),), {"label": 2}, config, 0)
     stage = judge.stage(Dataset(splits[0], splits[1], splits[1], {"label": 2}, {}))
     params = run_stages([stage], tmp_path, seed=0)["classifier"]
-    seen = judge.predict_fn(params)({"clip": clips[200:]})["clip"]
+    seen = judge.predict_fn(params, "label")({"clip": clips[200:]})["clip"]
     assert np.mean(np.asarray(seen) == label[200:]) > 0.9

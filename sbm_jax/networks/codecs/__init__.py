@@ -16,6 +16,7 @@ from sbm_jax.networks.codecs.mlp import MLP
 from sbm_jax.networks.codecs.nexus import NexusImage, NexusSound
 from sbm_jax.networks.codecs.patch import Patch
 from sbm_jax.networks.codecs.residual_conv import ResidualConv
+from sbm_jax.networks.codecs.series import Series
 from sbm_jax.networks.codecs.tokens import Tokens
 from sbm_jax.networks.codecs.video import Video
 from sbm_jax.networks.per_modality import PerModality
@@ -41,6 +42,7 @@ CODECS: dict[str, type[Codec]] = {
     "patch": Patch,
     "mlp": MLP,
     "tokens": Tokens,
+    "series": Series,
     "video": Video,
     "diffusion": Diffusion,
     "nexus_image": NexusImage,

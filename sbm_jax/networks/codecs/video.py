@@ -8,8 +8,10 @@ import jax.numpy as jnp
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, require
-from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, FeedForward, Heads
+from sbm_jax.networks.codecs.base import FeedForward, Heads
+from sbm_jax.networks.codecs.series import SeriesOptions, check_moments
 from sbm_jax.networks.images import crop, group_norm, pad, padded_sides
+from sbm_jax.networks.moments import from_moments, num_moments, to_moments, with_neighbours
 from sbm_jax.types import Array, Modality
 
 SQUEEZE = 8
@@ -17,25 +19,20 @@ SQUEEZE = 8
 
 
 @checked_dataclass
-class VideoOptions(AutoencoderNetworkConfig):
+class VideoOptions(SeriesOptions):
     """Sizes of the encoder and the decoder.
 
     Attributes:
-      patch: pixels along a side of a block, a power of two.
-      frames: of a block: a moment. The latent has an equal part for each.
-      reach: moments before and after that a convolution in time sees.
+      patch: pixels along a side of a block, a power of two; a block is as long as a moment.
     """
 
-    patch: int = 8
     frames: int = 2
-    reach: int = 2
+    patch: int = 8
 
     def __post_init__(self):
         super().__post_init__()
         power = self.patch >= 1 and self.patch & (self.patch - 1) == 0
         require(power, "codec.network.patch", self.patch, "a power of two")
-        require(self.frames >= 1, "codec.network.frames", self.frames, "at least 1")
-        require(self.reach >= 0, "codec.network.reach", self.reach, "0 or more")
 
 
 class SpaceTimeBlock(nn.Module):
@@ -52,10 +49,8 @@ class SpaceTimeBlock(nn.Module):
         frames = x.reshape(batch * moments, height, width, features)
         y = nn.Conv(features, (3, 3), dtype=self.dtype)(frames)
         x = x + nn.silu(group_norm(features)(y)).reshape(x.shape)
-        padded = jnp.pad(x, ((0, 0), (self.reach, self.reach), (0, 0), (0, 0), (0, 0)))
-        near = [padded[:, shift : shift + moments] for shift in range(2 * self.reach + 1)]
         # A norm of each frame, so that a moment does not see those beyond its reach.
-        y = nn.Dense(features, dtype=self.dtype)(jnp.concatenate(near, axis=-1)).reshape(frames.shape)
+        y = nn.Dense(features, dtype=self.dtype)(with_neighbours(x, self.reach)).reshape(frames.shape)
         return x + nn.silu(group_norm(features)(y)).reshape(x.shape)
 
 
@@ -90,7 +85,7 @@ class VideoDecoder(nn.Module):
     def __call__(self, z: Array) -> Array:
         """Map [B, D_m] to [B, T, H, W, C]."""
         options, dtype, shape = self.options, jnp.dtype(self.options.dtype), self.modality.shape
-        moments = num_moments(shape, options)
+        moments = num_moments(shape[0], options.frames)
         height, width = (side // options.patch for side in padded_sides(shape[1:], options.patch.bit_length() - 1))
         x = nn.silu(nn.Dense(4 * options.widths[0], dtype=dtype)(z.reshape(len(z) * moments, -1)))
         x = nn.Dense(height * width * SQUEEZE, dtype=dtype)(x).reshape(len(z), moments, height, width, SQUEEZE)
@@ -101,21 +96,15 @@ class VideoDecoder(nn.Module):
         return _from_blocks(x, shape, options)
 
 
-def num_moments(shape: tuple[int, ...], options: VideoOptions) -> int:
-    """Return how many blocks follow one another in videos of a shape (T, H, W, C)."""
-    return -(-shape[0] // options.frames)
-
-
 def _to_blocks(x: Array, options: VideoOptions) -> Array:
     """Return blocks [B, T', H', W', channels] of videos [B, T, H, W, C], which are padded with zeros."""
     batch, length, *frame = x.shape
     frames, patch = options.frames, options.patch
     x = pad(x.reshape(batch * length, *frame), patch.bit_length() - 1)
     height, width, channels = x.shape[1:]
-    moments = -(-length // frames)
-    x = jnp.pad(x.reshape(batch, length, -1), ((0, 0), (0, moments * frames - length), (0, 0)))
-    x = x.reshape(batch, moments, frames, height // patch, patch, width // patch, patch, channels)
-    return x.transpose(0, 1, 3, 5, 2, 4, 6, 7).reshape(batch, moments, height // patch, width // patch, -1)
+    x = to_moments(x.reshape(batch, length, height // patch, patch, width // patch, patch, channels), frames)
+    x = x.transpose(0, 1, 3, 5, 2, 4, 6, 7)
+    return x.reshape(*x.shape[:4], -1)
 
 
 def _from_blocks(x: Array, shape: tuple[int, ...], options: VideoOptions) -> Array:
@@ -124,7 +113,7 @@ def _from_blocks(x: Array, shape: tuple[int, ...], options: VideoOptions) -> Arr
     frames, patch = options.frames, options.patch
     x = x.reshape(batch, moments, height, width, frames, patch, patch, shape[-1]).transpose(0, 1, 4, 2, 5, 3, 6, 7)
     x = x.reshape(batch * moments * frames, height * patch, width * patch, shape[-1])
-    return crop(x, shape[1:]).reshape(batch, moments * frames, *shape[1:])[:, : shape[0]]
+    return from_moments(crop(x, shape[1:]).reshape(batch, moments, frames, *shape[1:]), shape[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,17 +133,7 @@ class Video(FeedForward):
                 f"{where} with the codec 'video' needs the shape (frames, height, width, channels), "
                 f"not {modality.shape}."
             )
-        if len(set(self.options.widths)) != 1:
-            raise SbmError(
-                f"{where}: the codec 'video' needs equal widths, not {self.options.widths}. Set them in codec.network, "
-                "or for all modalities in config.autoencoder.network."
-            )
-        moments = num_moments(modality.shape, self.options)
-        if modality.latent_size % moments:
-            raise SbmError(
-                f"{where}: latent_size is {modality.latent_size}; expected a multiple of {moments}, the number of "
-                f"moments of {self.options.frames} frames."
-            )
+        check_moments(modality, self.options)
 
     @property
     def encoder(self) -> nn.Module:
