@@ -49,10 +49,11 @@ def _modalities(config: ConfigDict) -> None:
     video = {"name": "video", "network": {"widths": (48, 48), "patch": 8, "frames": 2, "reach": 2}}
     sound = {"name": "series", "network": {"widths": (256, 256), "frames": 4, "reach": 2}}
     words = {"name": "tokens", "network": {"width": 64, "heads": 4, "word_dropout": 0.0}}
-    unit, text = {"bounds": (0.0, 1.0)}, {"name": "text"}
+    unit, text, frames = {"bounds": (0.0, 1.0)}, {"name": "text"}, {"name": "video", "options": {"rate": 12.5}}
     spectrogram = {"name": "spectrogram", "options": SPECTROGRAM}
     config.modalities = (
-        {"name": "video", "shape": (38, 64, 64, 1), "latent_size": 19 * 8, "num_tokens": 19, "codec": video, **unit},
+        {"name": "video", "shape": (38, 64, 64, 1), "latent_size": 19 * 8, "num_tokens": 19, "codec": video, **unit}
+        | {"format": frames},
         {"name": "sound", "shape": (96, 40, 1), "latent_size": 24 * 16, "num_tokens": 24, "codec": sound, **unit}
         | {"format": spectrogram},
         {"name": "words", "shape": (6,), "latent_size": 6 * 6, "num_tokens": 6, "codec": words, "format": text}
@@ -80,7 +81,8 @@ def _methods(config: ConfigDict) -> None:
 
 def _judges(config: ConfigDict) -> None:
     judge = _rows(32, 1500, 1e-3, weight_decay=1e-2, clip_norm=1.0)
-    config.classifier = ConfigDict({"widths": (16, 32, 64), "hidden": 256, "dropout": 0.3, "training": judge})
+    moved = {"video": 3, "sound": 6}
+    config.classifier = ConfigDict({"widths": (16, 32, 64), "dropout": 0.3, "series": moved, "training": judge})
     config.evaluation.update(num_examples=120, num_unconditional=200, batch_size=40)
     config.evaluation.metrics.frechet.num_examples = 0
     config.evaluation.metrics.likelihood = None

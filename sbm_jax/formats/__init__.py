@@ -12,6 +12,7 @@ from sbm_jax.formats.category import Category
 from sbm_jax.formats.spectrogram import Spectrogram
 from sbm_jax.formats.standardized import Standardized
 from sbm_jax.formats.text import Text, build_vocabulary
+from sbm_jax.formats.video import Video
 from sbm_jax.registry import find
 from sbm_jax.types import Modality
 
@@ -24,6 +25,7 @@ FORMATS: dict[str, type[Format]] = {
     "category": Category,
     "text": Text,
     "spectrogram": Spectrogram,
+    "video": Video,
 }
 """The formats of this package, by name."""
 

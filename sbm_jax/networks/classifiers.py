@@ -1,8 +1,10 @@
 """The classifiers that judge generated data."""
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
+from sbm_jax.networks.moments import TimeBlock
 from sbm_jax.types import Array
 
 
@@ -30,33 +32,47 @@ class DigitClassifier(nn.Module):
         return nn.Dense(self.num_classes)(nn.Dropout(self.dropout, deterministic=not train)(x))
 
 
-class VideoClassifier(nn.Module):
-    """Strided convolutions of each frame, two strided convolutions in time, and a dense layer that knows the order.
+class SeriesClassifier(nn.Module):
+    """Convolutions in time, of which each question looks at the moments that answer it.
+
+    Frames that are pictures pass strided convolutions first.
 
     Attributes:
-      widths: channels of the convolutions of frames; features of a frame are twice the last.
+      num_classes: of each question.
+      widths: channels of the convolutions of pictures; a moment has twice as many features as the last.
+      dropout: rate inside the convolutions in time, and of what each question sees.
     """
 
-    num_classes: int
+    num_classes: tuple[int, ...]
     widths: tuple[int, ...] = (32, 64, 128)
-    hidden: int = 512
     dropout: float = 0.0
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False, features: bool = False) -> Array:
-        """Map videos [B, T, H, W, C] in [0, 1] to logits [B, num_classes], or to features [B, hidden]."""
-        batch, length = x.shape[:2]
-        h = x.reshape(batch * length, *x.shape[2:]) - 0.5
-        for width in self.widths:
-            h = nn.relu(nn.Conv(width, (3, 3), (2, 2))(h))
-        h = nn.relu(nn.Dense(2 * self.widths[-1])(h.reshape(batch * length, -1))).reshape(batch, length, -1)
-        for _ in range(2):
-            h = nn.relu(nn.Conv(2 * self.widths[-1], (5,), (2,))(h))
-        h = nn.Dropout(self.dropout, deterministic=not train)(h.reshape(batch, -1))
-        h = nn.relu(nn.Dense(self.hidden)(h))
+        """Map [B, T, ...] in [0, 1] to the logits of all questions [B, sum of num_classes], or to features [B, F]."""
+        h, width = self._frames(x - 0.5), 2 * self.widths[-1]
+        for block in range(4):
+            h = TimeBlock(width, 2, dropout=self.dropout)(h, train=train)
+            if block == 1 and h.shape[1] > 1:
+                h = nn.avg_pool(h, (2,), (2,))
+        h = nn.LayerNorm()(h)
         if features:
-            return h
-        return nn.Dense(self.num_classes)(nn.Dropout(self.dropout, deterministic=not train)(h))
+            return h.mean(axis=1)
+        places = self.param("places", nn.initializers.normal(0.1), (1, h.shape[1], width))
+        looks = jax.nn.softmax(2.0 * nn.Dense(len(self.num_classes))(h + places), axis=1)
+        seen = jnp.einsum("btq,btw->bqw", looks, h)
+        seen = nn.Dropout(self.dropout, deterministic=not train)(seen)
+        answers = [nn.Dense(n)(nn.silu(nn.Dense(width)(seen[:, q]))) for q, n in enumerate(self.num_classes)]
+        return jnp.concatenate(answers, axis=-1)
+
+    def _frames(self, x: Array) -> Array:
+        """Return the features of each frame, [B, T, 2 * widths[-1]]."""
+        batch, length = x.shape[:2]
+        if x.ndim == 5:
+            x = x.reshape(batch * length, *x.shape[2:])
+            for width in self.widths:
+                x = nn.relu(nn.Conv(width, (3, 3), (2, 2))(x))
+        return nn.Dense(2 * self.widths[-1])(x.reshape(batch, length, -1))
 
 
 class VectorClassifier(nn.Module):

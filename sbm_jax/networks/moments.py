@@ -1,5 +1,8 @@
-"""Data that follow one another in time, cut into moments of equal length."""
+"""Data that follow one another in time, cut into moments of equal length, and a convolution of them."""
 
+from typing import Any
+
+import flax.linen as nn
 import jax.numpy as jnp
 
 from sbm_jax.types import Array
@@ -29,3 +32,19 @@ def with_neighbours(x: Array, reach: int) -> Array:
     padded = jnp.pad(x, [(0, 0), (reach, reach), *[(0, 0)] * (x.ndim - 2)])
     near = [padded[:, shift : shift + x.shape[1]] for shift in range(2 * reach + 1)]
     return jnp.concatenate(near, axis=-1)
+
+
+class TimeBlock(nn.Module):
+    """A residual convolution in time. Each moment is normed on its own, and so sees none beyond its reach."""
+
+    features: int
+    reach: int
+    dtype: Any = jnp.float32
+    dropout: float = 0.0
+
+    @nn.compact
+    def __call__(self, x: Array, *, train: bool = False) -> Array:
+        """Map [B, T, features] to the same shape."""
+        y = nn.Dense(self.features, dtype=self.dtype)(with_neighbours(nn.LayerNorm()(x), self.reach))
+        y = nn.Dropout(self.dropout, deterministic=not train)(nn.silu(y))
+        return x + nn.Dense(self.features, dtype=self.dtype)(y)

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 import jinja2
 import numpy as np
 
-from sbm_jax.report import choices, exhibits, images, sounds, studies, summary, warnings
+from sbm_jax.report import choices, exhibits, images, studies, summary, warnings
 from sbm_jax.report import figures as charts
 from sbm_jax.report.attributes import attribute_tables, is_of_one_attribute
 from sbm_jax.report.directions import directions
+from sbm_jax.report.players import FRAMES_IN_A_ROW, Playable, Player, as_pictures, playable, players
 from sbm_jax.report.results import jsonable
 from sbm_jax.storage import write_atomically
 
@@ -57,7 +58,7 @@ class Grid(NamedTuple):
 
     text: GridText
     panels: list[images.Panel] | list[images.TextPanel]
-    players: list[sounds.Player]
+    players: list[Player]
 
 
 class Row(NamedTuple):
@@ -115,10 +116,10 @@ def render(
         lstrip_blocks=True,
     )
     environment.filters |= {"number": summary.number, "duration": duration, "label": summary.label}
-    environment.globals["SPREADS"] = summary.SPREADS
+    environment.globals |= {"SPREADS": summary.SPREADS, "FRAMES_IN_A_ROW": FRAMES_IN_A_ROW}
     systems = results["systems"]
     metrics = {name: system["metrics"] for name, system in systems.items()}
-    heard = sounds.spectrograms(results.get("config") or {})
+    played = playable(results.get("config") or {})
     real = results.get("data", {}).get("metrics", {})
     return environment.get_template("template.html").render(
         systems=list(systems),
@@ -145,7 +146,7 @@ def render(
         class_shares={
             name: charts.class_bars(metrics[name], figures.get(name, {}).get("class_shares"), real) for name in systems
         },
-        grids={name: list(sample_grids(figures.get(name, {}), heard)) for name in systems},
+        grids={name: list(sample_grids(figures.get(name, {}), played)) for name in systems},
         config=list(flatten(results.get("config") or {})),
         versions=results.get("versions") or {},
         device=results.get("device") or {},
@@ -213,10 +214,8 @@ def grouped_reasons(not_available: Mapping[str, str]) -> dict[str, list[str]]:
     return reasons
 
 
-def sample_grids(
-    figures: Mapping[str, np.ndarray], heard: Mapping[str, sounds.Spectrogram] | None = None
-) -> Iterator[Grid]:
-    """Yield the sample grids among the arrays of one system, known ones first; `heard` are modalities of sound."""
+def sample_grids(figures: Mapping[str, np.ndarray], formats: Mapping[str, Playable] | None = None) -> Iterator[Grid]:
+    """Yield the sample grids among the arrays of one system, known ones first; `formats` are of what can be played."""
     found = {name.split("/")[1] for name in figures if name.startswith("samples/")}
     for grid in [*(name for name in GRIDS if name in found), *sorted(found - set(GRIDS))]:
         prefix = f"samples/{grid}/data/"
@@ -224,9 +223,9 @@ def sample_grids(
         observed = figures[f"samples/{grid}/observed"]
         text = GRIDS.get(grid, GridText(grid, "Bordered cells were given."))
         lines = text.lines if len(text.lines) == observed.shape[1] else ()
-        players = sounds.players(heard or {}, data, observed, lines)
-        data |= {name: sounds.upright(data[name]) for name in heard or {} if name in data}
-        yield Grid(text, images.panels(data, observed, lines, text.transposed), players)
+        shown = as_pictures(formats or {}, data)
+        panels = images.panels(shown, observed, lines, text.transposed)
+        yield Grid(text, panels, players(formats or {}, data, observed, lines))
 
 
 def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:

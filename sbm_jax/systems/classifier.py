@@ -14,9 +14,9 @@ from sbm_jax import parallel
 from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.data.labels import array_of
 from sbm_jax.data.pipeline import in_units
-from sbm_jax.errors import require
+from sbm_jax.errors import require, unknown
 from sbm_jax.losses.classification import cross_entropy_terms
-from sbm_jax.networks.classifiers import DigitClassifier, SequenceClassifier, VectorClassifier, VideoClassifier
+from sbm_jax.networks.classifiers import DigitClassifier, SequenceClassifier, SeriesClassifier, VectorClassifier
 from sbm_jax.types import LABEL, Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
 
 
@@ -28,26 +28,31 @@ class ClassifierConfig:
       training: see `types.TrainingConfig`.
       widths: channels of the convolutions.
       hidden: units of the hidden layer.
-      dropout: rate after the hidden layer.
+      dropout: rate after the hidden layer, or of `SeriesClassifier`.
+      series: modalities whose first axis is time, as that of videos always is, and by how many entries of it training
+        rows are moved at random.
     """
 
     training: TrainingConfig = TrainingConfig()
     widths: tuple[int, ...] = (32, 64, 128)
     hidden: int = 512
     dropout: float = 0.0
+    series: dict[str, int] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
         positive = bool(self.widths) and min(self.widths) >= 1
         require(positive, "classifier.widths", self.widths, "one or more positive sizes")
         require(self.hidden >= 1, "classifier.hidden", self.hidden, "at least 1")
         require(0 <= self.dropout < 1, "classifier.dropout", self.dropout, "0 to less than 1")
+        for name, shift in self.series.items():
+            require(shift >= 0, f"classifier.series.{name}", shift, "0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
 class Classifiers:
-    """The judges: one classifier for all modalities of the same shape, and one for each of ids.
+    """The judges: one classifier for all modalities of the same shape, and one for each of ids or in time.
 
-    Each answers all questions, from one hidden layer.
+    Each answers all questions.
 
     Attributes:
       modalities: the modalities to judge.
@@ -63,12 +68,25 @@ class Classifiers:
     seed: int = 0
     stage_name: ClassVar[str] = "classifier"
 
+    def __post_init__(self):
+        numbers = {modality.name: modality for modality in self.modalities if not modality.vocabulary_size}
+        for name in self.config.series:
+            if name not in numbers:
+                raise unknown("modality of numbers in classifier.series:", name, numbers)
+
     @property
     def groups(self) -> dict[str, list[str]]:
-        """The names of the modalities by shape; those of ids, which mean something else in each, are on their own."""
+        """The names of the modalities by shape; those of ids, which mean something else in each, are on their own.
+
+        So are those in time.
+        """
         groups: dict[str, list[str]] = {}
         for modality in self.modalities:
-            group = f"ids of {modality.name}" if modality.vocabulary_size else "x".join(map(str, modality.shape))
+            group = "x".join(map(str, modality.shape))
+            if modality.vocabulary_size:
+                group = f"ids of {modality.name}"
+            elif modality.name in self.config.series:
+                group = f"series of {modality.name}"
             groups.setdefault(group, []).append(modality.name)
         return groups
 
@@ -79,10 +97,10 @@ class Classifiers:
         total = sum(self.num_classes.values())
         if modality.vocabulary_size:
             return SequenceClassifier(total, modality.vocabulary_size, self.config.widths[-1], **own)
+        if modality.name in self.config.series or len(modality.shape) == 4:
+            return SeriesClassifier(tuple(self.num_classes.values()), self.config.widths, self.config.dropout)
         if len(modality.shape) == 3:
             return DigitClassifier(total, self.config.widths, **own)
-        if len(modality.shape) == 4:
-            return VideoClassifier(total, self.config.widths, **own)
         return VectorClassifier(total, **own)
 
     def _init(self, key: Key) -> Params:
@@ -142,6 +160,8 @@ class Classifiers:
             choice, weight = self._choose(choice_key, names, batch)
             stacked = jnp.stack([data[name] for name in names], axis=1)
             x = stacked[jnp.arange(len(choice)), choice]
+            if train and (shift := self.config.series.get(names[0], 0)):
+                x = _moved(jax.random.fold_in(dropout_key, 1), x, shift)
             logits = self._network(names[0]).apply(
                 {"params": params[group]}, x, train=train, rngs={"dropout": dropout_key}
             )
@@ -185,6 +205,12 @@ class Classifiers:
             validation_rows=lambda upstream: rows(dataset.validation),
             validation_loss=functools.partial(self._loss, train=False),
         )
+
+
+def _moved(key: Key, x: Array, shift: int) -> Array:
+    """Return rows [B, T, ...], each moved in time by up to `shift` entries; the first or the last fills the gap."""
+    places = jnp.arange(x.shape[1])[None] + jax.random.randint(key, (len(x), 1), -shift, shift + 1)
+    return jax.vmap(lambda row, places: row[places])(x, jnp.clip(places, 0, x.shape[1] - 1))
 
 
 def _settings(modality: Modality) -> list[int] | dict[str, Any]:

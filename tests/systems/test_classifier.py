@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from sbm_jax.data import hide
-from sbm_jax.systems.classifier import ClassifierConfig, Classifiers
+from sbm_jax.errors import SbmError
+from sbm_jax.systems.classifier import ClassifierConfig, Classifiers, _moved
 from sbm_jax.training.stages import run_stages
 from sbm_jax.types import Dataset, Modality, OptimizerConfig, Split, TrainingConfig
 
@@ -47,9 +48,41 @@ def test_of_videos_it_sees_in_which_order_things_happen(tmp_path):
         clips[row, first if is_late else second, 2:5, 5:7] = 1.0
     splits = [Split({"clip": clips[rows]}, {"label": label[rows]}) for rows in (slice(0, 200), slice(200, 240))]
     training = TrainingConfig(150, 32, OptimizerConfig(3e-3), steps_per_dispatch=50)
-    config = ClassifierConfig(training, widths=(8, 16), hidden=32, dropout=0.0)
+    config = ClassifierConfig(training, widths=(8, 16), dropout=0.0)
     judge = Classifiers((Modality("clip", (8, 8, 8, 1), 8, "mlp"),), {"label": 2}, config, 0)
     stage = judge.stage(Dataset(splits[0], splits[1], splits[1], {"label": 2}, {}))
     params = run_stages([stage], tmp_path, seed=0)["classifier"]
     seen = judge.predict_fn(params, "label")({"clip": clips[200:]})["clip"]
     assert np.mean(np.asarray(seen) == label[200:]) > 0.9
+
+
+CLIPS = Modality("clip", (6, 4, 4, 1), 8, "mlp")
+SOUND = Modality("sound", (12, 5, 1), 8, "mlp")
+
+
+def test_series_are_judged_by_what_looks_at_moments():
+    config = ClassifierConfig(widths=(4, 8), hidden=8, series={"sound": 2})
+    judge = Classifiers((SOUND, CLIPS), {"label": 3, "colour": 4}, config)
+    assert judge.groups == {"series of sound": ["sound"], "6x4x4x1": ["clip"]}
+    params = judge._init(jax.random.key(0))
+    data = {m.name: np.random.default_rng(0).random((5, *m.shape), dtype=np.float32) for m in (SOUND, CLIPS)}
+    logits = judge.logits(params, data)
+    for name in data:
+        assert (logits["label"][name].shape, logits["colour"][name].shape) == ((5, 3), (5, 4))
+        assert judge.features_fn(params, name)(data[name]).shape == (5, 16)
+
+
+def test_rows_are_moved_in_time_and_not_changed():
+    x = np.arange(1.0, 13.0).reshape(1, 12, 1).repeat(200, axis=0)
+    moved = np.asarray(_moved(jax.random.key(0), jnp.asarray(x), 2))[:, :, 0]
+    shifts = moved[:, 5] - 6
+    assert set(shifts) == {-2, -1, 0, 1, 2}
+    np.testing.assert_array_equal(moved, np.clip(np.arange(1, 13) + shifts[:, None], 1, 12))
+
+
+@pytest.mark.parametrize(
+    ("series", "message"), [({"sond": 1}, "classifier.series.*'sond'"), ({"sound": -1}, "classifier.series.sound")]
+)
+def test_unknown_series_are_refused(series, message):
+    with pytest.raises(SbmError, match=message):
+        Classifiers((SOUND,), {"label": 2}, ClassifierConfig(series=series))

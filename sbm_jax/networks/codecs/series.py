@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, require
 from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, FeedForward, Heads
-from sbm_jax.networks.moments import from_moments, num_moments, to_moments, with_neighbours
+from sbm_jax.networks.moments import TimeBlock, from_moments, num_moments, to_moments
 from sbm_jax.types import Array, Modality
 
 
@@ -30,20 +30,6 @@ class SeriesOptions(AutoencoderNetworkConfig):
         super().__post_init__()
         require(self.frames >= 1, "codec.network.frames", self.frames, "at least 1")
         require(self.reach >= 0, "codec.network.reach", self.reach, "0 or more")
-
-
-class TimeBlock(nn.Module):
-    """A residual convolution in time. Each moment is normed on its own, and so sees none beyond its reach."""
-
-    features: int
-    reach: int
-    dtype: Any = jnp.float32
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        """Map [B, T, features] to the same shape."""
-        y = nn.Dense(self.features, dtype=self.dtype)(with_neighbours(nn.LayerNorm()(x), self.reach))
-        return x + nn.Dense(self.features, dtype=self.dtype)(nn.silu(y))
 
 
 class SeriesEncoder(nn.Module):
