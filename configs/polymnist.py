@@ -296,6 +296,12 @@ def _diff_mvae(config: ConfigDict) -> None:
     metrics.coherence.sets = ("given_rest", "fixed_order", "unconditional")
     small = _on_cpu(config)
     if small:
+        # There are many systems, and most draw step by step.
+        config.evaluation.update(
+            {name: min(500, config.evaluation[name]) for name in ("num_examples", "num_unconditional")}
+        )
+        config.evaluation.num_repeats = 1
+        metrics.frechet.num_examples = min(250, metrics.frechet.num_examples)
         network = dict(methods.diffusion_decoder.decoder.network)
         trunk = {"name": "patch", "network": {"widths": (64,)}}
     else:
@@ -338,8 +344,7 @@ def _sampled(config: ConfigDict, name: str, sampler: dict) -> dict:
     changes |= {f"evaluation.metrics.{other}": None for other in others}
     if _on_cpu(config):  # where a picture takes Euler-Maruyama a second
         evaluation = config.evaluation
-        changes["evaluation.num_examples"] = min(500, evaluation.num_examples)
-        changes["evaluation.metrics.frechet.num_examples"] = min(500, evaluation.metrics.frechet.num_examples)
+        changes["evaluation.num_examples"] = min(250, evaluation.num_examples)
     return {"study": "sampler of Diff-MVAE", "value": name, "changes": changes}
 
 
