@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from benchmarks.timing import measure_in_turn, rates
 from sbm_jax import report
 from sbm_jax.networks.denoisers import DenoiserConfig
-from sbm_jax.networks.diffusion_decoder import CPU_CHUNK, DiffusionDecoder, Told
+from sbm_jax.networks.diffusion_decoder import CPU_CHUNK, Condition, DiffusionDecoder
 from sbm_jax.networks.diffusion_decoder_config import DiffusionDecoderConfig, PictureSampler
 
 NETWORKS = {
@@ -32,23 +32,23 @@ SIDE = 28
 
 
 def make_decoder(name: str, evaluations: int) -> DiffusionDecoder:
-    """Return a decoder of `NETWORKS`, which is told pictures."""
+    """Return a decoder of `NETWORKS`, which is given pictures."""
     config = DiffusionDecoderConfig(NETWORKS[name], sampler=PictureSampler("ddim", evaluations))
-    return DiffusionDecoder((SIDE, SIDE, 3), (0.0, 1.0), config, told_picture=True)
+    return DiffusionDecoder((SIDE, SIDE, 3), (0.0, 1.0), config, has_picture=True)
 
 
 def make_ours(name: str, batch: int, evaluations: int) -> Callable[[], Any]:
     """Return the compiled call that draws a batch."""
     decoder = make_decoder(name, evaluations)
-    told = Told(picture=jnp.full((batch, SIDE, SIDE, 3), 0.5))
-    params = decoder.init(jax.random.key(0), jax.tree.map(lambda array: array[:1], told))
-    draw = jax.jit(lambda params, key, told: decoder.sample(params, key, told).z)
-    compiled = draw.lower(params, jax.random.key(1), told).compile()
-    return lambda: jax.block_until_ready(compiled(params, jax.random.key(1), told))
+    condition = Condition(picture=jnp.full((batch, SIDE, SIDE, 3), 0.5))
+    params = decoder.init(jax.random.key(0), jax.tree.map(lambda array: array[:1], condition))
+    draw = jax.jit(lambda params, key, condition: decoder.sample(params, key, condition).z)
+    compiled = draw.lower(params, jax.random.key(1), condition).compile()
+    return lambda: jax.block_until_ready(compiled(params, jax.random.key(1), condition))
 
 
 def make_peer_network() -> Any:
-    """Return diffusers' UNet2D of the sizes of `NETWORKS["unet"]`, told of pictures too."""
+    """Return diffusers' UNet2D of the sizes of `NETWORKS["unet"]`, conditioned on pictures too."""
     from diffusers import UNet2DModel  # no dependency
 
     return UNet2DModel(
@@ -74,7 +74,7 @@ def make_peer(batch: int, evaluations: int, threads: int | None, at_once: int) -
     network = make_peer_network().to(memory_format=torch.channels_last)  # the faster form on CPUs
     scheduler = DDIMScheduler(num_train_timesteps=1000)
     scheduler.set_timesteps(evaluations)
-    told = torch.full((at_once, 3, SIDE, SIDE), 0.5).to(memory_format=torch.channels_last)
+    condition = torch.full((at_once, 3, SIDE, SIDE), 0.5).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def draw() -> Any:
@@ -82,7 +82,7 @@ def make_peer(batch: int, evaluations: int, threads: int | None, at_once: int) -
         for _ in range(batch // at_once):
             x = torch.randn((at_once, 3, SIDE, SIDE))
             for t in scheduler.timesteps:
-                x = scheduler.step(network(torch.cat([x, told], dim=1), t).sample, t, x).prev_sample
+                x = scheduler.step(network(torch.cat([x, condition], dim=1), t).sample, t, x).prev_sample
             parts.append(x)
         return torch.cat(parts)
 

@@ -1,6 +1,6 @@
-"""Diffusion decoders: pictures drawn from p(x | what is told of them), by a denoiser and the scan loop in data space.
+"""Diffusion decoders: pictures drawn from p(x | condition), by a denoiser and the scan loop in data space.
 
-At small compute, what matters most is how a decoder is told what to draw. A picture (the output of a feed-forward
+At small compute, what matters most is how the condition enters. A picture (the output of a feed-forward
 decoder; DiffuseVAE's formulation 1) or a map learned from the latent is concatenated to the noisy picture as channels,
 and carries the layout. A latent that only modulates layers, as in the papers, needs far more training.
 
@@ -40,8 +40,8 @@ def bounds_of(modality: Modality) -> tuple[float, ...]:
     return modality.bounds or ((0.0, 1.0) if LIKELIHOODS[modality.likelihood].bounded else ())
 
 
-class Told(NamedTuple):
-    """What a decoder is told of each of B pictures; None for nothing of the kind.
+class Condition(NamedTuple):
+    """What B pictures are drawn given; None for nothing of the kind.
 
     Attributes:
       picture: [B, H, W, C], in the units of the data.
@@ -54,8 +54,8 @@ class Told(NamedTuple):
     which: Array | None = None
 
 
-class ToldDenoiser(nn.Module):
-    """A denoiser, and what turns what it is told into maps and a vector.
+class ConditionalDenoiser(nn.Module):
+    """A denoiser, and what turns its condition into maps and a vector.
 
     Attributes:
       config: of the denoiser.
@@ -73,23 +73,23 @@ class ToldDenoiser(nn.Module):
         """Make the networks."""
         self.denoiser = make_denoiser(self.config)
 
-    def condition(self, told: Told) -> tuple[Array | None, Array | None]:
+    def prepare(self, condition: Condition) -> tuple[Array | None, Array | None]:
         """Return maps [B, H, W, K] and a vector [B, E]."""
-        maps = [] if told.picture is None else [told.picture]
+        maps = [] if condition.picture is None else [condition.picture]
         if self.trunk is not None:
-            maps.append(self.trunk(told.latent))
-        vectors = [told.latent] if self.modulated else []
+            maps.append(self.trunk(condition.latent))
+        vectors = [condition.latent] if self.modulated else []
         if self.num_kinds > 1:
-            vectors.append(jax.nn.one_hot(told.which, self.num_kinds))
+            vectors.append(jax.nn.one_hot(condition.which, self.num_kinds))
         return tuple(jnp.concatenate(parts, axis=-1) if parts else None for parts in (maps, vectors))
 
     def denoise(self, x: Array, t: Array, maps: Array | None, vector: Array | None, train: bool = False) -> Array:
         """Return the denoiser's output [B, H, W, C]."""
         return self.denoiser(x, t, maps, vector, train)
 
-    def __call__(self, x: Array, t: Array, told: Told) -> Array:
+    def __call__(self, x: Array, t: Array, condition: Condition) -> Array:
         """Return the denoiser's output; initialises all parameters."""
-        return self.denoise(x, t, *self.condition(told))
+        return self.denoise(x, t, *self.prepare(condition))
 
 
 CPU_CHUNK = 8
@@ -99,23 +99,23 @@ takes 1.5 times as long for each picture (`benchmarks.decoder_throughput`)."""
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionDecoder:
-    """p(x | told), for pictures of one shape.
+    """p(x | condition), for pictures of one shape.
 
     Attributes:
       shape: (H, W, C).
       bounds: of the data, which are diffused as [-1, 1]; () for data of about unit variance, which stay as they are.
       config: see `DiffusionDecoderConfig`.
-      told_picture: whether it is told a picture.
-      latent_size: D of the latents that it is told; 0 where it is told none.
-      trunk: see `ToldDenoiser`.
-      modulated: see `ToldDenoiser`.
-      num_kinds: see `ToldDenoiser`.
+      has_picture: whether the condition has a picture.
+      latent_size: D of the latents in the condition; 0 for none.
+      trunk: see `ConditionalDenoiser`.
+      modulated: see `ConditionalDenoiser`.
+      num_kinds: see `ConditionalDenoiser`.
     """
 
     shape: tuple[int, ...]
     bounds: tuple[float, ...]
     config: DiffusionDecoderConfig
-    told_picture: bool = False
+    has_picture: bool = False
     latent_size: int = 0
     trunk: nn.Module | None = None
     modulated: bool = False
@@ -125,7 +125,7 @@ class DiffusionDecoder:
         if bool(self.latent_size) != (self.trunk is not None or self.modulated):
             raise SbmError(
                 f"diffusion decoder: latent_size is {self.latent_size}; a trunk and modulated layers need one, and "
-                "nothing else is told it."
+                "nothing else takes it."
             )
         if len(self.shape) != 3:
             raise SbmError(f"a diffusion decoder draws pictures (height, width, channels), not {self.shape}.")
@@ -133,19 +133,19 @@ class DiffusionDecoder:
         require(ordered, "diffusion decoder: bounds", self.bounds, "(low, high), or ()")
 
     @property
-    def network(self) -> ToldDenoiser:
+    def network(self) -> ConditionalDenoiser:
         """The network."""
-        return ToldDenoiser(self.config.network, self.trunk, self.modulated, self.num_kinds)
+        return ConditionalDenoiser(self.config.network, self.trunk, self.modulated, self.num_kinds)
 
     @property
     def sde(self) -> SDE:
         """The process."""
         return make_sde(self.config.sde)
 
-    def init(self, key: Key, told: Told) -> Params:
-        """Return fresh parameters, for what it is told of one picture."""
+    def init(self, key: Key, condition: Condition) -> Params:
+        """Return fresh parameters, for the condition of one picture."""
         x, t = jnp.zeros((1, *self.shape)), jnp.zeros(1)
-        return self.network.init(key, x, t, told)["params"]
+        return self.network.init(key, x, t, condition)["params"]
 
     # MARK: Units
 
@@ -171,17 +171,17 @@ class DiffusionDecoder:
 
     # MARK: Training
 
-    def loss(self, params: Params, key: Key, x: Array, told: Told, train: bool = True) -> Array:
+    def loss(self, params: Params, key: Key, x: Array, condition: Condition, train: bool = True) -> Array:
         """Return the objective [B] of data [B, H, W, C], a sum over their entries.
 
-        With λ = g² it is the bound of -log p(x | told), in nats; else the weighted squared error of ε̂.
+        With λ = g² it is the bound of -log p(x | condition), in nats; else the weighted squared error of ε̂.
         """
-        self._check(told, x)
-        untold_key, key = jax.random.split(key)
+        self._check(condition, x)
+        drop_key, key = jax.random.split(key)
         rows = None
-        if self.config.probability_untold and train:
-            rows = ~jax.random.bernoulli(untold_key, self.config.probability_untold, (len(x),))
-        maps, vector = self._condition(params, told, rows)
+        if self.config.condition_dropout and train:
+            rows = ~jax.random.bernoulli(drop_key, self.config.condition_dropout, (len(x),))
+        maps, vector = self._prepare(params, condition, rows)
         if self.config.weighting == LIKELIHOOD:
             return self._bound(params, key, x, maps, vector, train)
         draw_key, dropout_key = jax.random.split(key)
@@ -199,10 +199,10 @@ class DiffusionDecoder:
         )
         return weighted * math.prod(self.shape)
 
-    def bound(self, params: Params, key: Key, x: Array, told: Told) -> Array:
-        """Return an upper bound of -log p(x | told) [B] of data [B, H, W, C], in nats, by one time for each row."""
-        self._check(told, x)
-        return self._bound(params, key, x, *self._condition(params, told), train=False)
+    def bound(self, params: Params, key: Key, x: Array, condition: Condition) -> Array:
+        """Return an upper bound of -log p(x | condition) [B] of data [B, H, W, C], in nats, by a time for each row."""
+        self._check(condition, x)
+        return self._bound(params, key, x, *self._prepare(params, condition), train=False)
 
     def _bound(
         self, params: Params, key: Key, x: Array, maps: Array | None, vector: Array | None, train: bool
@@ -249,7 +249,7 @@ class DiffusionDecoder:
         self,
         params: Params,
         key: Key,
-        told: Told,
+        condition: Condition,
         options: SamplerOptions | None = None,
         guidance: float | Array | None = None,
         row_numbers: Array | None = None,
@@ -259,20 +259,20 @@ class DiffusionDecoder:
         Args:
           params: of the network.
           key: a typed key.
-          told: see `Told`.
+          condition: see `Condition`.
           options: of the sampler; None for the config's.
           guidance: w, a number or one for each picture [B]; None for the config's.
           row_numbers: int [B], by which pictures have their noise; None for 0 to B - 1.
 
         Raises:
-          SbmError: where something that the network is told is missing, or of another shape; on a start from a picture
-            where none is told; on guidance, where it is a number, that is negative; on any of a network that was always
-            told.
+          SbmError: where something that the network needs is missing, or of another shape; on a start from a picture
+            where the condition has none; on guidance, where it is a number, that is negative; on any of a network that
+            always had its condition.
         """
         options = self.config.sampler if options is None else options
         weight = self.config.guidance if guidance is None else guidance
         check_sampler(options)
-        batch = self._check(told)
+        batch = self._check(condition)
         guided = not isinstance(weight, (int, float)) or weight != 0
         if isinstance(weight, (int, float)):
             require(0 <= weight < math.inf, "diffusion decoder: guidance", weight, "0 or more, and finite")
@@ -284,39 +284,39 @@ class DiffusionDecoder:
             raise SbmError(
                 f"diffusion decoder: row_numbers have the shape {jnp.shape(row_numbers)}; expected ({batch},)."
             )
-        if guided and not self.config.probability_untold:
-            raise self.config.needs_untold(weight)
-        if options.start_time < 1 and told.picture is None:
+        if guided and not self.config.condition_dropout:
+            raise self.config.needs_dropout(weight)
+        if options.start_time < 1 and condition.picture is None:
             raise SbmError(
-                "diffusion decoder: sampler.start_time below 1 starts from the picture that the decoder is told, and "
-                "it is told none. Set it to 1."
+                "diffusion decoder: sampler.start_time below 1 starts from the picture in the condition, "
+                "which has none. Set it to 1."
             )
         numbers = jnp.arange(batch) if row_numbers is None else row_numbers
-        rows = {"told": told, "number": numbers}
+        rows = {"condition": condition, "number": numbers}
         if guided:
             rows["guidance"] = jnp.broadcast_to(jnp.asarray(weight, jnp.float32), (batch,))
         chunk = options.chunk_size or (CPU_CHUNK if jax.default_backend() == "cpu" else 0)
         return in_chunks(lambda part: self._sample(params, key, part, options), rows, chunk)
 
-    def _check(self, told: Told, x: Array | None = None) -> int:
-        """Return the number of pictures that something is told of, and that x has, where it is given.
+    def _check(self, condition: Condition, x: Array | None = None) -> int:
+        """Return the number of pictures in the condition and, where it is given, in x.
 
         Raises:
           SbmError: where something is missing or not expected, of another shape, or of another number of pictures.
         """
         kinds = {
-            "picture": self.shape if self.told_picture else None,
+            "picture": self.shape if self.has_picture else None,
             "latent": (self.latent_size,) if self.latent_size else None,
             "which": () if self.num_kinds > 1 else None,
         }
-        found = {name: jnp.shape(value) for name, value in told._asdict().items() if value is not None}
+        found = {name: jnp.shape(value) for name, value in condition._asdict().items() if value is not None}
         first = jnp.shape(x) if x is not None else next(iter(found.values()), (0,))
         batch = first[0] if first else 0
         expected = {name: (batch, *shape) for name, shape in kinds.items() if shape is not None}
         if found != expected or (x is not None and first != (batch, *self.shape)):
             also = "" if x is None else f" and data of {first}"
             raise SbmError(
-                f"diffusion decoder: Told has {found or 'nothing'}{also}; expected one row for each of B pictures: "
+                f"diffusion decoder: Condition has {found or 'nothing'}{also}; expected a row for each of B pictures: "
                 f"{', '.join(f'{name} {(*shape,)}' for name, shape in kinds.items() if shape is not None)}"
                 f"{'' if x is None else f', data {self.shape}'}."
             )
@@ -324,22 +324,22 @@ class DiffusionDecoder:
         return batch
 
     def _sample(self, params: Params, key: Key, rows: dict, options: SamplerOptions) -> SampleResult:
-        told, batch = rows["told"], len(rows["number"])
+        condition, batch = rows["condition"], len(rows["number"])
         context = self.context(batch).replace(row_numbers=rows["number"])
-        maps, vector = self._condition(params, told)
+        maps, vector = self._prepare(params, condition)
         score_fn = self.score_fn(params, maps, vector)
         transforms = ()
         if "guidance" in rows:
-            untold = self.score_fn(params, *self._condition(params, told, jnp.zeros(batch, bool)))
-            transforms = (classifier_free(untold, rows["guidance"]),)
-        start = self.scale(told.picture) if options.start_time < 1 else None
+            unconditional = self.score_fn(params, *self._prepare(params, condition, jnp.zeros(batch, bool)))
+            transforms = (classifier_free(unconditional, rows["guidance"]),)
+        start = self.scale(condition.picture) if options.start_time < 1 else None
         z = jnp.zeros((batch, *self.shape))
         result = sample(score_fn, self.sde, key, z, context, options, transforms, start)
         twice = 2 if transforms else 1
         return result._replace(z=self.restore(result.z), network_evaluations=twice * result.network_evaluations)
 
     def score_fn(self, params: Params, maps: Array | None, vector: Array | None) -> ScoreFn:
-        """Return the score of diffused pictures, given what the network is told of each."""
+        """Return the score of diffused pictures, given the condition of each."""
 
         def score(key: Key, x: Array, t: Array) -> Array:
             del key
@@ -350,15 +350,15 @@ class DiffusionDecoder:
 
         return score
 
-    def log_likelihood(self, params: Params, key: Key, x: Array, told: Told, num_steps: int = 100) -> Array:
-        """Return log p(x | told) [B] of data along the probability flow, in nats, for small pictures.
+    def log_likelihood(self, params: Params, key: Key, x: Array, condition: Condition, num_steps: int = 100) -> Array:
+        """Return log p(x | condition) [B] of data along the probability flow, in nats, for small pictures.
 
         Raises:
-          SbmError: as `sample` does of what is told, and on fewer than one step.
+          SbmError: as `sample` does of the condition, and on fewer than one step.
         """
-        self._check(told, x)
+        self._check(condition, x)
         require(num_steps >= 1, "diffusion decoder: num_steps of the likelihood", num_steps, "at least 1")
-        score_fn, context = self.score_fn(params, *self._condition(params, told)), self.context(len(x))
+        score_fn, context = self.score_fn(params, *self._prepare(params, condition)), self.context(len(x))
         end = self.config.sampler.end_time
         return log_density(score_fn, self.sde, key, self.scale(x), context, num_steps, end) - math.prod(
             self.shape
@@ -366,13 +366,16 @@ class DiffusionDecoder:
 
     # MARK: The network
 
-    def _condition(self, params: Params, told: Told, rows: Array | None = None) -> tuple[Array | None, Array | None]:
+    def _prepare(
+        self, params: Params, condition: Condition, rows: Array | None = None
+    ) -> tuple[Array | None, Array | None]:
         """Return maps and a vector. Where `rows`, bool [B], is False, pictures and latents are replaced by zeros."""
-        if told.picture is not None:
-            told = told._replace(picture=self.scale(told.picture))
-        if rows is not None:  # which kind of picture it is, is always told
-            told = told._replace(picture=_masked(told.picture, rows), latent=_masked(told.latent, rows))
-        return self.network.apply({"params": params}, told, method="condition")
+        if condition.picture is not None:
+            condition = condition._replace(picture=self.scale(condition.picture))
+        if rows is not None:  # which kind of picture it is, is never dropped
+            picture, latent = _masked(condition.picture, rows), _masked(condition.latent, rows)
+            condition = condition._replace(picture=picture, latent=latent)
+        return self.network.apply({"params": params}, condition, method="prepare")
 
     def _noise(
         self, params: Params, x: Array, t: Array, maps: Array | None, vector: Array | None, dropout_key: Key | None
@@ -394,6 +397,6 @@ class DiffusionDecoder:
         return Parameterization(self.config.prediction).noise(output, given, alpha, sigma)
 
 
-def _masked(values: Array | None, told: Array) -> Array | None:
-    """Return values [B, ...] of the rows that are told, bool [B], and 0 for the others."""
-    return None if values is None else jnp.where(told.reshape(-1, *(1,) * (values.ndim - 1)), values, 0.0)
+def _masked(values: Array | None, rows: Array) -> Array | None:
+    """Return values [B, ...] where rows, bool [B], are True, and 0 elsewhere."""
+    return None if values is None else jnp.where(rows.reshape(-1, *(1,) * (values.ndim - 1)), values, 0.0)

@@ -50,10 +50,10 @@ class DiffusionDecoderConfig:
         ``"likelihood"``, λ = g², trains by the bound of the likelihood (Diff-MVAE), ``"noise"`` by the squared error of
         ε̂ (Diff-MVAE*, DDPM).
       num_times: 0 trains at all times in [0, 1]; N > 0 at the times k / N (DDPM: 1,000).
-      probability_untold: how often training tells the network nothing, which guidance needs.
-      guidance: w of `sampling.guidance.classifier_free`, on what the decoder is told; 0 for none.
-      likelihood_steps: of the probability flow that measures log p(x | told), for small pictures; 0 measures its bound.
-      sampler: of pictures. With a `start_time` below 1 it starts from the noised picture that the decoder is told.
+      condition_dropout: how often training leaves out the condition, which guidance needs.
+      guidance: w of `sampling.guidance.classifier_free`, on the condition; 0 for none.
+      likelihood_steps: of the probability flow that measures the likelihood of small pictures; 0 measures its bound.
+      sampler: of pictures. With a `start_time` below 1 it starts from the noised picture of the condition.
     """
 
     network: DenoiserConfig = DenoiserConfig()
@@ -61,7 +61,7 @@ class DiffusionDecoderConfig:
     prediction: str = "velocity"
     weighting: str = ""
     num_times: int = 0
-    probability_untold: float = 0.0
+    condition_dropout: float = 0.0
     guidance: float = 0.0
     likelihood_steps: int = 0
     sampler: PictureSampler = PictureSampler()
@@ -80,11 +80,11 @@ class DiffusionDecoderConfig:
         if self.weighting not in WEIGHTINGS:
             raise unknown(f"{where} weighting", self.weighting, WEIGHTINGS)
         require(self.num_times >= 0, f"{where} num_times", self.num_times, "0 (all of [0, 1]) or more")
-        for name in ("probability_untold", "guidance", "likelihood_steps"):
+        for name in ("condition_dropout", "guidance", "likelihood_steps"):
             require(getattr(self, name) >= 0, f"{where} {name}", getattr(self, name), "0 or more")
-        require(self.probability_untold < 1, f"{where} probability_untold", self.probability_untold, "less than 1")
-        if self.guidance and not self.probability_untold:
-            raise self.needs_untold(self.guidance)
+        require(self.condition_dropout < 1, f"{where} condition_dropout", self.condition_dropout, "less than 1")
+        if self.guidance and not self.condition_dropout:
+            raise self.needs_dropout(self.guidance)
         if self.weighting == LIKELIHOOD and self.num_times:
             raise SbmError(
                 f"{where} num_times is {self.num_times}, and the weighting 'likelihood' is an integral over all times. "
@@ -95,11 +95,11 @@ class DiffusionDecoderConfig:
         check_sampler(self.sampler)
 
     @staticmethod
-    def needs_untold(guidance: float) -> SbmError:
+    def needs_dropout(guidance: float) -> SbmError:
         """Return the error of guidance that the network can not give."""
         return SbmError(
-            f"diffusion decoder: guidance {guidance} needs a network that was also trained without what it is told; "
-            "set probability_untold, to 0.1 for example."
+            f"diffusion decoder: guidance {guidance} needs a network that was also trained without its condition; "
+            "set condition_dropout, to 0.1 for example."
         )
 
     def training_settings(self) -> dict[str, Any]:
@@ -110,9 +110,9 @@ class DiffusionDecoderConfig:
         return settings | ({"end_time": self.sampler.end_time} if self.weighting == LIKELIHOOD else {})
 
 
-def check_told(told: Sequence[str], known: Sequence[str], where: str) -> None:
-    """Raise `SbmError` where what a decoder is told, the field `where`, is nothing, or not among what is known."""
-    require(bool(told), where, told, f"one or more of {', '.join(known)}")
-    for name in told:
+def check_conditions(condition: Sequence[str], known: Sequence[str], where: str) -> None:
+    """Raise `SbmError` where the field `where`, what a decoder is conditioned on, is empty or has what is not known."""
+    require(bool(condition), where, condition, f"one or more of {', '.join(known)}")
+    for name in condition:
         if name not in known:
             raise unknown(f"choice in {where}:", name, known)

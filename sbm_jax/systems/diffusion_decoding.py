@@ -24,10 +24,10 @@ from sbm_jax.errors import SbmError
 from sbm_jax.losses.masked import masked_mean
 from sbm_jax.networks.codecs import AutoencoderNetworkConfig, FeedForward, make_codec
 from sbm_jax.networks.codecs.diffusion import WIDTHS
-from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, Told, bounds_of, is_picture
+from sbm_jax.networks.diffusion_decoder import Condition, DiffusionDecoder, bounds_of, is_picture
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import Encodes, Generated, HasCodecs, Reconstructs, SparesObserved, System
-from sbm_jax.systems.diffusion_decoding_config import TOLD, DiffusionDecodingConfig
+from sbm_jax.systems.diffusion_decoding_config import CONDITIONS, DiffusionDecodingConfig
 from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.observed import lost_rows, numbers_of, observed_rows, put_back
 from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Stage
@@ -41,7 +41,7 @@ class Group:
     """Modalities that one diffusion decoder draws.
 
     Attributes:
-      modalities: of one shape and range, and one size of latents where it is told them.
+      modalities: of one shape and range, and one size of latents where the condition has them.
       config: see `DiffusionDecodingConfig`.
     """
 
@@ -56,8 +56,8 @@ class Group:
     @property
     def decoder(self) -> DiffusionDecoder:
         """The decoder."""
-        first, told, trunk = self.modalities[0], self.config.told, None
-        if "map" in told:
+        first, condition, trunk = self.modalities[0], self.config.condition, None
+        if "map" in condition:
             shape = (*first.shape[:2], self.config.map_channels)
             map_of = Modality(first.name, shape, first.latent_size, self.config.map_network)
             widths = WIDTHS.get(self.config.map_network.name, AutoencoderNetworkConfig().widths)
@@ -69,19 +69,19 @@ class Group:
             first.shape,
             bounds_of(first),
             self.config.decoder,
-            told_picture="picture" in told,
-            latent_size=first.latent_size if {"map", "latent"} & {*told} else 0,
+            has_picture="picture" in condition,
+            latent_size=first.latent_size if {"map", "latent"} & {*condition} else 0,
             trunk=trunk,
-            modulated="latent" in told,
+            modulated="latent" in condition,
             num_kinds=len(self.modalities),
         )
 
-    def told(self, pictures: Array, latents: Array | None, which: Array) -> Told:
-        """Return what the decoder is told, of pictures [B, H, W, C], their latents [B, D] and modalities [B]."""
-        told = self.config.told
-        return Told(
-            pictures if "picture" in told else None,
-            latents if {"map", "latent"} & {*told} else None,
+    def condition(self, pictures: Array, latents: Array | None, which: Array) -> Condition:
+        """Return the condition, of pictures [B, H, W, C], their latents [B, D] and modalities [B]."""
+        kinds = self.config.condition
+        return Condition(
+            pictures if "picture" in kinds else None,
+            latents if {"map", "latent"} & {*kinds} else None,
             which if len(self.modalities) > 1 else None,
         )
 
@@ -89,7 +89,7 @@ class Group:
         """Return fresh parameters."""
         first = self.modalities[0]
         one = jnp.zeros((1, *first.shape)), jnp.zeros((1, first.latent_size)), jnp.zeros(1, jnp.int32)
-        return self.decoder.init(key, self.told(*one))
+        return self.decoder.init(key, self.condition(*one))
 
     def stacked(self, arrays: Mapping[str, Array] | None) -> Array | None:
         """Return arrays {name: [B, ...]} of the modalities as one [B K, ...], those of a row next to each other."""
@@ -107,7 +107,7 @@ def make_groups(modalities: tuple[Modality, ...], config: DiffusionDecodingConfi
     """
     groups: dict[Any, list[Modality]] = {}
     for modality in _drawn(modalities, config):
-        size = modality.latent_size if {"map", "latent"} & {*config.told} else 0
+        size = modality.latent_size if {"map", "latent"} & {*config.condition} else 0
         own = (modality.shape, bounds_of(modality), size) if config.shared else modality.name
         groups.setdefault(own, []).append(modality)
     return tuple(Group(tuple(members), config) for members in groups.values())
@@ -181,10 +181,10 @@ class DiffusionDecoded:
                 f"system {self.base.name!r} draws no reconstructions, which a diffusion decoder learns from."
             )
         self.base.check(options)
-        if {"map", "latent"} & {*self.config.told} and not self.base.tells_latents:
+        if {"map", "latent"} & {*self.config.condition} and not self.base.tells_latents:
             raise SbmError(
                 f"system {self.base.name!r} has no latents of each modality to tell a diffusion decoder of; set "
-                "methods.diffusion_decoder.told to ('picture',)."
+                "methods.diffusion_decoder.condition to ('picture',)."
             )
         for group in self.groups:
             jax.eval_shape(functools.partial(_try, group), jax.random.key(0))
@@ -199,12 +199,12 @@ class DiffusionDecoded:
         names = [modality.name for modality in self.modalities]
         settings = {**plain(self.config), "decoder": self.config.decoder.training_settings()}
         settings["modalities"] = list(group.names)
-        settings["told"] = [kind for kind in TOLD if kind in self.config.told]
+        settings["condition"] = [kind for kind in CONDITIONS if kind in self.config.condition]
         del settings["shared"]  # `modalities` tells it
-        if "map" not in self.config.told:
+        if "map" not in self.config.condition:
             del settings["map_network"], settings["map_channels"]
         if self.base.decoder_settings:
-            settings["told_of"] = self.base.decoder_settings
+            settings["condition_of"] = self.base.decoder_settings
         return Stage(
             name=self._stage_name(group),
             settings={"seed": self.seed, "data": dataset.settings, **settings},
@@ -226,15 +226,15 @@ class DiffusionDecoded:
         batch: Mapping[str, Any],
         train: bool = True,
     ) -> tuple[Array, Metrics]:
-        """Return the mean objective for each entry of the pictures that rows have, told of posterior samples."""
+        """Return the mean objective for each entry of the pictures that rows have, given posterior samples."""
         posterior_key, loss_key = jax.random.split(key)
         data, size = in_units(batch["data"]), len(group.modalities)
         present = batch.get("present")
         pictures, latents = self.base.draw_reconstructions(upstream, posterior_key, data, present)
         which = jnp.tile(jnp.arange(size), len(next(iter(data.values()))))
-        told = group.told(group.stacked(pictures), group.stacked(latents), which)
+        condition = group.condition(group.stacked(pictures), group.stacked(latents), which)
         x = group.stacked(data)
-        losses = group.decoder.loss(params, loss_key, x, jax.lax.stop_gradient(told), train)
+        losses = group.decoder.loss(params, loss_key, x, jax.lax.stop_gradient(condition), train)
         if present is not None:
             names = [modality.name for modality in self.modalities]
             present = present[:, jnp.array([names.index(name) for name in group.names])].reshape(-1)
@@ -282,8 +282,8 @@ class DiffusionDecoded:
             evaluations.append(jnp.where(there.all(), 0.0, group.decoder.evaluations))
             drawn |= own
             # A row without finite means is counted by the system.
-            told = {name: means[name] for name in group.names}
-            lost |= lost_rows(own, rows, self.modalities) & ~lost_rows(told, rows, self.modalities)
+            given = {name: means[name] for name in group.names}
+            lost |= lost_rows(own, rows, self.modalities) & ~lost_rows(given, rows, self.modalities)
         all_evaluations = found.info.get("decoder_evaluations", 0.0) + jnp.max(jnp.stack(evaluations))
         info = {**found.info, "diverged": found.info["diverged"] + lost.sum(), "decoder_evaluations": all_evaluations}
         return found._replace(data=put_back(drawn, data, observed, self.modalities), info=info)
@@ -318,10 +318,10 @@ class DiffusionDecoded:
             return together.reshape(batch, size, *together.shape[1:])[rows, chosen].reshape(-1, *together.shape[1:])
 
         few = None if latents is None else {name: latents[name] for name in group.names}
-        told = group.told(pick(means), pick(few), chosen.reshape(-1))
+        condition = group.condition(pick(means), pick(few), chosen.reshape(-1))
         own = rows if row_numbers is None else row_numbers[:, None]
         numbers = (own * size + chosen).reshape(-1)  # the same noise, however many are drawn
-        result = group.decoder.sample(products[self._stage_name(group)], key, told, row_numbers=numbers)
+        result = group.decoder.sample(products[self._stage_name(group)], key, condition, row_numbers=numbers)
         all_means = group.stacked(means).reshape(batch, size, *group.decoder.shape)
         together = all_means.at[rows, chosen].set(result.z.reshape(batch, free, *group.decoder.shape))
         bounds = bounds_of(group.modalities[0])
@@ -329,7 +329,7 @@ class DiffusionDecoded:
         return {name: together[:, number] for number, name in enumerate(group.names)}
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
-        """Return what is drawn, told of the system's reconstruction of float data; the same whenever a row comes."""
+        """Return what is drawn, given the system's reconstruction of float data; the same whenever a row comes."""
         means = dict(self.base.reconstruct(products, data))
         latents = self.base.encode(products, data) if self.base.tells_latents else None
         for number, group in enumerate(self.groups):
@@ -373,8 +373,9 @@ def _try(group: Group, key: Key) -> Array:
     """Train and draw once; raises what the decoder raises."""
     first, params = group.modalities[0], group.init(key)
     two = jnp.zeros((2, *first.shape))
-    told = group.told(two, jnp.zeros((2, first.latent_size)), jnp.zeros(2, jnp.int32))
-    return group.decoder.loss(params, key, two, told) + group.decoder.sample(params, key, told).z.sum(axis=(1, 2, 3))
+    condition = group.condition(two, jnp.zeros((2, first.latent_size)), jnp.zeros(2, jnp.int32))
+    drawn = group.decoder.sample(params, key, condition).z
+    return group.decoder.loss(params, key, two, condition) + drawn.sum(axis=(1, 2, 3))
 
 
 # MARK: Methods

@@ -5,11 +5,11 @@ from collections.abc import Sequence
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import require, unknown
 from sbm_jax.networks.codecs.diffusion import check_network_only
-from sbm_jax.networks.diffusion_decoder_config import DiffusionDecoderConfig, check_told
+from sbm_jax.networks.diffusion_decoder_config import DiffusionDecoderConfig, check_conditions
 from sbm_jax.types import CodecConfig, TrainingConfig
 
-TOLD = ("picture", "map", "latent")
-"""What a decoder may be told: the reconstruction; a map learned from the latent; the latent, which modulates layers."""
+CONDITIONS = ("picture", "map", "latent")
+"""What a decoder may be conditioned on: the reconstruction; a map learned from the latent; the latent itself."""
 
 
 @checked_dataclass
@@ -19,16 +19,16 @@ class DiffusionDecodingConfig:
     Attributes:
       modalities: those that have one, of those that are modelled; () for all pictures with a Gaussian or Laplace
         likelihood: colours, not masks.
-      told: some of `TOLD`.
+      condition: some of `CONDITIONS`.
       decoder: see `DiffusionDecoderConfig`.
       map_network: the codec whose decoder makes a map of the latent, with `map_channels` channels.
       map_channels: see `map_network`.
-      shared: one network draws all modalities of one shape, and is told which.
+      shared: one network draws all modalities of one shape, given which it is.
       training: see `types.TrainingConfig`.
     """
 
     modalities: tuple[str, ...] = ()
-    told: tuple[str, ...] = ("picture",)
+    condition: tuple[str, ...] = ("picture",)
     decoder: DiffusionDecoderConfig = DiffusionDecoderConfig()
     map_network: CodecConfig = CodecConfig("patch", {"widths": (64, 64)})
     map_channels: int = 8
@@ -37,7 +37,7 @@ class DiffusionDecodingConfig:
 
     def __post_init__(self):
         where = "methods.diffusion_decoder"
-        check_told(self.told, TOLD, f"{where}.told")
+        check_conditions(self.condition, CONDITIONS, f"{where}.condition")
         require(self.map_channels >= 1, f"{where}.map_channels", self.map_channels, "at least 1")
         check_network_only(self.map_network, f"{where}.map_network")
         steps = self.decoder.likelihood_steps

@@ -9,7 +9,7 @@ import pytest
 
 from benchmarks import decoder_throughput
 from sbm_jax.networks.denoisers import DenoiserConfig
-from sbm_jax.networks.diffusion_decoder import Told
+from sbm_jax.networks.diffusion_decoder import Condition
 
 
 @pytest.fixture(autouse=True)
@@ -36,8 +36,8 @@ def test_it_draws_finite_pictures():
 @pytest.mark.peer
 def test_the_peer_is_as_large_and_draws_as_many():
     torch = pytest.importorskip("torch")
-    told = Told(picture=jnp.zeros((1, 28, 28, 3)))
-    params = decoder_throughput.make_decoder("unet", 2).init(jax.random.key(0), told)
+    condition = Condition(picture=jnp.zeros((1, 28, 28, 3)))
+    params = decoder_throughput.make_decoder("unet", 2).init(jax.random.key(0), condition)
     ours = sum(leaf.size for leaf in jax.tree.leaves(params))
     theirs = sum(parameter.numel() for parameter in decoder_throughput.make_peer_network().parameters())
     assert 0.8 < ours / theirs < 1.25, (ours, theirs)

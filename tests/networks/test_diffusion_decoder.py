@@ -1,4 +1,4 @@
-"""Diffusion decoders: exact answers of linear-Gaussian pictures, and what they are told."""
+"""Diffusion decoders: exact answers of linear-Gaussian pictures, and their conditions."""
 
 import dataclasses
 import math
@@ -18,7 +18,7 @@ from sbm_jax.networks.codecs import (
     training_settings,
 )
 from sbm_jax.networks.denoisers import DENOISERS, DenoiserConfig, make_denoiser
-from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, Told
+from sbm_jax.networks.diffusion_decoder import Condition, DiffusionDecoder
 from sbm_jax.networks.diffusion_decoder_config import DiffusionDecoderConfig, PictureSampler
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sampling.noise import row_normal
@@ -65,8 +65,8 @@ def test_with_the_default_process_and_prediction_too(solver):
 
 def _assert_draws_the_exact_law(decoder, solver):
     rows, bounds, latent = 4000, (-2.0, 4.0), np.array([0.5, -1.0], np.float32)
-    told = Told(latent=jnp.broadcast_to(latent, (rows, 2)))
-    result = jax.jit(lambda key: decoder(bounds).sample({}, key, told, SOLVERS[solver]))(jax.random.key(0))
+    condition = Condition(latent=jnp.broadcast_to(latent, (rows, 2)))
+    result = jax.jit(lambda key: decoder(bounds).sample({}, key, condition, SOLVERS[solver]))(jax.random.key(0))
     assert not np.any(result.diverged)
     half, middle = _units(bounds)
     flat = np.asarray(result.z).reshape(rows, -1)
@@ -85,15 +85,15 @@ def test_the_bound_of_an_exact_denoiser_is_the_likelihood(bounds):
     exact += 0.5 * np.linalg.slogdet(2 * np.pi * COVARIANCE)[1] + SIZE * math.log(half)
     decoder, repeats = _exact(bounds), 20_000
     x = jnp.asarray((half * x + middle).reshape(2, *SHAPE), jnp.float32)
-    told = Told(latent=jnp.broadcast_to(latent, (repeats, 2)))
+    condition = Condition(latent=jnp.broadcast_to(latent, (repeats, 2)))
     for row, truth in enumerate(exact):
         many = jnp.broadcast_to(x[row], (repeats, *SHAPE))
-        terms = np.asarray(jax.jit(lambda key, many=many: decoder.bound({}, key, many, told))(jax.random.key(row)))
+        terms = np.asarray(jax.jit(lambda key, many=many: decoder.bound({}, key, many, condition))(jax.random.key(row)))
         error = terms.std() / repeats**0.5
         assert truth - 4 * error < terms.mean() < truth + 0.05 + 4 * error, (terms.mean(), truth, error)
     probes = 300  # of Hutchinson's estimator
-    many, told = jnp.repeat(x, probes, axis=0), Told(latent=told.latent[: 2 * probes])
-    flow = jax.jit(lambda x: decoder.log_likelihood({}, jax.random.key(0), x, told))(many).reshape(2, probes)
+    many, condition = jnp.repeat(x, probes, axis=0), Condition(latent=condition.latent[: 2 * probes])
+    flow = jax.jit(lambda x: decoder.log_likelihood({}, jax.random.key(0), x, condition))(many).reshape(2, probes)
     error = 4 * np.asarray(flow).std(axis=1) / probes**0.5
     assert (np.abs(flow.mean(axis=1) + exact) < 0.1 + error).all(), (flow.mean(axis=1), exact, error)
 
@@ -102,17 +102,17 @@ def test_a_worse_denoiser_has_a_worse_bound():
     latent = jnp.broadcast_to(jnp.array([0.5, -1.0]), (4000, 2))
     x = (latent @ GAIN.T).reshape(-1, *SHAPE)
     right, wrong = (
-        jax.jit(lambda told: _exact().bound({}, jax.random.key(0), x, told).mean())(Told(latent=z))
+        jax.jit(lambda condition: _exact().bound({}, jax.random.key(0), x, condition).mean())(Condition(latent=z))
         for z in (latent, latent + 0.5)
     )
     assert wrong > right + 1.0
 
 
 def test_the_objective_of_the_likelihood_is_the_bound():
-    x, told = jnp.ones((5, *SHAPE)), Told(latent=jnp.ones((5, 2)))
+    x, condition = jnp.ones((5, *SHAPE)), Condition(latent=jnp.ones((5, 2)))
     decoder = _exact(weighting="likelihood")
-    losses = decoder.loss({}, jax.random.key(1), x, told, train=False)
-    bound = decoder.bound({}, jax.random.split(jax.random.key(1))[1], x, told)
+    losses = decoder.loss({}, jax.random.key(1), x, condition, train=False)
+    bound = decoder.bound({}, jax.random.split(jax.random.key(1))[1], x, condition)
     np.testing.assert_allclose(losses, bound, rtol=1e-6)
 
 
@@ -124,17 +124,17 @@ def test_training_times(number):
     assert len(np.unique(times)) == (number or 1000)
 
 
-# MARK: What decoders are told
+# MARK: Conditions
 
 
-def test_a_picture_is_told_as_diffusevae_tells_it():
+def test_a_picture_enters_as_in_diffusevae():
     """Formulation 1: the picture stands beside the noisy one, both in [-1, 1]; DDIM from noise, restated in NumPy."""
     options = PictureSampler("ddim", 3, grid="uniform", end_time=1e-3)
     config = DiffusionDecoderConfig(DenoiserConfig(f"{HERE}:Linear"), SDEConfig("vp"), "noise", sampler=options)
-    decoder = DiffusionDecoder((4, 4, 2), (0.0, 1.0), config, told_picture=True)
+    decoder = DiffusionDecoder((4, 4, 2), (0.0, 1.0), config, has_picture=True)
     pictures = jax.random.uniform(jax.random.key(5), (3, 4, 4, 2))
     key = jax.random.key(0)
-    found = decoder.sample({}, key, Told(picture=pictures)).z
+    found = decoder.sample({}, key, Condition(picture=pictures)).z
     x = np.asarray(row_normal(jax.random.split(key, 4)[0], pictures.shape), np.float64)
     beside = 2.0 * np.asarray(pictures, np.float64) - 1.0
     times = np.linspace(1.0, 1e-3, 4)
@@ -148,23 +148,25 @@ def test_a_picture_is_told_as_diffusevae_tells_it():
 
 def _small(**changes):
     config = DiffusionDecoderConfig(DenoiserConfig(width=8, depth=1), **changes)
-    decoder = DiffusionDecoder((8, 8, 1), (0.0, 1.0), config, told_picture=True, latent_size=3, modulated=True)
-    told = Told(picture=jax.random.uniform(jax.random.key(1), (5, 8, 8, 1)), latent=jnp.ones((5, 3)))
-    params = decoder.init(jax.random.key(0), jax.tree.map(lambda array: array[:1], told))
+    decoder = DiffusionDecoder((8, 8, 1), (0.0, 1.0), config, has_picture=True, latent_size=3, modulated=True)
+    condition = Condition(picture=jax.random.uniform(jax.random.key(1), (5, 8, 8, 1)), latent=jnp.ones((5, 3)))
+    params = decoder.init(jax.random.key(0), jax.tree.map(lambda array: array[:1], condition))
     noisy = jax.tree.map(lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), params)
-    return decoder, noisy, told
+    return decoder, noisy, condition
 
 
 def test_guidance_is_that_of_its_formula():
-    """One step of DDIM is linear in the score, so with (1 + w) s(told) - w s(untold) it ends at such a mixture."""
-    decoder, params, told = _small(probability_untold=0.1)
-    untold = Told(*(None if value is None else jnp.zeros_like(value) for value in told[:2]), told.which)
+    """One step of DDIM is linear in the score, so with (1 + w) s(x | c) - w s(x) it ends at such a mixture."""
+    decoder, params, condition = _small(condition_dropout=0.1)
+    unconditional = Condition(
+        *(None if value is None else jnp.zeros_like(value) for value in condition[:2]), condition.which
+    )
     once = SamplerOptions("ddim", 1, grid="uniform", conditioning="clean", end_time=1e-3)
-    if told.picture is not None:  # zeros are what a picture of the middle is in the network's units
-        untold = untold._replace(picture=decoder.restore(untold.picture))
+    if condition.picture is not None:  # zeros are what a picture of the middle is in the network's units
+        unconditional = unconditional._replace(picture=decoder.restore(unconditional.picture))
     plain, nothing, strong = (
         decoder.sample(params, jax.random.key(2), which, once, guidance=w)
-        for which, w in ((told, None), (untold, None), (told, 2.0))
+        for which, w in ((condition, None), (unconditional, None), (condition, 2.0))
     )
     np.testing.assert_allclose(strong.z, 3 * plain.z - 2 * nothing.z, rtol=1e-3, atol=1e-3)
     assert not np.allclose(plain.z, strong.z, atol=1e-3)
@@ -172,46 +174,48 @@ def test_guidance_is_that_of_its_formula():
 
 
 def test_the_strength_of_guidance_is_an_array_with_a_number_for_each_row():
-    decoder, params, told = _small(probability_untold=0.1)
-    draw = jax.jit(lambda w: decoder.sample(params, jax.random.key(2), told, guidance=w).z)
-    plain = decoder.sample(params, jax.random.key(2), told).z
+    decoder, params, condition = _small(condition_dropout=0.1)
+    draw = jax.jit(lambda w: decoder.sample(params, jax.random.key(2), condition, guidance=w).z)
+    plain = decoder.sample(params, jax.random.key(2), condition).z
     np.testing.assert_allclose(draw(jnp.zeros(5)), plain, rtol=1e-4, atol=1e-4)
-    np.testing.assert_array_equal(decoder.sample(params, jax.random.key(2), told, guidance=0.0).z, plain)
+    np.testing.assert_array_equal(decoder.sample(params, jax.random.key(2), condition, guidance=0.0).z, plain)
     mixed, strong = (
         draw(jnp.array([0.0, 2.0, 0.0, 2.0, 0.0])),
-        decoder.sample(params, jax.random.key(2), told, guidance=2.0),
+        decoder.sample(params, jax.random.key(2), condition, guidance=2.0),
     )
     np.testing.assert_allclose(mixed[::2], plain[::2], rtol=1e-4, atol=1e-4)
     np.testing.assert_allclose(mixed[1::2], strong.z[1::2], rtol=1e-4, atol=1e-4)
 
 
-def test_what_is_told_matters():
-    decoder, params, told = _small()
-    found = decoder.sample(params, jax.random.key(2), told).z
-    for name, value in told._asdict().items():
+def test_conditions_matter():
+    decoder, params, condition = _small()
+    found = decoder.sample(params, jax.random.key(2), condition).z
+    for name, value in condition._asdict().items():
         if value is not None:
-            other = decoder.sample(params, jax.random.key(2), told._replace(**{name: 1.0 - 0.5 * value})).z
+            other = decoder.sample(params, jax.random.key(2), condition._replace(**{name: 1.0 - 0.5 * value})).z
             assert not np.allclose(found, other, atol=1e-4), name
 
 
 def test_rows_do_not_depend_on_their_companions():
-    decoder, params, told = _small()
-    whole = decoder.sample(params, jax.random.key(2), told).z
-    two = jax.tree.map(lambda array: array[3:], told)
+    decoder, params, condition = _small()
+    whole = decoder.sample(params, jax.random.key(2), condition).z
+    two = jax.tree.map(lambda array: array[3:], condition)
     part = decoder.sample(params, jax.random.key(2), two, row_numbers=jnp.arange(3, 5)).z
     np.testing.assert_allclose(whole[3:], part, rtol=1e-4, atol=1e-5)
     options = dataclasses.replace(decoder.config.sampler, chunk_size=2)
-    np.testing.assert_allclose(whole, decoder.sample(params, jax.random.key(2), told, options).z, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(
+        whole, decoder.sample(params, jax.random.key(2), condition, options).z, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_start_from_a_picture_stays_near_it():
-    decoder, params, told = _small()
+    decoder, params, condition = _small()
     options = dataclasses.replace(decoder.config.sampler, start_time=0.05, num_steps=2, grid="uniform")
-    near = decoder.sample(params, jax.random.key(2), told, options).z
-    assert np.abs(near - told.picture).mean() < 0.3
-    blind = dataclasses.replace(decoder, told_picture=False)
-    with pytest.raises(SbmError, match="it is told none"):
-        blind.sample(params, jax.random.key(2), Told(latent=told.latent), options)
+    near = decoder.sample(params, jax.random.key(2), condition, options).z
+    assert np.abs(near - condition.picture).mean() < 0.3
+    blind = dataclasses.replace(decoder, has_picture=False)
+    with pytest.raises(SbmError, match="the condition has none"):
+        blind.sample(params, jax.random.key(2), Condition(latent=condition.latent), options)
 
 
 @pytest.mark.parametrize(
@@ -219,8 +223,8 @@ def test_a_start_from_a_picture_stays_near_it():
     [
         ({"latent": None}, {}, r"expected .* latent \(3,\)"),
         ({"picture": None}, {}, r"expected .* picture \(8, 8, 1\)"),
-        ({"picture": None, "latent": None}, {}, "Told has nothing; expected"),
-        ({"which": jnp.zeros(5, int)}, {}, "Told has .*which"),
+        ({"picture": None, "latent": None}, {}, "Condition has nothing; expected"),
+        ({"which": jnp.zeros(5, int)}, {}, "Condition has .*which"),
         ({"picture": jnp.ones((5, 8, 8, 2))}, {}, r"expected .*\(8, 8, 1\)"),
         ({"latent": jnp.ones((4, 3))}, {}, "expected one row for each"),
         ({"latent": jnp.ones((5, 2))}, {}, r"expected .* latent \(3,\)"),
@@ -233,28 +237,28 @@ def test_a_start_from_a_picture_stays_near_it():
     ],
 )
 def test_what_can_not_be_drawn_is_refused(changes, options, message):
-    decoder, params, told = _small()
+    decoder, params, condition = _small()
     with pytest.raises(SbmError, match=message):
-        decoder.sample(params, jax.random.key(2), told._replace(**changes), **options)
+        decoder.sample(params, jax.random.key(2), condition._replace(**changes), **options)
 
 
 def test_what_has_no_likelihood_is_refused():
-    decoder, params, told = _small()
+    decoder, params, condition = _small()
     with pytest.raises(SbmError, match="expected at least 1"):
-        decoder.log_likelihood(params, jax.random.key(2), told.picture, told, num_steps=0)
+        decoder.log_likelihood(params, jax.random.key(2), condition.picture, condition, num_steps=0)
     with pytest.raises(SbmError, match=r"latent \(3,\)"):
-        decoder.log_likelihood(params, jax.random.key(2), told.picture, told._replace(latent=None))
+        decoder.log_likelihood(params, jax.random.key(2), condition.picture, condition._replace(latent=None))
 
 
 @pytest.mark.parametrize("method", ["loss", "bound", "log_likelihood"])
 @pytest.mark.parametrize("shape", [(4, 8, 8, 1), (5, 8, 8, 2), (8, 8, 1)])
 def test_data_of_another_shape_are_refused(method, shape):
-    decoder, params, told = _small()
+    decoder, params, condition = _small()
     with pytest.raises(SbmError, match=r"and data of .*; expected .*data \(8, 8, 1\)"):
-        getattr(decoder, method)(params, jax.random.key(2), jnp.ones(shape), told)
+        getattr(decoder, method)(params, jax.random.key(2), jnp.ones(shape), condition)
 
 
-def test_a_latent_is_told_to_what_uses_it():
+def test_a_latent_enters_where_it_is_used():
     for sizes in ({"latent_size": 3}, {"modulated": True}):
         with pytest.raises(SbmError, match="latent_size is"):
             DiffusionDecoder((8, 8, 1), (), DiffusionDecoderConfig(), **sizes)
@@ -284,8 +288,8 @@ def test_pictures_of_a_codec_stay_in_the_range_of_their_likelihood(likelihood):
 
 
 def test_a_picture_that_is_not_finite_has_no_samples():
-    decoder, params, told = _small()
-    lost = told._replace(picture=told.picture.at[1].set(jnp.nan))
+    decoder, params, condition = _small()
+    lost = condition._replace(picture=condition.picture.at[1].set(jnp.nan))
     result = decoder.sample(params, jax.random.key(2), lost)
     assert np.asarray(result.diverged).tolist() == [False, True, False, False, False]
     assert np.isnan(result.z[1]).all()
@@ -310,8 +314,8 @@ def test_denoisers_take_any_size(name):
     [
         ({"weighting": "heavy"}, "weighting"),
         ({"prediction": "future"}, "prediction"),
-        ({"guidance": 1.0}, "probability_untold"),
-        ({"probability_untold": 1.0}, "less than 1"),
+        ({"guidance": 1.0}, "condition_dropout"),
+        ({"condition_dropout": 1.0}, "less than 1"),
         ({"num_times": -1}, "num_times"),
         (
             {"sampler": PictureSampler(conditioning="replacement")},
@@ -347,10 +351,10 @@ def _with(options):
     return dataclasses.replace(MODALITY, codec=CodecConfig("diffusion", options))
 
 
-@pytest.mark.parametrize("told", [("map",), ("latent",), ("map", "latent")], ids="+".join)
+@pytest.mark.parametrize("condition", [("map",), ("latent",), ("map", "latent")], ids="+".join)
 @pytest.mark.parametrize("trunk", ["patch", "residual_conv"])
-def test_the_codec_keeps_its_contract(told, trunk):
-    options = {**SMALL, "told": told, "trunk": {"name": trunk, "network": {"widths": (8,)}}}
+def test_the_codec_keeps_its_contract(condition, trunk):
+    options = {**SMALL, "condition": condition, "trunk": {"name": trunk, "network": {"widths": (8,)}}}
     check_codec(make_codec(_with(options), AutoencoderNetworkConfig()))
 
 
@@ -370,7 +374,7 @@ def test_validation_drops_nothing():
     decoder = {
         **SMALL["decoder"],
         "network": {**SMALL["decoder"]["network"], "dropout": 0.9},
-        "probability_untold": 0.9,
+        "condition_dropout": 0.9,
     }
     codecs = Codecs((_with({**SMALL, "decoder": decoder}),), AutoencoderNetworkConfig(), batched=False)
     params = jax.tree.map(
@@ -427,9 +431,9 @@ def test_sizes_are_a_part_of_what_is_trained():
     ("options", "message"),
     [
         ({"trunk": "mlp"}, "trunk"),
-        ({"told": ("picture",)}, "unknown choice in codec.network.told"),
+        ({"condition": ("picture",)}, "unknown choice in codec.network.condition"),
         ({"map_channels": 0}, "at least 1"),
-        ({"decoder": {"sampler": {"start_time": 0.5}}}, "told none"),
+        ({"decoder": {"sampler": {"start_time": 0.5}}}, "a diffusion codec has none"),
     ],
 )
 def test_bad_options_of_the_codec_are_refused(options, message):
@@ -438,12 +442,14 @@ def test_bad_options_of_the_codec_are_refused(options, message):
 
 
 def test_memory_does_not_grow_with_the_steps():
-    decoder, params, told = _small()
+    decoder, params, condition = _small()
     sizes = []
     for steps in (4, 64):
         options = dataclasses.replace(decoder.config.sampler, num_steps=steps)
         compiled = (
-            jax.jit(lambda key, o=options: decoder.sample(params, key, told, o).z).lower(jax.random.key(0)).compile()
+            jax.jit(lambda key, o=options: decoder.sample(params, key, condition, o).z)
+            .lower(jax.random.key(0))
+            .compile()
         )
         sizes.append(compiled.memory_analysis().temp_size_in_bytes)
     assert sizes[1] < 1.1 * sizes[0]

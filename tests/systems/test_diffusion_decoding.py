@@ -123,7 +123,7 @@ def _pictures(rows=5):
 
 
 def _shared_products():
-    """Products in which what begins at 0 does so no longer, so that all that is told matters."""
+    """Products in which what begins at 0 does so no longer, so that all of the condition matters."""
     return jax.tree.map(
         lambda leaf: leaf + 0.1 * jax.random.normal(jax.random.key(leaf.size), leaf.shape), fresh(SHARED)
     )
@@ -143,16 +143,18 @@ def test_a_shared_network_draws_the_same_whatever_is_spared():
     assert not np.allclose(whole.data["c"][0, 0], whole.data["c"][0, 1], atol=1e-2)
 
 
-def test_a_shared_network_is_told_which_picture_it_draws():
+def test_a_shared_network_is_given_which_picture_it_draws():
     products = _shared_products()
     (group,) = SHARED.groups
     params, x = products["diffusion_decoder_mopoe_a_and_2_more"], jnp.zeros((2, 8, 8, 1))
-    drawn = [group.decoder.sample(params, jax.random.key(0), group.told(x, None, jnp.full(2, k))).z for k in (0, 1)]
+    drawn = [
+        group.decoder.sample(params, jax.random.key(0), group.condition(x, None, jnp.full(2, k))).z for k in (0, 1)
+    ]
     assert not np.allclose(*drawn, atol=1e-3)
 
 
 def test_rows_of_a_shared_network_learn_from_their_own_pictures():
-    """The objective of one batch is the mean over its rows and pictures, each told of its own."""
+    """The objective of one batch is the mean over its rows and pictures, each given its own condition."""
     products, data = _shared_products(), _pictures(6)
     split = Split({name: np.asarray(array) for name, array in data.items()})
     stage = SHARED.stages(Dataset(split, split, split, {}, {}))[-1]
@@ -216,15 +218,15 @@ def test_equal_codecs_draw_alike():
 
 def test_guided_codecs_have_no_likelihood():
     for guidance, has in ((0.0, True), (1.5, False)):
-        decoder = {**CODEC["decoder"], "guidance": guidance, "probability_untold": 0.1}
+        decoder = {**CODEC["decoder"], "guidance": guidance, "condition_dropout": 0.1}
         system = JointPosterior("diff_mvae", MODALITIES, JOINT, DiffMvae(codec={**CODEC, "decoder": decoder}))
         assert system.has_likelihood == has
 
 
-@pytest.mark.parametrize("told", [("picture",), ("latent",), ("map",), ("picture", "map", "latent")], ids="+".join)
+@pytest.mark.parametrize("condition", [("picture",), ("latent",), ("map",), ("picture", "map", "latent")], ids="+".join)
 @pytest.mark.slow
-def test_they_learn_from_what_they_are_told(told):
-    system = _decoded(config=dataclasses.replace(CONFIG, told=told))
+def test_they_learn_from_their_condition(condition):
+    system = _decoded(config=dataclasses.replace(CONFIG, condition=condition))
     system.check(OPTIONS)
     stage, products = system.stages(DATASET)[-1], fresh(system)
     batch = jax.tree.map(lambda rows: rows[:4], stage.rows(products))
@@ -301,7 +303,7 @@ def test_all_methods_can_have_them():
     [
         ("sbm_vae", {"modalities": ("photo",)}, "none of its modalities, photo, is modelled"),
         ("sbm_vae", {"modalities": ("words",)}, "draw pictures"),
-        ("mopoe", {"told": ("latent",)}, r"set methods.diffusion_decoder.told to \('picture',\)"),
+        ("mopoe", {"condition": ("latent",)}, r"set methods.diffusion_decoder.condition to \('picture',\)"),
     ],
 )
 def test_what_can_not_be_drawn_is_refused(base, changes, message):
@@ -309,7 +311,7 @@ def test_what_can_not_be_drawn_is_refused(base, changes, message):
         _decoded(base, dataclasses.replace(CONFIG, **changes)).check(OPTIONS)
 
 
-@pytest.mark.parametrize("options", [{"told": ()}, {"told": ("mean",)}, {"map_channels": 0}])
+@pytest.mark.parametrize("options", [{"condition": ()}, {"condition": ("mean",)}, {"map_channels": 0}])
 def test_bad_options_are_refused(options):
     with pytest.raises(SbmError, match=r"methods\.diffusion_decoder"):
         DiffusionDecodingConfig(**options)

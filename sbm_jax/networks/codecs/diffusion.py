@@ -12,19 +12,19 @@ from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.networks.codecs.base import FeedForward, check_likelihood
 from sbm_jax.networks.codecs.patch import Patch
 from sbm_jax.networks.codecs.residual_conv import ResidualConv
-from sbm_jax.networks.diffusion_decoder import DiffusionDecoder, Told, bounds_of
-from sbm_jax.networks.diffusion_decoder_config import DiffusionDecoderConfig, check_told
+from sbm_jax.networks.diffusion_decoder import Condition, DiffusionDecoder, bounds_of
+from sbm_jax.networks.diffusion_decoder_config import DiffusionDecoderConfig, check_conditions
 from sbm_jax.networks.images import check_shape
 from sbm_jax.types import Array, CodecConfig, Key, Modality, Params
 
-TOLD = ("map", "latent")
-"""What the decoder may be told: a map that is learned from the latent; the latent, which modulates all layers."""
+CONDITIONS = ("map", "latent")
+"""What the decoder may be conditioned on: a map learned from the latent; the latent, which modulates all layers."""
 
 TRUNKS: dict[str, type[FeedForward]] = {"patch": Patch, "residual_conv": ResidualConv}
 """The codecs of pictures whose encoder and decoder it may have."""
 
 WIDTHS = {"patch": (64, 64), "residual_conv": (64, 128, 256)}
-"""Of a trunk that is not told any."""
+"""Of a trunk that is given none."""
 
 
 def check_network_only(codec: CodecConfig, where: str) -> None:
@@ -45,13 +45,13 @@ class DiffusionCodecOptions:
       trunk: the feed-forward codec, a key of `TRUNKS`, whose encoder encodes, and whose decoder spreads the latent into
         a map.
       map_channels: of that map, at the size of the picture.
-      told: some of `TOLD`. The papers tell the latent alone, which takes far more training to be of use.
+      condition: some of `CONDITIONS`. The papers have the latent alone, which takes far more training to be of use.
       decoder: see `DiffusionDecoderConfig`.
     """
 
     trunk: CodecConfig = CodecConfig("patch", {"widths": (64, 64)})
     map_channels: int = 8
-    told: tuple[str, ...] = ("map",)
+    condition: tuple[str, ...] = ("map",)
     decoder: DiffusionDecoderConfig = DiffusionDecoderConfig()
 
     def __post_init__(self):
@@ -59,17 +59,17 @@ class DiffusionCodecOptions:
             raise unknown("codec.network.trunk of a diffusion codec:", self.trunk.name, TRUNKS)
         check_network_only(self.trunk, "codec.network.trunk")
         require(self.map_channels >= 1, "codec.network.map_channels", self.map_channels, "at least 1")
-        check_told(self.told, TOLD, "codec.network.told")
+        check_conditions(self.condition, CONDITIONS, "codec.network.condition")
         if self.decoder.sampler.start_time < 1:
             raise SbmError(
-                "codec.network.decoder.sampler.start_time below 1 starts from a picture that the decoder is told, and "
-                "a diffusion codec is told none. Set it to 1."
+                "codec.network.decoder.sampler.start_time below 1 starts from the picture in the condition, and "
+                "a diffusion codec has none. Set it to 1."
             )
 
     def training_settings(self) -> dict[str, Any]:
         """Return what training depends on; see `networks.codecs.training_settings`."""
-        settings = {**plain(self), "told": [kind for kind in TOLD if kind in self.told]}
-        if "map" not in self.told:
+        settings = {**plain(self), "condition": [kind for kind in CONDITIONS if kind in self.condition]}
+        if "map" not in self.condition:
             del settings["map_channels"]
         return {**settings, "decoder": self.decoder.training_settings()}
 
@@ -111,10 +111,10 @@ class Diffusion:
     def decoder(self) -> DiffusionDecoder:
         """The decoder."""
         modality, options, trunk, size = self.modality, self.options, None, self.modality.latent_size
-        if "map" in options.told:
+        if "map" in options.condition:
             shape = (*modality.shape[:2], options.map_channels)
             trunk = self._trunk(Modality(modality.name, shape, size)).decoder
-        modulated = "latent" in options.told
+        modulated = "latent" in options.condition
         return DiffusionDecoder(
             modality.shape, bounds_of(modality), options.decoder, latent_size=size, trunk=trunk, modulated=modulated
         )
@@ -132,8 +132,8 @@ class Diffusion:
     def init(self, key: Key) -> Params:
         """Return fresh parameters."""
         keys = jax.random.split(key)
-        told = Told(latent=jnp.zeros((1, self.modality.latent_size)))
-        return {"encoder": self._plain.init(keys[0])["encoder"], "decoder": self.decoder.init(keys[1], told)}
+        condition = Condition(latent=jnp.zeros((1, self.modality.latent_size)))
+        return {"encoder": self._plain.init(keys[0])["encoder"], "decoder": self.decoder.init(keys[1], condition)}
 
     def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
         """Return mean and log variance [B, D_m] of the posterior of data [B, H, W, C]."""
@@ -146,17 +146,17 @@ class Diffusion:
 
     def loss(self, params: Params, key: Key, x: Array, output: Array, train: bool = True) -> Array:
         """Return the objective [B]: with the weighting ``"likelihood"`` a bound of -log p(x | z), in nats."""
-        return self.decoder.loss(params["decoder"], key, x, Told(latent=output), train)
+        return self.decoder.loss(params["decoder"], key, x, Condition(latent=output), train)
 
     def bound(self, params: Params, key: Key, x: Array, output: Array) -> Array:
         """Return a bound of -log p(x | z) [B], in nats, whatever it is trained by; with `likelihood_steps` itself."""
-        told, steps = Told(latent=output), self.options.decoder.likelihood_steps
+        condition, steps = Condition(latent=output), self.options.decoder.likelihood_steps
         if steps:
-            return -self.decoder.log_likelihood(params["decoder"], key, x, told, steps)
-        return self.decoder.bound(params["decoder"], key, x, told)
+            return -self.decoder.log_likelihood(params["decoder"], key, x, condition, steps)
+        return self.decoder.bound(params["decoder"], key, x, condition)
 
     def sample(self, params: Params, key: Key, output: Array, row_numbers: Array | None = None) -> Array:
         """Return data [B, H, W, C] that are drawn; NaN where the output is not finite."""
-        told, bounds = Told(latent=output), bounds_of(self.modality)
-        drawn = self.decoder.sample(params["decoder"], key, told, row_numbers=row_numbers).z
+        condition, bounds = Condition(latent=output), bounds_of(self.modality)
+        drawn = self.decoder.sample(params["decoder"], key, condition, row_numbers=row_numbers).z
         return jnp.clip(drawn, *bounds) if bounds else drawn
