@@ -105,7 +105,8 @@ def _of_sbm_faces(
         *faces.tables("sbm_celebamask_hq", paper, systems),
         faces.attacks(systems),
         faces.with_missing(paper, by_study.get("missing")),
-        _unconditional_samples("Figure 10", figures),
+        _unconditional_samples("Figures 10 and 33", figures),
+        *_samples_given_one({"Figure 34": "image", "Figure 35": "mask", "Figures 36 and 37": "attributes"}, figures),
         *_samples_given_rest({"Images": "image"}, figures),
     ]
 
@@ -355,6 +356,24 @@ def _samples_given_rest(labels: Mapping[str, str], figures: Figures) -> Iterator
         yield Exhibit(label, title, panels=panels, metric="samples/given_rest")
 
 
+def _samples_given_one(labels: Mapping[str, str], figures: Figures) -> Iterator[Exhibit]:
+    """Yield what each system, on a line of its own, generates from one modality of a few rows."""
+    prefix = "samples/given_one/data/"
+    for label, given in labels.items():
+        found = {}
+        for system, grids in figures.items():
+            cells = {name.removeprefix(prefix): grid for name, grid in grids.items() if name.startswith(prefix)}
+            if given in cells:
+                line = list(cells).index(given)
+                found[system] = {name: grid[:, line] for name, grid in cells.items()}  # [E, *shape]
+        yield Exhibit(
+            label,
+            f"Everything else given {given}",
+            panels=_by_system(found, given) if found else (),
+            metric="samples/given_one",
+        )
+
+
 def _unconditional_samples(label: str, figures: Figures, count: int = 4) -> Exhibit:
     """Return joint samples of all systems, one line for each."""
     prefix = "samples/unconditional/data/"
@@ -363,14 +382,25 @@ def _unconditional_samples(label: str, figures: Figures, count: int = 4) -> Exhi
         for system, grids in figures.items()
     }
     found = {system: cells for system, cells in found.items() if cells}
-    panels: tuple[images.Panel | images.TextPanel, ...] = ()
-    if found:
-        names = list(next(iter(found.values())))
-        data = {name: np.stack([cells[name][:count] for cells in found.values()], axis=1) for name in names}
-        observed = np.zeros((len(data[names[0]]), len(found), len(names)), bool)
-        panels = tuple(images.panels(data, observed, tuple(found)))
+    first = {system: {name: cells[:count] for name, cells in grids.items()} for system, grids in found.items()}
     title = "Joint samples of each system, generated from nothing"
-    return Exhibit(label, title, panels=panels, metric="samples/unconditional")
+    return Exhibit(label, title, panels=_by_system(first) if first else (), metric="samples/unconditional")
+
+
+def _by_system(
+    found: Mapping[str, Mapping[str, np.ndarray]], given: str = ""
+) -> tuple[images.Panel | images.TextPanel, ...]:
+    """Return a panel for each of E examples, with a line for each system.
+
+    Args:
+      found: {system: {modality: [E, *shape]}}.
+      given: the modality that was given; "" for none.
+    """
+    names = list(next(iter(found.values())))
+    data = {name: np.stack([cells[name] for cells in found.values()], axis=1) for name in names}
+    observed = np.zeros((len(data[names[0]]), len(found), len(names)), bool)
+    observed[:, :, [name == given for name in names]] = True
+    return tuple(images.panels(data, observed, tuple(found)))
 
 
 # MARK: Parts

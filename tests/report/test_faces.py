@@ -1,5 +1,6 @@
 """The tables of CelebAMask-HQ beside the papers'."""
 
+import numpy as np
 import pytest
 
 from sbm_jax.config import plain
@@ -87,3 +88,23 @@ def test_choices_of_the_papers_variant_are_the_papers():
     ours = plain(parse_config(load_config("celebamask_hq.py")))
     other = {row[0] for row in choices.differences({"published": "sbm_celebamask_hq", "config": ours})}
     assert {"score.network.name", "autoencoder.alignment", "sampler.num_steps"} <= other
+
+
+def test_figures_show_what_each_system_makes_of_one_modality():
+    """Cells hold the number of their line: 0 where the image is given, 1 where the attributes are."""
+    lines = np.arange(2, dtype=np.float32)
+    grid = {
+        "samples/given_one/data/image": np.broadcast_to(lines[None, :, None, None, None], (3, 2, 4, 4, 3)),
+        "samples/given_one/data/attributes": np.array([["image given", "attributes given"]] * 3),
+        "samples/given_one/observed": np.broadcast_to(np.eye(2, dtype=bool), (3, 2, 2)),
+    }
+    systems = {name: {"metrics": {}, "not_available": {}} for name in ("sbm_vae", "mopoe")}
+    results = {"published": "sbm_celebamask_hq", "systems": systems, "config": {}, "variations": []}
+    made = {exhibit.label: exhibit for exhibit in exhibits.exhibits(results, dict.fromkeys(systems, grid))}
+    for label, given in {"Figure 34": "image", "Figures 36 and 37": "attributes"}.items():
+        panels = made[label].panels
+        assert len(panels) == 3
+        for line, system in zip(panels[0].table, systems, strict=True):
+            assert line.heading == system
+            assert [(cell.text, cell.given) for cell in line.cells] == [(f"{given} given", given == "attributes")]
+    assert not made["Figure 35"].panels
