@@ -43,6 +43,7 @@ def get_config(variants: str = "") -> ConfigDict:
             raise ValueError(f"unknown variant {variant!r} of configs/cub.py; known: {', '.join(known)}.")
     config = sbm_jax.default_config()
     config.systems = ("sbm_vae_m", "sbm_vae_m_diffusion", "sbm_vae", "mld", "mopoe", "mvtcae", *DIFF_MVAE)
+    config.published = "diff_mvae_cub"
     config.data.name = "cub"
     config.data.cub.directory = "data/CUB_200_2011"
     for part in (_modalities, _autoencoder, _score, _methods, _judges):

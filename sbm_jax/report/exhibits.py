@@ -5,8 +5,8 @@ from typing import Any
 
 import numpy as np
 
-from sbm_jax.report import faces, images, summary
 from sbm_jax.report import figures as charts
+from sbm_jax.report import images, summary, tables
 from sbm_jax.report.choices import judged_modalities, paper_of
 from sbm_jax.report.exhibit import Cell, Exhibit
 from sbm_jax.report.image_and_sound import image_and_sound
@@ -34,6 +34,7 @@ def exhibits(results: Mapping[str, Any], figures: Figures | None = None) -> list
         "diff_mvae": _of_diff_mvae,
         "sbm_celebamask_hq": _of_sbm_faces,
         "diff_mvae_celebamask_hq": _of_diff_mvae_faces,
+        "diff_mvae_cub": _of_diff_mvae_birds,
     }[results["published"]]
     return [_with_reason(exhibit, results) for exhibit in make(paper, results, systems, figures or {})]
 
@@ -102,9 +103,9 @@ def _of_sbm_faces(
 ) -> list[Exhibit]:
     by_study = {study.name: study for study in studies(results)}
     return [
-        *faces.tables("sbm_celebamask_hq", paper, systems),
-        faces.attacks(systems),
-        faces.with_missing(paper, by_study.get("missing")),
+        *tables.tables("sbm_celebamask_hq", paper, systems),
+        tables.attacks(systems),
+        tables.with_missing(paper, by_study.get("missing")),
         _unconditional_samples("Figures 10 and 33", figures),
         *_samples_given_one({"Figure 34": "image", "Figure 35": "mask", "Figures 36 and 37": "attributes"}, figures),
         *_samples_given_rest({"Images": "image"}, figures),
@@ -116,10 +117,21 @@ def _of_diff_mvae_faces(
 ) -> list[Exhibit]:
     del results
     return [
-        *faces.tables("diff_mvae_celebamask_hq", paper, systems),
+        *tables.tables("diff_mvae_celebamask_hq", paper, systems),
         _priors(paper, systems),
         *_samples_given_rest({"Figure 5": "image"}, figures),
         _unconditional_samples("Figure 8", figures),
+    ]
+
+
+def _of_diff_mvae_birds(
+    paper: Paper, results: Mapping[str, Any], systems: Mapping[str, summary.Metrics], figures: Figures
+) -> list[Exhibit]:
+    del results
+    return [
+        *tables.tables("diff_mvae_cub", paper, systems),
+        *_samples_given_one({"Figure 3": "caption", "Captions": "image"}, figures),
+        _unconditional_samples("Figure 4", figures),
     ]
 
 

@@ -40,6 +40,11 @@ class Choice(NamedTuple):
     values: tuple = ()
 
 
+def numbers(*cells: tuple[float, float] | None) -> tuple[Published | None, ...]:
+    """Return a line of a table from (value, spread) or None for each cell."""
+    return tuple(None if cell is None else Published(*cell) for cell in cells)
+
+
 def same(value: Any) -> Choice:
     """Return a choice that is a value of our field."""
     return Choice(json.dumps(value), (value,))
@@ -60,7 +65,7 @@ class Paper(NamedTuple):
       directions: Table 8, by system.
       priors: Table 4 of Diff-MVAE, FID of what is generated from nothing, by system, with N(0, I) and with a score
         model as prior.
-      faces: the tables of CelebAMask-HQ, by label and system; their columns are those of `report.faces`.
+      tables: those whose columns are metrics, by label and system; their columns are those of `report.tables`.
     """
 
     title: str
@@ -73,4 +78,4 @@ class Paper(NamedTuple):
     classifier: Published | None = None
     directions: Mapping[str, DirectionsRow] = MappingProxyType({})
     priors: Mapping[str, tuple[Published, Published]] = MappingProxyType({})
-    faces: Mapping[str, Mapping[str, tuple[Published | None, ...]]] = MappingProxyType({})
+    tables: Mapping[str, Mapping[str, tuple[Published | None, ...]]] = MappingProxyType({})

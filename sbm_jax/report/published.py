@@ -1,6 +1,7 @@
 """Published numbers, to be set beside ours. Curves of figures are not printed as numbers anywhere, and not guessed."""
 
 from sbm_jax.report.paper import Choice, ConditionalRow, DirectionsRow, Paper, Published, same
+from sbm_jax.report.published_birds import DIFF_MVAE_CUB
 from sbm_jax.report.published_faces import DIFF_MVAE_CELEBAMASK_HQ, SBM_CELEBAMASK_HQ
 
 
@@ -174,4 +175,5 @@ PAPERS = {
     "diff_mvae": DIFF_MVAE,
     "sbm_celebamask_hq": SBM_CELEBAMASK_HQ,
     "diff_mvae_celebamask_hq": DIFF_MVAE_CELEBAMASK_HQ,
+    "diff_mvae_cub": DIFF_MVAE_CUB,
 }

@@ -1,55 +1,50 @@
 """Published numbers of CelebAMask-HQ, to be set beside ours."""
 
-from sbm_jax.report.paper import Choice, Paper, Published, same
-
-
-def _numbers(*cells: tuple[float, float] | None) -> tuple[Published | None, ...]:
-    return tuple(None if cell is None else Published(*cell) for cell in cells)
-
+from sbm_jax.report.paper import Choice, Paper, Published, numbers, same
 
 SBM_CELEBAMASK_HQ = Paper(
     title="D. Wesego and P. Rooshenas, Score-Based Multimodal Autoencoder, 4.2: CelebAMask-HQ",
-    faces={
+    tables={
         "Table 1": {
-            "sbm_rae": _numbers(
+            "sbm_rae": numbers(
                 (0.62, 0.003), (0.6, 0.004), (84.9, 0.19), (86.4, 0.02), (85.6, 0.48), (0.83, 0.001), (0.82, 0.001)
             ),
-            "sbm_rae_c": _numbers(
+            "sbm_rae_c": numbers(
                 (0.66, 0.003), (0.64, 0.004), (83.6, 0.05), (82.8, 0.05), (83.1, 0.14), (0.83, 0.004), (0.82, 0.004)
             ),
-            "sbm_rae_t": _numbers(
+            "sbm_rae_t": numbers(
                 (0.77, 0.001), (0.77, 0.001), (83.1, 0.09), (82.6, 0.45), (80.2, 0.34), (0.84, 0.001), (0.84, 0.001)
             ),
-            "sbm_vae": _numbers(
+            "sbm_vae": numbers(
                 (0.62, 0.003), (0.58, 0.005), (81.6, 0.10), (81.9, 0.03), (78.7, 0.25), (0.83, 0.001), (0.83, 0.001)
             ),
-            "sbm_vae_c": _numbers(
+            "sbm_vae_c": numbers(
                 (0.69, 0.005), (0.66, 0.001), (82.4, 0.1), (81.7, 0.29), (76.3, 0.7), (0.84, 0.02), (0.84, 0.001)
             ),
-            "sbm_vae_t": _numbers(
+            "sbm_vae_t": numbers(
                 (0.74, 0.001), (0.74, 0.003), (80.9, 0.14), (83.0, 0.22), (73.8, 0.12), (0.84, 0.001), (0.84, 0.001)
             ),
-            "mld": _numbers(
+            "mld": numbers(
                 (0.71, 0.005), (0.67, 0.006), (81.7, 0.25), (82.4, 0.15), (80.29, 0.6), (0.86, 0.001), (0.86, 0.001)
             ),
-            "mopoe": _numbers(
+            "mopoe": numbers(
                 (0.68, 0.002), (0.71, 0.004), (114.9, 0.32), (101.1, 0.16), (186.7, 0.28), (0.85, 0.002), (0.92, 0.001)
             ),
-            "mvtcae": _numbers(
+            "mvtcae": numbers(
                 (0.71, 0.001), (0.69, 0.004), (94.0, 0.45), (84.2, 0.32), (87.2, 0.08), (0.89, 0.001), (0.89, 0.003)
             ),
-            "mmvae_plus": _numbers(
+            "mmvae_plus": numbers(
                 (0.64, 0.003), (0.61, 0.002), (133.0, 14.28), (97.3, 0.04), (153.0, 0.49), (0.82, 0.003), (0.89, 0.002)
             ),
-            "supervised": _numbers(None, (0.79, 0.001), None, None, None, None, (0.94, 0.001)),
+            "supervised": numbers(None, (0.79, 0.001), None, None, None, None, (0.94, 0.001)),
         },
         "Table 2": {
-            "sbm_vae": _numbers((79.1, 0.07)),
-            "sbm_rae": _numbers((84.2, 0.25)),
-            "mld": _numbers((82.8, 0.08)),
-            "mopoe": _numbers((164.8, 0.62)),
-            "mvtcae": _numbers((162.2, 1.08)),
-            "mmvae_plus": _numbers((103.7, 0.61)),
+            "sbm_vae": numbers((79.1, 0.07)),
+            "sbm_rae": numbers((84.2, 0.25)),
+            "mld": numbers((82.8, 0.08)),
+            "mopoe": numbers((164.8, 0.62)),
+            "mvtcae": numbers((162.2, 1.08)),
+            "mmvae_plus": numbers((103.7, 0.61)),
         },
         "Table 3": {
             "mopoe": (Published(0.574, 0.001), Published(0.191)),
@@ -59,9 +54,9 @@ SBM_CELEBAMASK_HQ = Paper(
             "sbm_vae_c": (Published(0.634, 0.002), Published(0.039)),
         },
         "Table 11": {
-            "sbm_vae": _numbers((0.837, 0.02), (0.627, 0.01), (80.96, 0.2)),
-            "mopoe": _numbers((0.853, 0.001), (0.680, 0.02), (116.5, 0.5)),
-            "mvtcae": _numbers((0.895, 0.04), (0.695, 0.03), (99.49, 0.4)),
+            "sbm_vae": numbers((0.837, 0.02), (0.627, 0.01), (80.96, 0.2)),
+            "mopoe": numbers((0.853, 0.001), (0.680, 0.02), (116.5, 0.5)),
+            "mvtcae": numbers((0.895, 0.04), (0.695, 0.03), (99.49, 0.4)),
         },
     },
     settings={
@@ -107,41 +102,41 @@ SBM_CELEBAMASK_HQ = Paper(
 DIFF_MVAE_CELEBAMASK_HQ = Paper(
     title="D. Wesego and P. Rooshenas, Multimodal ELBO with Diffusion Decoders, 4.2: CelebAMask-HQ",
     priors={"mopoe_star": (Published(139.8), Published(95.2))},
-    faces={
+    tables={
         "Table 3": {
-            "diff_mvae": _numbers(
+            "diff_mvae": numbers(
                 *((0.76, 0.001), (0.75, 0.001), (42.3, 0.2), (41.9, 0.06), (45.1, 0.45), (43.5, 0.2)),
                 *((0.90, 0.001), (0.90, 0.001)),
             ),
-            "diff_mvae_star": _numbers(
+            "diff_mvae_star": numbers(
                 *((0.76, 0.001), (0.76, 0.001), (28.3, 0.02), (28.5, 0.1), (32.3, 0.35), (28.4, 0.3)),
                 *((0.90, 0.001), (0.90, 0.001)),
             ),
-            "mopoe_star": _numbers(
+            "mopoe_star": numbers(
                 *((0.74, 0.002), (0.75, 0.002), (104.8, 0.31), (105.8, 0.18), (182.3, 0.29), (139.8, 0.65)),
                 *((0.90, 0.001), (0.90, 0.001)),
             ),
-            "mopoe": _numbers(
+            "mopoe": numbers(
                 *((0.68, 0.002), (0.71, 0.004), (114.9, 0.32), (101.1, 0.16), (186.7, 0.28), (164.8, 0.62)),
                 *((0.85, 0.002), (0.92, 0.001)),
             ),
-            "mvtcae": _numbers(
+            "mvtcae": numbers(
                 *((0.71, 0.001), (0.69, 0.004), (94.0, 0.45), (84.2, 0.32), (87.2, 0.08), (162.2, 1.08)),
                 *((0.89, 0.001), (0.89, 0.003)),
             ),
-            "mmvae_plus": _numbers(
+            "mmvae_plus": numbers(
                 *((0.64, 0.003), (0.61, 0.002), (133.0, 14.28), (97.3, 0.04), (153.0, 0.49), (103.7, 0.61)),
                 *((0.82, 0.03), (0.89, 0.002)),
             ),
-            "sbm_vae_c": _numbers(
+            "sbm_vae_c": numbers(
                 *((0.69, 0.005), (0.66, 0.001), (82.4, 0.1), (81.7, 0.29), (76.3, 0.7), (79.1, 0.3)),
                 *((0.84, 0.02), (0.84, 0.001)),
             ),
-            "mld": _numbers(
+            "mld": numbers(
                 *((0.71, 0.005), (0.67, 0.006), (81.7, 0.25), (82.4, 0.15), (80.29, 0.6), (82.8, 0.08)),
                 *((0.86, 0.001), (0.86, 0.001)),
             ),
-            "supervised": _numbers(None, (0.79, 0.001), None, None, None, None, None, (0.94, 0.001)),
+            "supervised": numbers(None, (0.79, 0.001), None, None, None, None, None, (0.94, 0.001)),
         },
     },
     settings={

@@ -1,4 +1,4 @@
-"""The tables of CelebAMask-HQ, of modalities called `image`, `mask` and `attributes`."""
+"""Tables of the papers whose columns are metrics: of faces (image, mask, attributes) and of birds (image, caption)."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -24,6 +24,11 @@ _ATTACKED = {
     "F1, attacked with 0.05": "robustness/given_image/attributes/f1/attack_0.05",
     "share that is lost": "robustness/given_image/attributes/drop/attack_0.05",
 }
+_CLIP = {
+    "caption | image: CLIP score": "clip_score/image_to_caption",
+    "image | caption: CLIP score": "clip_score/caption_to_image",
+    "from nothing: CLIP score": "clip_score/unconditional",
+}
 _GIVEN_REST = {
     "mask: F1": "f1/given_rest/mask",
     "attributes: F1": "f1/given_rest/attributes",
@@ -38,6 +43,10 @@ TABLES = {
     },
     "diff_mvae_celebamask_hq": {
         "Table 3": ("Each modality given others", _ATTRIBUTES | _IMAGE | _NOTHING | _MASK),
+    },
+    "diff_mvae_cub": {
+        "Table 1": ("Images of birds", {"image | caption: FID": "inception/fid/given_rest/image"} | _NOTHING),
+        "Table 2": ("How well birds and captions go together", _CLIP),
     },
 }
 """The tables of each paper: {label: (title, {heading of a column: metric})}; in the paper's order of columns."""
@@ -62,7 +71,7 @@ def tables(name: str, paper: Paper, systems: Mapping[str, summary.Metrics]) -> I
     """
     for label, (title, columns) in TABLES[name].items():
         table = _table(label, title, columns, paper, systems)
-        priors = any(one in _WITH_PRIOR for one in paper.faces[label])
+        priors = any(one in _WITH_PRIOR for one in paper.tables[label])
         yield table._replace(note=_PRIOR) if priors else table
 
 
@@ -95,7 +104,7 @@ def find(metrics: summary.Metrics, name: str) -> Mapping[str, Any] | None:
 def _table(
     label: str, title: str, columns: Mapping[str, str], paper: Paper, systems: Mapping[str, summary.Metrics]
 ) -> Exhibit:
-    published = paper.faces.get(label, {})
+    published = paper.tables.get(label, {})
     rows = []
     for name in published | systems:
         metrics = systems.get(name, {})
@@ -114,8 +123,9 @@ def _table(
 
 
 def _from_nothing(metrics: summary.Metrics) -> summary.Metrics:
-    """Return the numbers of images from nothing."""
-    return {name: found for name, found in metrics.items() if summary.entry(name)[1] in _NOTHING.values()}
+    """Return the numbers of what is generated from nothing."""
+    names = {*_NOTHING.values(), "clip_score/unconditional"}
+    return {name: found for name, found in metrics.items() if summary.entry(name)[1] in names}
 
 
 def _cells(names: Sequence[str], metrics: summary.Metrics, published: tuple | None) -> tuple[Cell, ...]:

@@ -1,4 +1,4 @@
-"""The tables of CelebAMask-HQ beside the papers'."""
+"""The tables whose columns are metrics beside the papers'."""
 
 import numpy as np
 import pytest
@@ -6,8 +6,8 @@ import pytest
 from sbm_jax.config import plain
 from sbm_jax.experiment_config import parse_config
 from sbm_jax.report import choices, exhibits
-from sbm_jax.report.faces import TABLES
 from sbm_jax.report.published import PAPERS
+from sbm_jax.report.tables import TABLES
 from tests.report.test_exhibits import estimate
 from tests.test_configs import load_config
 
@@ -41,7 +41,7 @@ def cells(exhibit, row, which):
 @pytest.mark.parametrize("name", TABLES)
 def test_published_rows_have_a_number_or_none_for_each_column(name):
     for label, (_, columns) in TABLES[name].items():
-        for row in PAPERS[name].faces[label].values():
+        for row in PAPERS[name].tables[label].values():
             assert len(row) == len(columns)
 
 
@@ -100,11 +100,38 @@ def test_figures_show_what_each_system_makes_of_one_modality():
     }
     systems = {name: {"metrics": {}, "not_available": {}} for name in ("sbm_vae", "mopoe")}
     results = {"published": "sbm_celebamask_hq", "systems": systems, "config": {}, "variations": []}
-    made = {exhibit.label: exhibit for exhibit in exhibits.exhibits(results, dict.fromkeys(systems, grid))}
+    shown = {exhibit.label: exhibit for exhibit in exhibits.exhibits(results, dict.fromkeys(systems, grid))}
     for label, given in {"Figure 34": "image", "Figures 36 and 37": "attributes"}.items():
-        panels = made[label].panels
+        panels = shown[label].panels
         assert len(panels) == 3
         for line, system in zip(panels[0].table, systems, strict=True):
             assert line.heading == system
             assert [(cell.text, cell.given) for cell in line.cells] == [(f"{given} given", given == "attributes")]
-    assert not made["Figure 35"].panels
+    assert not shown["Figure 35"].panels
+
+
+def test_tables_of_birds_are_beside_the_papers():
+    fid = {"inception/fid/given_rest/image": estimate(50.0), "inception/fid/unconditional/image": estimate(60.0)}
+    score = {"clip_score/caption_to_image": estimate(25.0)}
+    tables = made("diff_mvae_cub", {"diff_mvae": fid, "sbm_vae_m": fid | score})
+    assert cells(tables["Table 1"], "diff_mvae", "ours") == [50.0, 60.0]
+    assert cells(tables["Table 1"], "sbm_vae_m", "paper") == [None, None]
+    assert cells(tables["Table 1"], "mmvae_plus", "paper") == [164.9, None]
+    assert cells(tables["Table 2"], "mopoe", "paper") == [26.8, 22.0, 24.8]
+    assert cells(tables["Table 2"], "sbm_vae_m", "ours") == [None, 25.0, None]
+
+
+@pytest.mark.parametrize(
+    ("published", "name"),
+    [
+        ("sbm_celebamask_hq", "celebamask_hq.py:paper,table"),
+        ("diff_mvae_celebamask_hq", "celebamask_hq.py:diffusion"),
+        ("diff_mvae_cub", "cub.py"),
+    ],
+)
+def test_choices_of_papers_are_of_fields_that_there_are(published, name):
+    config = plain(parse_config(load_config(name)))
+    for path in PAPERS[published].settings:
+        value = config
+        for part in path.split("."):
+            value = value[int(part) if part.isdigit() else part]
