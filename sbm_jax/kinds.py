@@ -16,6 +16,7 @@ from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.formats import make_format
 from sbm_jax.formats.spectrogram import SpectrogramOptions
 from sbm_jax.formats.text import TextOptions, build_vocabulary, words_of
+from sbm_jax.formats.video import VideoOptions
 from sbm_jax.types import Modality
 
 LEAST_SIDE = 8
@@ -69,6 +70,11 @@ class Guess(NamedTuple):
         return picture and self.kind in ("image", "binary", "sound", "declared")
 
     @property
+    def is_video(self) -> bool:
+        """Whether it has frames."""
+        return self.kind == "video"
+
+    @property
     def is_class(self) -> bool:
         """Whether each row is one of several classes."""
         return self.kind == "category" or (self.kind == "binary" and self.fields["likelihood"] == "categorical")
@@ -115,6 +121,17 @@ def _image(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
     channels = rows[..., None] if grey else rows
     told = f"pictures from {low:g} to {high:g}, standardised" + ("" if grey else " per channel")
     return {**fields, "format": _standardized(channels, grey)}, told
+
+
+def _video(rows: np.ndarray, others: Others, options: VideoOptions) -> Declared:
+    low, high = (0.0, 1.0) if rows.dtype == np.uint8 else _range(rows, others)
+    if rows.shape[-1] not in (1, 3) or not 0 <= low <= high <= 1:
+        raise SbmError(
+            f"videos have {rows.shape[-1]} channels and values from {low:g} to {high:g}; expected 1 or 3 channels, and "
+            "uint8 or floats in [0, 1]. Convert them."
+        )
+    fields = {"shape": rows.shape[1:], "bounds": (0.0, 1.0), "format": {"name": "video", "options": plain(options)}}
+    return fields, f"videos of {rows.shape[1]} frames"
 
 
 def _binary(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
@@ -260,6 +277,7 @@ KINDS: dict[str, Kind] = {
     "category": Kind(_category, "Uui", (1,), "the name or the number of a class for each row, [N]", CategoryOptions),
     "text": Kind(_text, "U", (1,), "strings [N], or several for each row [N, K]", TextKindOptions),
     "tokens": Kind(_tokens, "ui", (2,), "ids from 1, padded with 0, [N, L]"),
+    "video": Kind(_video, "uf", (5,), "videos [N, T, H, W, C], uint8 or floats in [0, 1]", VideoOptions),
     "sound": Kind(_sound, "fiO", (1, 2), "waveforms [N, T], floats in [-1, 1] or int16", dict),
 }
 """The kinds by name."""
@@ -339,8 +357,10 @@ def _kind(name: str, rows: np.ndarray) -> str:
         return "category" if is_class(rows) else "text"
     if kind == "O":
         raise _unclear(name, rows, "rows of one length, which only sound need not have")
+    if axes == 5 and rows.shape[-1] in (1, 3):
+        return "video"
     if axes > 4:
-        raise _unclear(name, rows, "at most four axes: rows, height, width, channels")
+        raise _unclear(name, rows, "pictures [N, H, W, C], or videos [N, T, H, W, C] of 1 or 3 channels")
     if axes == 4 and rows.shape[1] in (1, 3) and rows.shape[3] > 4:
         raise _unclear(name, rows, "pictures with their channels last, [N, H, W, C]")
     if _is_binary(rows):

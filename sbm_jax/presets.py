@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from ml_collections import ConfigDict
 
-from sbm_jax.errors import require, unknown
+from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.evaluation.features import FEWEST
 from sbm_jax.experiment_config import default_config
 from sbm_jax.kinds import Guess
@@ -50,7 +50,7 @@ class Preset:
 
 SMALL = Preset(
     image_codec="patch",
-    widths={"patch": (64, 64), "mlp": (128, 128)},
+    widths={"patch": (64, 64), "mlp": (128, 128), "video": (48, 48)},
     latent=128,
     score=(128, 4),
     codec_steps=2000,
@@ -66,7 +66,7 @@ SMALL = Preset(
 
 BASE = Preset(
     image_codec="residual_conv",
-    widths={"residual_conv": (64, 128, 256), "mlp": (512, 512)},
+    widths={"residual_conv": (64, 128, 256), "mlp": (512, 512), "video": (128, 128, 128)},
     latent=256,
     score=(512, 8),
     codec_steps=40_000,
@@ -142,10 +142,15 @@ def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: b
       seed: of the experiment.
 
     Raises:
-      SbmError: on an unknown preset.
+      SbmError: on an unknown preset, and on the paper's for videos.
     """
     if preset not in PRESETS:
         raise unknown("preset:", preset, PRESETS)
+    videos = [name for name, guess in guesses.items() if guess.is_video]
+    if preset == "paper" and videos:
+        raise SbmError(
+            f"the preset 'paper' has no networks for videos, such as modality {videos[0]!r}. Choose 'small' or 'base'."
+        )
     sizes = SMALL if preset == "small" else BASE
     config = default_config()
     config.name, config.seed = "fit", seed
@@ -207,10 +212,12 @@ def _beside_the_truth(guesses: Mapping[str, Guess]) -> dict[str, Any]:
 def _modality(name: str, guess: Guess, sizes: Preset) -> dict[str, Any]:
     """Return the fields of a modality, with the codec and the latent size where the user leaves them open."""
     shape, ids = guess.fields["shape"], bool(guess.fields.get("vocabulary_size"))
-    codec = "tokens" if ids else sizes.image_codec if guess.is_picture else "mlp"
+    codec = "tokens" if ids else sizes.image_codec if guess.is_picture else "video" if guess.is_video else "mlp"
     network = {"widths": sizes.widths[codec]} if codec in sizes.widths else {}
     if codec == "patch":
         network["patch"] = _patch(shape)
+    if codec == "video":
+        network |= {"patch": max(8, _patch(shape[1:3])), "frames": _frames(shape[0])}
     own = {"name": codec, "network": network, "beta": _beta(guess)}
     if ids:
         own["training"] = {"optimizer": {"learning_rate": TOKENS_RATE}}
@@ -234,7 +241,7 @@ def _beta(guess: Guess) -> float | None:
     """
     if guess.fields.get("vocabulary_size"):
         return 0.01
-    if not guess.is_picture:
+    if not (guess.is_picture or guess.is_video):
         return 0.1
     return None if guess.fields.get("likelihood", "gaussian") == "gaussian" else 1.0
 
@@ -247,9 +254,16 @@ def _patch(shape: Sequence[int]) -> int:
     return side
 
 
+def _frames(length: int) -> int:
+    """Return how many frames of a video make a moment: there are at most 16 moments."""
+    return max(2, math.ceil(length / 16))
+
+
 def _latent_size(guess: Guess) -> int:
     """Return as many latent entries as a modality may need: 32 of a digit, 128 of a photograph, few of a few tags."""
     shape = guess.fields["shape"]
+    if guess.is_video:
+        return 8 * math.ceil(shape[0] / _frames(shape[0]))
     if guess.is_picture:
         return 32 if math.prod(shape[:2]) <= 32 * 32 else 128
     return min(64, max(8, 1 << math.ceil(math.log2(math.prod(shape)))))

@@ -26,6 +26,11 @@ GREY = {"name": "array", "options": {"without_axis": True}}
         (255 * (RNG.random((N, 9, 9, 1)) < 0.5).astype(np.uint8), "binary", {"shape": (9, 9, 1)}),
         ((RNG.random((N, 18)) < 0.3).astype(np.int64), "binary", {"shape": (18,), "likelihood": "bernoulli"}),
         (np.eye(5)[RNG.integers(0, 5, N)], "binary", {"shape": (5,), "likelihood": "categorical"}),
+        (
+            RNG.integers(0, 256, (N, 5, 8, 9, 3)).astype(np.uint8),
+            "video",
+            {"shape": (5, 8, 9, 3), "bounds": (0.0, 1.0)},
+        ),
         (RNG.normal(3, 7, (N, 4)), "numbers", {"shape": (4,)}),
         (RNG.normal(3, 7, N), "numbers", {"shape": (1,)}),
         (RNG.dirichlet(np.ones(4), N), "probabilities", {"likelihood": "categorical"}),

@@ -15,6 +15,7 @@ DATA = {
     "tags": RNG.random((40, 18)) < 0.2,
     "caption": np.array([f"a bird number {i}" for i in range(40)]),
     "age": RNG.normal(40, 10, 40),
+    "clip": RNG.integers(0, 256, (40, 20, 24, 32, 1)).astype(np.uint8),
 }
 
 
@@ -27,7 +28,12 @@ def config(preset, num_rows, names=tuple(DATA)):
 
 @pytest.mark.parametrize("preset", presets.PRESETS)
 def test_presets_can_be_trained(preset):
-    experiment.check(config(preset, 900))
+    experiment.check(config(preset, 900, [name for name in DATA if preset != "paper" or name != "clip"]))
+
+
+def test_the_papers_networks_are_not_for_videos():
+    with pytest.raises(SbmError, match="'paper' has no networks for videos, such as modality 'clip'"):
+        config("paper", 900)
 
 
 def test_few_rows_are_trained_for_fewer_steps_in_smaller_batches():
@@ -69,3 +75,10 @@ def test_what_the_user_says_of_a_codec_changes_nothing_else():
     assert tags["latent_size"] == 5
     assert made.evaluation.metrics["f1 of tags"].to_dict() == {"name": "f1", "modality": "tags"}
     assert "mse" in made.evaluation.metrics
+
+
+def test_videos_have_a_part_of_the_latent_for_each_moment():
+    by_name = {modality.name: modality for modality in config("small", 900).modalities}
+    clip = by_name["clip"]
+    assert (clip.codec.name, clip.codec.network["frames"], clip.latent_size) == ("video", 2, 80)
+    assert clip.codec.beta is None
