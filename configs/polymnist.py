@@ -303,7 +303,7 @@ def _diff_mvae(config: ConfigDict) -> None:
         config.evaluation.num_repeats = 1
         metrics.frechet.num_examples = min(250, metrics.frechet.num_examples)
         # Half the cost of `cpu`'s pixels, which suits decoders that are trained for ten minutes.
-        methods.diffusion_decoder.decoder.network.update(width=64, depth=4, head=192, patch=2)
+        methods.diffusion_decoder.decoder.network.update(width=64, depth=3, head=192, patch=2)
         network = dict(methods.diffusion_decoder.decoder.network)
         trunk = {"name": "patch", "network": {"widths": (64,)}}
     else:
@@ -448,8 +448,10 @@ def _cpu(config: ConfigDict) -> None:
     methods.eb_mvae.update(width=512, depth=3)
     # Larger patches leave speckles in photographs, which Inception sees. After 3,000 steps on ten pictures of m4 each
     # the loss on validation rows is 0.063, and 0.077 with patches of two pixels and a width of 64, which take less.
-    network = {"name": "patch", "width": 32, "depth": 5, "head": 96, "patch": 1, "dtype": "float32"}
-    methods.diffusion_decoder.decoder.network.update(network)
+    # Pixels alone see too little of a picture. Where reconstructions are faint, strokes broke: the classifier saw the
+    # digit in 0.60 to 0.70 of m1, m2 and m3, of whose reconstructions it sees 0.87 to 0.89.
+    network = {"name": "patch", "width": 32, "depth": 4, "head": 96, "patch": 1, "dtype": "float32"}
+    methods.diffusion_decoder.decoder.network.update({**network, "coarse_width": 96, "coarse_depth": 3})
     # More evaluations lower the distance from real data, and the coherence.
     methods.diffusion_decoder.decoder.sampler.num_steps = 10
     decoder = methods.diffusion_decoder.training

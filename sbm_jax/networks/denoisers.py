@@ -1,8 +1,8 @@
 """Networks that denoise pictures: those of diffusion decoders.
 
 All are `(x [B, H, W, C], t [B], maps [B, H, W, K] or None, vector [B, E] or None, train) -> [B, H, W, C]`, float32:
-diffused pictures of unit variance, times in [0, 1], what is told of each picture, as channels beside it and as a vector
-that modulates every layer, and whether dropout is on.
+diffused pictures of unit variance, times in [0, 1], the condition of each picture, as channels beside it and as a
+vector that modulates every layer, and whether dropout is on.
 """
 
 import functools
@@ -32,6 +32,9 @@ class DenoiserConfig:
       depth: residual blocks (patch), of each level (unet).
       patch: pixels along a side of the patches that become channels, a power of two (patch).
       head: features of each patch, of which its pixels are made (patch).
+      coarse_width: channels of residual blocks on patches of four times the side, which see the whole picture before
+        the others do; 0 for none (patch).
+      coarse_depth: number of these blocks (patch).
       multipliers: width of each level as a multiple of `width`; the map is halved between levels (unet).
       attention: levels with attention, from 0, the finest (unet).
       heads: attention heads, a divisor of the widths of these levels (unet).
@@ -44,6 +47,8 @@ class DenoiserConfig:
     depth: int = 4
     patch: int = 4
     head: int = 384
+    coarse_width: int = 0
+    coarse_depth: int = 4
     multipliers: tuple[int, ...] = (1, 2, 2)
     attention: tuple[int, ...] = (2,)
     heads: int = 4
@@ -52,7 +57,8 @@ class DenoiserConfig:
 
     def __post_init__(self):
         where = "denoiser: "
-        for name in ("width", "depth", "head", "heads"):
+        require(self.coarse_width >= 0, where + "coarse_width", self.coarse_width, "0 or more")
+        for name in ("width", "depth", "head", "heads", "coarse_depth"):
             require(getattr(self, name) >= 1, where + name, getattr(self, name), "at least 1")
         power = self.patch >= 1 and self.patch & (self.patch - 1) == 0
         require(power, where + "patch", self.patch, "a power of two")
@@ -72,7 +78,7 @@ class DenoiserConfig:
 
 
 class Condition(nn.Module):
-    """What modulates all layers: of times [B], and of what is told of each picture [B, E], or None."""
+    """What modulates all layers: of times [B], and of the condition of each picture [B, E], or None."""
 
     features: int
 
@@ -123,10 +129,16 @@ class ModulatedBlock(nn.Module):
         return x + y
 
 
+COARSE_FEATURES = 16
+"""What each patch is given of the features of the whole picture."""
+
+
 class PatchDenoiser(nn.Module):
     """For CPUs: patches of pixels become channels of a small map, on which wide convolutions are fast.
 
-    Sides are padded to a multiple of four patches, for which 3x3 convolutions have their fastest form.
+    Sides are padded to a multiple of four patches, for which 3x3 convolutions have their fastest form. Where patches
+    are small, a few convolutions see little of a picture: what is right in each place need not be right together, and
+    lines break. With `coarse_width` each patch is given features of the whole, at little cost.
     """
 
     config: DenoiserConfig
@@ -139,16 +151,28 @@ class PatchDenoiser(nn.Module):
         condition = Condition(2 * config.width)(t, vector)
         both = x if maps is None else jnp.concatenate([x, maps], axis=-1)
         halvings = (4 * patch).bit_length() - 1
-        patches = _to_patches(pad(both, halvings), patch)
-        h = Conv(config.width, Window(3), dtype=dtype)(patches)
-        for _ in range(config.depth):
-            h = ModulatedBlock(config.width, 1, config.dropout, dtype)(h, condition, train)
-        h = nn.silu(group_norm(config.width)(h)).astype(jnp.float32)
+        padded = pad(both, halvings)
+        patches, seen = _to_patches(padded, patch), []
+        if config.coarse_width:
+            coarse = self._blocks(
+                config.coarse_width, config.coarse_depth, _to_patches(padded, 4 * patch), condition, train
+            )
+            seen = [_from_patches(nn.Dense(16 * COARSE_FEATURES, dtype=dtype)(coarse), 4)]
+        h = jnp.concatenate([patches, *seen], axis=-1)
+        h = self._blocks(config.width, config.depth, h, condition, train).astype(jnp.float32)
         # What is noise in each pixel need not pass the few features of a map: each patch is seen again, with many.
         y = nn.Dense(config.head, dtype=dtype)(jnp.concatenate([h, patches], axis=-1))
         y = nn.silu(modulate(y, condition)).astype(jnp.float32)
         y = nn.Dense(patch * patch * shape[-1])(jnp.concatenate([y, patches], axis=-1))
         return crop(_from_patches(y, patch), shape)
+
+    def _blocks(self, width: int, depth: int, x: Array, condition: Array, train: bool) -> Array:
+        """Return [B, h, w, width] of maps [B, h, w, C] by a convolution and residual blocks."""
+        dtype = jnp.dtype(self.config.dtype)
+        h = Conv(width, Window(3), dtype=dtype)(x)
+        for _ in range(depth):
+            h = ModulatedBlock(width, 1, self.config.dropout, dtype)(h, condition, train)
+        return nn.silu(group_norm(width)(h))
 
 
 def _to_patches(x: Array, patch: int) -> Array:

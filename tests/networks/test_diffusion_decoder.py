@@ -453,3 +453,17 @@ def test_memory_does_not_grow_with_the_steps():
         )
         sizes.append(compiled.memory_analysis().temp_size_in_bytes)
     assert sizes[1] < 1.1 * sizes[0]
+
+
+def test_coarse_blocks_see_the_whole_picture():
+    """What changes in one corner is seen in the opposite one, beyond what norms tell."""
+    x, t = jnp.zeros((1, 21, 18, 1)), jnp.full(1, 0.5)
+    corner = x.at[0, 0, 0].set(5.0)
+    reached = {}
+    for width in (0, 8):
+        network = make_denoiser(DenoiserConfig(width=8, depth=1, patch=1, coarse_width=width))
+        params = network.init(jax.random.key(0), x, t, None, None)
+        plain, changed = (network.apply(params, value, t, None, None) for value in (x, corner))
+        assert plain.shape == x.shape
+        reached[width] = float(jnp.abs(changed - plain)[0, -2:, -2:].max())
+    assert reached[8] > 3 * reached[0]
