@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sbm_jax import data, parallel, report
+from sbm_jax import data, parallel, pretrained_judges, report
 from sbm_jax.config import plain
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.evaluation import Estimate, Evaluation, check_data, check_metrics, check_size
@@ -200,6 +200,7 @@ def check(config: ExperimentConfig) -> None:
         make_system(config, name).check(config.sampler)
     report.paper_of(config.published)
     check_weights(config.evaluation.inception_weights)
+    pretrained_judges.check(config.evaluation, config.modalities)
     make_readers(config)
     make_matcher(config)
     for modality in config.modalities:
@@ -265,7 +266,7 @@ def make_judges(config: ExperimentConfig, trained: Trained, dataset: Dataset, wo
     inception = weights_path(config.evaluation.inception_weights)
     modalities, products, features = config.modalities, trained.products, workdir / "features"
     judges = Judges(dataset, modalities, trained.classifiers, products, key, inception, features)
-    found = {"readers": trained.readers, "matcher": trained.matcher}
+    found = {"readers": trained.readers, "matcher": trained.matcher, "vggish": config.evaluation.vggish}
     return dataclasses.replace(judges, cache=workdir / "evaluations", **found)
 
 

@@ -54,6 +54,7 @@ class Variation:
             "matcher",
             "variations",
             "evaluation.inception_weights",
+            "evaluation.vggish",
             "seed",
             "published",
         )

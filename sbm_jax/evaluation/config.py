@@ -19,6 +19,19 @@ def _default_metrics() -> dict[str, Any]:
 
 
 @checked_dataclass
+class VggishConfig:
+    """The network whose features of sounds the metric ``"frechet"`` takes in the space ``"vggish"``.
+
+    Attributes:
+      weights: a safetensors file (see `networks.pretrained.vggish`); "" for none.
+      network: sizes, where they are not those of the published network.
+    """
+
+    weights: str = ""
+    network: dict = dataclasses.field(default_factory=dict)
+
+
+@checked_dataclass
 class EvaluationConfig:
     """How much is generated, and what is measured.
 
@@ -30,6 +43,7 @@ class EvaluationConfig:
       num_figure_examples: rows shown in the sample grids.
       inception_weights: a file with the weights of the FID Inception-v3 (see `networks.inception`); "" looks for the
         installed package that carries them.
+      vggish: see `VggishConfig`.
       metrics: the options of each metric; None leaves one out. The key says which one, or the field ``name``: a key of
         `metrics.METRICS`, or ``"package.module:CLASS"`` for one of another package. Options that are left out get
         their defaults. Where several entries are of one metric, those with another `name` than their key have their
@@ -42,6 +56,7 @@ class EvaluationConfig:
     num_repeats: int = 3
     num_figure_examples: int = 4
     inception_weights: str = ""
+    vggish: VggishConfig = VggishConfig()
     metrics: dict[str, Any] = dataclasses.field(default_factory=_default_metrics)
 
     def __post_init__(self):

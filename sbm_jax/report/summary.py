@@ -82,6 +82,8 @@ MAIN_METRICS = (
     "inception/fid/unconditional",
     "classifier_features/frechet/given_rest",
     "classifier_features/frechet/unconditional",
+    "vggish/fad/given_rest",
+    "vggish/fad/unconditional",
     "sharpness/given_rest",
     "sampling/network_evaluations",
     "sampling/decoder_evaluations",
@@ -193,6 +195,12 @@ SECTIONS = (
         f"The same measures where Inception-v3 can not be had. They are not comparable with FID. {_DISTANCES} The "
         "classifier was trained on these training examples, so that their features may differ more from those of test "
         "examples than those of fresh ones would.",
+    ),
+    (
+        "Distance from real data: VGGish",
+        ("vggish/",),
+        "FAD, the Fréchet distance of what the network hears in windows of 0.96 s of generated and of real sounds, of "
+        f"which both are made from spectrograms; and the same measures as of images. {_DISTANCES}",
     ),
     (
         "Sharpness",
@@ -317,7 +325,7 @@ LABELS = (
     (r"sharpness/unconditional/(.+)", "{} from nothing"),
     (r"latents/cosine/given_rest", "every modality given the rest, mean"),
     (r"latents/cosine/given_rest/(.+)", "{} given the rest"),
-    (r"(?:inception|classifier_features)/(.+)", "{}"),
+    (r"(?:inception|classifier_features|vggish)/(.+)", "{}"),
     (r"coverage/min", "rarest class"),
     (r"coverage/min_expected", "rarest class, expected of a perfect generator"),
     (r"coverage/total_variation", "total variation from the real shares"),
