@@ -266,7 +266,12 @@ def make_judges(config: ExperimentConfig, trained: Trained, dataset: Dataset, wo
     inception = weights_path(config.evaluation.inception_weights)
     modalities, products, features = config.modalities, trained.products, workdir / "features"
     judges = Judges(dataset, modalities, trained.classifiers, products, key, inception, features)
-    found = {"readers": trained.readers, "matcher": trained.matcher, "vggish": config.evaluation.vggish}
+    found = {
+        "readers": trained.readers,
+        "matcher": trained.matcher,
+        "vggish": config.evaluation.vggish,
+        "clip": config.evaluation.clip,
+    }
     return dataclasses.replace(judges, cache=workdir / "evaluations", **found)
 
 

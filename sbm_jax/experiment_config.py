@@ -55,6 +55,7 @@ class Variation:
             "variations",
             "evaluation.inception_weights",
             "evaluation.vggish",
+            "evaluation.clip",
             "seed",
             "published",
         )

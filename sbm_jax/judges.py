@@ -18,13 +18,22 @@ from sbm_jax.config import plain
 from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, Subject, Tools, evaluate, real
-from sbm_jax.evaluation.config import VggishConfig
+from sbm_jax.evaluation.config import ClipConfig, VggishConfig
 from sbm_jax.evaluation.features import FeatureFn, FeatureSpace, in_batches
 from sbm_jax.evaluation.metrics import METRICS
 from sbm_jax.evaluation.metrics.base import ReaderFns
 from sbm_jax.formats import make_format
 from sbm_jax.networks.inception import PACKAGE, find_weights, inception_features, read_weights
-from sbm_jax.pretrained_judges import VGGISH, content, contents, vggish_space
+from sbm_jax.pretrained_judges import (
+    ACCELERATOR_BATCH,
+    VGGISH,
+    batch_size,
+    clip_fn,
+    content,
+    contents,
+    may_be_image,
+    vggish_space,
+)
 from sbm_jax.progress import progress_bar
 from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
@@ -52,6 +61,7 @@ class Judges:
       readers: what tells one modality from another.
       matcher: what tells how well modalities belong together; None for nothing.
       vggish: the network that hears sounds.
+      clip: the network that compares images and texts.
     """
 
     dataset: Dataset
@@ -65,6 +75,7 @@ class Judges:
     readers: tuple[Reader, ...] = ()
     matcher: Matcher | None = None
     vggish: VggishConfig = VggishConfig()
+    clip: ClipConfig = ClipConfig()
 
     @functools.cached_property
     def tools(self) -> Tools:
@@ -77,7 +88,8 @@ class Judges:
             readers[reader.name] = ReaderFns(reader.read_fn(params), reader.attack_fn(params))
         pictures = tuple(modality.name for modality in self.modalities if make_format(modality).is_picture)
         embed = self.matcher and self.matcher.embed_fn(self.products[self.matcher.stage_name])
-        return Tools(predict, num_classes, self._space, readers, pictures, embed)
+        clip = clip_fn(self.clip, self.modalities)
+        return Tools(predict, num_classes, self._space, readers, pictures, embed, clip)
 
     @functools.cached_property
     def _spaces(self) -> dict[str, FeatureSpace]:
@@ -249,11 +261,6 @@ NUMBERS = "numbers"
 # MARK: Features
 
 
-BATCH = {"cpu": 16}
-"""Images per call, by platform; `ACCELERATOR_BATCH` on all others."""
-
-ACCELERATOR_BATCH = 250
-
 INCEPTION = "inception"
 """The name of the features of Inception-v3."""
 
@@ -290,12 +297,12 @@ def inception_space(path: Path, modalities: Sequence[Modality], cache: Path) -> 
     Those of one channel may be masks or spectrograms as well as images, so they are judged only where they are named;
     their channel is repeated.
     """
-    images = [modality for modality in modalities if _may_be_image(modality)]
+    images = [modality for modality in modalities if may_be_image(modality)]
     if not images:
         return None
     params = read_weights(path)
     compiled = parallel.over_rows(lambda params, batch: inception_features(params, in_units({"image": batch})["image"]))
-    extract = in_batches(lambda batch: compiled(params, batch), _batch_size())
+    extract = in_batches(lambda batch: compiled(params, batch), batch_size())
     of_frames = _of_frames(extract)
     extracts = {modality.name: extract if len(modality.shape) == 3 else of_frames for modality in images}
     on_request = tuple(modality.name for modality in images if modality.shape[-1] == 1)
@@ -318,13 +325,3 @@ def classifier_space(classifiers: Classifiers, params: Params, cache: Path) -> F
         for modality in classifiers.modalities
     }
     return FeatureSpace("classifier_features", extract, digest_of(params), cache)
-
-
-def _may_be_image(modality: Modality) -> bool:
-    """Return whether a modality has the shape of grey or RGB images or videos, and values in [0, 1]."""
-    unit = modality.bounds == (0.0, 1.0) or (not modality.bounds and modality.likelihood == "bernoulli")
-    return len(modality.shape) in (3, 4) and modality.shape[-1] in (1, 3) and unit
-
-
-def _batch_size() -> int:
-    return BATCH.get(jax.default_backend(), ACCELERATOR_BATCH)

@@ -26,12 +26,14 @@ class Format(abc.ABC):
 
     Attributes:
       Options: a `checked_dataclass`, built from the modality's ``format.options``.
+      is_text: whether rows are strings.
       passes_arrays: whether `to_array` returns what networks see as it is, so that rows on disk may have this format.
       modality: whose data.
     """
 
     Options: ClassVar[type] = ArrayOptions
     passes_arrays: ClassVar[bool] = False
+    is_text: ClassVar[bool] = False
 
     def __init__(self, modality: Modality, options: Any):
         """Bind the format to a modality; it raises `SbmError` for options that do not fit it."""

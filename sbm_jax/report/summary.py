@@ -94,7 +94,7 @@ MAIN_METRICS = (
 )
 
 BESIDE_THE_TRUTH = re.compile(
-    r"(f1|iou|readings/f1|mse_over_variance|agreement/(cosine|rank))/.+|per_attribute/(f1|balanced_accuracy)/[^/]+/[^/]+"
+    r"(f1|iou|readings/f1|mse_over_variance|agreement/(cosine|rank)|clip_score)/.+|per_attribute/(f1|balanced_accuracy)/[^/]+/[^/]+"
 )
 """What says, without any labels, how near samples are to the true data of their row; of attributes the averages."""
 
@@ -170,6 +170,12 @@ SECTIONS = (
         "The cosine of the vectors that the matcher, trained in this run, has of generated data and of what they are "
         "generated from, of two modalities generated together from nothing, or of real rows (real); and the rank of "
         "the true source among held-out rows by this cosine: 1 is best, and half of their number is chance.",
+    ),
+    (
+        "CLIP score",
+        ("clip_score/",),
+        "100 times the cosine of CLIP's vectors of image and text, 0 where it is negative: of what is generated and "
+        "what is given, of both from nothing, and of real rows (real). More is better.",
     ),
     (
         "Robustness",
@@ -318,6 +324,9 @@ LABELS = (
     (r"agreement/rank/given_(.+)/(.+)", "rank of the true {0} by the generated {1}"),
     (r"agreement/(cosine|rank)/real/(.+)/(.+)", "{0} of real {1} and {2}"),
     (r"agreement/cosine/unconditional/(.+)/(.+)", "cosine of {0} and {1} from nothing"),
+    (r"clip_score/given_(.+)/(.+)", "{1} and the given {0}"),
+    (r"clip_score/unconditional/(.+)/(.+)", "{0} and {1} from nothing"),
+    (r"clip_score/real/(.+)/(.+)", "real {0} and {1}"),
     (r"diversity/given_1", "one given"),
     (r"sharpness/given_rest", "every picture given the rest, mean"),
     (r"sharpness/given_rest/(.+)", "{} given the rest"),
