@@ -21,7 +21,7 @@ from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, Subject, 
 from sbm_jax.evaluation.config import ClipConfig, VggishConfig
 from sbm_jax.evaluation.features import FeatureFn, FeatureSpace, in_batches
 from sbm_jax.evaluation.metrics import METRICS
-from sbm_jax.evaluation.metrics.base import ReaderFns
+from sbm_jax.evaluation.metrics.base import GenerateFn, ReaderFns
 from sbm_jax.formats import make_format
 from sbm_jax.networks.inception import PACKAGE, find_weights, inception_features, read_weights
 from sbm_jax.pretrained_judges import (
@@ -38,7 +38,7 @@ from sbm_jax.progress import progress_bar
 from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import DAMAGED_ARCHIVE, user_path, write_atomically
-from sbm_jax.system import Encodes, HasCodecs, HasLikelihood, System
+from sbm_jax.system import Encodes, Generated, HasCodecs, HasLikelihood, System
 from sbm_jax.systems.classifier import Classifiers
 from sbm_jax.systems.matcher import Matcher
 from sbm_jax.systems.readers import Reader
@@ -202,8 +202,9 @@ class Judges:
             weights = parallel.over_rows(
                 lambda whole, rows, num_samples: system.log_weights(*whole, rows, num_samples), static_argnums=2
             )
+        generate = functools.partial(make_generate(system, products, sampler), strength=strength)
         subject = Subject(
-            generate=functools.partial(make_generate(system, products, sampler), strength=strength),
+            generate=_filling(generate, system.modalities),
             reconstruct=lambda batch: reconstruct(products, batch),
             encode=encode and (lambda batch: encode(products, batch)),
             posteriors=posteriors and (lambda batch: posteriors(products, batch)),
@@ -220,6 +221,21 @@ class Judges:
         """Return what a perfect generator would get: distances of training from test data, and the classes' shares."""
         names = list(self.dataset.train.data)
         return real(self.dataset.train, self.dataset.test, names, self.key, config, self.tools)
+
+
+def _filling(generate: GenerateFn, modalities: Sequence[Modality]) -> GenerateFn:
+    """Return the function whose samples have what codecs leave to the host."""
+    forms = {modality.name: make_format(modality) for modality in modalities if modality.vocabulary_size}
+
+    def filling(*arguments: Any, **named: Any) -> Generated:
+        generated = generate(*arguments, **named)
+        found = dict(generated.data)
+        for name, form in forms.items():
+            rows = np.asarray(found[name])
+            found[name] = form.filled(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape)
+        return generated._replace(data=found)
+
+    return filling if forms else generate
 
 
 def digest_of(arrays: Any) -> str:

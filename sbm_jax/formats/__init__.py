@@ -9,6 +9,7 @@ from sbm_jax.formats.array import ArrayFormat
 from sbm_jax.formats.base import Format
 from sbm_jax.formats.binary import Binary
 from sbm_jax.formats.category import Category
+from sbm_jax.formats.pretrained_text import PretrainedText
 from sbm_jax.formats.spectrogram import Spectrogram
 from sbm_jax.formats.standardized import Standardized
 from sbm_jax.formats.text import Text, build_vocabulary
@@ -24,6 +25,7 @@ FORMATS: dict[str, type[Format]] = {
     "standardized": Standardized,
     "category": Category,
     "text": Text,
+    "pretrained_text": PretrainedText,
     "spectrogram": Spectrogram,
     "video": Video,
 }

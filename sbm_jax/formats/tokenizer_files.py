@@ -41,6 +41,7 @@ def _read(path: str, option: str) -> Any:
         found = tokenizers.Tokenizer.from_str(content)
     except Exception as error:  # the package has no exception of its own
         raise SbmError(f"{option}: {path} is no tokenizer: {error}. Name a file tokenizer.json.") from error
+    found.encode_special_tokens = True  # a text that has "<|endoftext|>" does not end there
     found.no_truncation()
     found.no_padding()
     return found
