@@ -67,7 +67,7 @@ def test_the_vocabulary_is_that_of_the_tokenizers(tmp_path):
     open_one = dataclasses.replace(modality, vocabulary_size=0, likelihood="gaussian")
     assert not is_complete(open_one)
     assert completed(dataclasses.replace(open_one, likelihood="categorical"), TEXTS) == modality
-    with pytest.raises(SbmError, match="vocabulary_size is 12; expected 9"):
+    with pytest.raises(SbmError, match="vocabulary_size is 12; expected 10"):
         make_format(dataclasses.replace(modality, vocabulary_size=12))
 
 
