@@ -204,6 +204,7 @@ def check(config: ExperimentConfig) -> None:
     make_readers(config)
     make_matcher(config)
     for modality in config.modalities:
+        make_format(modality).check_files()
         rate, own = config.data.folders.rate, modality.format.options.get("rate")
         if config.data.name == "folders" and rate and own and rate != own:
             raise SbmError(

@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "distributions": {"types", "errors"},
     "mixtures": {"types", "errors", "sde", "storage"},
     "networks": BASE | {"losses", "sampling"},
-    "formats": BASE,
+    "formats": BASE | {"networks"},  # vocoders
     "losses": BASE,
     "sampling": BASE,
     "data": BASE - {"sde"} | {"formats"},

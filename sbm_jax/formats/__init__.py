@@ -9,6 +9,7 @@ from sbm_jax.formats.array import ArrayFormat
 from sbm_jax.formats.base import Format
 from sbm_jax.formats.binary import Binary
 from sbm_jax.formats.category import Category
+from sbm_jax.formats.log_mel import LogMel
 from sbm_jax.formats.pretrained_text import PretrainedText
 from sbm_jax.formats.spectrogram import Spectrogram
 from sbm_jax.formats.standardized import Standardized
@@ -27,6 +28,7 @@ FORMATS: dict[str, type[Format]] = {
     "text": Text,
     "pretrained_text": PretrainedText,
     "spectrogram": Spectrogram,
+    "log_mel": LogMel,
     "video": Video,
 }
 """The formats of this package, by name."""

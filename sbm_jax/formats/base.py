@@ -99,6 +99,10 @@ class Format(abc.ABC):
     def to_raw(self, array: np.ndarray) -> np.ndarray:
         """Return rows [N, *shape] in the users' form, which `to_array` takes back."""
 
+    def check_files(self) -> None:
+        """Raise `SbmError` for files that the options name and that can not be used; most name none."""
+        del self
+
     def filled(self, array: np.ndarray) -> np.ndarray:
         """Return generated arrays [N, *shape] with what codecs leave to the host, which most leave nothing."""
         return array

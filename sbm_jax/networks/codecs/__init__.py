@@ -10,6 +10,7 @@ import jax.numpy as jnp
 
 from sbm_jax.config import build, plain
 from sbm_jax.errors import SbmError
+from sbm_jax.networks.codecs.autoencoder_kl import AutoencoderKLCodec
 from sbm_jax.networks.codecs.base import (
     AutoencoderNetworkConfig,
     Bounds,
@@ -56,6 +57,7 @@ CODECS: dict[str, type[Codec]] = {
     "series": Series,
     "video": Video,
     "diffusion": Diffusion,
+    "autoencoder_kl": AutoencoderKLCodec,
     "nexus_image": NexusImage,
     "nexus_sound": NexusSound,
 }
