@@ -41,6 +41,8 @@ CONFIGS = [
     "grid.py",
     "grid.py:table",
     "grid.py:smoke",
+    "video_audio.py",
+    "video_audio.py:smoke",
     "polymnist.py:five,cpu,diff_mvae",
     "polymnist.py:five,diff_mvae",
     "polymnist.py:eb_mvae",

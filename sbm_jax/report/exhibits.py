@@ -11,6 +11,7 @@ from sbm_jax.report.choices import judged_modalities, paper_of
 from sbm_jax.report.exhibit import Cell, Exhibit
 from sbm_jax.report.image_and_sound import image_and_sound
 from sbm_jax.report.paper import Paper, Published
+from sbm_jax.report.published_video_audio import video_and_sound
 from sbm_jax.report.studies import Study, chart_over, studies
 
 Figures = Mapping[str, Mapping[str, np.ndarray]]  # {system: {name: array}}
@@ -34,6 +35,7 @@ def exhibits(results: Mapping[str, Any], figures: Figures | None = None) -> list
         "diff_mvae": _of_diff_mvae,
         "sbm_celebamask_hq": _of_sbm_faces,
         "diff_mvae_celebamask_hq": _of_diff_mvae_faces,
+        "sbm_video_audio": _of_sbm_video,
     }[results["published"]]
     return [_with_reason(exhibit, results) for exhibit in make(paper, results, systems, figures or {})]
 
@@ -80,6 +82,13 @@ def _of_sbm_mhd(
 ) -> list[Exhibit]:
     del results, figures
     return [image_and_sound(paper, systems)]
+
+
+def _of_sbm_video(
+    paper: Paper, results: Mapping[str, Any], systems: Mapping[str, summary.Metrics], figures: Figures
+) -> list[Exhibit]:
+    del results, figures
+    return [video_and_sound(paper, systems)]
 
 
 def _of_diff_mvae(

@@ -28,6 +28,13 @@ class DirectionsRow(NamedTuple):
     cells: tuple[Published, Published, Published]
 
 
+class VideoRow(NamedTuple):
+    """A line of Table 9: FID of frames and FAD from nothing, and both conditional; None where there is no number."""
+
+    name: str
+    cells: tuple[Published | None, Published | None, Published | None, Published | None]
+
+
 class Choice(NamedTuple):
     """A choice of a paper.
 
@@ -60,6 +67,7 @@ class Paper(NamedTuple):
       directions: Table 8, by system.
       priors: Table 4 of Diff-MVAE, FID of what is generated from nothing, by system, with N(0, I) and with a score
         model as prior.
+      video: Table 9, by system.
       faces: the tables of CelebAMask-HQ, by label and system; their columns are those of `report.faces`.
     """
 
@@ -73,4 +81,5 @@ class Paper(NamedTuple):
     classifier: Published | None = None
     directions: Mapping[str, DirectionsRow] = MappingProxyType({})
     priors: Mapping[str, tuple[Published, Published]] = MappingProxyType({})
+    video: Mapping[str, VideoRow] = MappingProxyType({})
     faces: Mapping[str, Mapping[str, tuple[Published | None, ...]]] = MappingProxyType({})

@@ -2,6 +2,7 @@
 
 from sbm_jax.report.paper import Choice, ConditionalRow, DirectionsRow, Paper, Published, same
 from sbm_jax.report.published_faces import DIFF_MVAE_CELEBAMASK_HQ, SBM_CELEBAMASK_HQ
+from sbm_jax.report.published_video_audio import SBM_VIDEO_AUDIO
 
 
 def _row(name: str, coherence: float, coherence_std: float, fid: float, fid_std: float) -> ConditionalRow:
@@ -174,4 +175,5 @@ PAPERS = {
     "diff_mvae": DIFF_MVAE,
     "sbm_celebamask_hq": SBM_CELEBAMASK_HQ,
     "diff_mvae_celebamask_hq": DIFF_MVAE_CELEBAMASK_HQ,
+    "sbm_video_audio": SBM_VIDEO_AUDIO,
 }
