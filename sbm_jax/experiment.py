@@ -200,7 +200,6 @@ def check(config: ExperimentConfig) -> None:
         make_system(config, name).check(config.sampler)
     report.paper_of(config.published)
     check_weights(config.evaluation.inception_weights)
-    pretrained_judges.check(config.evaluation, config.modalities)
     make_readers(config)
     make_matcher(config)
     for modality in config.modalities:
@@ -213,6 +212,7 @@ def check(config: ExperimentConfig) -> None:
             )
     names, known = ([m.name for m in some] for some in (config.joint_modalities, config.modalities))
     check_metrics(config.evaluation, names, known)
+    pretrained_judges.check(config.evaluation, config.modalities)
 
 
 def _train(

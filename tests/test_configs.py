@@ -38,6 +38,7 @@ CONFIGS = [
     "cub.py",
     "cub.py:cpu",
     "cub.py:smoke",
+    "cub.py:optimus",
     "grid.py",
     "grid.py:table",
     "grid.py:smoke",

@@ -39,4 +39,4 @@ def write_video(path: Path, seconds: float = 1.0, tone: float = 440.0, *, frames
 
 def level(number: int) -> int:
     """Return the brightness of a frame."""
-    return 40 + 8 * number
+    return 40 + 8 * (number % 26)
