@@ -54,7 +54,7 @@ def get_config(variants: str = "") -> ConfigDict:
         if variant not in known:
             raise ValueError(f"unknown variant {variant!r} of configs/video_audio.py; known: {', '.join(known)}.")
     config = sbm_jax.default_config()
-    config.systems = ("sbm_vae_m", "sbm_vae")
+    config.systems = ("sbm_vae",)
     config.published = "sbm_video_audio"
     config.data.name = "video_files"
     config.data.video_files.directory = "data/videos"
@@ -94,7 +94,6 @@ def _modality(name: str, shape: tuple, latent_size: int, num_tokens: int, networ
 
 
 def _score(config: ConfigDict) -> None:
-    config.score.probability_alone = 0.15
     config.score.network.update(name="unet", width=256, multipliers=(1, 2, 3, 4), dtype="bfloat16")
     config.score.training.update(
         training(100 * NUM_TRAIN // BATCH, BATCH, 5000, 1, 2000, learning_rate=2e-4, ema_decay=0.9999, clip_norm=1.0)

@@ -46,14 +46,13 @@ def run(tmp_path_factory):
     tensors = tensors_of(AutoencoderKL(AutoencoderKLConfig(**sizes)), jnp.zeros((1, 32, 32, 3)))
     network = {"sizes": sizes, "weights": write(path / "kl.safetensors", tensors), "frozen": True}
     config.modalities = ({**video, "codec": {**video["codec"], "network": network}}, sound)
-    config.systems = ("sbm_vae_m",)
     parsed = parse_config(config)
     write_files(path, parsed.data.video_files)
     return experiment.run(parsed, path / "work"), path / "work", tensors
 
 
 def test_sounds_are_judged_and_frames_lack_only_their_network(run):
-    found = run[0]["systems"]["sbm_vae_m"]
+    found = run[0]["systems"]["sbm_vae"]
     for ask in ("given_rest", "unconditional"):
         fad = found["metrics"][f"sound/vggish/fad/{ask}/sound"]
         assert np.isfinite(fad["value"])

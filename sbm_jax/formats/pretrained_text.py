@@ -40,7 +40,8 @@ class PretrainedText(Format):
     A text has two tokenisations, and none follows from the other on a device: so both are made where texts are read,
     and travel together. Ids are counted from 1; 0 ends and pads each half, and the decoder's has one 0 at least, so
     that whatever reads a row up to its first 0 sees the decoder's. What is generated has the decoder's half only;
-    `filled` adds the other one where it leaves the devices.
+    `filled` adds the other one where it leaves the devices. So the decoder's tokens are the text; of one that the
+    encoder needs more than L tokens for, it reads the first ones.
     """
 
     Options = PretrainedTextOptions
@@ -85,9 +86,9 @@ class PretrainedText(Format):
             raise self.refuse(where, f"is {values.dtype} {list(values.shape)}", expected)
         written = [row.ids for row in self.decoder.encode_batch(values.tolist(), add_special_tokens=False)]
         read = [row.ids for row in self.encoder.encode_batch(values.tolist())]
-        long = [i for i in range(len(values)) if len(written[i]) >= self.length or len(read[i]) > self.length]
+        long = [i for i, ids in enumerate(written) if len(ids) >= self.length]
         if long and not self.options.cut:
-            needed = max(len(written[long[0]]) + 1, len(read[long[0]]))
+            needed = len(written[long[0]]) + 1
             raise SbmError(
                 f"{where} has a text of {needed} tokens, with its end, in row {long[0]}; modality "
                 f"{self.modality.name!r} holds {self.length} at most. Raise its shape to ({2 * needed},) or more, "
@@ -97,6 +98,12 @@ class PretrainedText(Format):
             logger.warning(
                 "%s: %d of %d texts have more than %d tokens; what is beyond is left out (format.options.cut).",
                 *(where, len(long), len(values), self.length),
+            )
+        half_read = sum(len(ids) > self.length for ids in read)
+        if half_read:
+            logger.warning(
+                "%s: %d of %d texts have more than %d tokens of the encoder, which reads the first ones only.",
+                *(where, half_read, len(values), self.length),
             )
         return np.concatenate([self._row([ids[: self.length - 1] for ids in written]), self._read(read)], axis=1)
 
