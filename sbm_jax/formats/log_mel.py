@@ -6,6 +6,7 @@ import math
 
 import jax
 import numpy as np
+from scipy import signal
 
 from sbm_jax.config import build, checked_dataclass
 from sbm_jax.errors import require
@@ -53,7 +54,8 @@ class LogMel(Spectrogram):
     def __init__(self, modality: Modality, options: LogMelOptions):
         """Check that the modality is such a picture, and the vocoder's sizes."""
         super().__init__(modality, options)
-        self._sum = self._transform.win.sum() / 2  # of the window, times the half of frequencies that are kept
+        # The transform's window has the sum 1, and half of the frequencies stand for all.
+        self._sum = signal.windows.hann(options.window, sym=False).sum() / 2
         if options.vocoder:
             sizes = self._sizes
             fits = (sizes.num_bands, math.prod(sizes.rates)) == (options.num_mels, options.hop)
