@@ -10,16 +10,21 @@ The paper's settings (4.1, 6.3) and ours:
 | setting           | paper                                         | here                                             |
 |-------------------|-----------------------------------------------|--------------------------------------------------|
 | images            | 64x64                                         | the same                                         |
-| captions          | BERT and GPT-2 as in Optimus, pretrained      | words, transformers from scratch                 |
+| captions          | BERT and GPT-2 as in Optimus, pretrained      | words, from scratch; `optimus`: as the paper     |
 | latents           | 768                                           | 256 of images, 64 of captions, cut into tokens   |
 | training          | Adam, 500 epochs                              | `cpu`: see the steps below                       |
 | Diff-MVAE         | UNet; lambda 1e-5 of averaged losses          | the same; `cpu`: a network of patches            |
 | decoders' sampler | DDIM 50; Euler-Maruyama 1,000                 | DPM-Solver++ 2M, 10 steps                        |
 | MoPoE, MVTCAE     | beta 5, 1                                     | the same                                         |
-| agreement         | CLIP score, FID of 10,000 samples             | in a space trained here; FID of what there is    |
+| agreement         | CLIP score, FID of 10,000 samples             | the same, and in a space trained here            |
+
+The CLIP score needs `--config.evaluation.clip.weights=FILE --config.evaluation.clip.tokenizer=FILE`; see
+`networks.pretrained.clip`, which says how to get both.
 
 Variants, joined by commas: `cpu` (small networks, on two cores; made for the first ten species), `smoke` (minutes on a
-CPU: proves the path, learns little). Only `smoke` has been run yet, on the first ten species: nothing is measured.
+CPU: proves the path, learns little), `optimus` (captions by BERT and GPT-2, whose weights and tokenizers are looked for
+in `data/weights`: `bert.safetensors`, `bert.json`, `gpt2.safetensors` and `gpt2.json`; `networks.pretrained` says how
+to get them). Only `smoke` has been run yet, on the first ten species: nothing is measured.
 """
 
 from typing import Any
@@ -31,13 +36,16 @@ from sbm_jax.presets import latent_training, training
 
 NUM_TRAIN, BATCH = 52_000, 128  # images with captions, without validation
 
+WEIGHTS = "data/weights"
+TEXT_NETWORKS = {"encoder": "bert", "decoder": "gpt2"}
+
 DIFF_MVAE = ("diff_mvae", "diff_mvae_star", "diff_mvae_star_score")
 
 
 def get_config(variants: str = "") -> ConfigDict:
     """Return the experiment with the given variants."""
     chosen = [variant for variant in variants.split(",") if variant]
-    known = {"cpu": _cpu, "smoke": _smoke}
+    known = {"cpu": _cpu, "smoke": _smoke, "optimus": _optimus}
     for variant in chosen:
         if variant not in known:
             raise ValueError(f"unknown variant {variant!r} of configs/cub.py; known: {', '.join(known)}.")
@@ -132,6 +140,7 @@ def _judges(config: ConfigDict) -> None:
     metrics.image_to_caption = ConfigDict(pair)
     metrics.caption_to_image = ConfigDict({**pair, "source": "caption", "target": "image"})
     metrics.from_nothing = ConfigDict({**pair, "from_nothing": True})
+    metrics.clip_score = ConfigDict({"image": "image", "text": "caption"})
     metrics.frechet.update(num_examples=5000, modalities=("image",), sets=("given_rest", "unconditional"))
     metrics.frechet.reference = "train"
 
@@ -192,3 +201,15 @@ def _smoke(config: ConfigDict) -> None:
     config.sampler.num_steps = 4
     config.evaluation.update(num_examples=20, num_unconditional=20, batch_size=20, num_repeats=2)
     config.evaluation.metrics.frechet.num_examples = 0
+
+
+def _optimus(config: ConfigDict) -> None:
+    image, caption = config.modalities
+    files = {f"{part}_weights": f"{WEIGHTS}/{name}.safetensors" for part, name in TEXT_NETWORKS.items()}
+    tokenizers = {part: f"{WEIGHTS}/{name}.json" for part, name in TEXT_NETWORKS.items()}
+    text = {"name": "pretrained_text", "options": {**tokenizers, "cut": True}}
+    # Rows of 2 x 64 tokens; ids from 1 to the 50,257 of GPT-2.
+    own = {"shape": (128,), "vocabulary_size": 50_258, "latent_size": 768, "num_tokens": 12, "format": text}
+    config.modalities = (image, {**caption, **own, "codec": {"name": "optimus", "network": files}})
+    for stage in (config.autoencoder, config.methods.joint_posterior):
+        stage.training.optimizer.learning_rate = 5e-5  # as in Optimus

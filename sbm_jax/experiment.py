@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from sbm_jax import data, parallel, report
+from sbm_jax import data, parallel, pretrained_judges, report
 from sbm_jax.config import plain
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.evaluation import Estimate, Evaluation, check_data, check_metrics, check_size
@@ -203,6 +203,7 @@ def check(config: ExperimentConfig) -> None:
     make_readers(config)
     make_matcher(config)
     for modality in config.modalities:
+        make_format(modality).check_files()
         rate, own = config.data.folders.rate, modality.format.options.get("rate")
         if config.data.name == "folders" and rate and own and rate != own:
             raise SbmError(
@@ -211,6 +212,7 @@ def check(config: ExperimentConfig) -> None:
             )
     names, known = ([m.name for m in some] for some in (config.joint_modalities, config.modalities))
     check_metrics(config.evaluation, names, known)
+    pretrained_judges.check(config.evaluation, config.modalities)
 
 
 def _train(
@@ -265,7 +267,12 @@ def make_judges(config: ExperimentConfig, trained: Trained, dataset: Dataset, wo
     inception = weights_path(config.evaluation.inception_weights)
     modalities, products, features = config.modalities, trained.products, workdir / "features"
     judges = Judges(dataset, modalities, trained.classifiers, products, key, inception, features)
-    found = {"readers": trained.readers, "matcher": trained.matcher}
+    found = {
+        "readers": trained.readers,
+        "matcher": trained.matcher,
+        "vggish": config.evaluation.vggish,
+        "clip": config.evaluation.clip,
+    }
     return dataclasses.replace(judges, cache=workdir / "evaluations", **found)
 
 

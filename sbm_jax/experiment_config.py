@@ -54,6 +54,8 @@ class Variation:
             "matcher",
             "variations",
             "evaluation.inception_weights",
+            "evaluation.vggish",
+            "evaluation.clip",
             "seed",
             "published",
         )

@@ -18,16 +18,27 @@ from sbm_jax.config import plain
 from sbm_jax.data.pipeline import in_units
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.evaluation import Estimate, Evaluation, EvaluationConfig, Subject, Tools, evaluate, real
-from sbm_jax.evaluation.features import FeatureSpace, in_batches
+from sbm_jax.evaluation.config import ClipConfig, VggishConfig
+from sbm_jax.evaluation.features import FeatureFn, FeatureSpace, in_batches
 from sbm_jax.evaluation.metrics import METRICS
-from sbm_jax.evaluation.metrics.base import ReaderFns
+from sbm_jax.evaluation.metrics.base import GenerateFn, ReaderFns
 from sbm_jax.formats import make_format
 from sbm_jax.networks.inception import PACKAGE, find_weights, inception_features, read_weights
+from sbm_jax.pretrained_judges import (
+    ACCELERATOR_BATCH,
+    VGGISH,
+    batch_size,
+    clip_fn,
+    content,
+    contents,
+    may_be_image,
+    vggish_space,
+)
 from sbm_jax.progress import progress_bar
 from sbm_jax.runner import make_generate
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import DAMAGED_ARCHIVE, user_path, write_atomically
-from sbm_jax.system import Encodes, HasCodecs, HasLikelihood, System
+from sbm_jax.system import Encodes, Generated, HasCodecs, HasLikelihood, System
 from sbm_jax.systems.classifier import Classifiers
 from sbm_jax.systems.matcher import Matcher
 from sbm_jax.systems.readers import Reader
@@ -49,6 +60,8 @@ class Judges:
       cache: the directory in which finished evaluations are kept, or None.
       readers: what tells one modality from another.
       matcher: what tells how well modalities belong together; None for nothing.
+      vggish: the network that hears sounds.
+      clip: the network that compares images and texts.
     """
 
     dataset: Dataset
@@ -61,6 +74,8 @@ class Judges:
     cache: Path | None = None
     readers: tuple[Reader, ...] = ()
     matcher: Matcher | None = None
+    vggish: VggishConfig = VggishConfig()
+    clip: ClipConfig = ClipConfig()
 
     @functools.cached_property
     def tools(self) -> Tools:
@@ -73,7 +88,8 @@ class Judges:
             readers[reader.name] = ReaderFns(reader.read_fn(params), reader.attack_fn(params))
         pictures = tuple(modality.name for modality in self.modalities if make_format(modality).is_picture)
         embed = self.matcher and self.matcher.embed_fn(self.products[self.matcher.stage_name])
-        return Tools(predict, num_classes, self._space, readers, pictures, embed)
+        clip = clip_fn(self.clip, self.modalities)
+        return Tools(predict, num_classes, self._space, readers, pictures, embed, clip)
 
     @functools.cached_property
     def _spaces(self) -> dict[str, FeatureSpace]:
@@ -82,6 +98,7 @@ class Judges:
         found = [inception_space(self.inception, self.modalities, self.features)] if self.inception else []
         if self.classifiers:
             found.append(classifier_space(self.classifiers, self.products[self.classifiers.stage_name], self.features))
+        found.append(vggish_space(self.vggish, self.modalities, self.features))
         return {space.name: space for space in found if space is not None}
 
     def _space(self, name: str, asked: Sequence[str]) -> tuple[FeatureSpace | None, dict[str, str]]:
@@ -95,6 +112,9 @@ class Judges:
           SbmError: if there are no features of that name.
         """
         spaces = self._spaces
+        if name == VGGISH and name not in spaces:
+            reason = "no weights (evaluation.vggish.weights), or no modality with the format of spectrograms"
+            return None, {f"{VGGISH}/fad": reason}
         if name and name not in spaces and name != INCEPTION:
             raise unknown("features in evaluation.metrics.frechet.space:", name, spaces)
         inception = spaces.get(INCEPTION)
@@ -153,11 +173,12 @@ class Judges:
         """
         others = [cls for _, cls, _ in config.chosen() if cls not in METRICS.values()]
         code = [inspect.getsource(inspect.getmodule(cls)) for cls in others]
-        inception = self.inception and _content(self.inception)
+        inception = self.inception and content(self.inception)
         where = [__version__, FORM, jax.__version__, jax.devices()[0].device_kind, jax.device_count()]
         judges = [*filter(None, [self.classifiers]), *self.readers, *filter(None, [self.matcher])]
         names = [judge.stage_name for judge in judges]
         recipe = [config, code, what, self.dataset.settings, self.classifiers, self.modalities, inception, where, names]
+        recipe.append(contents(config))
         recipe, judges = plain(recipe), [self.products[name] for name in names]
         parameters = digest_of([products, judges])
         return hashlib.sha256((json.dumps(recipe, sort_keys=True) + parameters).encode()).hexdigest()[:16]
@@ -181,8 +202,9 @@ class Judges:
             weights = parallel.over_rows(
                 lambda whole, rows, num_samples: system.log_weights(*whole, rows, num_samples), static_argnums=2
             )
+        generate = functools.partial(make_generate(system, products, sampler), strength=strength)
         subject = Subject(
-            generate=functools.partial(make_generate(system, products, sampler), strength=strength),
+            generate=_filling(generate, system.modalities),
             reconstruct=lambda batch: reconstruct(products, batch),
             encode=encode and (lambda batch: encode(products, batch)),
             posteriors=posteriors and (lambda batch: posteriors(products, batch)),
@@ -201,10 +223,19 @@ class Judges:
         return real(self.dataset.train, self.dataset.test, names, self.key, config, self.tools)
 
 
-@functools.cache
-def _content(path: Path) -> str:
-    """Return a digest of the content of a file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+def _filling(generate: GenerateFn, modalities: Sequence[Modality]) -> GenerateFn:
+    """Return the function whose samples have what codecs leave to the host."""
+    forms = {modality.name: make_format(modality) for modality in modalities if modality.vocabulary_size}
+
+    def filling(*arguments: Any, **named: Any) -> Generated:
+        generated = generate(*arguments, **named)
+        found = dict(generated.data)
+        for name, form in forms.items():
+            rows = np.asarray(found[name])
+            found[name] = form.filled(rows.reshape(-1, rows.shape[-1])).reshape(rows.shape)
+        return generated._replace(data=found)
+
+    return filling if forms else generate
 
 
 def digest_of(arrays: Any) -> str:
@@ -246,11 +277,6 @@ NUMBERS = "numbers"
 # MARK: Features
 
 
-BATCH = {"cpu": 16}
-"""Images per call, by platform; `ACCELERATOR_BATCH` on all others."""
-
-ACCELERATOR_BATCH = 250
-
 INCEPTION = "inception"
 """The name of the features of Inception-v3."""
 
@@ -282,20 +308,30 @@ def check_weights(weights: str) -> None:
 
 
 def inception_space(path: Path, modalities: Sequence[Modality], cache: Path) -> FeatureSpace | None:
-    """Return the features of Inception-v3 of all modalities of one or three channels in [0, 1]; None without any.
+    """Return the features of Inception-v3 of all images, and frames of videos, in [0, 1]; None without any.
 
     Those of one channel may be masks or spectrograms as well as images, so they are judged only where they are named;
     their channel is repeated.
     """
-    images = [modality for modality in modalities if _may_be_image(modality)]
+    images = [modality for modality in modalities if may_be_image(modality)]
     if not images:
         return None
     params = read_weights(path)
     compiled = parallel.over_rows(lambda params, batch: inception_features(params, in_units({"image": batch})["image"]))
-    extract = in_batches(lambda batch: compiled(params, batch), _batch_size())
-    names = [modality.name for modality in images]
+    extract = in_batches(lambda batch: compiled(params, batch), batch_size())
+    of_frames = _of_frames(extract)
+    extracts = {modality.name: extract if len(modality.shape) == 3 else of_frames for modality in images}
     on_request = tuple(modality.name for modality in images if modality.shape[-1] == 1)
-    return FeatureSpace(INCEPTION, dict.fromkeys(names, extract), _content(path), cache, MEASURES, on_request)
+    return FeatureSpace(INCEPTION, extracts, content(path), cache, MEASURES, on_request)
+
+
+def _of_frames(extract: FeatureFn) -> FeatureFn:
+    """Return the function from videos [B, T, H, W, C] to the features of their frames, [B, T, D]."""
+
+    def features(videos: np.ndarray) -> np.ndarray:
+        return extract(videos.reshape(-1, *videos.shape[2:])).reshape(*videos.shape[:2], -1)
+
+    return features
 
 
 def classifier_space(classifiers: Classifiers, params: Params, cache: Path) -> FeatureSpace:
@@ -305,13 +341,3 @@ def classifier_space(classifiers: Classifiers, params: Params, cache: Path) -> F
         for modality in classifiers.modalities
     }
     return FeatureSpace("classifier_features", extract, digest_of(params), cache)
-
-
-def _may_be_image(modality: Modality) -> bool:
-    """Return whether a modality has the shape of grey or RGB images, and values in [0, 1]."""
-    unit = modality.bounds == (0.0, 1.0) or (not modality.bounds and modality.likelihood == "bernoulli")
-    return len(modality.shape) == 3 and modality.shape[-1] in (1, 3) and unit
-
-
-def _batch_size() -> int:
-    return BATCH.get(jax.default_backend(), ACCELERATOR_BATCH)

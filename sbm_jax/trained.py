@@ -138,7 +138,7 @@ class TrainedSystem:
         if targets is None:
             targets = [name for name, has in zip(names, given.T, strict=True) if not has.all()]
         wanted = [name for name in names if name in targets]
-        samples = {name: result.data[name] for name in wanted}
+        samples = {name: self._filled(name, result.data[name]) for name in wanted}
         return Generated(
             data={name: self._as_raw(name, array) for name, array in samples.items()} if raw else samples,
             latents=result.latents and {name: result.latents[name] for name in wanted},
@@ -155,6 +155,10 @@ class TrainedSystem:
         rows = np.zeros((len(array), *modality.shape), modality.dtype)
         rows[has] = checked
         return rows
+
+    def _filled(self, name: str, samples: np.ndarray) -> np.ndarray:
+        """Return samples [B, S, *shape] with what codecs leave to the host."""
+        return make_format(self._modality(name)).filled(samples.reshape(-1, *samples.shape[2:])).reshape(samples.shape)
 
     def _as_raw(self, name: str, samples: np.ndarray) -> np.ndarray:
         """Return samples [B, S, *shape] in the form of the training data, [B, S, ...]."""

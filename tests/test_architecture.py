@@ -44,7 +44,7 @@ MAY_IMPORT = {
     "distributions": {"types", "errors"},
     "mixtures": {"types", "errors", "sde", "storage"},
     "networks": BASE | {"losses", "sampling"},
-    "formats": BASE,
+    "formats": BASE | {"networks"},  # vocoders
     "losses": BASE,
     "sampling": BASE,
     "data": BASE - {"sde"} | {"formats"},
@@ -53,7 +53,9 @@ MAY_IMPORT = {
     "report": BASE | {"formats"},
     "systems": BASE | {"networks", "losses", "sampling", "data"},
     "runner": BASE | {"sampling"},
-    "judges": BASE | {"data", "evaluation", "formats", "networks", "runner", "sampling", "systems"},
+    "pretrained_judges": BASE | {"data", "evaluation", "formats", "networks"},
+    "judges": BASE
+    | {"data", "evaluation", "formats", "networks", "pretrained_judges", "runner", "sampling", "systems"},
     "experiment_config": BASE | {"data", "evaluation", "sampling", "systems"},
     "experiment": BASE
     | {
@@ -63,6 +65,7 @@ MAY_IMPORT = {
         "formats",
         "judges",
         "lock",
+        "pretrained_judges",
         "report",
         "sampling",
         "systems",

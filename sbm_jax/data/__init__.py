@@ -8,7 +8,7 @@ import numpy as np
 
 from sbm_jax import types
 from sbm_jax.config import build, checked_dataclass
-from sbm_jax.data import arrays, celebamask_hq, cub, folders, grid, mhd, paired_digits, polymnist, records
+from sbm_jax.data import arrays, celebamask_hq, cub, folders, grid, mhd, paired_digits, polymnist, records, video_files
 from sbm_jax.data.arrays import ArraysConfig
 from sbm_jax.data.celebamask_hq import CelebaMaskHqConfig
 from sbm_jax.data.checks import check, check_data
@@ -20,6 +20,7 @@ from sbm_jax.data.mhd import MhdConfig
 from sbm_jax.data.paired_digits import PairedDigitsConfig
 from sbm_jax.data.polymnist import PolyMnistConfig
 from sbm_jax.data.records import RecordsConfig
+from sbm_jax.data.video_files import VideoFilesConfig
 from sbm_jax.errors import SbmError, require
 from sbm_jax.registry import find
 
@@ -35,6 +36,7 @@ DATASETS: dict[str, Loader] = {
     "celebamask_hq": celebamask_hq.DATASET,
     "cub": cub.DATASET,
     "grid": grid.DATASET,
+    "video_files": video_files.DATASET,
 }
 
 
@@ -53,6 +55,7 @@ class DataConfig:
       celebamask_hq: see `CelebaMaskHqConfig`.
       cub: see `CubConfig`.
       grid: see `GridConfig`.
+      video_files: see `VideoFilesConfig`.
       options: of a data set of another package.
       complete: leave out training and validation rows that lack a modality; a variation may.
       missing: the probability that a modality of a training or validation row is hidden, besides those that the data
@@ -69,6 +72,7 @@ class DataConfig:
     celebamask_hq: CelebaMaskHqConfig = dataclasses.field(default_factory=CelebaMaskHqConfig)
     cub: CubConfig = dataclasses.field(default_factory=CubConfig)
     grid: GridConfig = dataclasses.field(default_factory=GridConfig)
+    video_files: VideoFilesConfig = dataclasses.field(default_factory=VideoFilesConfig)
     options: dict = dataclasses.field(default_factory=dict)
     complete: bool = False
     missing: float = 0.0

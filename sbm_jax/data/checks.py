@@ -192,7 +192,8 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
         raise SbmError(f"{where} has the type {rows.dtype}; expected uint8, integers or floats. Convert it.")
     if modality.vocabulary_size:
         _check_ids(where, rows.dtype, rows.min(), rows.max(), modality)
-        inside = np.flatnonzero(((rows[:, :-1] == 0) & (rows[:, 1:] != 0)).any(axis=1))
+        parts = rows.reshape(len(rows), make_format(modality).num_sequences, -1)
+        inside = np.flatnonzero(((parts[..., :-1] == 0) & (parts[..., 1:] != 0)).any(axis=(1, 2)))
         if len(inside):
             raise SbmError(
                 f"{where} has an id after a 0 in row {inside[0]}; modality {modality.name!r} expects 0 to pad the end "

@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from sbm_jax.config import build, checked_dataclass, plain
-from sbm_jax.errors import SbmError
+from sbm_jax.errors import SbmError, require
 from sbm_jax.evaluation.metrics import DEFAULT, METRICS, Metric, Plan
 from sbm_jax.registry import find
 from sbm_jax.types import Split
@@ -16,6 +16,38 @@ from sbm_jax.types import Split
 
 def _default_metrics() -> dict[str, Any]:
     return {name: dict(options) for name, options in DEFAULT.items()}
+
+
+@checked_dataclass
+class VggishConfig:
+    """The network whose features of sounds the metric ``"frechet"`` takes in the space ``"vggish"``.
+
+    Attributes:
+      weights: a safetensors file (see `networks.pretrained.vggish`); "" for none.
+      network: sizes, where they are not those of the published network.
+    """
+
+    weights: str = ""
+    network: dict = dataclasses.field(default_factory=dict)
+
+
+@checked_dataclass
+class ClipConfig:
+    """The network by which the metric ``"clip_score"`` compares images and texts.
+
+    Attributes:
+      weights: a safetensors file (see `networks.pretrained.clip`); "" for none.
+      tokenizer: its `tokenizer.json`.
+      network: sizes, where they are not those of ViT-B/32.
+    """
+
+    weights: str = ""
+    tokenizer: str = ""
+    network: dict = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self):
+        both = bool(self.weights) == bool(self.tokenizer)
+        require(both, "evaluation.clip.tokenizer", self.tokenizer, "a file beside that of weights, or neither")
 
 
 @checked_dataclass
@@ -30,6 +62,8 @@ class EvaluationConfig:
       num_figure_examples: rows shown in the sample grids.
       inception_weights: a file with the weights of the FID Inception-v3 (see `networks.inception`); "" looks for the
         installed package that carries them.
+      vggish: see `VggishConfig`.
+      clip: see `ClipConfig`.
       metrics: the options of each metric; None leaves one out. The key says which one, or the field ``name``: a key of
         `metrics.METRICS`, or ``"package.module:CLASS"`` for one of another package. Options that are left out get
         their defaults. Where several entries are of one metric, those with another `name` than their key have their
@@ -42,6 +76,8 @@ class EvaluationConfig:
     num_repeats: int = 3
     num_figure_examples: int = 4
     inception_weights: str = ""
+    vggish: VggishConfig = VggishConfig()
+    clip: ClipConfig = ClipConfig()
     metrics: dict[str, Any] = dataclasses.field(default_factory=_default_metrics)
 
     def __post_init__(self):

@@ -14,7 +14,8 @@ from sbm_jax.evaluation import fidelity, frechet
 from sbm_jax.evaluation.estimates import Estimate
 from sbm_jax.storage import DAMAGED_ARCHIVE, write_atomically
 
-FeatureFn = Callable[[np.ndarray], np.ndarray]  # [B, *shape] -> [B, D]
+# [B, *shape] -> [B, D], or [B, P, D] of data with P parts, such as the frames of a video
+FeatureFn = Callable[[np.ndarray], np.ndarray]
 
 FEWEST = 40
 """The smallest number of examples of which every distance can be taken."""
@@ -86,7 +87,7 @@ class FeatureSpace:
         return functools.cache(lambda modality, images: self._reference(modality, images.array, images.digest))
 
     def _reference(self, modality: str, images: np.ndarray, digest: str) -> Reference:
-        features = self._cached(modality, images, digest)
+        features = flat(self._cached(modality, images, digest))
         return Reference(features, frechet.gaussian(frechet.moments(features)))
 
     def _cached(self, modality: str, images: np.ndarray, digest: str) -> np.ndarray:
@@ -121,6 +122,11 @@ class FeatureSpace:
         nearest = reference.features[-count:], features[:count], reference.radii(count)
         distances |= fidelity.precision_recall(*nearest)
         return {self.measure(name): value for name, value in distances.items()}
+
+
+def flat(features: np.ndarray) -> np.ndarray:
+    """Return the features of all parts of all rows, [N, D], of [B, D] or [B, P, D]."""
+    return features.reshape(-1, features.shape[-1])
 
 
 class _Hashed:

@@ -9,6 +9,8 @@ from sbm_jax.formats.array import ArrayFormat
 from sbm_jax.formats.base import Format
 from sbm_jax.formats.binary import Binary
 from sbm_jax.formats.category import Category
+from sbm_jax.formats.log_mel import LogMel
+from sbm_jax.formats.pretrained_text import PretrainedText
 from sbm_jax.formats.spectrogram import Spectrogram
 from sbm_jax.formats.standardized import Standardized
 from sbm_jax.formats.text import Text, build_vocabulary
@@ -24,7 +26,9 @@ FORMATS: dict[str, type[Format]] = {
     "standardized": Standardized,
     "category": Category,
     "text": Text,
+    "pretrained_text": PretrainedText,
     "spectrogram": Spectrogram,
+    "log_mel": LogMel,
     "video": Video,
 }
 """The formats of this package, by name."""

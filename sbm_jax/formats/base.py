@@ -26,12 +26,16 @@ class Format(abc.ABC):
 
     Attributes:
       Options: a `checked_dataclass`, built from the modality's ``format.options``.
+      is_text: whether rows are strings.
+      num_sequences: of ids that lie side by side in a row, each of the same length and padded with 0 at its end.
       passes_arrays: whether `to_array` returns what networks see as it is, so that rows on disk may have this format.
       modality: whose data.
     """
 
     Options: ClassVar[type] = ArrayOptions
     passes_arrays: ClassVar[bool] = False
+    is_text: ClassVar[bool] = False
+    num_sequences: ClassVar[int] = 1
 
     def __init__(self, modality: Modality, options: Any):
         """Bind the format to a modality; it raises `SbmError` for options that do not fit it."""
@@ -94,6 +98,14 @@ class Format(abc.ABC):
     @abc.abstractmethod
     def to_raw(self, array: np.ndarray) -> np.ndarray:
         """Return rows [N, *shape] in the users' form, which `to_array` takes back."""
+
+    def check_files(self) -> None:
+        """Raise `SbmError` for files that the options name and that can not be used; most name none."""
+        del self
+
+    def filled(self, array: np.ndarray) -> np.ndarray:
+        """Return generated arrays [N, *shape] with what codecs leave to the host, which most leave nothing."""
+        return array
 
     def to_texts(self, array: np.ndarray) -> np.ndarray | None:
         """Return what reports show of arrays [N, *shape] in place of pictures or bars, [N, ...]; None for nothing."""

@@ -98,6 +98,7 @@ class Text(Format):
 
     Options = TextOptions
     passes_arrays = True
+    is_text = True
 
     def __init__(self, modality: Modality, options: TextOptions):
         """Check that the modality has as many ids as the vocabulary."""

@@ -35,6 +35,7 @@ def exhibits(results: Mapping[str, Any], figures: Figures | None = None) -> list
         "sbm_celebamask_hq": _of_sbm_faces,
         "diff_mvae_celebamask_hq": _of_diff_mvae_faces,
         "diff_mvae_cub": _of_diff_mvae_birds,
+        "sbm_video_audio": _of_sbm_video,
     }[results["published"]]
     return [_with_reason(exhibit, results) for exhibit in make(paper, results, systems, figures or {})]
 
@@ -81,6 +82,13 @@ def _of_sbm_mhd(
 ) -> list[Exhibit]:
     del results, figures
     return [image_and_sound(paper, systems)]
+
+
+def _of_sbm_video(
+    paper: Paper, results: Mapping[str, Any], systems: Mapping[str, summary.Metrics], figures: Figures
+) -> list[Exhibit]:
+    del results
+    return [*tables.tables("sbm_video_audio", paper, systems), _unconditional_samples("Figures 28 to 31", figures)]
 
 
 def _of_diff_mvae(

@@ -65,7 +65,7 @@ def playable(config: Mapping[str, Any]) -> dict[str, Playable]:
     return {values["name"]: make_format(build(Modality, values, "config.modalities")) for values in modalities}
 
 
-_KINDS = ("spectrogram", "video")
+_KINDS = ("spectrogram", "log_mel", "video")
 
 
 def players(

@@ -3,6 +3,7 @@
 from sbm_jax.report.paper import Choice, ConditionalRow, DirectionsRow, Paper, Published, same
 from sbm_jax.report.published_birds import DIFF_MVAE_CUB
 from sbm_jax.report.published_faces import DIFF_MVAE_CELEBAMASK_HQ, SBM_CELEBAMASK_HQ
+from sbm_jax.report.published_video_audio import SBM_VIDEO_AUDIO
 
 
 def _row(name: str, coherence: float, coherence_std: float, fid: float, fid_std: float) -> ConditionalRow:
@@ -176,4 +177,5 @@ PAPERS = {
     "sbm_celebamask_hq": SBM_CELEBAMASK_HQ,
     "diff_mvae_celebamask_hq": DIFF_MVAE_CELEBAMASK_HQ,
     "diff_mvae_cub": DIFF_MVAE_CUB,
+    "sbm_video_audio": SBM_VIDEO_AUDIO,
 }

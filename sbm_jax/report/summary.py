@@ -82,6 +82,8 @@ MAIN_METRICS = (
     "inception/fid/unconditional",
     "classifier_features/frechet/given_rest",
     "classifier_features/frechet/unconditional",
+    "vggish/fad/given_rest",
+    "vggish/fad/unconditional",
     "sharpness/given_rest",
     "sampling/network_evaluations",
     "sampling/decoder_evaluations",
@@ -92,7 +94,7 @@ MAIN_METRICS = (
 )
 
 BESIDE_THE_TRUTH = re.compile(
-    r"(f1|iou|readings/f1|mse_over_variance|agreement/(cosine|rank))/.+|per_attribute/(f1|balanced_accuracy)/[^/]+/[^/]+"
+    r"(f1|iou|readings/f1|mse_over_variance|agreement/(cosine|rank)|clip_score)/.+|per_attribute/(f1|balanced_accuracy)/[^/]+/[^/]+"
 )
 """What says, without any labels, how near samples are to the true data of their row; of attributes the averages."""
 
@@ -170,6 +172,12 @@ SECTIONS = (
         "the true source among held-out rows by this cosine: 1 is best, and half of their number is chance.",
     ),
     (
+        "CLIP score",
+        ("clip_score/",),
+        "100 times the cosine of CLIP's vectors of image and text, 0 where it is negative: of what is generated and "
+        "what is given, of both from nothing, and of real rows (real). More is better.",
+    ),
+    (
         "Robustness",
         ("robustness/",),
         "F1 of what is predicted from attacked data, by the strength of the attack in the units of the data, and the "
@@ -193,6 +201,12 @@ SECTIONS = (
         f"The same measures where Inception-v3 can not be had. They are not comparable with FID. {_DISTANCES} The "
         "classifier was trained on these training examples, so that their features may differ more from those of test "
         "examples than those of fresh ones would.",
+    ),
+    (
+        "Distance from real data: VGGish",
+        ("vggish/",),
+        "FAD, the Fréchet distance of what the network hears in windows of 0.96 s of generated and of real sounds, of "
+        f"which both are made from spectrograms; and the same measures as of images. {_DISTANCES}",
     ),
     (
         "Sharpness",
@@ -310,6 +324,9 @@ LABELS = (
     (r"agreement/rank/given_(.+)/(.+)", "rank of the true {0} by the generated {1}"),
     (r"agreement/(cosine|rank)/real/(.+)/(.+)", "{0} of real {1} and {2}"),
     (r"agreement/cosine/unconditional/(.+)/(.+)", "cosine of {0} and {1} from nothing"),
+    (r"clip_score/given_(.+)/(.+)", "{1} and the given {0}"),
+    (r"clip_score/unconditional/(.+)/(.+)", "{0} and {1} from nothing"),
+    (r"clip_score/real/(.+)/(.+)", "real {0} and {1}"),
     (r"diversity/given_1", "one given"),
     (r"sharpness/given_rest", "every picture given the rest, mean"),
     (r"sharpness/given_rest/(.+)", "{} given the rest"),
@@ -317,7 +334,7 @@ LABELS = (
     (r"sharpness/unconditional/(.+)", "{} from nothing"),
     (r"latents/cosine/given_rest", "every modality given the rest, mean"),
     (r"latents/cosine/given_rest/(.+)", "{} given the rest"),
-    (r"(?:inception|classifier_features)/(.+)", "{}"),
+    (r"(?:inception|classifier_features|vggish)/(.+)", "{}"),
     (r"coverage/min", "rarest class"),
     (r"coverage/min_expected", "rarest class, expected of a perfect generator"),
     (r"coverage/total_variation", "total variation from the real shares"),

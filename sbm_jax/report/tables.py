@@ -1,4 +1,4 @@
-"""Tables of the papers whose columns are metrics: of faces (image, mask, attributes) and of birds (image, caption)."""
+"""Tables of the papers whose columns are metrics: of faces, of birds, and of video and sound."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -25,9 +25,9 @@ _ATTACKED = {
     "share that is lost": "robustness/given_image/attributes/drop/attack_0.05",
 }
 _CLIP = {
-    "caption | image: CLIP score": "clip_score/image_to_caption",
-    "image | caption: CLIP score": "clip_score/caption_to_image",
-    "from nothing: CLIP score": "clip_score/unconditional",
+    "caption | image: CLIP score": "clip_score/given_image/caption",
+    "image | caption: CLIP score": "clip_score/given_caption/image",
+    "from nothing: CLIP score": "clip_score/unconditional/image/caption",
 }
 _GIVEN_REST = {
     "mask: F1": "f1/given_rest/mask",
@@ -43,6 +43,17 @@ TABLES = {
     },
     "diff_mvae_celebamask_hq": {
         "Table 3": ("Each modality given others", _ATTRIBUTES | _IMAGE | _NOTHING | _MASK),
+    },
+    "sbm_video_audio": {
+        "Table 9": (
+            "Frames of videos, and sounds",
+            {
+                "from nothing: FID": "inception/fid/unconditional/video",
+                "from nothing: FAD": "vggish/fad/unconditional/sound",
+                "video | sound: FID": "inception/fid/given_rest/video",
+                "sound | video: FAD": "vggish/fad/given_rest/sound",
+            },
+        ),
     },
     "diff_mvae_cub": {
         "Table 1": ("Images of birds", {"image | caption: FID": "inception/fid/given_rest/image"} | _NOTHING),
@@ -124,7 +135,7 @@ def _table(
 
 def _from_nothing(metrics: summary.Metrics) -> summary.Metrics:
     """Return the numbers of what is generated from nothing."""
-    names = {*_NOTHING.values(), "clip_score/unconditional"}
+    names = {*_NOTHING.values(), "clip_score/unconditional/image/caption"}
     return {name: found for name, found in metrics.items() if summary.entry(name)[1] in names}
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax.traverse_util import flatten_dict
 
 from sbm_jax.config import changed, checked_dataclass, plain
 from sbm_jax.data.pipeline import in_units
@@ -20,8 +21,16 @@ from sbm_jax.distributions import standard_normal_kl
 from sbm_jax.errors import SbmError, require
 from sbm_jax.losses.info_nce import has_pair, info_nce_terms
 from sbm_jax.losses.masked import masked_mean
-from sbm_jax.networks.codecs import AutoencoderNetworkConfig, Codecs, files, make_codec, training_settings
+from sbm_jax.networks.codecs import (
+    AutoencoderNetworkConfig,
+    Codecs,
+    Pretrained,
+    files,
+    make_codec,
+    training_settings,
+)
 from sbm_jax.systems.latents import sample_posterior
+from sbm_jax.systems.pretrained_start import check_start, start_stage, started
 from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Stage, TrainingConfig
 
 
@@ -101,12 +110,16 @@ class CodecTraining:
                 f"autoencoder.aligned_size is {self.config.aligned_size}, but a latent has {smallest} entries only."
             )
         for modality in self.modalities:
-            if modality.codec.weights or training_of(modality, self.config) != first:
+            if modality.codec.weights or self._is_frozen(modality) or training_of(modality, self.config) != first:
                 raise SbmError(
-                    f"modality {modality.name!r} has codec.weights, or other codec.training than "
+                    f"modality {modality.name!r} has codec.weights, is frozen, or has other codec.training than "
                     f"{self.modalities[0].name!r}, but aligned codecs are trained together. Leave it out, or set "
                     "autoencoder.alignment to 0."
                 )
+
+    def check_start(self) -> None:
+        """Raise `SbmError` for files that training can not start from."""
+        check_start(self.codecs, training_of(self.modalities[0], self.config).optimizer)
 
     @property
     def codecs(self) -> Codecs:
@@ -116,7 +129,11 @@ class CodecTraining:
     @property
     def is_loaded(self) -> bool:
         """Whether the codecs come from files."""
-        return all(modality.codec.weights for modality in self.modalities)
+        return all(modality.codec.weights or self._is_frozen(modality) for modality in self.modalities)
+
+    def _is_frozen(self, modality: Modality) -> bool:
+        codec = make_codec(modality, self.config.network)
+        return isinstance(codec, Pretrained) and codec.is_frozen
 
     def beta(self, modality: Modality) -> float:
         """Return the weight of a modality's regulariser."""
@@ -135,8 +152,19 @@ class CodecTraining:
         codec = dataclasses.replace(modality.codec, **dict.fromkeys(unused))
         return training_settings(dataclasses.replace(modality, num_tokens=1, codec=codec))
 
-    def stage(self, dataset: Dataset) -> Stage:
-        """Return the stage that trains the codecs, or reads those that come from files."""
+    def stages(self, dataset: Dataset) -> list[Stage]:
+        """Return the stage that trains the codecs, or reads those that come from files, after what it starts from."""
+        stage, start = self._stage(dataset), None if self.is_loaded else start_stage(self.name, self.codecs)
+        if start is None:
+            return [stage]
+        init = stage.init
+
+        def started_init(key: Key, upstream: Mapping[str, Params]) -> Params:
+            return started(init(key, upstream), upstream[start.name])
+
+        return [start, dataclasses.replace(stage, requires=(start.name,), init=started_init)]
+
+    def _stage(self, dataset: Dataset) -> Stage:
         names = [modality.name for modality in self.modalities]
         if self.is_loaded:
             named = [modality.with_latents(modality.latent_size) for modality in self.modalities]
@@ -145,7 +173,7 @@ class CodecTraining:
                 settings={
                     "modalities": [training_settings(modality) for modality in named],
                     "network": plain(self.config.network),
-                    "weights": [files.digest(modality.codec.weights) for modality in self.modalities],
+                    "weights": [files.digest(path) for modality in self.modalities for path in self._files(modality)],
                 },
                 init=lambda key, upstream: self.load(),
             )
@@ -167,6 +195,12 @@ class CodecTraining:
             training=training,
         )
 
+    def _files(self, modality: Modality) -> list[str]:
+        """Return the files that the codec of a modality is read from."""
+        if modality.codec.weights:
+            return [modality.codec.weights]
+        return [*make_codec(modality, self.config.network).files.values()]
+
     def load(self) -> Params:
         """Return the parameters of the codecs from their files.
 
@@ -175,8 +209,12 @@ class CodecTraining:
         """
         loaded = []
         for modality in self.modalities:
-            like = jax.eval_shape(make_codec(modality, self.config.network).init, jax.random.key(0))
-            loaded.append(files.load(modality.codec.weights, like, modality.name))
+            codec = make_codec(modality, self.config.network)
+            like = jax.eval_shape(codec.init, jax.random.key(0))
+            if modality.codec.weights:
+                loaded.append(files.load(modality.codec.weights, like, modality.name))
+            else:
+                loaded.append(_all_read(codec, like, modality.name))
         return {self.modalities[0].name: jax.tree.map(lambda *leaves: jnp.stack(leaves), *loaded)}
 
     # MARK: Objective
@@ -274,3 +312,15 @@ class CodecTraining:
         size = self.config.aligned_size
         aligned = jnp.stack([latents[modality.name][:, :size] for modality in self.modalities], axis=1)
         return aligned / jnp.linalg.norm(aligned, axis=-1, keepdims=True)
+
+
+def _all_read(codec: Pretrained, like: Params, name: str) -> Params:
+    """Return the parameters of a codec that is not trained, of which files must have every one."""
+    found = codec.read()
+    missing = sorted({*flatten_dict(like, sep="/")} - {*flatten_dict(found, sep="/")})
+    if missing:
+        raise SbmError(
+            f"modality {name!r}: nothing of the codec is trained (codec.network.frozen), but its files lack "
+            f"{missing[0]} ({len(missing)} such parameters). Name files that have them, or train that part."
+        )
+    return found

@@ -26,6 +26,7 @@ from sbm_jax.systems.joint_latents import Experts, LatentLaws, Latents
 from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.systems.method import Method, Shared
 from sbm_jax.systems.observed import decode, numbers_of, observed_rows, put_back
+from sbm_jax.systems.pretrained_start import check_start, start_stage, started
 from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Split, Stage, TrainingConfig
 
 
@@ -92,10 +93,10 @@ class JointPosterior:
     def check(self, options: SamplerOptions) -> None:
         """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
         del options
-        _ = self.training
         self.joining.check(self.modalities)
         for modality in self.decoded_modalities:
             check_codec(make_codec(modality, self.config.network))
+        check_start(self.codecs, self.training.optimizer)
         if self.joining.weights_samples:
             for modality in self.decoded_modalities:
                 if isinstance(make_codec(modality, self.config.network), Bounds):
@@ -114,7 +115,7 @@ class JointPosterior:
         """Return the stage that trains everything."""
         apart = ("training", *self.joining.apart_from_training)
         own = {name: v for name, v in plain(self.joining).items() if name not in apart}
-        config = self.config
+        config, start = self.config, start_stage(self.method, self.codecs)
         stage = Stage(
             name=self.method,
             settings={
@@ -126,14 +127,22 @@ class JointPosterior:
                 "latent_size": self.sizes[0],
                 "settings": own,
             },
-            init=lambda key, upstream: self._init(key),
+            init=self._start,
+            requires=() if start is None else (start.name,),
             loss=self._loss,
             rows=lambda upstream: self.rows(dataset.train),
             validation_rows=lambda upstream: self.rows(dataset.validation),
             validation_loss=functools.partial(self._loss, objective=Objective.VALIDATION),
             training=self.training,
         )
-        return [stage]
+        return [stage] if start is None else [start, stage]
+
+    def _start(self, key: Key, upstream: Mapping[str, Params]) -> Params:
+        """Return fresh parameters, with those of pretrained networks in their places."""
+        params = self._init(key)
+        for read in upstream.values():
+            params = {**params, "codecs": started(params["codecs"], read)}
+        return params
 
     def rows(self, split: Split) -> Any:
         """Return what the stage is trained on; see `types.Split.rows`."""

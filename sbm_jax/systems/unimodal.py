@@ -125,12 +125,14 @@ class LatentSpace:
         for training in self.trainings:
             if training.is_loaded:
                 training.load()
+            else:
+                training.check_start()
 
     # MARK: Stages
 
     def stages(self, dataset: Dataset) -> list[Stage]:
         """Return the stages of the codecs and the latent bank, of all modalities that stage I encodes."""
-        codecs = [training.stage(dataset) for training in self.trainings]
+        codecs = [stage for training in self.trainings for stage in training.stages(dataset)]
         return [*codecs, dataclasses.replace(self, modalities=self.whole, encoded=())._make_bank_stage(dataset)]
 
     def rows(self, split: Split) -> Any:

@@ -112,7 +112,7 @@ def test_figures_show_what_each_system_makes_of_one_modality():
 
 def test_tables_of_birds_are_beside_the_papers():
     fid = {"inception/fid/given_rest/image": estimate(50.0), "inception/fid/unconditional/image": estimate(60.0)}
-    score = {"clip_score/caption_to_image": estimate(25.0)}
+    score = {"clip_score/given_caption/image": estimate(25.0)}
     tables = made("diff_mvae_cub", {"diff_mvae": fid, "sbm_vae_m": fid | score})
     assert cells(tables["Table 1"], "diff_mvae", "ours") == [50.0, 60.0]
     assert cells(tables["Table 1"], "sbm_vae_m", "paper") == [None, None]

@@ -5,6 +5,7 @@ from sbm_jax.evaluation.metrics.agreement import Agreement
 from sbm_jax.evaluation.metrics.base import Call, Draw, Evaluation, Metric, Plan, Scene, Subject, Tools
 from sbm_jax.evaluation.metrics.class_shares import ClassShares
 from sbm_jax.evaluation.metrics.classifier import ClassifierAccuracy
+from sbm_jax.evaluation.metrics.clip_score import ClipScore
 from sbm_jax.evaluation.metrics.codecs import CodecQuality
 from sbm_jax.evaluation.metrics.coherence import Coherence
 from sbm_jax.evaluation.metrics.cosine import Cosine
@@ -40,10 +41,11 @@ METRICS: dict[str, type[Metric]] = {
     "readings": Readings,
     "robustness": Robustness,
     "agreement": Agreement,
+    "clip_score": ClipScore,
 }
 
 # They compare what is named with the truth of the row.
-_NOT_BY_DEFAULT = ("mse", "f1", "iou", "per_attribute", "readings", "robustness", "agreement")
+_NOT_BY_DEFAULT = ("mse", "f1", "iou", "per_attribute", "readings", "robustness", "agreement", "clip_score")
 
 DEFAULT = {name: plain(cls.Options()) for name, cls in METRICS.items() if name not in _NOT_BY_DEFAULT}
 """What is measured where a config does not say, with all options; distances and likelihoods of no examples."""

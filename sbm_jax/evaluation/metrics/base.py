@@ -93,6 +93,7 @@ class Tools:
       readers: by source and target, what tells one modality from another.
       pictures: the names of the modalities that are pictures to look at.
       embed: `{modality: [B, *shape]} -> {modality: [B, E]}`, unit vectors in one space; None without a matcher.
+      clip: the same of images and texts, by CLIP, NaN where data are not finite; None without its weights.
     """
 
     classifiers: Mapping[str, ClassifierFn] = dataclasses.field(default_factory=dict)
@@ -101,6 +102,7 @@ class Tools:
     readers: Mapping[tuple[str, str], ReaderFns] = dataclasses.field(default_factory=dict)
     pictures: tuple[str, ...] = ()
     embed: EmbedFn | None = None
+    clip: EmbedFn | None = None
 
 
 NO_TOOLS = Tools()

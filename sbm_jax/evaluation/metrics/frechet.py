@@ -7,7 +7,7 @@ from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.evaluation import observed_sets
 from sbm_jax.evaluation.batches import finite_rows, in_units
 from sbm_jax.evaluation.estimates import Estimate, average
-from sbm_jax.evaluation.features import FEWEST, FeatureSpace
+from sbm_jax.evaluation.features import FEWEST, FeatureSpace, flat
 from sbm_jax.evaluation.metrics.base import Draw, Evaluation, Metric, Plan, Scene, check_targets
 from sbm_jax.evaluation.observed_sets import FIXED_ORDER, FROM_ONE, GIVEN_REST, TO_TARGET, UNCONDITIONAL, Ask
 from sbm_jax.types import NOT_ASKED, Split
@@ -29,13 +29,15 @@ class FrechetOptions:
     """What is compared with real data.
 
     Attributes:
-      num_examples: samples per distance, of the first repeat, or of all of them; 0 for no distances.
+      num_examples: samples per distance, of the first repeat, or of all of them; 0 for no distances. Of videos and
+        sounds all frames and windows count, of which those of one sample are alike: the standard error is too small.
       num_real: real examples that they are compared with; 0 for all that there are.
       sets: families of observed sets, of `SETS`.
       targets: the modalities that ``"to_target"`` generates; () for the first.
       modalities: those to judge; where there is none, all that the features are made for. Inception's are made for
-        images of three channels in [0, 1]; those of one channel are judged where they are named.
-      space: the features, such as ``"inception"`` or ``"classifier_features"``; "" for the first that there are.
+        images and videos of three channels in [0, 1]; those of one channel are judged where they are named.
+      space: the features: ``"inception"``, of images and of the frames of videos, ``"vggish"``, of sounds, or
+        ``"classifier_features"``; "" for the first that there are.
       all_repeats: take them of all repeats, in which the same rows are given: their standard error is then too small.
       reference: where these are from, ``"held_out"`` or ``"train"``: few held-out rows inflate all distances.
     """
@@ -125,9 +127,10 @@ class Frechet(Metric):
                 taken.append(self._extract(name, draw.generated(name)[:missing]))
 
     def _extract(self, name: str, samples: np.ndarray) -> np.ndarray:
-        """Return features [N, D] of samples [N, *shape], nan where a sample is not finite."""
-        finite = finite_rows(samples)
-        return np.where(finite[:, None], self.space.extract[name](samples), np.nan)
+        """Return features [N, ..., D] of samples [N, *shape], nan where a sample is not finite."""
+        features = self.space.extract[name](samples)
+        finite = finite_rows(samples).reshape(-1, *(1,) * (features.ndim - 1))
+        return np.where(finite, features, np.nan)
 
     def result(self) -> Evaluation:
         """Return all distances, and their means over modalities."""
@@ -139,7 +142,7 @@ class Frechet(Metric):
         not_available = self.reasons | self._missing()
         found: Found = {}
         for (ask, name), parts in self.features.items():
-            features = np.concatenate(parts)
+            features = flat(np.concatenate(parts))
             features = features[np.isfinite(features).all(axis=1)]
             if len(features) < FEWEST:
                 not_available[f"{fid}/{_label(ask)}/{name}"] = f"{len(features)} finite samples are too few"

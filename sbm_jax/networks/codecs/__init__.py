@@ -10,10 +10,20 @@ import jax.numpy as jnp
 
 from sbm_jax.config import build, plain
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.codecs.base import AutoencoderNetworkConfig, Bounds, Codec, Draws, FeedForward, HasEncoder
+from sbm_jax.networks.codecs.autoencoder_kl import AutoencoderKLCodec
+from sbm_jax.networks.codecs.base import (
+    AutoencoderNetworkConfig,
+    Bounds,
+    Codec,
+    Draws,
+    FeedForward,
+    HasEncoder,
+    Pretrained,
+)
 from sbm_jax.networks.codecs.diffusion import Diffusion
 from sbm_jax.networks.codecs.mlp import MLP
 from sbm_jax.networks.codecs.nexus import NexusImage, NexusSound
+from sbm_jax.networks.codecs.optimus import Optimus
 from sbm_jax.networks.codecs.patch import Patch
 from sbm_jax.networks.codecs.residual_conv import ResidualConv
 from sbm_jax.networks.codecs.series import Series
@@ -32,6 +42,7 @@ __all__ = [
     "FeedForward",
     "HasEncoder",
     "Objective",
+    "Pretrained",
     "check_codec",
     "make_codec",
     "training_settings",
@@ -42,9 +53,11 @@ CODECS: dict[str, type[Codec]] = {
     "patch": Patch,
     "mlp": MLP,
     "tokens": Tokens,
+    "optimus": Optimus,
     "series": Series,
     "video": Video,
     "diffusion": Diffusion,
+    "autoencoder_kl": AutoencoderKLCodec,
     "nexus_image": NexusImage,
     "nexus_sound": NexusSound,
 }
@@ -177,6 +190,26 @@ class Codecs:
     def init(self, key: Key) -> Params:
         """Return {group: parameters}, each leaf stacked over the group's modalities."""
         return self.per_modality.init(key, lambda modality, key: make_codec(modality, self.network).init(key))
+
+    @property
+    def pretrained(self) -> dict[str, Pretrained]:
+        """The codecs that come from files, by modality."""
+        found = {modality.name: make_codec(modality, self.network) for modality in self.modalities}
+        return {name: codec for name, codec in found.items() if isinstance(codec, Pretrained) and codec.files}
+
+    @property
+    def files(self) -> list[tuple[str, str]]:
+        """The options that name files, with those."""
+        return [(f"{name}: {o}", path) for name, codec in self.pretrained.items() for o, path in codec.files.items()]
+
+    def read(self) -> Params:
+        """Return the parameters that files have, {group: parameters}, as `init` returns all of them."""
+        found, codecs = {}, self.pretrained
+        for name, group in self.per_modality.groups.items():
+            if name in codecs:  # and with it all of the group, whose options are the same
+                read = [codecs[modality.name].read() for modality in group]
+                found[name] = jax.tree.map(lambda *leaves: jnp.stack([*map(jnp.asarray, leaves)]), *read)
+        return found
 
     def encode(self, params: Params, data: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
         """Return {name: (mean [B, D_m], log variance [B, D_m])} for the modalities in `data` (float, [B, *shape])."""

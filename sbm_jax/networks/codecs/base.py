@@ -3,6 +3,7 @@
 import abc
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import flax.linen as nn
@@ -100,6 +101,28 @@ class Draws(Protocol):
         """Return data [B, *shape]; see `Codec.sample`.
 
         A row's noise depends on its number, int [B], and on no other row; None for 0 to B - 1.
+        """
+
+
+@runtime_checkable
+class Pretrained(Protocol):
+    """A codec whose parameters, or some of them, come from files.
+
+    Attributes:
+      files: the files that its options name, by option; {} for none.
+      frozen: what is not trained; () for nothing.
+      is_frozen: whether nothing is left to train.
+    """
+
+    files: Mapping[str, str]
+    frozen: tuple[str, ...]
+    is_frozen: bool
+
+    def read(self) -> Params:
+        """Return the parameters that the files have, of those that `init` returns.
+
+        Raises:
+          SbmError: if a file can not be read, or is of another network.
         """
 
 

@@ -306,7 +306,7 @@ class Tokens:
             logits, cache = self.decoder.apply(
                 {"params": params["decoder"]}, output, previous, position, cache, method="step"
             )
-            chosen = jnp.where(ended, 0, self._choose(jax.random.fold_in(key, position), logits))
+            chosen = jnp.where(ended, 0, choose(jax.random.fold_in(key, position), logits, options.temperature))
             return (chosen, ended | (chosen == 0), cache), chosen
 
         start = (jnp.zeros(batch, jnp.int32), jnp.zeros(batch, bool), cache)
@@ -314,9 +314,13 @@ class Tokens:
         finite = jnp.isfinite(output).all(axis=(1, 2))
         return jnp.where(finite[:, None], ids.T, -1)
 
-    def _choose(self, key: Key, logits: Array) -> Array:
-        """Return an id for each row of logits [B, V], int32 [B]; a row's draw does not depend on how many there are."""
-        if not self.options.temperature:
-            return jnp.argmax(logits, axis=-1).astype(jnp.int32)
-        keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(logits)))
-        return jax.vmap(jax.random.categorical)(keys, logits / self.options.temperature).astype(jnp.int32)
+
+def choose(key: Key, logits: Array, temperature: float) -> Array:
+    """Return an id for each row of logits [B, V], int32 [B]; a row's draw does not depend on how many there are.
+
+    At the temperature 0 it is the most probable one.
+    """
+    if not temperature:
+        return jnp.argmax(logits, axis=-1).astype(jnp.int32)
+    keys = jax.vmap(lambda row: jax.random.fold_in(key, row))(jnp.arange(len(logits)))
+    return jax.vmap(jax.random.categorical)(keys, logits / temperature).astype(jnp.int32)

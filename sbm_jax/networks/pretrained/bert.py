@@ -98,8 +98,15 @@ def _norm(name: str) -> nn.LayerNorm:
 def read_bert(config: BertConfig, tensors: Tensors, option: str) -> Params:
     """Return the parameters of `Bert`; tensors may be named as in `BertModel` or as in one of its heads.
 
+    Norms may have the names that they have in the oldest files.
+
     Raises:
       SbmError: see `as_params`.
     """
     ids = jax.ShapeDtypeStruct((1, 2), jnp.int32)
-    return as_params(Bert(config), (ids,), without_prefix(tensors, "bert."), option)
+    older = {"gamma": "weight", "beta": "bias"}
+    named = {}
+    for name, tensor in without_prefix(tensors, "bert.").items():
+        module, _, last = name.rpartition(".")
+        named[f"{module}.{older.get(last, last)}"] = tensor
+    return as_params(Bert(config), (ids,), named, option)

@@ -4,13 +4,15 @@ import json
 import struct
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sbm_jax.errors import SbmError
-from sbm_jax.networks.pretrained.bert import BertConfig, read_bert
+from sbm_jax.networks.pretrained.bert import Bert, BertConfig, read_bert
 from sbm_jax.networks.pretrained.weights import as_params, read_tensors
+from tests.networks.pretrained.files import tensors_of
 
 OPTION = "codec.network.weights"
 
@@ -96,3 +98,14 @@ def test_damaged_files(tmp_path):
 def test_a_network_of_another_size(tmp_path):
     with pytest.raises(SbmError, match=r"embeddings\.LayerNorm"):
         read_bert(BertConfig(width=12, heads=2), {"shift": np.zeros(3)}, OPTION)
+
+
+def test_norms_of_the_oldest_files():
+    config = BertConfig(8, 8, 1, 2, 8, 4)
+    tensors = tensors_of(Bert(config), jnp.zeros((1, 2), jnp.int32))
+    older = {
+        name.replace("Norm.weight", "Norm.gamma").replace("Norm.bias", "Norm.beta"): x for name, x in tensors.items()
+    }
+    assert older.keys() != tensors.keys()
+    found, expected = (read_bert(config, named, OPTION) for named in (older, tensors))
+    jax.tree.map(np.testing.assert_array_equal, found, expected)

@@ -1,0 +1,67 @@
+"""Tokenizers of pretrained networks, from their `tokenizer.json` files."""
+
+import functools
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from sbm_jax.errors import SbmError
+from sbm_jax.storage import user_path
+
+
+def read_tokenizer(path: str | os.PathLike[str], option: str) -> Any:
+    """Return the `tokenizers.Tokenizer` in a file, which neither cuts nor pads.
+
+    Args:
+      path: of the file.
+      option: the name of the option that the path came from, for messages.
+
+    Raises:
+      SbmError: if the package is not installed, or the file is missing or no tokenizer.
+    """
+    return _read(str(user_path(path, option)), option)
+
+
+@functools.cache
+def _read(path: str, option: str) -> Any:
+    try:
+        import tokenizers
+    except ModuleNotFoundError as error:
+        raise SbmError(f"{option}: tokenizers of files need a package; pip install 'sbm_jax[pretrained]'.") from error
+    try:
+        with open(path, encoding="utf-8") as file:
+            content = file.read()
+        json.loads(content)
+    except (OSError, ValueError) as error:
+        raise SbmError(f"{option}: {path} can not be read: {error}. Name a file tokenizer.json.") from error
+    try:
+        found = tokenizers.Tokenizer.from_str(content)
+    except Exception as error:  # the package has no exception of its own
+        raise SbmError(f"{option}: {path} is no tokenizer: {error}. Name a file tokenizer.json.") from error
+    found.encode_special_tokens = True  # a text that has "<|endoftext|>" does not end there
+    found.no_truncation()
+    found.no_padding()
+    return found
+
+
+def id_of(tokenizer: Any, token: str, option: str) -> int:
+    """Return the id of a token.
+
+    Raises:
+      SbmError: if it is not in the vocabulary.
+    """
+    found = tokenizer.token_to_id(token)
+    if found is None:
+        raise SbmError(f"{option}: the tokenizer has no token {token!r}. Name one that it has, or another file.")
+    return found
+
+
+def padded(rows: Sequence[Sequence[int]], length: int, padding: int = 0) -> np.ndarray:
+    """Return ids, int32 [N, length], of rows that are at most so long, padded at their ends."""
+    ids = np.full((len(rows), length), padding, np.int32)
+    for row, own in zip(ids, rows, strict=True):
+        row[: len(own)] = own
+    return ids
