@@ -48,9 +48,8 @@ class Page:
                 with gr.Column(scale=2, min_width=320):
                     self._lay_out_settings()
                 with gr.Column(scale=3, min_width=320):
-                    button = gr.Button("Generate", variant="primary")
                     result = gr.HTML(show.notes([BEFORE]))
-            self._connect(button, result)
+            self._connect(result)
         self.blocks.queue(max_size=WAITING, default_concurrency_limit=1)
 
     # MARK: Layout
@@ -62,17 +61,13 @@ class Page:
         self._preview = gr.HTML(self._preview_of(chosen.row))
         self._given = gr.CheckboxGroup(names, value=list(chosen.given), label="Given")
         self._targets = gr.CheckboxGroup(names, value=list(chosen.targets), label="To generate")
-        with gr.Accordion("Sampler", open=True):
+        self._button = gr.Button("Generate", variant="primary")
+        with gr.Accordion("Sampler", open=False):
             with gr.Row():
                 self._samples = gr.Slider(1, MOST_SAMPLES, chosen.samples, step=1, label="Samples", min_width=140)
                 self._seed = gr.Number(chosen.seed, label="Seed", precision=0, min_width=140)
-            with gr.Row():
-                self._system = gr.Dropdown(
-                    list(work.choices.systems), value=chosen.system, label="System", min_width=140
-                )
-                self._solver = gr.Dropdown(
-                    list(work.choices.solvers), value=chosen.solver, label="Solver", min_width=140
-                )
+            self._system = gr.Dropdown(list(work.choices.systems), value=chosen.system, label="System")
+            self._solver = gr.Dropdown(list(work.choices.solvers), value=chosen.solver, label="Solver")
             with gr.Row():
                 self._steps = gr.Number(chosen.steps, label=f"Steps, 1 to {MOST_STEPS}", precision=0, min_width=140)
                 self._strength = gr.Number(
@@ -106,12 +101,12 @@ class Page:
 
     # MARK: What happens
 
-    def _connect(self, button: gr.Button, result: gr.HTML) -> None:
+    def _connect(self, result: gr.HTML) -> None:
         quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
         self._row.change(self._preview_of, self._row, self._preview, **quiet)
         for modality, own in zip(self._work.modalities, self._own, strict=True):
             own.change(_ticked(modality.name), [self._given, own], self._given, **quiet)
-        button.click(self._generate, [*self._components, *self._own], result, api_name="generate")
+        self._button.click(self._generate, [*self._components, *self._own], result, api_name="generate")
         self.blocks.load(self._restore, None, [*self._components, self._preview, result], **quiet)
 
     def _preview_of(self, number: float | None) -> str:

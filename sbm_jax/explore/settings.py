@@ -1,11 +1,12 @@
 """What is chosen on the page, and the link that restores it."""
 
 import dataclasses
+import math
 import urllib.parse
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from sbm_jax.errors import SbmError
+from sbm_jax.errors import SbmError, require
 
 MOST_STEPS, MOST_SAMPLES = 1000, 16
 """Of one call: the page is for looking."""
@@ -68,6 +69,9 @@ class Choices:
             one_of("modality", name, self.modalities)
         within("steps", settings.steps, 1, MOST_STEPS)
         within("samples", settings.samples, 1, MOST_SAMPLES)
+        within("seed", settings.seed, -(2**63), 2**63 - 1)
+        if settings.strength is not None:
+            require(0 <= settings.strength < math.inf, "strength", settings.strength, "0 or more")
         if settings.row is not None:
             within("row", settings.row, 0, self.num_rows - 1)
 

@@ -26,19 +26,21 @@ MOST_NUMBERS = 6
 """Longer vectors are shown as bars alone."""
 
 CSS = """
+.sbm { --quiet: color-mix(in srgb, var(--body-text-color) 72%, transparent); padding: 0 .3rem; }
 .sbm h3 { margin: 1.1rem 0 .4rem; font-size: 1rem; }
-.sbm h3 small { font-weight: normal; color: var(--body-text-color-subdued); }
+.sbm h3 small { font-weight: normal; color: var(--quiet); }
 .sbm .cells { display: flex; flex-wrap: wrap; gap: .6rem; align-items: flex-start; }
 .sbm figure { margin: 0; padding: .4rem; border: 1px solid var(--border-color-primary); border-radius: 8px;
   background: var(--block-background-fill); max-width: 100%; }
 .sbm figure.given { border: 2px solid #f59e0b; }
 .sbm figure.true { border-style: dashed; }
-.sbm figcaption { font-size: .78rem; color: var(--body-text-color-subdued); margin-top: .25rem; }
+.sbm figcaption { font-size: .78rem; color: var(--quiet); margin-top: .25rem; }
 .sbm img { display: block; max-width: 100%; image-rendering: pixelated; }
-.sbm audio { display: block; width: 15rem; max-width: 100%; }
+.sbm audio { display: block; width: 13rem; max-width: 100%; }
+.sbm a { text-decoration: underline; }
 .sbm .text { display: block; max-width: 22rem; overflow-wrap: anywhere; }
 .sbm .error { padding: .7rem .9rem; border: 2px solid #dc2626; border-radius: 8px; overflow-wrap: anywhere; }
-.sbm .note { color: var(--body-text-color-subdued); overflow-wrap: anywhere; }
+.sbm .note { color: var(--quiet); overflow-wrap: anywhere; }
 """
 
 
