@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from scipy import signal
 
 from sbm_jax.explore.settings import Settings
 from sbm_jax.explore.work import Drawn
@@ -21,6 +22,9 @@ from sbm_jax.types import Modality
 
 LEAST_WIDTH = 112
 """Pixels of the screen: smaller pictures are enlarged by a whole number."""
+
+LEAST_RATE = 3000
+"""Samples a second below which Chromium plays nothing."""
 
 MOST_NUMBERS = 6
 """Longer vectors are shown as bars alone."""
@@ -37,7 +41,10 @@ CSS = """
 .sbm figcaption { font-size: .78rem; color: var(--quiet); margin-top: .25rem; }
 .sbm img { display: block; max-width: 100%; image-rendering: pixelated; }
 .sbm audio { display: block; width: 13rem; max-width: 100%; }
-.sbm a { text-decoration: underline; }
+.sbm a { text-decoration: underline; margin: 0; }
+.sbm .row img { width: 4rem !important; height: auto; }
+.sbm .row audio { width: 10rem; }
+.sbm .row .text { max-width: 12rem; }
 .sbm .text { display: block; max-width: 22rem; overflow-wrap: anywhere; }
 .sbm .error { padding: .7rem .9rem; border: 2px solid #dc2626; border-radius: 8px; overflow-wrap: anywhere; }
 .sbm .note { color: var(--quiet); overflow-wrap: anywhere; }
@@ -58,7 +65,7 @@ def notes(messages: Sequence[str]) -> str:
 def row(modalities: Sequence[Modality], values: Mapping[str, Any]) -> str:
     """Return a held-out row, {modality: row in the form of the training data}."""
     cells = [figure(m, values[m.name], m.name) for m in modalities if m.name in values]
-    return f'<div class="sbm"><div class="cells">{"".join(cells)}</div></div>' if cells else ""
+    return f'<div class="sbm"><div class="cells row">{"".join(cells)}</div></div>' if cells else ""
 
 
 def drawn(modalities: Sequence[Modality], found: Drawn, true: Mapping[str, Any], settings: Settings) -> str:
@@ -70,7 +77,7 @@ def drawn(modalities: Sequence[Modality], found: Drawn, true: Mapping[str, Any],
       true: the held-out row; {} for none.
       settings: that it was generated with.
     """
-    parts = [f"<p>{_cost(found)} <a href='{html.escape(settings.query)}'>Link to these settings</a></p>"]
+    parts = [f"<p>{_cost(found)}</p><p><a href='{html.escape(settings.query)}'>Link to these settings</a></p>"]
     given = [figure(m, found.given[m.name], m.name, "given") for m in modalities if m.name in found.given]
     if given:
         parts += ["<h3>Given</h3>", f'<div class="cells">{"".join(given)}</div>']
@@ -118,7 +125,7 @@ def _shown(values: Format, value: Any, named: str) -> str:
     if row.dtype.kind == "f" and not np.isfinite(row).all():
         return '<span class="text">diverged</span>'
     if isinstance(values, Spectrogram):
-        address = wav_address(_wave(values, row), values.options.rate)
+        address = wav_address(*_audible(_wave(values, row), values.options.rate))
         return f'<audio controls aria-label="{named}" src="{address}"></audio>'
     if isinstance(values, Video):
         return _film(_unit(row.reshape(values.modality.shape), values), values.options.rate, named)
@@ -141,6 +148,14 @@ def _wave(values: Spectrogram, row: np.ndarray) -> np.ndarray:
     if row.shape == values.modality.shape:
         return values.to_raw(row[None])[0]
     return row / 2**15 if row.dtype == np.int16 else row
+
+
+def _audible(wave: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
+    """Return a waveform and its rate, which is raised to one that browsers play."""
+    factor = -(-LEAST_RATE // rate)
+    if factor == 1:
+        return wave, rate
+    return np.clip(signal.resample_poly(wave, factor, 1), -1, 1), factor * rate
 
 
 def _unit(pixels: np.ndarray, values: Format) -> np.ndarray:
