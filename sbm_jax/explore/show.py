@@ -41,7 +41,7 @@ CSS = """
 .sbm figcaption { font-size: .78rem; color: var(--quiet); margin-top: .25rem; }
 .sbm img { display: block; max-width: 100%; image-rendering: pixelated; }
 .sbm audio { display: block; width: 13rem; max-width: 100%; }
-.sbm a { text-decoration: underline; margin: 0; }
+.sbm a { text-decoration: underline; margin: 0; padding: 0; }
 .sbm .row img { width: 4rem !important; height: auto; }
 .sbm .row audio { width: 10rem; }
 .sbm .row .text { max-width: 12rem; }
