@@ -199,8 +199,7 @@ def test_an_exported_sampler_runs_without_the_package(all_kinds_run, monkeypatch
     with np.load(tmp_path / "samples.npz") as samples:
         assert {*samples} == {"mask", "level", "color"}
         for name, sample in samples.items():
-            atol = 0.0 if weights else 1e-6  # XLA computes with constants, and rounds otherwise
-            np.testing.assert_allclose(sample, expected.data[name], rtol=0.0, atol=atol)
+            np.testing.assert_allclose(sample, expected.data[name], rtol=0.0, atol=1e-6)
 
 
 @pytest.mark.slow
