@@ -46,6 +46,8 @@ def run(command: Callable[[], None]) -> None:
     except BrokenPipeError:  # as of `sbm-jax info | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is for nobody
         sys.exit(1)
+    except OSError as error:  # such as a directory that may not be read
+        sys.exit(f"error: {error}. Fix this and run the same command again.")
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)
         sys.exit(INTERRUPTED)

@@ -3,6 +3,7 @@
 import argparse
 import dataclasses
 import json
+import sys
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -16,7 +17,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from sbm_jax import report
-from sbm_jax.data import row_files
+from sbm_jax.data import files, row_files
 from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.experiment_config import make_system, read_config
 from sbm_jax.sampling import SamplerOptions
@@ -64,6 +65,9 @@ def generate(options: argparse.Namespace) -> None:
     model = load_quickly(user_path(options.workdir, "--workdir"), options.system)
     sampler = sampler_options(model, options.solver, options.steps)
     data, names = _given(model, options.given, options.text)
+    require(options.rows is None or options.rows >= 1, "--rows", options.rows, "1 or more")
+    if data and options.rows is not None:
+        raise SbmError(f"--rows={options.rows} is for samples given nothing; what is given has its own rows. Drop it.")
     start = time.monotonic()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", RuntimeWarning)
@@ -78,8 +82,8 @@ def generate(options: argparse.Namespace) -> None:
         )
     seconds = time.monotonic() - start
     for warning in told:
-        print(f"warning: {warning.message}")
-    _write(model, samples, names or [f"{row:04d}" for row in range(options.rows or 1)], output)
+        print(f"warning: {warning.message}", file=sys.stderr)
+    _write(model, samples, names or _numbers(options.rows or 1), output)
     print(f"{evaluations(samples)}, {seconds:.1f} s with compiling. Samples: {output}")
 
 
@@ -90,37 +94,46 @@ def evaluations(samples: Generated) -> str:
     return f"{told}, {drawn} of each decoder" if drawn else told
 
 
-def _given(model: TrainedSystem, files: Sequence[str], texts: Sequence[str]) -> tuple[dict[str, list[Any]], list[str]]:
+def _given(model: TrainedSystem, paths: Sequence[str], texts: Sequence[str]) -> tuple[dict[str, list[Any]], list[str]]:
     """Return the rows of what is given by modality, and their names: those of the files of the first that has files.
 
     Raises:
-      SbmError: if something is given twice, or files of one row differ in their names.
+      SbmError: if something is given twice, or not as a modality takes it; see `_names_of_rows`.
     """
     known = {modality.name: modality for modality in model.modalities}
     data: dict[str, list[Any]] = {}
     stems: dict[str, list[str]] = {}
-    for given in files:
+    for given in paths:
         modality, text = _named(given, known, "--given", "NAME=PATH")
         path = user_path(text, "--given")
-        paths = _rows_of_folder(path, modality) if path.is_dir() else [path]
+        found = _rows_of_folder(path, modality) if path.is_dir() else [path]
         if path.is_dir() and modality.name in data:
             raise SbmError(f"--given names {modality.name!r} twice; give all its rows by one folder.")
-        data.setdefault(modality.name, []).extend(row_files.read_row(modality, one) for one in paths)
-        stems.setdefault(modality.name, []).extend(one.stem for one in paths)
+        data.setdefault(modality.name, []).extend(row_files.read_row(modality, one) for one in found)
+        stems.setdefault(modality.name, []).extend(one.stem for one in found)
     for given in texts:
         modality, text = _named(given, known, "--text", "NAME=TEXT")
         if modality.name in stems:
             raise SbmError(f"{modality.name!r} is given by --text and by --given; expected one of them. Drop one.")
         data.setdefault(modality.name, []).append(row_files.row_of_text(modality, text))
-    names = next(iter(stems.values()), [f"{row:04d}" for row in range(len(next(iter(data.values()), ())))])
-    for other in stems.values():
+    num_rows = len(next(iter(data.values()), ()))
+    return data, _names_of_rows(list(stems.values())) or _numbers(num_rows)
+
+
+def _names_of_rows(stems: Sequence[list[str]]) -> list[str]:
+    """Return the names of rows, those of the files of the first modality that has files; [] without files.
+
+    Raises:
+      SbmError: if several files of a modality have names that differ from these, or two of these are equal.
+    """
+    names = next(iter(stems), [])
+    for other in stems:
         if len(names) > 1 and len(other) > 1 and other != names:
-            raise SbmError(
-                f"files of one row have one name, up to the ending, not {names[:3]} and {other[:3]}. Rename."
-            )
+            told = f"not {names[:3]} and {other[:3]}"
+            raise SbmError(f"files of one row must have one name, up to the ending, {told}. Rename them.")
     if len({*names}) != len(names):
         raise SbmError(f"the files {names[:5]} do not all differ in their names, which samples get. Rename them.")
-    return data, names
+    return names
 
 
 def _named(given: str, known: Mapping[str, Modality], option: str, form: str) -> tuple[Modality, str]:
@@ -132,10 +145,15 @@ def _named(given: str, known: Mapping[str, Modality], option: str, form: str) ->
     return known[name], value
 
 
+def _numbers(num_rows: int) -> list[str]:
+    """Return names of rows that have none."""
+    return [f"{row:04d}" for row in range(num_rows)]
+
+
 def _rows_of_folder(folder: Path, modality: Modality) -> list[Path]:
     """Return the files of a folder that a modality is read from, by name."""
     known = row_files.suffixes(modality)
-    found = [path for path in sorted(folder.iterdir()) if path.suffix.lower() in known and path.name[0] != "."]
+    found = files.listing(folder, known)
     if not found:
         raise SbmError(f"{folder} has no files of modality {modality.name!r}; expected {', '.join(known)}. Add some.")
     return found

@@ -1,5 +1,6 @@
 """The command `sbm-jax` on a run of every kind of files, and what it says to bad input."""
 
+import functools
 import json
 import os
 import subprocess
@@ -11,7 +12,7 @@ import numpy as np
 import pytest
 
 import sbm_jax
-from sbm_jax import parallel, report
+from sbm_jax import commands, parallel, report
 from sbm_jax.command_line import COMMANDS, main
 from sbm_jax.data import row_files
 from tests.all_kinds import NAMES
@@ -129,7 +130,8 @@ def test_generate_writes_the_samples_that_the_library_returns(all_kinds_run, cap
 
 
 @pytest.mark.slow
-def test_generate_refuses_what_does_not_fit(all_kinds_run, capsys, tmp_path):
+def test_generate_refuses_what_does_not_fit(all_kinds_run, capsys, monkeypatch, tmp_path):
+    monkeypatch.setattr(commands, "load", functools.cache(commands.load))  # which takes most of the time
     test = all_kinds_run.parent / "data" / "test"
     photo, photos, masks = test / "photo" / "row00.png", test / "photo", test / "mask"
     (tmp_path / "empty").mkdir()
@@ -150,7 +152,8 @@ def test_generate_refuses_what_does_not_fit(all_kinds_run, capsys, tmp_path):
         (["--solver=eul"], "unknown solver 'eul'"),
         (["--steps=0"], "num_steps must be at least 1"),
         (["--samples=0"], "num_samples is 0; expected 1 or more"),
-        (["--rows=-1"], "batch_size is -1; expected 1 or more"),
+        (["--rows=0"], "--rows is 0; expected 1 or more"),
+        (["--rows=2", "--text=color=red"], "--rows=2 is for samples given nothing"),
         (["--targets", "phot"], "unknown modality 'phot'"),
         (["--system=sbm"], "unknown system"),
         (["--system=sbm_vae", "--strength=2"], "has no guidance"),
@@ -204,6 +207,7 @@ def test_an_exported_sampler_runs_without_the_package(all_kinds_run, monkeypatch
 
 @pytest.mark.slow
 def test_an_export_is_written_for_other_platforms_and_checked(all_kinds_run, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(commands, "load", functools.cache(commands.load))
     monkeypatch.chdir(tmp_path)
     model = sbm_jax.load(all_kinds_run)
     told = json.loads(model.export("a.bin", targets=["level"], platforms=["tpu", "cuda"]).read_text())
