@@ -108,7 +108,7 @@ def _generate_parser() -> Parser:
     parser = _parser(
         "generate",
         "\nPictures are .png (.jpg is read too), sounds .wav, texts and names of classes .txt, everything else .npy.\n"
-        "Each sample is a file OUTPUT/MODALITY/ROW_SAMPLE. The files of a row have one name where there are several rows.",
+        "Each sample is a file OUTPUT/MODALITY/ROW_SAMPLE. Of several rows, the files of each have one name.",
         "sbm-jax generate --workdir=runs/mine --given photo=bird.png --targets caption --samples 4 --output birds",
     )
     parser.add_workdir()

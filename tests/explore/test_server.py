@@ -3,6 +3,11 @@
 import concurrent.futures
 import io
 import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -240,3 +245,27 @@ def test_what_the_environment_tells_gradio_is_ignored(monkeypatch, tmp_path):
     with serving.served(Work()) as address:
         assert "127.0.0.1" in address
         assert SECRET not in httpx.get(f"{address.rstrip('/')}/gradio_api/file={tmp_path}/secret.txt").text
+
+
+SERVES = """
+import sys
+from sbm_jax.arguments import run
+from sbm_jax.explore import main, serving
+from tests.explore.explored import Work
+serving.Work = lambda workdir: Work()
+run(lambda: main("explore", ["--workdir=.", "--port=0"]))
+"""
+
+
+def test_ctrl_c_ends_it_in_one_line():
+    command = [sys.executable, "-c", SERVES]
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "JAX_PLATFORMS": "cpu"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as process:
+        told = process.stdout.readline()
+        assert told.startswith("Explorer: http://127.0.0.1:"), process.stderr.read()
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=120)
+    assert process.returncode == 130
+    assert errors.endswith("interrupted.\n")
+    assert "Traceback" not in errors
