@@ -21,6 +21,7 @@ from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.evaluation import Estimate, Evaluation, check_data, check_metrics, check_size
 from sbm_jax.experiment_config import ExperimentConfig, Variation, apply_changes, make_system, refuse_earlier
 from sbm_jax.formats import completed, is_complete, make_format
+from sbm_jax.formats.spectrogram import Spectrogram
 from sbm_jax.judges import Judges, check_weights, weights_path
 from sbm_jax.lock import writing_to
 from sbm_jax.storage import user_path, write_atomically
@@ -205,7 +206,8 @@ def check(config: ExperimentConfig) -> None:
     for modality in config.modalities:
         make_format(modality).check_files()
         rate, own = config.data.folders.rate, modality.format.options.get("rate")
-        if config.data.name == "folders" and rate and own and rate != own:
+        heard = isinstance(make_format(modality), Spectrogram)  # videos have a rate too, of their frames
+        if config.data.name == "folders" and heard and rate and rate != own:
             raise SbmError(
                 f"config.data.folders.rate is {rate}, and modality {modality.name!r} has a format of {own} samples a "
                 "second. Set them to the rate of the WAV files."

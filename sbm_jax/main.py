@@ -133,7 +133,12 @@ def _end(message: str, status: int) -> None:
     sys.exit(status)
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """Run what `sys.argv` asks for, and end the process."""
     _print_anywhere()
     flags.mark_flag_as_required("config")
     app.run(_main, flags_parser=_parse)
+
+
+if __name__ == "__main__":
+    run()

@@ -3,7 +3,7 @@
 import collections
 import functools
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -27,6 +27,7 @@ class Runner:
     Attributes:
       system: whose `generate` is called.
       products: its parameters, by stage name.
+      num_compiled: how many programs were compiled so far.
     """
 
     KEPT = 16
@@ -37,6 +38,7 @@ class Runner:
         self.system = system
         self.products = {name: products[name] for name in system.stage_names}
         self._names = [modality.name for modality in system.modalities]
+        self.num_compiled = 0
         self._programs: collections.OrderedDict[Hashable, Any] = collections.OrderedDict()
 
     def __call__(
@@ -68,6 +70,7 @@ class Runner:
             self.require_fits(num_rows, num_samples)
             split = not (joint and missing)
             self._programs[signature] = self._compile(arguments, options, num_samples, num_free, split)
+            self.num_compiled += 1
             if len(self._programs) > self.KEPT:
                 self._programs.popitem(last=False)
         self._programs.move_to_end(signature)
@@ -98,6 +101,42 @@ class Runner:
             max(num_bytes, 4 * entries * num_samples * num_rows),
             "Ask for fewer rows or samples at a time.",
         )
+
+    def function(
+        self,
+        options: SamplerOptions,
+        observed: np.ndarray,
+        num_rows: int,
+        num_samples: int,
+        strength: float | None,
+        targets: Sequence[str],
+    ) -> Callable[[Mapping[str, Params], Array, Data], dict[str, Array]]:
+        """Return what generates as a function of arrays, to be exported.
+
+        Args:
+          options: of the sampler.
+          observed: bool [M], which modalities are given, in all rows.
+          num_rows: B.
+          num_samples: S.
+          strength: of the guidance, or None.
+          targets: names of the modalities to return.
+
+        Returns:
+          `(products, seed, data) -> {modality: [B, S, *shape]}`, where the seed is a uint32. It draws the samples that
+          calls with the key of this seed draw.
+        """
+        observed = np.broadcast_to(observed, (num_rows, len(self._names)))
+        num_free = self._num_free(observed)
+        system = self.system if num_free is None else self.system.with_free(num_free)
+        strengths = None if strength is None else _checked_strength(strength, num_rows)
+
+        def generate(products, seed, data):
+            rows, given = self._complete(data, observed)
+            key = jax.random.key(seed)
+            result = system.generate(products, key, rows, given, options, num_samples, strength=strengths)
+            return {name: result.data[name] for name in targets}
+
+        return generate
 
     def _complete(self, data: Data, observed: Array) -> tuple[dict[str, Array], np.ndarray]:
         """Return data of all modalities and what is observed, bool [B, M]; what is not given is 0 and not observed."""

@@ -2,6 +2,7 @@
 
 import operator
 import os
+import pathlib
 import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from sbm_jax import exporting
 from sbm_jax.data import check_data
 from sbm_jax.data.memory import stacked
 from sbm_jax.data.pipeline import in_units
@@ -50,6 +52,11 @@ class TrainedSystem:
     def modalities(self) -> tuple[Modality, ...]:
         """The modalities, in the order of observed masks."""
         return self.system.modalities
+
+    @property
+    def num_compiled(self) -> int:
+        """How many programs `generate` has compiled: a call that raises it has taken longer than it will again."""
+        return self._runner.num_compiled
 
     def save_codec(self, name: str, path: str | os.PathLike[str]) -> None:
         """Write the codec of a modality to a file, which the `codec.weights` of another experiment may name.
@@ -143,6 +150,68 @@ class TrainedSystem:
             data={name: self._as_raw(name, array) for name, array in samples.items()} if raw else samples,
             latents=result.latents and {name: result.latents[name] for name in wanted},
             info=result.info,
+        )
+
+    def export(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        given: Sequence[str] = (),
+        targets: Sequence[str] | None = None,
+        num_rows: int = 1,
+        num_samples: int = 1,
+        strength: float | None = None,
+        options: SamplerOptions | None = None,
+        platforms: Sequence[str] | None = None,
+        weights: str | os.PathLike[str] | None = None,
+    ) -> pathlib.Path:
+        """Write the sampler as one program that runs without this package: JAX, and flatbuffers to read it, are enough.
+
+            program = jax.export.deserialize(bytearray(open("sampler.jaxexport", "rb").read()))
+            samples = program.call(np.uint32(seed), {"photo": photos})
+
+        It takes a seed, a uint32 scalar, and {name: [B, *shape]} of what is given, and returns {name: [B, S, *shape]}.
+        These are the arrays that networks see: floats, or the ids of words. Its samples are those that `generate`
+        returns for this seed with `raw` False, but for rounding.
+
+        Args:
+          path: of the program, such as ``"sampler.jaxexport"``. A ``.json`` file of the same name describes it.
+          given: the modalities that are observed, in all rows.
+          targets: what to generate; None for everything that is not given.
+          num_rows: B, rows of a call.
+          num_samples: S, samples of each row.
+          strength: of the guidance, 0 or more; None for that of the config.
+          options: overrides the options that the system was trained with.
+          platforms: some of ``"cpu"``, ``"cuda"``, ``"rocm"`` and ``"tpu"``; None for the one in use.
+          weights: a ``.safetensors`` file for the weights, which the program then takes as its first argument; None to
+            write them into the program.
+
+        Returns:
+          The path of the ``.json`` file.
+
+        Raises:
+          SbmError: on an unknown modality or platform, any other argument that is not as described, or a file that can
+            not be written.
+        """
+        names = [modality.name for modality in self.modalities]
+        if isinstance(given, str):
+            raise SbmError(f"given is {given!r}; expected a list of modalities, such as [{given!r}].")
+        if targets is None:
+            targets = [name for name in names if name not in given]
+        _check_names(dict.fromkeys(given), targets, names)
+        if options is not None and not isinstance(options, SamplerOptions):
+            raise SbmError(f"options is {options!r}; expected sbm_jax.sampling.SamplerOptions, or None.")
+        return exporting.write(
+            self._runner,
+            options or self.options,
+            user_path(path, "path"),
+            given=[name for name in names if name in given],
+            targets=[name for name in names if name in targets],
+            num_rows=_positive("num_rows", num_rows),
+            num_samples=_positive("num_samples", num_samples),
+            strength=strength,
+            platforms=exporting.check_platforms(platforms),
+            weights=None if weights is None else user_path(weights, "weights"),
         )
 
     def _checked_rows(self, name: str, array: np.ndarray, has: np.ndarray) -> np.ndarray:

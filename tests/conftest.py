@@ -104,3 +104,11 @@ def inception_golden(request):
     if not path:
         pytest.skip("no recorded features: name their file by --inception-golden")
     return Path(path)
+
+
+@pytest.fixture(scope="session")
+def all_kinds_run(tmp_path_factory):
+    """A finished run on files of every kind, which no test changes: its work directory, beside the folder `data`."""
+    from tests.all_kinds import make_run
+
+    return make_run(tmp_path_factory.mktemp("all_kinds"))

@@ -58,6 +58,27 @@ _TO_8_BITS = 257  # 65535 / 255
 _OF_ANY_RANGE = ("I", "F")  # what of their values is white, no file says
 
 
+_OF_PICTURES = ("PNG", "JPEG")
+"""What files that end like pictures may hold: Pillow would open others too, and run other programs for some."""
+
+
+def image_size(path: pathlib.Path, advice: str) -> tuple[int, int]:
+    """Return the height and width of a PNG or JPEG image, as it is stored, without decoding it.
+
+    Args:
+      path: of the file.
+      advice: what to do about one that can not be used, for messages.
+
+    Raises:
+      SbmError: if it can not be read as such an image.
+    """
+    try:
+        with Image.open(path, formats=_OF_PICTURES) as image:
+            return image.height, image.width
+    except _UNREADABLE as error:
+        raise SbmError(f"{path} can not be read as an image: {error}. {advice}") from error
+
+
 def rgb_image(path: pathlib.Path, advice: str, content: bytes | None = None) -> tuple[np.ndarray, str]:
     """Return an image as uint8 [H, W, 3], upright, and its mode in the file, such as ``"RGB"`` or ``"L"``.
 

@@ -333,4 +333,21 @@ _READERS: dict[str, Callable[[Sequence[pathlib.Path], FoldersConfig], np.ndarray
 }
 """What reads the files of an ending."""
 
+
+def read_file(path: pathlib.Path, rate: int = 0) -> Any:
+    """Return the row that a file holds: an image, a waveform, a text or an array of numbers, as this module reads them.
+
+    Args:
+      path: of the file; its ending says what it is.
+      rate: the samples a second of a WAV file.
+
+    Raises:
+      SbmError: if it is of no known kind, or can not be read.
+    """
+    reader = _READERS.get(path.suffix.lower())
+    if reader is None:
+        raise SbmError(f"{path} is none of {', '.join(_READERS)}. Convert it.")
+    return reader([path], FoldersConfig(rate=rate))[0]
+
+
 DATASET = Loader(FoldersConfig, load_folders)

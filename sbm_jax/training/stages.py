@@ -165,6 +165,20 @@ def _compute(
     return product
 
 
+def steps_done(name: str, workdir: Path) -> tuple[int | None, int]:
+    """Return how far a stage of a work directory is: the newest step that is saved, and the number of steps.
+
+    The step is None where nothing is saved; a computed stage has 0 steps. Whether what is saved is intact is found out
+    by `load_product`.
+
+    Raises:
+      SbmError: if what is kept of it is damaged.
+    """
+    directory = workdir / "stages" / name
+    saved = [int(path.name) for path in (directory / "checkpoints").glob("[0-9]*") if path.name.isdecimal()]
+    return max(saved, default=None), _read_recipe(directory)["num_steps"]
+
+
 def load_product(name: str, workdir: Path) -> Params:
     """Return the product of a complete stage, for use without training.
 

@@ -1,0 +1,188 @@
+"""The page of the explorer, made of Gradio's components."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import gradio as gr
+
+from sbm_jax.data import row_files
+from sbm_jax.errors import SbmError
+from sbm_jax.explore import show
+from sbm_jax.explore.settings import MOST_SAMPLES, MOST_STEPS, Settings, restored
+from sbm_jax.explore.work import Work
+from sbm_jax.formats import make_format
+from sbm_jax.formats.category import Category
+from sbm_jax.formats.text import Text
+from sbm_jax.types import Modality
+
+WAITING = 32
+"""Calls that wait for their turn; more are sent away."""
+
+BEFORE = "Samples appear here. The first ones take longer: a program is compiled."
+"""What stands in their place at first."""
+
+LONGEST_TEXT = 5000
+"""Characters of a text that is typed."""
+
+
+class Page:
+    """The components, and what happens on them.
+
+    Attributes:
+      blocks: Gradio's app.
+    """
+
+    def __init__(self, work: Work, uploads: Path):
+        """Lay the page out.
+
+        Args:
+          work: what is explored.
+          uploads: the directory that uploaded files are in.
+        """
+        self._work, self._uploads = work, uploads
+        self.blocks = gr.Blocks(title=f"Explore {work.name}", analytics_enabled=False, delete_cache=(600, 3600))
+        with self.blocks:
+            gr.Markdown(f"## {work.name}\nChoose what is given and what is to be generated, and press *Generate*.")
+            with gr.Row():
+                with gr.Column(scale=2, min_width=320):
+                    self._lay_out_settings()
+                with gr.Column(scale=3, min_width=320):
+                    result = gr.HTML(show.notes([BEFORE]))
+            self._connect(result)
+        self.blocks.queue(max_size=WAITING, default_concurrency_limit=1)
+
+    # MARK: Layout
+
+    def _lay_out_settings(self) -> None:
+        work, chosen = self._work, self._work.defaults
+        names, last = list(work.choices.modalities), work.choices.num_rows - 1
+        self._row = gr.Number(chosen.row, label=f"Held-out row, 0 to {last}", precision=0, visible=last >= 0)
+        self._preview = gr.HTML(self._preview_of(chosen.row))
+        self._given = gr.CheckboxGroup(names, value=list(chosen.given), label="Given")
+        self._targets = gr.CheckboxGroup(names, value=list(chosen.targets), label="To generate")
+        self._button = gr.Button("Generate", variant="primary")
+        with gr.Accordion("Sampler", open=False):
+            with gr.Row():
+                self._samples = gr.Slider(1, MOST_SAMPLES, chosen.samples, step=1, label="Samples", min_width=140)
+                self._seed = gr.Number(chosen.seed, label="Seed", precision=0, min_width=140)
+            self._system = gr.Dropdown(list(work.choices.systems), value=chosen.system, label="System")
+            self._solver = gr.Dropdown(list(work.choices.solvers), value=chosen.solver, label="Solver")
+            with gr.Row():
+                self._steps = gr.Number(chosen.steps, label=f"Steps, 1 to {MOST_STEPS}", precision=0, min_width=140)
+                self._strength = gr.Number(
+                    chosen.strength, label="Guidance strength", placeholder="the config's", min_width=140
+                )
+        with gr.Accordion("Data of your own", open=last < 0):
+            gr.Markdown("What is given here takes the place of what the held-out row has, and is ticked as given.")
+            self._own = [self._own_input(modality) for modality in work.modalities]
+
+    def _own_input(self, modality: Modality) -> gr.components.Component:
+        """Return what takes a row of a modality."""
+        values = make_format(modality)
+        if isinstance(values, Category):
+            classes = [str(name) for name in values.options.classes]
+            return gr.Dropdown(
+                [("none of my own", ""), *((name, name) for name in classes)], value="", label=modality.name
+            )
+        if isinstance(values, Text):
+            return gr.Textbox(label=modality.name, placeholder="a text", max_length=LONGEST_TEXT)
+        known = list(row_files.suffixes(modality))
+        label = f"{modality.name}, {' x '.join(map(str, modality.shape))} ({', '.join(known)})"
+        return gr.File(label=label, file_types=known, height=120)
+
+    @property
+    def _components(self) -> list[gr.components.Component]:
+        """The components of `Settings`, in the order of its fields."""
+        return [
+            *(self._system, self._row, self._given, self._targets, self._solver),
+            *(self._steps, self._strength, self._samples, self._seed),
+        ]
+
+    # MARK: What happens
+
+    def _connect(self, result: gr.HTML) -> None:
+        quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
+        self._row.change(self._preview_of, self._row, self._preview, **quiet)
+        for modality, own in zip(self._work.modalities, self._own, strict=True):
+            own.change(_ticked(modality.name), [self._given, own], self._given, **quiet)
+        self._button.click(self._generate, [*self._components, *self._own], result, api_name="generate")
+        self.blocks.load(self._restore, None, [*self._components, self._preview, result], **quiet)
+
+    def _preview_of(self, number: float | None) -> str:
+        """Return a held-out row as HTML."""
+        if self._work.lacks_rows:
+            return show.notes([f"There are no held-out rows: {self._work.lacks_rows}"])
+        try:
+            return show.row(self._work.modalities, self._work.row(None if number is None else int(number)))
+        except SbmError as error:
+            return show.error(str(error))
+
+    def _restore(self, request: gr.Request) -> list[Any]:
+        """Return the values of all components, as the link asks for."""
+        query = dict(request.query_params)
+        settings, wrong = restored(query, self._work.defaults, self._work.choices)
+        told = [f"The link is not all as expected: {message}" for message in wrong]
+        result = show.notes(told or [BEFORE])
+        chosen = [list(value) if isinstance(value, tuple) else value for value in vars(settings).values()]
+        return [*chosen, self._preview_of(settings.row), result]
+
+    def _generate(self, *values: Any) -> str:
+        """Return samples as HTML, or what is wrong."""
+        number = len(self._components)
+        try:
+            settings = _settings(values[:number])
+            own = self._read_own(values[number:], settings.given)
+            found = self._work.draw(settings, own)
+            return show.drawn(self._work.modalities, found, self._work.row(settings.row), settings)
+        except SbmError as error:
+            return show.error(str(error))
+
+    def _read_own(self, values: Sequence[str | None], given: Sequence[str]) -> dict[str, Any]:
+        """Return the rows of one's own that are ticked as given.
+
+        Raises:
+          SbmError: if one can not be read, or is no uploaded file.
+        """
+        found = {}
+        for modality, value in zip(self._work.modalities, values, strict=True):
+            if not value or modality.name not in given:
+                continue
+            if isinstance(make_format(modality), (Text, Category)):
+                found[modality.name] = row_files.row_of_text(modality, value[:LONGEST_TEXT])
+            else:
+                found[modality.name] = self._read_upload(modality, Path(value))
+        return found
+
+    def _read_upload(self, modality: Modality, path: Path) -> Any:
+        """Return the row in an uploaded file; messages tell its name alone."""
+        if not path.resolve().is_relative_to(self._uploads.resolve()):
+            raise SbmError(f"{path.name} is no uploaded file; expected one. Upload it.")
+        try:
+            return row_files.read_row(modality, path)
+        except SbmError as error:
+            raise SbmError(str(error).replace(str(path), path.name)) from error
+
+
+def _ticked(name: str):
+    """Return what ticks a modality as given where a row of one's own is there."""
+
+    def ticked(given: list[str], value: str | None) -> list[str]:
+        return [*given, name] if value and name not in given else given
+
+    return ticked
+
+
+def _settings(values: Sequence[Any]) -> Settings:
+    """Return what is chosen.
+
+    Raises:
+      SbmError: if something is left out.
+    """
+    system, row, given, targets, solver, steps, strength, samples, seed = values
+    for name, value in (("Steps", steps), ("Samples", samples), ("Seed", seed)):
+        if value is None:
+            raise SbmError(f"{name} is empty; expected a whole number. Write one.")
+    whole = None if row is None else int(row)
+    chosen = tuple(given or ()), tuple(targets or ())
+    return Settings(system, whole, *chosen, solver, int(steps), strength, int(samples), int(seed))

@@ -1,0 +1,132 @@
+"""What is chosen on the page, and the link that restores it."""
+
+import dataclasses
+import math
+import urllib.parse
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from sbm_jax.errors import SbmError, require
+
+MOST_STEPS, MOST_SAMPLES = 1000, 16
+"""Of one call: the page is for looking."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What is chosen on the page.
+
+    Attributes:
+      system: one of the trained systems.
+      row: the number of a held-out row; None for files of one's own alone.
+      given: names of the observed modalities.
+      targets: names of those to generate.
+      solver: of the sampler.
+      steps: of the solver.
+      strength: of the guidance; None for that of the config.
+      samples: of the row.
+      seed: of the samples.
+    """
+
+    system: str
+    row: int | None
+    given: tuple[str, ...]
+    targets: tuple[str, ...]
+    solver: str
+    steps: int
+    strength: float | None
+    samples: int
+    seed: int
+
+    @property
+    def query(self) -> str:
+        """The part of a link that restores the settings, from its question mark on."""
+        values = {name: _written(value) for name, value in dataclasses.asdict(self).items()}
+        return "?" + urllib.parse.urlencode(values)
+
+
+@dataclasses.dataclass(frozen=True)
+class Choices:
+    """What can be chosen.
+
+    Attributes:
+      systems: names of the trained systems.
+      modalities: names of the modalities.
+      solvers: names of the solvers.
+      num_rows: the number of held-out rows.
+    """
+
+    systems: tuple[str, ...]
+    modalities: tuple[str, ...]
+    solvers: tuple[str, ...]
+    num_rows: int
+
+    def check(self, settings: Settings) -> None:
+        """Raise `SbmError` for what can not be chosen; a page is not the only sender of settings."""
+        one_of("system", settings.system, self.systems)
+        one_of("solver", settings.solver, self.solvers)
+        for name in (*settings.given, *settings.targets):
+            one_of("modality", name, self.modalities)
+        within("steps", settings.steps, 1, MOST_STEPS)
+        within("samples", settings.samples, 1, MOST_SAMPLES)
+        within("seed", settings.seed, -(2**63), 2**63 - 1)
+        if settings.strength is not None:
+            require(0 <= settings.strength < math.inf, "strength", settings.strength, "0 or more")
+        if settings.row is not None:
+            within("row", settings.row, 0, self.num_rows - 1)
+
+
+def one_of(what: str, name: str, known: tuple[str, ...]) -> str:
+    """Return a name that is known; otherwise raise `SbmError`."""
+    if name not in known:
+        raise SbmError(f"{what} is {name!r:.60}; expected one of {', '.join(known)}.")
+    return name
+
+
+def within(what: str, number: int, least: int, most: int) -> int:
+    """Return an integer within bounds; otherwise raise `SbmError`."""
+    if not least <= number <= most:
+        raise SbmError(f"{what} is {number!r:.60}; expected {least} to {most}.")
+    return number
+
+
+def restored(query: Mapping[str, str], defaults: Settings, choices: Choices) -> tuple[Settings, list[str]]:
+    """Return the settings of a link, and what of it is wrong, in words; what is wrong or left out is the default.
+
+    Args:
+      query: the parameters of the link, which anybody may have written.
+      defaults: the settings of a page without one.
+      choices: what can be chosen.
+    """
+    readers: dict[str, Callable[[str], Any]] = {
+        "row": lambda text: int(text) if text else None,
+        "given": _names,
+        "targets": _names,
+        "steps": int,
+        "strength": lambda text: float(text) if text else None,
+        "samples": int,
+        "seed": int,
+    }
+    found, wrong = defaults, []
+    for name in (field.name for field in dataclasses.fields(Settings)):
+        if name not in query:
+            continue
+        try:
+            settings = dataclasses.replace(found, **{name: readers.get(name, str)(query[name])})
+            choices.check(settings)
+            found = settings
+        except ValueError:
+            wrong.append(f"{name} is {query[name]!r:.60}; expected a number.")
+        except SbmError as error:
+            wrong.append(str(error))
+    return found, wrong
+
+
+def _names(text: str) -> tuple[str, ...]:
+    return tuple(filter(None, text.split(",")))
+
+
+def _written(value: Any) -> str:
+    if value is None:
+        return ""
+    return ",".join(value) if isinstance(value, tuple) else str(value)

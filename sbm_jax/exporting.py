@@ -1,0 +1,150 @@
+"""Trained samplers as programs that run with JAX alone: `jax.export` artifacts, what they take, and their weights."""
+
+import importlib.util
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.export
+import numpy as np
+
+from sbm_jax.config import plain
+from sbm_jax.errors import SbmError, unknown
+from sbm_jax.runner import Runner
+from sbm_jax.sampling import SamplerOptions
+from sbm_jax.storage import write_atomically
+from sbm_jax.types import Modality
+
+PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
+"""What programs can be written for, on any machine."""
+
+
+def check_platforms(platforms: Sequence[str] | None) -> list[str]:
+    """Return the platforms of a program; None stands for the one in use.
+
+    Raises:
+      SbmError: if one is unknown, or there is none.
+    """
+    if platforms is None:
+        return [jax.export.default_export_platform()]
+    if isinstance(platforms, str) or not platforms:
+        raise SbmError(f"platforms is {platforms!r}; expected a list of one or more of {', '.join(PLATFORMS)}.")
+    for name in platforms:
+        if name not in PLATFORMS:
+            raise unknown("platform", name, PLATFORMS)
+    return list(dict.fromkeys(platforms))
+
+
+def named_leaves(products: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    """Return parameters by the path of each, ``stage/part/...``, in the order of the leaves of the tree."""
+    leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(dict(products)))
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
+
+
+def write(
+    runner: Runner,
+    options: SamplerOptions,
+    path: Path,
+    *,
+    given: Sequence[str],
+    targets: Sequence[str],
+    num_rows: int,
+    num_samples: int,
+    strength: float | None,
+    platforms: Sequence[str],
+    weights: Path | None,
+) -> Path:
+    """Write a sampler, and a ``.json`` file beside it that says how to call it; return the path of the latter.
+
+    Args:
+      runner: of the system.
+      options: of the sampler.
+      path: of the program.
+      given: names of the observed modalities.
+      targets: names of those to return.
+      num_rows: B, rows of a call.
+      num_samples: S, samples of each row.
+      strength: of the guidance; None for that of the config.
+      platforms: some of `PLATFORMS`.
+      weights: a file for the weights, which the program then takes; None to write them into it.
+
+    Raises:
+      SbmError: if a package that this needs is not there, the system refuses, or a file can not be written.
+    """
+    described = path.with_suffix(".json")
+    if described == path or weights in (path, described):
+        raise SbmError(f"{path}, {weights} and {described} must be three different files. Choose other names.")
+    _require_packages("flatbuffers", *([] if weights is None else ["safetensors"]))
+    leaves = named_leaves(runner.products)
+    observed = np.array([modality.name in given for modality in runner.system.modalities])
+    function = runner.function(options, observed, num_rows, num_samples, strength, targets)
+    tree = jax.tree.structure(dict(runner.products))
+
+    def program(values, seed, data):
+        return function(jax.tree.unflatten(tree, [values[name] for name in leaves]), seed, data)
+
+    known = {modality.name: modality for modality in runner.system.modalities}
+    rows = {name: jax.ShapeDtypeStruct((num_rows, *known[name].shape), known[name].dtype) for name in given}
+    arguments = (jax.ShapeDtypeStruct((), np.uint32), rows)
+    if weights is None:
+        exporter = jax.export.export(jax.jit(lambda seed, data: program(leaves, seed, data)), platforms=platforms)
+    else:
+        exporter = jax.export.export(jax.jit(program), platforms=platforms)
+        arguments = ({name: jax.ShapeDtypeStruct(x.shape, x.dtype) for name, x in leaves.items()}, *arguments)
+    content = exporter(*arguments).serialize()
+    if weights is not None:
+        write_atomically(weights, _packed(leaves))
+    write_atomically(path, bytes(content))
+    beside = None if weights is None else os.path.relpath(weights, path.parent)
+    told = {
+        "program": path.name,
+        "weights": beside,
+        "platforms": list(platforms),
+        "system": runner.system.name,
+        "sampler": plain(options),
+        "strength": strength,
+        "seed": {"shape": [], "dtype": "uint32"},
+        "given": {name: _told(known[name], (num_rows,)) for name in given},
+        "returned": {name: _told(known[name], (num_rows, num_samples)) for name in targets},
+        "python": _lines(path.name, beside, [known[name] for name in given], num_rows),
+    }
+    write_atomically(described, json.dumps(told, indent=1, ensure_ascii=False) + "\n")
+    return described
+
+
+def _require_packages(*names: str) -> None:
+    """Raise `SbmError` unless packages are there: JAX serialises programs by one that it does not require."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            raise SbmError(f"an export needs the package {name}. Install it: pip install 'sbm_jax[export]'.")
+
+
+def _packed(leaves: Mapping[str, np.ndarray]) -> bytes:
+    """Return arrays as the content of a .safetensors file."""
+    from safetensors.numpy import save
+
+    return save({name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()})
+
+
+def _told(modality: Modality, axes: tuple[int, ...]) -> dict[str, Any]:
+    """Return what a modality is to the program: shape and type, and in what form users have it."""
+    shape, dtype = [*axes, *modality.shape], np.dtype(modality.dtype).name
+    told = {"shape": shape, "dtype": dtype, "bounds": list(modality.bounds), "likelihood": modality.likelihood}
+    return {**told, "format": plain(modality.format)}
+
+
+def _lines(program: str, weights: str | None, given: Sequence[Modality], num_rows: int) -> list[str]:
+    """Return Python code that calls the program, from the directory that it is in."""
+    rows = [f"{m.name!r}: np.zeros({(num_rows, *m.shape)}, np.{np.dtype(m.dtype).name})" for m in given]
+    lines = ["import jax.export", "import numpy as np"]
+    if weights is not None:
+        lines += ["from safetensors.numpy import load_file", f"weights = load_file({weights!r})"]
+    return [
+        *lines,
+        f"program = jax.export.deserialize(bytearray(open({program!r}, 'rb').read()))",
+        f"data = {{{', '.join(rows)}}}",
+        f"samples = program.call({'' if weights is None else 'weights, '}np.uint32(0), data)",
+    ]
