@@ -13,6 +13,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.math import get_node_equation_number
 
 import sbm_jax
+from sbm_jax.report.published import PAPERS
 
 project = "sbm_jax"
 author = "the authors of sbm_jax"
@@ -121,8 +122,26 @@ def _default(field: dataclasses.Field) -> str:
     return f"see `{type(value).__name__}`" if dataclasses.is_dataclass(value) else f"`{value!r}`"
 
 
+# MARK: Published numbers
+
+
+class PublishedTable(SphinxDirective):
+    """A table of what a paper printed of conditional generation, from the package's own record of it."""
+
+    required_arguments: ClassVar[int] = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        lines = ["| | coherence given the other modalities | FID |", "|---|---|---|"]
+        for name, row in PAPERS[self.arguments[0]].conditional.items():
+            cells = [f"{number.value:g} ± {number.std:g}" for number in (row.coherence, row.fid)]
+            lines.append(f"| {row.name} (`{name}`) | {cells[0]} | {cells[1]} |")
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
 def setup(app: Sphinx) -> None:
     """Register what is written above."""
     app.add_directive("options", Options)
+    app.add_directive("published", PublishedTable)
     app.add_html_math_renderer("mathml", (_text, None), (_display, None))
     app.connect("autodoc-process-docstring", _as_text, priority=400)  # before napoleon
