@@ -66,8 +66,9 @@ def _display(translator: Any, node: nodes.math_block) -> None:
 _LITERAL = re.compile(r"(``.+?``|`[^`]+`)")
 
 
-def _as_text(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Escape what is plain text in docstrings, and means something in reStructuredText, such as ``s_m`` and ``*``."""
+def _as_text(*event: Any) -> None:
+    """Escape what is plain text in docstrings, and means something in reStructuredText, such as ``s_`` and ``*``."""
+    lines: list[str] = event[-1]  # changed in place
     for number, line in enumerate(lines):
         parts = _LITERAL.split(line)
         parts[::2] = [re.sub(r"([*|]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
