@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
 from sphinx.util.docutils import SphinxDirective
 from sphinx.util.math import get_node_equation_number
 
@@ -41,6 +42,8 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 90
 napoleon_use_ivar = True
 napoleon_use_rtype = False
+napoleon_attr_annotations = False  # signatures have them
+smartquotes = False  # quotes are of strings
 
 
 # MARK: Equations
@@ -142,6 +145,9 @@ class PublishedTable(SphinxDirective):
 
 def setup(app: Sphinx) -> None:
     """Register what is written above."""
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
     app.add_directive("options", Options)
     app.add_directive("published", PublishedTable)
     app.add_html_math_renderer("mathml", (_text, None), (_display, None))

@@ -130,18 +130,15 @@ def config_of(name):
 CONFIG_FILES = "|".join(path.stem for path in (ROOT / "configs").glob("*.py"))
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_configs_exist_with_their_variants(page):
-    for file, variants in re.findall(
-        rf"(?<![\w/])(?:configs/)?((?:{CONFIG_FILES})\.py)(:[\w,]+)?", "\n".join(spans(page))
-    ):
-        assert config_of(file + variants).name
+def test_configs_exist_with_their_variants():
+    for page, span in all_spans():
+        for file, variants in re.findall(rf"(?<![\w/])(?:configs/)?((?:{CONFIG_FILES})\.py)(:[\w,]+)?", span):
+            assert config_of(file + variants).name, page
 
 
-@pytest.mark.parametrize("page", PAGES)
-def test_options_of_the_config_exist(page):
+def test_options_of_the_config_exist():
     config = sbm_jax.default_config()
-    for span in spans(page):
+    for page, span in all_spans():
         for path in re.findall(r"(?:^|--)config(?!\.json)((?:\.\w+)+)", span):
             group = config
             for part in path.strip(".").split("."):
@@ -157,6 +154,8 @@ def test_files_modules_and_flags_exist():
             assert (ROOT / path).exists(), f"{page}: {path}"
         for path in re.findall(r"(?<![\w./])([a-z_]+/[a-z_]+\.py)\b", span):
             assert (ROOT / path).exists() or (ROOT / "sbm_jax" / path).exists(), f"{page}: {path}"
+        if re.fullmatch(r"[a-z_0-9]+\.py", span) and span != "mine.py":
+            assert span in file_names(), f"{page}: {span}"
         for module, arguments in re.findall(r"python -m ((?:sbm_jax|benchmarks|tests)\.[\w.]+)([^`]*)", span):
             source = importlib.util.find_spec(module).origin
             code = Path(source).read_text(encoding="utf-8")
@@ -170,12 +169,17 @@ def test_dotted_names_exist():
     for page, span in all_spans():
         if re.fullmatch(r"sbm_jax(\.\w+)+(\(.*\))?", span):
             assert resolve(span.partition("(")[0]), f"{page}: {span}"
-        elif re.fullmatch(r"[a-z_]+(\.[a-z_]+)*\.[A-Za-z_]+", span) and is_folder(span.partition(".")[0]):
+        elif re.fullmatch(r"(?!config\.|.*\.py$)[a-z_]+(\.[a-z_]+)*\.[A-Za-z_]+", span) and is_module(span.partition(".")[0]):
             assert resolve(f"sbm_jax.{span}") or is_option(span), f"{page}: {span}"
 
 
-def is_folder(name):
-    return (ROOT / "sbm_jax" / name).is_dir()
+def is_module(name):
+    return (ROOT / "sbm_jax" / name).is_dir() or (ROOT / "sbm_jax" / f"{name}.py").exists()
+
+
+@functools.cache
+def file_names():
+    return {path.name for folder in ("sbm_jax", "configs", "benchmarks") for path in (ROOT / folder).rglob("*.py")}
 
 
 def resolve(name):
