@@ -90,12 +90,14 @@ def test_python_blocks_that_train_do(page, away, monkeypatch):
 
     def in_few_steps(*arguments):
         config = make(*arguments)
-        stages = [config.autoencoder, config.score, *filter(None, [config.classifier])]
-        stages += [config.methods.joint_posterior]
-        for stage in stages:
-            stage.training.update(num_steps=10, steps_per_dispatch=1, checkpoint_every=0, validate_every=0)
-        config.evaluation.update(num_examples=10, num_unconditional=10, batch_size=10, num_repeats=1)
-        config.evaluation.metrics.frechet.num_examples = 0
+        for stage in filter(
+            None, [config.autoencoder, config.score, config.classifier, config.methods.joint_posterior]
+        ):
+            stage.training.update(num_steps=4, steps_per_dispatch=1, checkpoint_every=0, validate_every=0)
+        config.score.network.update(width=32, depth=1)
+        config.systems = config.systems[:1]
+        config.evaluation.update(num_examples=6, num_unconditional=6, batch_size=6, num_repeats=1)
+        config.evaluation.metrics = {"mse": {}, "sampling": {}}
         return config
 
     monkeypatch.setattr(fitting.presets, "make_config", in_few_steps)
@@ -169,7 +171,9 @@ def test_dotted_names_exist():
     for page, span in all_spans():
         if re.fullmatch(r"sbm_jax(\.\w+)+(\(.*\))?", span):
             assert resolve(span.partition("(")[0]), f"{page}: {span}"
-        elif re.fullmatch(r"(?!config\.|.*\.py$)[a-z_]+(\.[a-z_]+)*\.[A-Za-z_]+", span) and is_module(span.partition(".")[0]):
+        elif re.fullmatch(r"(?!config\.|.*\.py$)[a-z_]+(\.[a-z_]+)*\.[A-Za-z_]+", span) and is_module(
+            span.partition(".")[0]
+        ):
             assert resolve(f"sbm_jax.{span}") or is_option(span), f"{page}: {span}"
 
 
