@@ -212,6 +212,7 @@ def is_option(path):
 
 def test_links_lead_somewhere():
     for page in PAGES:
+        assert "[](" not in read(page), f"{page}: a link without text"
         for link in re.findall(r"\]\(([^)\s]+)\)", read(page)):
             if not link.startswith("https://"):
                 assert (ROOT / page).parent.joinpath(link.partition("#")[0]).exists(), f"{page}: {link}"
