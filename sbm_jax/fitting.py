@@ -47,11 +47,11 @@ def fit(
         Beside them may be ``"label"``, the class of each row, by which the samples are judged, or
         ``"label.<question>"``, one of several; and ``"<modality>.present"``, bool [N], True where a row has it. Or the
         config of an experiment, as a file of `configs/` returns it, beside which only `workdir` is given.
-      workdir: where everything is kept; see README.
+      workdir: where checkpoints, results and the report are kept.
       validation: held-out rows, as `data`, or the share of the rows of `data` to hold out.
       test: the same for the rows by which the system is judged, which have all modalities; a share is of those that
-        have. Where rows belong together,
-        such as several pictures of one person, a random split would separate them: give rows of other persons here.
+        have. Where rows belong together, such as several pictures of one person, a random split would separate them:
+        give rows of other persons here.
       modalities: what is known of modalities, by name: fields of `types.Modality`, and ``kind``, a key of
         `kinds.KINDS`, with its ``options``.
       preset: how much is spent, one of `presets.PRESETS`.

@@ -1,8 +1,7 @@
 """Resampling of intervals, one by one or in blocks.
 
 Reference: A. Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022,
-  algorithm 1.
-https://arxiv.org/abs/2201.09865
+  algorithm 1. https://arxiv.org/abs/2201.09865
 """
 
 import dataclasses

@@ -4,7 +4,7 @@ What is decoded in training are posterior samples, which N(0, I) does not match.
 kept in a bank, and a score model (``_score``, the unconditional sampler of Diff-MVAE) or a Gaussian mixture
 (``_mixture``) is trained on them. Conditional generation stays as it was.
 
-Reference: D. Wesego and P. Rooshenas, "Multimodal ELBO with Diffusion Decoders", 2024, section 3.3 and Table 4 of the
+Reference: D. Wesego and P. Rooshenas, "Multimodal ELBO with Diffusion Decoders", 2024, section 3.4 and Table 4 of the
 supplement. https://arxiv.org/abs/2408.16883
 """
 

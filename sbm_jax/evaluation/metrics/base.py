@@ -47,12 +47,12 @@ class Subject:
 
     Attributes:
       generate: `(key, data, observed [B, M], num_samples) -> Generated`; None where real data are judged.
-      reconstruct: `{modality: [B, *shape]} -> ` the same.
+      reconstruct: `{modality: [B, *shape]} -> {modality: [B, *shape]}`.
       encode: `{modality: [B, *shape]} -> {modality: [B, D_m]}` in the units of generated latents.
       log_weights: `(key, data, S) -> log p(x, z_s) - log q(z_s | x) [B, S]`.
       costly_weights: whether one sample of the weights is all that can be afforded.
       posteriors: `{modality: [B, *shape]} -> {modality: (mean [B, D_m], log variance or None)}` of each codec.
-      codec_reconstructions: `{modality: [B, *shape]} -> ` the same, of the codecs alone; there where `posteriors` are.
+      codec_reconstructions: the same, of the codecs alone; there where `posteriors` are.
     """
 
     generate: GenerateFn | None = None

@@ -1,0 +1,154 @@
+"""The documentation, as Sphinx builds it: `sphinx-build -W -b html docs docs/_build`. Nothing is fetched."""
+
+import dataclasses
+import importlib
+import inspect
+import re
+from typing import Any, ClassVar
+
+from docutils import nodes
+from docutils.utils.math.latex2mathml import tex2mathml
+from sphinx.application import Sphinx
+from sphinx.domains.python import PyObject
+from sphinx.util.docutils import SphinxDirective
+from sphinx.util.math import get_node_equation_number
+
+import sbm_jax
+from sbm_jax.report.published import PAPERS
+
+project = "sbm_jax"
+author = "the authors of sbm_jax"
+copyright = "the authors of sbm_jax, Apache-2.0"
+version = release = sbm_jax.__version__
+
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+exclude_patterns = ["_build"]
+nitpicky = False
+default_role = "code"
+
+html_theme = "furo"
+html_title = f"sbm_jax {version}"
+html_static_path = ["_static"]
+html_css_files = ["own.css"]
+html_math_renderer = "mathml"
+html_copy_source = False
+
+myst_enable_extensions = ["dollarmath", "deflist", "colon_fence", "fieldlist"]
+myst_heading_anchors = 3
+
+autodoc_member_order = "bysource"
+autodoc_typehints_format = "short"
+python_use_unqualified_type_names = True
+maximum_signature_line_length = 90
+napoleon_use_ivar = True
+napoleon_use_rtype = False
+napoleon_attr_annotations = False  # signatures have them
+smartquotes = False  # quotes are of strings
+
+
+# MARK: Equations
+
+
+def _text(translator: Any, node: nodes.math) -> None:
+    """Write an equation in a line of text as MathML, which browsers draw without a script."""
+    translator.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def _display(translator: Any, node: nodes.math_block) -> None:
+    """Write an equation of its own."""
+    number = get_node_equation_number(translator, node) if node["number"] else ""
+    translator.body.append(translator.starttag(node, "div", CLASS="equation"))
+    translator.body.append(tex2mathml(node.astext(), as_block=True))
+    translator.body.append(f"<span>({number})</span></div>" if number else "</div>")
+    raise nodes.SkipNode
+
+
+# MARK: Docstrings
+
+_LITERAL = re.compile(r"(``.+?``|`[^`]+`)")
+
+
+def _as_text(*event: Any) -> None:
+    """Escape what is plain text in docstrings, and means something in reStructuredText, such as ``s_`` and ``*``."""
+    lines: list[str] = event[-1]  # changed in place
+    for number, line in enumerate(lines):
+        parts = _LITERAL.split(line)
+        parts[::2] = [re.sub(r"([*|]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
+        lines[number] = "".join(parts)
+
+
+# MARK: Options
+
+
+class Options(SphinxDirective):
+    """A table of the fields of a dataclass with their defaults, so that no page repeats a default by hand.
+
+    Its arguments are the dataclass, as ``package.module:NAME``, and the group of the config that it is.
+    """
+
+    required_arguments: ClassVar[int] = 2
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        (module, _, name), group = self.arguments[0].partition(":"), self.arguments[1]
+        cls = getattr(importlib.import_module(module), name)
+        told = {}
+        for one in reversed(cls.__mro__):  # those of a base class are told there
+            told |= _attributes(inspect.cleandoc(one.__doc__ or ""))
+        lines = [f"| `{group}` | default | |", "|---|---|---|"]
+        for field in dataclasses.fields(cls):
+            lines.append(f"| `{field.name}` | {_default(field)} | {told.get(field.name, '')} |")
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+def _attributes(docstring: str) -> dict[str, str]:
+    """Return what the section ``Attributes:`` of a docstring says of each, as one line of Markdown."""
+    found: dict[str, str] = {}
+    section, name = docstring.partition("Attributes:\n")[2].split("\n\n")[0], ""
+    for line in section.splitlines():
+        if match := re.match(r"  (\w+): (.*)", line):
+            name = match[1]
+            found[name] = match[2]
+        elif name:
+            found[name] += f" {line.strip()}"
+    plain = {name: re.sub(r"``(.+?)``", r"`\1`", text) for name, text in found.items()}
+    return {name: text.replace("|", "\\|").replace("*", "\\*") for name, text in plain.items()}
+
+
+def _default(field: dataclasses.Field) -> str:
+    """Return the default of a field as Markdown; a group of options is named by its class."""
+    value = field.default
+    if field.default_factory is not dataclasses.MISSING:
+        value = field.default_factory()
+    if value is dataclasses.MISSING:
+        return "must be given"
+    return f"see `{type(value).__name__}`" if dataclasses.is_dataclass(value) else f"`{value!r}`"
+
+
+# MARK: Published numbers
+
+
+class PublishedTable(SphinxDirective):
+    """A table of what a paper printed of conditional generation, from the package's own record of it."""
+
+    required_arguments: ClassVar[int] = 1
+
+    def run(self) -> list[nodes.Node]:
+        """Return the table."""
+        lines = ["| | coherence given the other modalities | FID |", "|---|---|---|"]
+        for name, row in PAPERS[self.arguments[0]].conditional.items():
+            cells = [f"{number.value:g} ± {number.std:g}" for number in (row.coherence, row.fid)]
+            lines.append(f"| {row.name} (`{name}`) | {cells[0]} | {cells[1]} |")
+        return self.parse_text_to_nodes("\n".join(lines))
+
+
+def setup(app: Sphinx) -> None:
+    """Register what is written above."""
+    for field in PyObject.doc_field_types:
+        if field.name == "variable":
+            field.label = "Attributes"
+    app.add_directive("options", Options)
+    app.add_directive("published", PublishedTable)
+    app.add_html_math_renderer("mathml", (_text, None), (_display, None))
+    app.connect("autodoc-process-docstring", _as_text, priority=400)  # before napoleon
