@@ -19,7 +19,7 @@ COLORS = ("red", "green", "blue")
 
 
 def _training(num_steps):
-    return {"num_steps": num_steps, "batch_size": 16, "optimizer": {"learning_rate": 1e-2}, "steps_per_dispatch": 10}
+    return {"num_steps": num_steps, "batch_size": 16, "optimizer": {"learning_rate": 1e-2}, "steps_per_dispatch": 2}
 
 
 @pytest.fixture(scope="module")
@@ -46,12 +46,12 @@ def run(tmp_path_factory, files):
         "systems": ("sbm_vae_m", "mopoe"),
         "data": {"name": "arrays", "arrays": {"directory": str(path)}},
         "modalities": (vector, own | {"vocabulary_size": 0}),
-        "autoencoder": {"training": _training(20), "network": {"widths": (8,)}},
-        "score": {"training": _training(20), "network": {"width": 32, "depth": 1}, "probability_alone": 0.15},
-        "methods": {"joint_posterior": {"training": _training(20), "latent_size": 4, "network": {"widths": (8,)}}},
+        "autoencoder": {"training": _training(4), "network": {"widths": (8,)}},
+        "score": {"training": _training(4), "network": {"width": 32, "depth": 1}, "probability_alone": 0.15},
+        "methods": {"joint_posterior": {"training": _training(4), "latent_size": 4, "network": {"widths": (8,)}}},
         "classifier": None,
-        "matcher": {"training": _training(10), "embedding_size": 4},
-        "sampler": {"num_steps": 4},
+        "matcher": {"training": _training(4), "embedding_size": 4},
+        "sampler": {"num_steps": 2},
         "evaluation": {"num_examples": 10, "num_unconditional": 10, "batch_size": 10, "num_repeats": 1},
     }
     agreement = {"source": "vector", "target": "caption", "candidates": 10}

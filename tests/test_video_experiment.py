@@ -19,7 +19,7 @@ from tests.test_configs import load_config
 pytestmark = pytest.mark.slow
 
 VGGISH = {"widths": (2, 2, 3, 3), "hidden": 8, "embedding_size": 6}
-FILES = {"train": 3, "validation": 1, "test": 4}  # of ten clips each
+FILES = {"train": 2, "validation": 1, "test": 4}  # of ten clips each
 
 
 def write_files(directory: Path, config: VideoFilesConfig) -> None:
@@ -51,13 +51,13 @@ def run(tmp_path_factory):
     return experiment.run(parsed, path / "work"), path / "work", tensors
 
 
-def test_sounds_are_judged_and_frames_lack_only_their_network(run):
+def test_sounds_are_judged(run):
     found = run[0]["systems"]["sbm_vae"]
     for ask in ("given_rest", "unconditional"):
         fad = found["metrics"][f"sound/vggish/fad/{ask}/sound"]
         assert np.isfinite(fad["value"])
         assert fad["n"] == 40
-    assert any("inception/fid" in name for name in found["not_available"])
+    assert found["not_available"]["inception/fid"].startswith("not asked for")
     page = (run[1] / "report" / "index.html").read_text(encoding="utf-8")
     assert "Table 9" in page
     assert "data:audio/wav" in page
