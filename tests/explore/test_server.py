@@ -257,6 +257,7 @@ run(lambda: main("explore", ["--workdir=.", "--port=0"]))
 """
 
 
+@pytest.mark.slow
 def test_ctrl_c_ends_it_in_one_line():
     command = [sys.executable, "-c", SERVES]
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).parents[2]), "JAX_PLATFORMS": "cpu"}
