@@ -204,9 +204,10 @@ def check(config: ExperimentConfig) -> None:
     make_readers(config)
     make_matcher(config)
     for modality in config.modalities:
-        make_format(modality).check_files()
+        form = make_format(modality)
+        form.check_files()
         rate, own = config.data.folders.rate, modality.format.options.get("rate")
-        heard = isinstance(make_format(modality), Spectrogram)  # videos have a rate too, of their frames
+        heard = isinstance(form, Spectrogram)  # videos have a rate too, of their frames
         if config.data.name == "folders" and heard and rate and rate != own:
             raise SbmError(
                 f"config.data.folders.rate is {rate}, and modality {modality.name!r} has a format of {own} samples a "

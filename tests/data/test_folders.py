@@ -247,7 +247,8 @@ def test_the_rate_of_files_is_that_of_the_format():
         "options": {"rate": 8000, "length": 8000, "num_mels": 32, "window": 512, "hop": 250},
     }
     config.modalities = (
-        {"name": "sound", "shape": (32, 32, 1), "latent_size": 4, "codec": "mlp", "format": sound},
+        {"name": "sound", "shape": (32, 32, 1), "latent_size": 4, "codec": "mlp", "format": sound}
+        | {"bounds": (0.0, 1.0)},
         {"name": "text", "shape": (4,), "latent_size": 4, "codec": "mlp"},
     )
     with pytest.raises(SbmError, match="rate is 16000, and modality 'sound' has a format of 8000"):

@@ -214,7 +214,7 @@ def test_a_start_from_a_picture_stays_near_it():
     near = decoder.sample(params, jax.random.key(2), condition, options).z
     assert np.abs(near - condition.picture).mean() < 0.3
     blind = dataclasses.replace(decoder, has_picture=False)
-    with pytest.raises(SbmError, match="the condition has none"):
+    with pytest.raises(SbmError, match="the condition, which has none"):
         blind.sample(params, jax.random.key(2), Condition(latent=condition.latent), options)
 
 
@@ -226,7 +226,7 @@ def test_a_start_from_a_picture_stays_near_it():
         ({"picture": None, "latent": None}, {}, "Condition has nothing; expected"),
         ({"which": jnp.zeros(5, int)}, {}, "Condition has .*which"),
         ({"picture": jnp.ones((5, 8, 8, 2))}, {}, r"expected .*\(8, 8, 1\)"),
-        ({"latent": jnp.ones((4, 3))}, {}, "expected one row for each"),
+        ({"latent": jnp.ones((4, 3))}, {}, "expected a row for each"),
         ({"latent": jnp.ones((5, 2))}, {}, r"expected .* latent \(3,\)"),
         ({"picture": jnp.ones((0, 8, 8, 1)), "latent": jnp.ones((0, 3))}, {}, "number of pictures is 0"),
         ({}, {"row_numbers": jnp.arange(4)}, r"row_numbers have the shape \(4,\)"),
