@@ -133,7 +133,7 @@ def _run(workdir: Path) -> None:
         raise SbmError(f"{workdir} has no classifier to judge coherence with; use data with labels.")
     chosen = [case for case in [*SAMPLERS, *GUIDANCE] if case.system in config.systems and _ONLY.value in case.label]
     names = {name for case in chosen for name in make_system(config, case.system).stage_names}
-    names |= {judge.stage_name for judge in classifiers.values()}
+    names |= {judge.stage_name for judge in filter(None, [classifiers])}
     products = {name: load_product(name, workdir) for name in sorted(names)}
     trained = experiment.Trained([], classifiers, [], products)
     judges = dataclasses.replace(experiment.make_judges(config, trained, dataset, workdir), cache=None)

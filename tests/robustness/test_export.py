@@ -45,7 +45,7 @@ def _check(config):
     systems = [make_system(config, name) for name in config.systems]
     classifiers = make_classifiers(config, dataset)
     stages = {stage.name: stage for system in systems for stage in system.stages(dataset)}
-    judges = [*classifiers.values(), *make_readers(config), *filter(None, [make_matcher(config)])]
+    judges = [*filter(None, [classifiers]), *make_readers(config), *filter(None, [make_matcher(config)])]
     stages |= {judge.stage_name: judge.stage(dataset) for judge in judges}
     products, mesh = {}, parallel.data_mesh()
     for stage in stages.values():
