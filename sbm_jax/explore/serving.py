@@ -1,5 +1,6 @@
 """The server of the explorer: what it listens on, and what it may read."""
 
+import asyncio
 import ipaddress
 import os
 import socket
@@ -66,6 +67,7 @@ def served(work: Work, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
                 yield address
             finally:
                 page.blocks.close(verbose=False)
+                asyncio.set_event_loop(None)  # the one that Gradio sets for this thread, and never closes
 
 
 def _make_page(work: Work, uploads: Path) -> Any:

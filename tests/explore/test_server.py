@@ -248,11 +248,12 @@ def test_what_the_environment_tells_gradio_is_ignored(monkeypatch, tmp_path):
 
 
 SERVES = """
-import sys
+import signal
 from sbm_jax.arguments import run
 from sbm_jax.explore import main, serving
 from tests.explore.explored import Work
 serving.Work = lambda workdir: Work()
+signal.signal(signal.SIGINT, signal.default_int_handler)  # which is ignored below a job in the background
 run(lambda: main("explore", ["--workdir=.", "--port=0"]))
 """
 
