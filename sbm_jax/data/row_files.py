@@ -20,7 +20,6 @@ from sbm_jax.formats.array import ArrayFormat
 from sbm_jax.formats.binary import Binary
 from sbm_jax.formats.category import Category
 from sbm_jax.formats.spectrogram import Spectrogram
-from sbm_jax.formats.text import Text
 from sbm_jax.storage import write_atomically
 from sbm_jax.types import Modality
 
@@ -80,7 +79,7 @@ def row_of_text(modality: Modality, text: str) -> str | int:
       SbmError: if the modality has neither texts nor classes, or its classes are numbers and the text is none.
     """
     values = make_format(modality)
-    if isinstance(values, Text) or (isinstance(values, Category) and values.classes.dtype.kind == "U"):
+    if _in_words(values):
         return text
     if not isinstance(values, Category):
         told = ", ".join(suffixes(modality))
@@ -132,7 +131,7 @@ def _in_pixels(values: Format) -> bool:
 
 def _in_words(values: Format) -> bool:
     """Return whether rows are strings."""
-    return isinstance(values, Text) or (isinstance(values, Category) and values.classes.dtype.kind == "U")
+    return values.is_text or (isinstance(values, Category) and values.classes.dtype.kind == "U")
 
 
 def _require_size(path: pathlib.Path, modality: Modality) -> None:

@@ -33,7 +33,7 @@ class VideoFilesConfig:
     | modality | rows are                                                                        |
     |----------|---------------------------------------------------------------------------------|
     | `video`  | uint8 [T, size, size, 3]: the middle square of each frame, resized              |
-    | `sound`  | float32 [N] in [-1, 1]: the mean of all channels, resampled                     |
+    | `sound`  | float32 [N]: the mean of all channels, resampled, and clipped to [-1, 1]        |
 
     A file is cut into clips, one after the other; what is left at its end is not used. All clips of a file are in one
     split, which a hash of its name chooses. Files that can not be decoded, are shorter than a clip, or lack the frames

@@ -13,7 +13,6 @@ from sbm_jax.explore.settings import MOST_SAMPLES, MOST_STEPS, Settings, restore
 from sbm_jax.explore.work import Work
 from sbm_jax.formats import make_format
 from sbm_jax.formats.category import Category
-from sbm_jax.formats.text import Text
 from sbm_jax.types import Modality
 
 WAITING = 32
@@ -85,7 +84,7 @@ class Page:
             return gr.Dropdown(
                 [("none of my own", ""), *((name, name) for name in classes)], value="", label=modality.name
             )
-        if isinstance(values, Text):
+        if values.is_text:
             return gr.Textbox(label=modality.name, placeholder="a text", max_length=LONGEST_TEXT)
         known = list(row_files.suffixes(modality))
         label = f"{modality.name}, {' x '.join(map(str, modality.shape))} ({', '.join(known)})"
@@ -148,7 +147,8 @@ class Page:
         for modality, value in zip(self._work.modalities, values, strict=True):
             if not value or modality.name not in given:
                 continue
-            if isinstance(make_format(modality), (Text, Category)):
+            form = make_format(modality)
+            if form.is_text or isinstance(form, Category):
                 found[modality.name] = row_files.row_of_text(modality, value[:LONGEST_TEXT])
             else:
                 found[modality.name] = self._read_upload(modality, Path(value))

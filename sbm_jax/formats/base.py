@@ -101,7 +101,7 @@ class Format(abc.ABC):
 
     def check_files(self) -> None:
         """Raise `SbmError` for files that the options name and that can not be used; most name none."""
-        del self
+        del self  # it is not abstract: there is nothing to check
 
     def filled(self, array: np.ndarray) -> np.ndarray:
         """Return generated arrays [N, *shape] with what codecs leave to the host, which most leave nothing."""

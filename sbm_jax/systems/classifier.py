@@ -45,7 +45,8 @@ class ClassifierConfig:
         require(self.hidden >= 1, "classifier.hidden", self.hidden, "at least 1")
         require(0 <= self.dropout < 1, "classifier.dropout", self.dropout, "0 to less than 1")
         for name, shift in self.series.items():
-            require(shift >= 0, f"classifier.series.{name}", shift, "0 or more")
+            whole = isinstance(shift, int) and shift >= 0
+            require(whole, f"classifier.series.{name}", shift, "a whole number, 0 or more")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,11 +158,14 @@ class Classifiers:
         for (group, names), one_key in zip(self.groups.items(), keys, strict=True):
             # One modality, drawn per row: each sees its share, at the cost of one.
             choice_key, dropout_key = jax.random.split(one_key)
+            shift = self.config.series.get(names[0], 0) if train else 0
+            if shift:
+                choice_key, shift_key = jax.random.split(choice_key)
             choice, weight = self._choose(choice_key, names, batch)
             stacked = jnp.stack([data[name] for name in names], axis=1)
             x = stacked[jnp.arange(len(choice)), choice]
-            if train and (shift := self.config.series.get(names[0], 0)):
-                x = _moved(jax.random.fold_in(dropout_key, 1), x, shift)
+            if shift:
+                x = _moved(shift_key, x, shift)
             logits = self._network(names[0]).apply(
                 {"params": params[group]}, x, train=train, rngs={"dropout": dropout_key}
             )

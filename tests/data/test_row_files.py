@@ -11,6 +11,7 @@ from sbm_jax.data import row_files
 from sbm_jax.errors import SbmError
 from sbm_jax.formats import make_format
 from sbm_jax.types import Modality
+from tests.networks.optimus_files import caption
 
 UNIT = {"bounds": (0.0, 1.0)}
 SOUND = {"rate": 1000, "length": 64, "num_mels": 4, "window": 32, "hop": 16}
@@ -126,3 +127,10 @@ def test_sounds_of_another_rate_are_refused(tmp_path):
     wavfile.write(tmp_path / "a.wav", 8000, np.zeros(64, np.int16))
     with pytest.raises(SbmError, match="has 8000 samples a second; expected 1000"):
         row_files.read_row(WAVE, tmp_path / "a.wav")
+
+
+def test_texts_of_pretrained_networks_are_texts_too(tmp_path):
+    modality = caption(tmp_path)
+    path = row_files.write_row(modality, np.str_("a red bird"), tmp_path / "row")
+    assert path.name == "row.txt"
+    assert row_files.read_row(modality, path) == row_files.row_of_text(modality, "a red bird") == "a red bird"

@@ -81,7 +81,12 @@ def test_rows_are_moved_in_time_and_not_changed():
 
 
 @pytest.mark.parametrize(
-    ("series", "message"), [({"sond": 1}, "classifier.series.*'sond'"), ({"sound": -1}, "classifier.series.sound")]
+    ("series", "message"),
+    [
+        ({"sond": 1}, "classifier.series.*'sond'"),
+        ({"sound": -1}, "classifier.series.sound"),
+        ({"sound": 1.5}, "a whole number"),
+    ],
 )
 def test_unknown_series_are_refused(series, message):
     with pytest.raises(SbmError, match=message):
