@@ -76,7 +76,8 @@ MAY_IMPORT = {
     | {"data", "exporting", "formats", "experiment_config", "runner", "sampling", "systems", "training"},
     "commands": BASE | {"data", "experiment_config", "report", "sampling", "trained", "training"},
     "arguments": {"errors"},
-    "explore": BASE | {"arguments", "data", "experiment_config", "formats", "report", "sampling", "systems", "trained"},
+    "explore": BASE
+    | {"arguments", "commands", "data", "experiment_config", "formats", "report", "sampling", "systems", "trained"},
     "command_line": {"arguments", "commands", "errors", "explore", "main"},
     "main": {"config_file", "errors", "experiment", "experiment_config", "parallel", "preemption", "storage"},
     "kinds": BASE | {"data", "formats"},

@@ -1,23 +1,22 @@
 """A trained work directory as the explorer uses it: its held-out rows, its systems, and what they generate."""
 
-import dataclasses
 import threading
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from sbm_jax import data
+from sbm_jax.commands import load_quickly, sampler_options
 from sbm_jax.errors import SbmError
 from sbm_jax.experiment_config import read_config
 from sbm_jax.explore.settings import Choices, Settings
 from sbm_jax.sampling import SOLVERS
 from sbm_jax.system import Generated
 from sbm_jax.systems.methods import find_method
-from sbm_jax.trained import TrainedSystem, load
+from sbm_jax.trained import TrainedSystem
 from sbm_jax.types import Modality, Split
 
 MOST_GIVEN_AT_FIRST = 1
@@ -63,8 +62,6 @@ class Work:
         self.name, self._workdir = config.name, workdir
         self.modalities: tuple[Modality, ...] = config.joint_modalities
         self._lock, self._models = threading.Lock(), {}
-        jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
-        jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
         systems = tuple(find_method(name).name for name in config.systems)
         self._model(systems[0])
         self._rows: Split | None = None
@@ -123,8 +120,7 @@ class Work:
             raise SbmError("there is nothing to generate. Tick a target that is not given.")
         with self._lock:  # one at a time: each takes all of the machine
             model = self._model(settings.system)
-            options = dataclasses.replace(model.options, solver=settings.solver, num_steps=settings.steps)
-            model.system.check(options)
+            options = sampler_options(model, settings.solver, settings.steps)
             before, start = model.num_compiled, time.monotonic()
             samples = model.generate(
                 {name: [row] for name, row in given.items()},
@@ -140,7 +136,7 @@ class Work:
     def _model(self, name: str) -> TrainedSystem:
         """Return a system, loaded when it is first asked for."""
         if name not in self._models:
-            self._models[name] = load(self._workdir, name)
+            self._models[name] = load_quickly(self._workdir, name)
         return self._models[name]
 
 

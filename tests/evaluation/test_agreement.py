@@ -181,6 +181,7 @@ def test_what_can_not_be_matched_is_refused():
         MatcherConfig(training={"batch_size": 1})
 
 
+@pytest.mark.slow
 def test_an_experiment_trains_a_matcher_and_judges_by_it(tmp_path):
     write_data(tmp_path / "data")
     values = get_config(str(tmp_path / "data"))
