@@ -110,10 +110,7 @@ def _image(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
     del options
     grey = rows.ndim == 3
     fields: dict[str, Any] = {"shape": (*rows.shape[1:], 1) if grey else rows.shape[1:]}
-    pixels = {array.dtype == np.uint8 for array in (rows, *others)}
-    if len(pixels) > 1:
-        raise SbmError("pictures are uint8 in some splits and of another type in others. Write them alike.")
-    low, high = (0.0, 1.0) if rows.dtype == np.uint8 else _range(rows, others)
+    low, high = _range_of_pixels(rows, others)
     for bounds in ((0.0, 1.0), (-1.0, 1.0)):
         if bounds[0] <= low and high <= bounds[1]:
             fields |= {"bounds": bounds, "format": {"name": "array", "options": {"without_axis": grey}}}
@@ -123,8 +120,16 @@ def _image(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
     return {**fields, "format": _standardized(channels, grey)}, told
 
 
+def _range_of_pixels(rows: np.ndarray, others: Others) -> tuple[float, float]:
+    """Return the smallest and the largest value of all splits; uint8 stands for [0, 1]."""
+    pixels = {array.dtype == np.uint8 for array in (rows, *others)}
+    if len(pixels) > 1:
+        raise SbmError("pictures are uint8 in some splits and of another type in others. Write them alike.")
+    return (0.0, 1.0) if rows.dtype == np.uint8 else _range(rows, others)
+
+
 def _video(rows: np.ndarray, others: Others, options: VideoOptions) -> Declared:
-    low, high = (0.0, 1.0) if rows.dtype == np.uint8 else _range(rows, others)
+    low, high = _range_of_pixels(rows, others)
     if rows.shape[-1] not in (1, 3) or not 0 <= low <= high <= 1:
         raise SbmError(
             f"videos have {rows.shape[-1]} channels and values from {low:g} to {high:g}; expected 1 or 3 channels, and "

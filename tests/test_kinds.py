@@ -163,3 +163,15 @@ def test_what_the_user_declares_is_taken_as_it_is():
 def test_what_can_not_be_told_is_asked_for(rows, given, message):
     with pytest.raises(SbmError, match=message):
         guess("x", rows, given)
+
+
+@pytest.mark.parametrize(
+    ("rows", "other", "message"),
+    [
+        (np.zeros((N, 5, 8, 9, 3)), np.full((1, 5, 8, 9, 3), 1.5), "values from 0 to 1.5"),
+        (np.zeros((N, 5, 8, 9, 3), np.uint8), np.zeros((1, 5, 8, 9, 3)), "Write them alike"),
+    ],
+)
+def test_videos_of_other_values_are_refused(rows, other, message):
+    with pytest.raises(SbmError, match=message):
+        guess("x", rows, {}, [other])
