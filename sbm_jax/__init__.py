@@ -5,24 +5,22 @@ what was trained before; see `sbm_jax.trained.TrainedSystem`. `sbm_jax.default_c
 see `sbm_jax.experiment_config.ExperimentConfig`.
 """
 
-from typing import Any
+import importlib
+from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from sbm_jax.experiment_config import default_config
+    from sbm_jax.fitting import fit
+    from sbm_jax.trained import load
+
+__version__ = "0.2.0"
 __all__ = ["default_config", "fit", "load"]
+
+_WHERE = {"default_config": "experiment_config", "fit": "fitting", "load": "trained"}
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for only then, so that importing a part of the package stays cheap."""
-    if name == "load":
-        from sbm_jax.trained import load
-
-        return load
-    if name == "fit":
-        from sbm_jax.fitting import fit
-
-        return fit
-    if name == "default_config":
-        from sbm_jax.experiment_config import default_config
-
-        return default_config
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    """Import a function when it is first used, so that importing a part of the package stays cheap."""
+    if name not in _WHERE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_WHERE[name]}"), name)

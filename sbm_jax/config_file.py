@@ -2,6 +2,7 @@
 
 import ast
 import importlib.machinery
+import importlib.metadata
 import importlib.util
 import inspect
 import itertools
@@ -79,13 +80,16 @@ def read(given: str) -> ConfigDict:
     """Return what the `get_config` of a file returns.
 
     Args:
-      given: the file; what follows a colon is handed to `get_config`.
+      given: the file; what follows a colon is handed to `get_config`. Where there is no file ``configs/NAME.py``, it is
+        the one that the package was installed with.
 
     Raises:
       SbmError: naming the file, the line and what is wrong there.
     """
     name, *variants = given.split(":", 1)
     path = user_path(name, "--config")
+    if not path.exists():
+        path = _installed(path) or path
     if not path.is_file():
         found = "it is a directory" if name and path.is_dir() else "there is no such file"
         raise SbmError(f"the config file {name!r} can not be read: {found}. Name one of configs/, or your own.")
@@ -108,6 +112,18 @@ def read(given: str) -> ConfigDict:
             f"get_config of {path} returns {type(config).__name__}; expected an ml_collections.ConfigDict. Return one."
         )
     return config
+
+
+def _installed(path: Path) -> Path | None:
+    """Return the file under ``configs/`` that a wheel brought; None if there is none, as in a checkout."""
+    if path.parts[:1] != ("configs",):
+        return None
+    try:
+        files = importlib.metadata.files("sbm_jax") or ()
+    except importlib.metadata.PackageNotFoundError:  # it runs from a directory on the path
+        return None
+    wanted = f"share/sbm_jax/{path.as_posix()}"
+    return next((Path(file.locate()).resolve() for file in files if file.as_posix().endswith(wanted)), None)
 
 
 def _call(path: Path, function: Callable[[], Any]) -> Any:

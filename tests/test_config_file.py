@@ -1,5 +1,6 @@
 """What `--config` and its overrides may be, and what is said of those that may not."""
 
+import importlib.metadata
 import io
 import os
 import sys
@@ -293,6 +294,19 @@ def test_an_error_in_what_a_config_imports_is_told_with_its_place(tmp_path, monk
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(SbmError, match=r"own_helper.py, line 3: NameError"):
         config_file.read(str(tmp_path / "own.py"))
+
+
+def test_configs_of_a_wheel_are_found_outside_of_the_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "share/sbm_jax/configs").mkdir(parents=True)
+    (tmp_path / "share/sbm_jax/configs/own.py").write_text("import sbm_jax\n\nget_config = sbm_jax.default_config\n")
+    file = importlib.metadata.PackagePath("share/sbm_jax/configs/own.py")
+    file.dist = importlib.metadata.PathDistribution(tmp_path / "sbm_jax.dist-info")
+    monkeypatch.setattr(importlib.metadata, "files", lambda name: [file])
+    assert isinstance(config_file.read("configs/own.py"), ConfigDict)
+    for missing in ("configs/other.py", "own.py", "other/own.py"):
+        with pytest.raises(SbmError, match="no such file"):
+            config_file.read(missing)
 
 
 def test_a_config_file_must_be_a_file(tmp_path):
