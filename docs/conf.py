@@ -21,7 +21,7 @@ author = "the authors of sbm_jax"
 copyright = "the authors of sbm_jax, Apache-2.0"
 version = release = sbm_jax.__version__
 
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 exclude_patterns = ["_build"]
 nitpicky = False
 default_role = "code"
@@ -35,6 +35,9 @@ html_copy_source = False
 
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence", "fieldlist"]
 myst_heading_anchors = 3
+nb_execution_mode = "off"  # `-D nb_execution_mode=cache` runs the tutorials, in half an hour or more, and shows what they print
+nb_execution_timeout = 3600
+nb_execution_raise_on_error = True
 
 autodoc_member_order = "bysource"
 autodoc_typehints_format = "short"

@@ -8,15 +8,17 @@ import re
 import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import pytest
 import yaml
+from matplotlib import pyplot
 
 import sbm_jax
-from sbm_jax import fitting, presets
+from sbm_jax import config_file, fitting, presets
 from sbm_jax.data import DATASETS
 from sbm_jax.evaluation.estimates import SPREADS
 from sbm_jax.evaluation.metrics import METRICS
@@ -32,6 +34,7 @@ PAGES = sorted(
     for path in (*ROOT.glob("*.md"), *DOCS.rglob("*.md"))
     if "_build" not in path.parts
 )
+CELL = "{code-cell} python"
 NOTES = ("trains", "parse only", "needs: ")
 """How a comment begins that says why a block is not run as it stands."""
 
@@ -51,7 +54,9 @@ def read(page):
 
 def blocks(page, *languages):
     text = read(page)
-    fences = re.finditer(r"(?:^<!-- (.+?) -->\n)?^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    fences = re.finditer(
+        r"(?:^<!-- (.+?) -->\n)?^```(\w+|\{code-cell\} python)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL
+    )
     found = [Block(m[1] or "", m[2], m[3], text[: m.start(3)].count("\n")) for m in fences]
     return [block for block in found if block.language in languages]
 
@@ -81,17 +86,16 @@ def test_python_blocks_run(page, away):
     run(page, [block for block in found if not block.note], {"__name__": page})
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "page", [page for page in PAGES if any(block.note == "trains" for block in blocks(page, "python"))]
-)
-def test_python_blocks_that_train_do(page, away, monkeypatch):
+@pytest.fixture
+def short(monkeypatch):
+    """`fit` trains for a few steps."""
     make = presets.make_config
 
     def in_few_steps(*arguments):
         config = make(*arguments)
+        methods = config.methods
         for stage in filter(
-            None, [config.autoencoder, config.score, config.classifier, config.methods.joint_posterior]
+            None, [config.autoencoder, config.score, config.classifier, methods.joint_posterior, methods.mld]
         ):
             stage.training.update(num_steps=4, steps_per_dispatch=1, checkpoint_every=0, validate_every=0)
         config.score.network.update(width=32, depth=1)
@@ -101,11 +105,31 @@ def test_python_blocks_that_train_do(page, away, monkeypatch):
         return config
 
     monkeypatch.setattr(fitting.presets, "make_config", in_few_steps)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "page", [page for page in PAGES if any(block.note == "trains" for block in blocks(page, "python"))]
+)
+@pytest.mark.usefixtures("away", "short")
+def test_python_blocks_that_train_do(page):
     rng = np.random.default_rng(0)
     photos = rng.integers(0, 256, (60, 16, 16, 3), dtype=np.uint8)
     captions = np.array(["a small red bird", "a large blue bird", "a bird"])[rng.integers(0, 3, 60)]
     given = {"photos": photos, "masks": photos.mean(axis=3) > 128, "captions": captions}
     run(page, [block for block in blocks(page, "python") if block.note == "trains"], given)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, CELL)])
+@pytest.mark.usefixtures("away", "short")
+def test_tutorials_run_in_their_short_form(page, monkeypatch):
+    read_config = config_file.read
+    monkeypatch.setattr(config_file, "read", lambda name: read_config(f"{ROOT / name}:smoke"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a judge that does not converge on samples of untrained networks
+        run(page, blocks(page, CELL), {"__name__": page})
+    pyplot.close("all")
 
 
 def spans(page):
@@ -262,7 +286,7 @@ def test_readme_is_short_and_versions_agree():
 
 @pytest.mark.slow
 def test_it_builds_without_a_warning_and_loads_nothing_from_elsewhere(tmp_path):
-    for module in ("sphinx", "myst_parser", "furo"):
+    for module in ("sphinx", "myst_nb", "furo"):
         pytest.importorskip(module, reason="the documentation is built with the extra 'docs'")
     command = [
         sys.executable,
