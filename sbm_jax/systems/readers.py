@@ -63,7 +63,7 @@ class Reader:
                 raise unknown(f"{field} of config.readers:", name, numbers)
         if self.config.source == self.config.target:
             raise SbmError(
-                f"a reader (config.readers) has the source and the target {self.config.target!r}. Name two modalities."
+                f"a reader (config.readers) has {self.config.target!r} as source and target. Name another modality."
             )
 
     @property

@@ -178,8 +178,8 @@ class Checkpoints:
 
         Args:
           step: as returned by `latest`.
-          like: a pytree of arrays or `ShapeDtypeStruct`s whose structure and shardings the result takes; None restores
-            the saved structure as nested dictionaries, replicated on all devices.
+          like: a pytree of arrays or `ShapeDtypeStruct` leaves, whose structure and shardings the result takes; None
+            restores the saved structure as nested dictionaries, replicated on all devices.
         """
         if like is None:
             like = self._on_all_devices(step)
