@@ -41,7 +41,7 @@ def mopoe_terms(
     private: PrivateLatents | None = None,
     chunk: int = 16,
 ) -> BoundTerms:
-    """Return the terms of MoPoE, with one latent per row, from one subset's product, and the KL of all subsets.
+    """Return the terms of MoPoE: one latent per row, from one subset's product, and the KL of all 2^M - 1 subsets.
 
     L_b = Σ_m -r_m log p(x_m | z_b) + β mean_S KL(q_S ‖ N(0, I)), z_b ~ q_{S(b)}, over the subsets that a row has.
     Private latents w_m make the likelihood log p(x_m | z_b, w_m) and add β β' Σ_m KL(q_m ‖ N(0, I)). The prior is an

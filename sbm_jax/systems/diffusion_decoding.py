@@ -58,7 +58,7 @@ class Group:
         """The diffusion decoder.
 
         Raises:
-          SbmError: if `map_network` is no feed-forward codec.
+          SbmError: if `map_network` is not a feed-forward codec.
         """
         first, condition, trunk = self.modalities[0], self.config.condition, None
         if "map" in condition:
@@ -110,7 +110,7 @@ def make_groups(modalities: tuple[Modality, ...], config: DiffusionDecodingConfi
     """Return the groups of modalities that share a decoder, in the order of the modalities.
 
     Raises:
-      SbmError: if a named modality is no image, or there is no modality to decode.
+      SbmError: if a named modality is not an image, or there is no modality to decode.
     """
     groups: dict[Any, list[Modality]] = {}
     for modality in _drawn(modalities, config):

@@ -109,7 +109,7 @@ class EbMvae(Sbm):
         return JointPerceptron(self.energy.width, self.energy.depth, outputs, self.token_sizes)
 
     def own_options(self, options: SamplerOptions) -> SamplerOptions:
-        """Return Langevin dynamics (Eqs. 2 and 3), with the chunking and divergence bound of the given options."""
+        """Return Langevin dynamics (Eqs. 2 and 3), with the given `unroll`, `chunk_size` and `divergence_bound`."""
         return SamplerOptions(
             solver="langevin",
             num_steps=self.energy.num_steps,
@@ -127,7 +127,7 @@ class EbMvae(Sbm):
     def make_score_stage(self) -> Stage:
         """Return the stage that trains the energy, which needs only the latent bank."""
         settings = plain(self.energy)
-        for name in ("num_steps", "step_size"):  # of the sampler
+        for name in ("num_steps", "step_size"):  # sampler options
             del settings[name]
         return Stage(
             name=self.score_stage_name,

@@ -8,7 +8,7 @@ from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import System
 from sbm_jax.types import Modality
 
-if TYPE_CHECKING:  # these modules import this one
+if TYPE_CHECKING:  # only for annotations
     from sbm_jax.systems.codec_training import AutoencoderConfig
     from sbm_jax.systems.score_stage import ScoreConfig
 

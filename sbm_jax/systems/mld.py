@@ -74,7 +74,7 @@ class Mld(Sbm):
         return "score_mld"
 
     def own_options(self, options: SamplerOptions) -> SamplerOptions:
-        """Return the system's sampler, with the chunking and divergence bound of the given options."""
+        """Return the system's own sampler, with the given `unroll`, `chunk_size` and `divergence_bound`."""
         own = SAMPLERS[self.mld.sampler]
         if own is None:  # time 0 tells the network which modalities are observed
             return dataclasses.replace(options, conditioning="per_modality")

@@ -1,7 +1,7 @@
 """Starts training from pretrained weights.
 
-A stage of its own reads the weight files and passes them on, because as constants they could exceed the size limit of a
-compiled program.
+A separate stage reads the weight files and hands the weights to training, so that they do not become constants of a
+compiled program, whose size is limited.
 """
 
 from flax.traverse_util import flatten_dict, unflatten_dict

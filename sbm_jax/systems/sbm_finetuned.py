@@ -1,4 +1,4 @@
-"""SBM-VAE-F and SBM-RAE-F: decoders fine-tuned on what the score model samples for missing modalities.
+"""SBM-VAE-F and SBM-RAE-F: decoders fine-tuned on the score model's samples of missing modalities.
 
 Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 2023, appendix A.5.1, Eq. 11.
 """
@@ -45,7 +45,7 @@ class SbmFinetuned(Sbm):
 
     Attributes:
       finetuning: see `FinetuningConfig`.
-      sampler: sampler of the dropped latents in fine-tuning, part of the stage's fingerprint.
+      sampler: sampler of the dropped latents in fine-tuning; the decoders depend on it.
     """
 
     finetuning: FinetuningConfig = FinetuningConfig()

@@ -176,7 +176,7 @@ def train(
 
     Raises:
       Preempted: after saving everything, if any process of the run received SIGTERM.
-      SbmError: if a metric or a parameter is not finite, or a checkpoint can not be written.
+      SbmError: if the batch size does not suit the mesh, memory or disk space is too small, or training diverges.
     """
     parallel.check_batch_size(stage.training.batch_size, mesh, f"stage {stage.name!r}")
     keys = parallel.replicate(stage_keys(seed, stage.name), mesh)
