@@ -1,1 +1,1 @@
-"""Training objectives, and the bounds of multimodal VAEs: per-row terms are available, and noise can be injected."""
+"""Training objectives and the bounds of multimodal VAEs, with per-row terms and injectable noise."""

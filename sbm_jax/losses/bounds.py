@@ -1,11 +1,11 @@
-"""What the bounds of the multimodal VAEs share: per-row terms, decoding, and the subsets of modalities.
+"""Common parts of the multimodal VAE bounds: per-row terms, decoding, and the subsets of modalities.
 
-Encoders give a Gaussian (or Laplace) expert for each modality; the methods differ in how they join these to a
-posterior, and in the bound. Every bound takes its noise and its choices of subsets as arrays, so that recorded ones
-can be replayed, and decoders as a `Decoding`.
+Encoders return a Gaussian (or Laplace) expert for each modality; the methods differ in how they join the experts into
+a posterior, and in the bound. Every bound takes its decoders as a `Decoding`, and its noise and choice of subsets as
+arrays, so that recorded ones can be replayed.
 
-Experts are stacked: means and log variances, or the raw scales of any family (`distributions.POSTERIORS`), [B, M, D];
-`present` is bool [B, M], False where a row lacks a modality, which then enters no posterior and no likelihood.
+Experts are stacked: means and log variances, or the raw scales of any family (`distributions.POSTERIORS`), [B, M, D].
+`present` is bool [B, M], False where a row lacks a modality, which then enters neither posterior nor likelihood.
 """
 
 import itertools
@@ -24,14 +24,14 @@ EXPERT_EPS = 1e-8
 """Added to the variance of each expert by the authors of MoPoE and MVTCAE."""
 
 DECODED_AT_ONCE = 8192
-"""Latents that each decoder is given at a time."""
+"""Latents that a decoder decodes at a time."""
 
 LogProbFn = Callable[[Mapping[str, Array], Array | int], Mapping[str, Array]]
 
 
 @flax.struct.dataclass
 class BoundTerms:
-    """Per-row terms of a negative bound, [B] each: the loss of a row, and the two parts that it is the sum of."""
+    """Per-row terms of a negative bound, [B] each; the loss of a row is their sum."""
 
     reconstruction: Array
     regulariser: Array
@@ -43,13 +43,13 @@ class BoundTerms:
 
 
 class Decoding(NamedTuple):
-    """How a likelihood is had from latents.
+    """Computes the likelihood of data given latents.
 
     Attributes:
-      modalities: the modalities, in the order of every mask.
-      log_prob_fn: `({name: latents [..., B, ·]}, part) -> {name: log p(x_m | z) [..., B]}`, of data that it knows.
-        Where latents are decoded a part at a time, each part has a number, for decoders that draw.
-      rescaling: a factor for the log likelihood of each modality.
+      modalities: modalities, in mask order.
+      log_prob_fn: `({name: latents [..., B, ·]}, part) -> {name: log p(x_m | z) [..., B]}`, bound to its data. `part`
+        numbers the chunks that latents are decoded in, so that stochastic decoders draw anew in each.
+      rescaling: factor r_m of the log likelihood of each modality.
     """
 
     modalities: tuple[Modality, ...]
@@ -57,15 +57,15 @@ class Decoding(NamedTuple):
     rescaling: tuple[float, ...]
 
     def log_likelihood(self, z: Mapping[str, Array] | Array) -> Array:
-        """Return r_m log p(x_m | z) as [..., B, M] for latents [..., B, D], the same for all modalities or by name."""
+        """Return r_m log p(x_m | z) as [..., B, M] for latents [..., B, D], shared by all modalities or by name."""
         latents = z if isinstance(z, Mapping) else {modality.name: z for modality in self.modalities}
         return jnp.stack(list(self.by_modality(latents).values()), axis=-1)
 
     def by_modality(self, latents: Mapping[str, Array]) -> dict[str, Array]:
-        """Return r_m log p(x_m | z_m) as {name: [..., B]} for latents {name: [..., B, D]}, in the masks' order.
+        """Return r_m log p(x_m | z_m) as {name: [..., B]} for latents {name: [..., B, D]}, in mask order.
 
-        Many latents of each row are decoded a part at a time, and again for the gradient: M experts with K samples each
-        make M K B of them for every decoder, whose activations no memory holds.
+        Large batches of latents are decoded in chunks and recomputed for the gradient: M experts with K samples each
+        give every decoder M K B latents, whose activations would not fit in memory.
         """
         lead, batch = next(iter(latents.values())).shape[:-2], next(iter(latents.values())).shape[-2]
         at_once = max(1, DECODED_AT_ONCE // batch)
@@ -84,13 +84,13 @@ class Decoding(NamedTuple):
 
 
 def likelihood_rescaling(modalities: Sequence[Modality]) -> tuple[float, ...]:
-    """Return the largest number of entries over the own one, for each modality, so that all weigh the same."""
+    """Return max_n d_n / d_m for each modality of d_m entries, so that all modalities weigh the same."""
     sizes = [int(np.prod(modality.shape)) for modality in modalities]
     return tuple(max(sizes) / size for size in sizes)
 
 
 def all_subsets(num_modalities: int) -> np.ndarray:
-    """Return bool [2^M - 1, M], the non-empty subsets by size, then lexicographically."""
+    """Return the non-empty subsets of M modalities as bool [2^M - 1, M], ordered by size, then lexicographically."""
     members = itertools.chain.from_iterable(
         itertools.combinations(range(num_modalities), size) for size in range(1, num_modalities + 1)
     )
@@ -98,5 +98,5 @@ def all_subsets(num_modalities: int) -> np.ndarray:
 
 
 def sum_present(values: Array, present: Array) -> Array:
-    """Sum [..., B, M] over the modalities that a row has, bool [B, M]."""
+    """Sum values [..., B, M] over the modalities that each row has (`present`, bool [B, M])."""
     return jnp.where(jnp.broadcast_to(present, values.shape), values, 0.0).sum(axis=-1)

@@ -1,4 +1,4 @@
-"""Score matching without noise: the objective of EB-MVAE."""
+"""Implicit score matching, which needs no noise: the objective of EB-MVAE."""
 
 from collections.abc import Callable
 
@@ -14,14 +14,14 @@ TRACES = ("exact", "hutchinson", "sliced")
 def implicit_score_terms(
     score_fn: Callable[[Array], Array], key: Key, z: Array, valid: np.ndarray, trace: str
 ) -> Array:
-    """Return tr ∇s(z) + ½ ‖s(z)‖² for each row [B] (Eq. 1 with S = s = -∇E).
+    """Return the implicit score-matching loss tr ∇s(z) + ½ ‖s(z)‖² of each row [B] (Eq. 1 with S = s = -∇E).
 
-    ``exact`` takes one directional derivative for each entry of z, in a loop; ``hutchinson`` a random one, vᵀ∇s v with
-    v = ±1, which has the same mean; ``sliced`` projects the square too, ½ (vᵀs)² with v ~ N(0, I).
+    ``exact`` loops over one directional derivative for each entry of z; ``hutchinson`` estimates the trace without bias
+    by vᵀ∇s v with random signs v; ``sliced`` projects the square as well, ½ (vᵀs)² with v ~ N(0, I).
 
     Args:
-      score_fn: `z [B, N, D] -> [B, N, D]`, row by row, 0 on padding.
-      key: for the random directions.
+      score_fn: `z [B, N, D] -> [B, N, D]`, independent across rows and 0 on padding.
+      key: typed key for the random directions; unused by ``exact``.
       z: latents [B, N, D].
       valid: bool [N, D], False on padding.
       trace: one of `TRACES`.

@@ -1,4 +1,4 @@
-"""Contrastive learning of one space for all modalities."""
+"""Contrastive learning of one embedding space for all modalities (InfoNCE)."""
 
 import chex
 import jax.numpy as jnp
@@ -8,32 +8,32 @@ import optax
 from sbm_jax.types import Array
 
 MAX_LOG_SCALE = float(np.log(100.0))
-"""The inverse temperature is kept below 100, as in the reference: beyond it training is unstable."""
+"""The inverse temperature is clipped to 100, as in the reference: training is unstable above it."""
 
 
 def inverse_temperature(log_scale: Array) -> Array:
-    """Return τ, at most 100."""
+    """Return the inverse temperature τ, clipped to at most 100, given log τ."""
     return jnp.exp(jnp.minimum(log_scale, MAX_LOG_SCALE))
 
 
 def has_pair(present: Array | None) -> Array | None:
-    """Return which rows have two modalities or more, bool [B], given what is present, bool [B, M]; None for all."""
+    """Return bool [B], True for rows with two or more present modalities (bool [B, M]); None if `present` is None."""
     return None if present is None else present.sum(axis=1) >= 2
 
 
 def info_nce_terms(
     embeddings: Array, log_scale: Array, targets: Array | None = None, present: Array | None = None
 ) -> tuple[Array, Array]:
-    """Return the loss of each row and how often its counterpart was found, [B] each.
+    """Return the InfoNCE loss and the retrieval accuracy of each row, [B] each.
 
-    For every ordered pair of modalities (i, j), row b of i must find row b of j among all rows of the batch that have
-    j: L = -log exp(τ e_i^b · e_j^b) / Σ_c exp(τ e_i^b · e_j^c), a mean over the pairs that the row has, 0 for none.
+    For every ordered pair of modalities (i, j), row b of i must retrieve row b of j among all rows of the batch that
+    have j: L = -log exp(τ e_i^b · e_j^b) / Σ_c exp(τ e_i^b · e_j^c), averaged over the row's pairs; 0 without a pair.
 
     Args:
       embeddings: unit vectors [B, M, E].
       log_scale: log τ, the logarithm of the inverse temperature, a scalar.
-      targets: unit vectors [B, M, E], e_j where those that are sought are others; None for `embeddings`.
-      present: bool [B, M], which modalities a row has; None for all.
+      targets: unit vectors [B, M, E] to retrieve, used for e_j; None for `embeddings`.
+      present: bool [B, M], the modalities that each row has; None for all.
 
     Reference: A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021,
       section 2.3. https://arxiv.org/abs/2103.00020
@@ -45,7 +45,7 @@ def info_nce_terms(
     similarity = jnp.einsum("bpe,cpe->pbc", embeddings[:, first], targets[:, second], precision="highest")
     labels = jnp.broadcast_to(jnp.arange(batch)[None], (len(first), batch))
     logits = inverse_temperature(log_scale) * similarity
-    if present is not None:  # finite, for rows without j have no other logit
+    if present is not None:  # finite, because a batch may have no row with j
         logits = jnp.where(present[:, second].T[:, None], logits, -1e9)
     loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     hits = (jnp.argmax(logits, axis=-1) == labels).astype(jnp.float32)

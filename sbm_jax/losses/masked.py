@@ -1,4 +1,4 @@
-"""Means over what is there."""
+"""Masked means."""
 
 import jax.numpy as jnp
 
@@ -6,9 +6,9 @@ from sbm_jax.types import Array
 
 
 def masked_mean(values: Array, mask: Array | None) -> Array:
-    """Return the mean of the values where the mask, of the same shape, is True, a scalar; 0 where it never is.
+    """Return the scalar mean of the values where a bool mask of the same shape is True; 0 if it is True nowhere.
 
-    Without a mask it is the mean of all.
+    Without a mask, return the mean of all values.
     """
     if mask is None:
         return values.mean()

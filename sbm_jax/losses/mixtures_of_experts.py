@@ -1,4 +1,4 @@
-"""The bounds whose posterior is a mixture of experts: MMVAE and MMVAE+. Shapes are those of `losses.bounds`."""
+"""MMVAE and MMVAE+, the bounds whose posterior is a mixture of experts. For shapes, see `losses.bounds`."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,12 +12,12 @@ from sbm_jax.types import Array
 
 
 class Family(NamedTuple):
-    """A family of posteriors and its estimator.
+    """A family of posteriors and the estimator of its bound.
 
     Attributes:
       posterior: a key of `distributions.POSTERIORS`.
-      estimator: ``"iwae"``, the importance-weighted bound of each expert, or ``"dreg"``, its doubly reparametrised
-        gradient, whose value is not the bound's.
+      estimator: ``"iwae"``, the importance-weighted bound of each expert, or ``"dreg"``, a surrogate with the doubly
+        reparametrised gradient of the bound but not its value.
     """
 
     posterior: str = "laplace_with_softmax"
@@ -33,18 +33,18 @@ def mmvae_terms(
     family: Family,
     present: Array | None = None,
 ) -> Array:
-    """Return the negative bound of MMVAE for each row [B]: the posterior is a mixture of the experts.
+    """Return the negative MMVAE bound of each row [B]; its posterior is a mixture of the experts.
 
-    L_b = -1/M Σ_m log 1/K Σ_k p(x, z_mk) / q(z_mk | x), q = 1/M Σ_n q_n, z_mk ~ q_m, over the modalities of a row.
+    L_b = -1/M Σ_m log 1/K Σ_k p(x, z_mk) / q(z_mk | x), q = 1/M Σ_n q_n, z_mk ~ q_m, over the row's modalities.
 
     Args:
-      mean: of the experts [B, M, D].
+      mean: means of the experts [B, M, D].
       raw: raw scales of the experts [B, M, D].
       decoding: see `Decoding`.
       noise: [M, K, B, D]: standard normal, or uniform in (-1, 1) for Laplace posteriors.
       prior_raw: raw scale of the prior [D]; trained.
       family: see `Family`.
-      present: bool [B, M]; None where nothing is missing.
+      present: bool [B, M]; None if nothing is missing.
 
     Reference: Y. Shi et al., "Variational Mixture-of-Experts Autoencoders for Multi-Modal Deep Generative Models",
       2019. https://arxiv.org/abs/1911.03393
@@ -73,24 +73,24 @@ def mmvae_plus_terms(
     family: Family,
     present: Array | None = None,
 ) -> Array:
-    """Return the negative bound of MMVAE+ for each row [B]: MMVAE with private latents.
+    """Return the negative bound of MMVAE+, MMVAE with private latents, for each row [B].
 
-    Modality m is reconstructed from its shared and its private latent, the others from its shared latent and private
-    ones from their priors. L_b = -1/M Σ_m log 1/K Σ_k w_mk, log w = Σ_n r_n log p(x_n | ·) + β [log p(u, w) - log q(u)
-    - log q(w_m | x_m)].
+    Modality m is reconstructed from its shared and its private latent, the others from the same shared latent and
+    private latents drawn from their priors. L_b = -1/M Σ_m log 1/K Σ_k w_mk, log w = Σ_n r_n log p(x_n | ·)
+    + β [log p(u, w) - log q(u) - log q(w_m | x_m)].
 
     Args:
-      mean: of the experts for shared latents [B, M, D].
+      mean: means of the shared-latent experts [B, M, D].
       raw: their raw scales [B, M, D].
-      private_mean: of the posteriors of private latents [B, M, D'].
+      private_mean: means of the private-latent posteriors [B, M, D'].
       private_raw: their raw scales [B, M, D'].
-      decoding: see `Decoding`; latents are [u, w], of size D + D'.
-      noise: for each modality m in turn that of u_m [K, B, D] and of w_m [K, B, D'], then that of the private latents
-        of all others in order.
+      decoding: see `Decoding`; decodes [u, w], of size D + D'.
+      noise: arrays for each modality m in turn: for u_m [K, B, D], for w_m [K, B, D'], then for the private latents of
+        all other modalities [K, B, D'], in order.
       private_prior_raw: raw scales of the priors of private latents [M, D']; trained.
-      beta: weight of the divergence.
+      beta: β, weight of the divergence.
       family: see `Family`.
-      present: bool [B, M]; None where nothing is missing.
+      present: bool [B, M]; None if nothing is missing.
 
     Reference: E. Palumbo, I. Daunhawer and J. Vogt, "MMVAE+: Enhancing the Generative Quality of Multimodal VAEs
       without Compromises", 2023. https://openreview.net/forum?id=sdQGxouELX
@@ -129,24 +129,24 @@ def _from_prior(posterior: Posterior, scale: Array, noise: Array) -> Array:
 
 
 def _stopped(family: Family, *arrays: Array) -> tuple[Array, ...]:
-    """Stop the gradients of posterior parameters inside densities, where the estimator asks for it."""
+    """Stop the gradients of posterior parameters inside densities, if the estimator requires it."""
     return tuple(jax.lax.stop_gradient(a) for a in arrays) if family.estimator == "dreg" else arrays
 
 
 def _mixture_log_prob(family: Family, z: Array, mean: Array, scale: Array, present: Array) -> Array:
-    """Return log 1/M Σ_n q_n(z | x_n) [M, K, B] of latents [M, K, B, D], over the modalities that a row has."""
+    """Return log 1/M Σ_n q_n(z | x_n) [M, K, B] of latents [M, K, B, D], over the modalities that each row has."""
     mean, scale = _stopped(family, mean, scale)
     log_prob = POSTERIORS[family.posterior].log_prob
     experts = [(mean[None, None, :, n], scale[None, None, :, n]) for n in range(mean.shape[1])]
     terms = jnp.stack([log_prob(z, *expert).sum(axis=-1) for expert in experts], axis=-1)
-    # A row that has nothing counts nowhere, and must not give NaN either.
+    # An empty row never counts, but must not yield NaN either.
     counted = jnp.broadcast_to(present | ~present.any(axis=1, keepdims=True), terms.shape)
     number = jnp.maximum(present.sum(axis=1), 1).astype(z.dtype)
     return jax.nn.logsumexp(jnp.where(counted, terms, -jnp.inf), axis=-1) - jnp.log(number)[None, None]
 
 
 def _mixture_bound(log_weights: Array, family: Family, present: Array) -> Array:
-    """Return the negative bound [B] from log weights [M, K, B]: a mean over the experts that a row has."""
+    """Return the negative bound [B] for log weights [M, K, B], averaged over the experts that each row has."""
     if family.estimator == "iwae":
         bound = jax.nn.logsumexp(log_weights, axis=1) - jnp.log(log_weights.shape[1])
     else:
@@ -156,10 +156,10 @@ def _mixture_bound(log_weights: Array, family: Family, present: Array) -> Array:
 
 
 def _estimate(z: Array, family: Family) -> tuple[Array, Array]:
-    """Return latents [..., K, B, D] for the estimator, and what is to be added to their log weights, zeros [..., K, B].
+    """Return latents [..., K, B, D] for the estimator, and zeros [..., K, B] to add to their log weights.
 
-    The doubly reparametrised gradient multiplies what arrives at a sample by its normalised weight once more. These
-    weights arrive here as the gradient of the zeros, so that one pass is enough.
+    The doubly reparametrised gradient multiplies the gradient at each sample by its normalised weight once more. These
+    weights arrive here as the gradient of the zeros, so one backward pass suffices.
     """
     if family.estimator == "iwae":
         return z, jnp.zeros(z.shape[:-1], z.dtype)

@@ -1,4 +1,4 @@
-"""The bound whose posterior is a mixture of products of experts: MoPoE. Shapes are those of `losses.bounds`."""
+"""MoPoE, the bound whose posterior is a mixture of products of experts. For shapes, see `losses.bounds`."""
 
 import functools
 from collections.abc import Callable
@@ -14,13 +14,13 @@ from sbm_jax.types import Array
 
 
 class PrivateLatents(NamedTuple):
-    """Gaussian latents of single modalities, which their decoders are given besides the joint one.
+    """Private Gaussian latents of the modalities, which their decoders take in addition to the joint one.
 
     Attributes:
-      mean: [B, M, D'].
-      log_variance: [B, M, D'].
+      mean: posterior means [B, M, D'].
+      log_variance: posterior log variances [B, M, D'].
       noise: standard normal [M, B, D'].
-      beta: weight of their divergence, relative to that of the joint latent.
+      beta: β', weight of their KL divergence relative to that of the joint latent.
     """
 
     mean: Array
@@ -41,26 +41,26 @@ def mopoe_terms(
     private: PrivateLatents | None = None,
     chunk: int = 16,
 ) -> BoundTerms:
-    """Return the terms of MoPoE: a latent from one subset's product for each row, divergences of all 2^M - 1.
+    """Return the terms of MoPoE: one latent per row, from one subset's product, and the KL of all 2^M - 1 subsets.
 
-    L_b = Σ_m -r_m log p(x_m | z_b) + β mean_S KL(q_S ‖ N(0, I)), z_b ~ q_{S(b)}, over the subsets that a row has; with
-    private latents w_m, -r_m log p(x_m | z_b, w_m) and β β' Σ_m KL(q_m ‖ N(0, I)) besides. The
-    prior is an expert of the full set only. Precisions of all subsets are one product with the matrix of members, in
-    chunks that are computed again for the gradient: 1,023 subsets of ten modalities do not lie in memory.
+    L_b = Σ_m -r_m log p(x_m | z_b) + β mean_S KL(q_S ‖ N(0, I)), z_b ~ q_{S(b)}, over the subsets that a row has.
+    Private latents w_m make the likelihood log p(x_m | z_b, w_m) and add β β' Σ_m KL(q_m ‖ N(0, I)). The prior is an
+    expert of the full set only. One matrix product with the subset masks gives the precisions of all subsets, in chunks
+    that are recomputed for the gradient: the 1,023 subsets of ten modalities do not fit in memory.
 
-    With the subsets of one modality alone it is the mixture of Gaussian experts of the SBM paper's MMVAE.
+    With single-modality subsets only, this is the mixture of Gaussian experts of the SBM paper's MMVAE.
 
     Args:
-      mean: of the experts [B, M, D].
-      log_variance: of the experts [B, M, D].
+      mean: means of the experts [B, M, D].
+      log_variance: log variances of the experts [B, M, D].
       decoding: see `Decoding`.
       noise: standard normal [B, D].
-      row_subset: int [B], the row of `subsets` that each row is decoded from.
-      beta: weight of the divergences.
-      present: bool [B, M]; None where nothing is missing.
+      row_subset: int [B], index in `subsets` of the subset S(b) that each row is decoded from.
+      beta: β, weight of the KL divergences.
+      present: bool [B, M]; None if nothing is missing.
       subsets: bool [S, M]; None for `all_subsets`.
-      private: see `PrivateLatents`; None without them.
-      chunk: subsets at a time.
+      private: see `PrivateLatents`; None for none.
+      chunk: number of subsets computed at a time.
 
     Reference: T. Sutter, I. Daunhawer and J. Vogt, "Generalized Multimodal ELBO", 2021.
       https://arxiv.org/abs/2105.02470
@@ -79,7 +79,7 @@ def mopoe_terms(
         names = [modality.name for modality in decoding.modalities]
         latents = {name: jnp.concatenate([z, w], axis=-1) for name, w in zip(names, own, strict=True)}
     likelihood = sum_present(decoding.log_likelihood(latents), present)
-    # A probability in float32 whatever the rest is in, as in MultiVae, with which float64 losses then agree to 1e-9.
+    # Always a float32 probability, as in MultiVae, so that float64 losses agree with its own to 1e-9.
     at_hand = subsets_at_hand(subsets, present)
     number = at_hand.sum(axis=1).astype(jnp.float32)
     weight = (1.0 / jnp.maximum(number, 1.0)).astype(mean.dtype) if missing else 1.0 / len(subsets)
@@ -91,16 +91,16 @@ def mopoe_terms(
 
 
 def subsets_at_hand(subsets: np.ndarray, present: Array) -> Array:
-    """Return bool [B, S]: the subsets, bool [S, M], all of whose modalities a row has, bool [B, M]."""
+    """Return bool [B, S]: whether a row (`present`, bool [B, M]) has all modalities of a subset, bool [S, M]."""
     lacking = (~present).astype(jnp.float32) @ jnp.asarray(subsets, jnp.float32).T
     return lacking == 0
 
 
 def _subset_kl(mean: Array, log_variance: Array, subsets: np.ndarray, at_hand: Array, chunk: int) -> Array:
-    """Return Σ_S KL(q_S ‖ N(0, I)) [B] over the subsets that each row has, bool [B, S].
+    """Return Σ_S KL(q_S ‖ N(0, I)) [B] over the subsets that each row has (`at_hand`, bool [B, S]).
 
-    With T = Σ_{m ∈ S} T_m and W = Σ_{m ∈ S} T_m μ_m, the divergence is ½ Σ_d (W² / T² + 1 / T - 1 + log T): two matrix
-    products for all rows and entries, and one logarithm, which the gradient does not need again.
+    With T = Σ_{m ∈ S} T_m and W = Σ_{m ∈ S} T_m μ_m, the divergence is ½ Σ_d (W² / T² + 1 / T - 1 + log T). It
+    takes two matrix products for all rows and entries, and one logarithm, which the gradient does not recompute.
     """
     chunks, is_subset = _in_chunks(subsets, chunk)
     padded = jnp.pad(at_hand, ((0, 0), (0, is_subset.size - len(subsets))))
@@ -136,12 +136,12 @@ def mixture_of_products_log_prob(
 
     Args:
       z: latents [B, S, D].
-      mean: of the experts [B, M, D].
-      log_variance: of the experts [B, M, D].
+      mean: means of the experts [B, M, D].
+      log_variance: log variances of the experts [B, M, D].
       subsets: bool [P, M], the members of each product.
       eps: added to each expert's variance.
-      has_prior: `bool [..., M] -> bool [...]`, whether N(0, I) is one more expert of a product.
-      chunk: products at a time.
+      has_prior: `bool [..., M] -> bool [...]`, whether N(0, I) is an additional expert of a product.
+      chunk: number of products computed at a time.
     """
     chunks, is_product = _in_chunks(subsets, chunk)
 
@@ -150,7 +150,7 @@ def mixture_of_products_log_prob(
         location, log_scale = product_of_experts(
             mean[:, None], log_variance[:, None], members[None], eps=eps, prior=has_prior(members[None])
         )
-        distance = jax.lax.map(  # over the products, for [B, S, P, D] does not lie in memory
+        distance = jax.lax.map(  # one product at a time: [B, S, P, D] does not fit in memory
             lambda one: (jnp.square(z - one[0][:, None]) * jnp.exp(-one[1])[:, None]).sum(axis=-1),
             (jnp.moveaxis(location, 1, 0), jnp.moveaxis(log_scale, 1, 0)),
         )
@@ -164,7 +164,7 @@ def mixture_of_products_log_prob(
 
 
 def _in_chunks(subsets: np.ndarray, chunk: int) -> tuple[Array, Array]:
-    """Return subsets, bool [P, M], as [C, chunk, M], and bool [C, chunk], False for the padding of the last chunk."""
+    """Split subsets, bool [P, M], into [C, chunk, M], and return bool [C, chunk], False on the last chunk's padding."""
     chunk = min(chunk, len(subsets))
     padding = -len(subsets) % chunk
     padded = np.pad(subsets, ((0, padding), (0, 0))).reshape(-1, chunk, subsets.shape[1])

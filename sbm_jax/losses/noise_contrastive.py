@@ -20,11 +20,11 @@ class PairDraws:
     """The random draws of one batch, injectable so that a test can replay them.
 
     Attributes:
-      pair: int [B, 2], two different modalities: the observed and the unobserved one.
-      time: [B], the time of the unobserved one.
-      clean: bool [B], whether the observed one is clean, with time 0; else it has the same time.
-      noise: [3, B, N, D], standard normal, of the observed, the unobserved and the negatives.
-      shift: int, 1 to B - 1: the negative of row b is the unobserved modality of row b + shift.
+      pair: int [B, 2], two different modalities: the observed one, then the unobserved one.
+      time: [B], the time of the unobserved modality.
+      clean: bool [B], True if the observed modality is clean (time 0); otherwise it shares `time`.
+      noise: [3, B, N, D], standard normal, for the observed, the unobserved and the negative latents.
+      shift: int scalar, 1 to B - 1: the negative of row b is the unobserved modality of row b + shift.
     """
 
     pair: Array
@@ -39,7 +39,7 @@ def draw_pairs(
 ) -> PairDraws:
     """Draw pairs, times, noise and negatives for a batch of latents [B, N, D].
 
-    Of rows that lack modalities, `present` bool [B, M], pairs are drawn from what they have; see `usable`.
+    Rows that lack modalities (`present`, bool [B, M]) draw their pair from those that they have; see `usable`.
     """
     pair_key, time_key, clean_key, noise_key, shift_key = jax.random.split(key, 5)
     batch, num_tokens, _ = shape
@@ -55,7 +55,7 @@ def draw_pairs(
 
 
 def usable(draws: PairDraws, present: Array | None) -> Array | None:
-    """Return which rows have their pair, and a negative whose row has it, bool [B]; None where nothing is missing."""
+    """Return bool [B], True for rows that have their pair and whose negative exists; None if nothing is missing."""
     if present is None:
         return None
     own = jnp.take_along_axis(present, draws.pair, axis=1).all(axis=1)
@@ -73,22 +73,22 @@ def noise_contrastive_terms(
     gaussian_weight: float,
     owner: Owner = (),
 ) -> tuple[Array, Array]:
-    """Return the loss of each row and whether both of its pairs were told apart, [B] each.
+    """Return the loss of each row and whether it classifies both of its pairs correctly (0 or 1), [B] each.
 
-    L = log(1 + exp E(z_o, z_u)) + (1 - w) log(1 + exp -E(z_o, z_n)) + w log(1 + exp -E(z_o, z_g)) (Eq. 7, with the
-    diffused latents at which the energy is used), z_n from another row and z_g Gaussian. With w = 0 it is smallest at
-    E = -log p(z_o, z_u) / (p(z_o) p(z_u)).
+    L = log(1 + exp E(z_o, z_u)) + (1 - w) log(1 + exp -E(z_o, z_n)) + w log(1 + exp -E(z_o, z_g)) (Eq. 7, on
+    the diffused latents that the energy is evaluated at), with z_n from another row and z_g Gaussian. For w = 0 the
+    minimiser is E = -log p(z_o, z_u) / (p(z_o) p(z_u)).
 
     Args:
       energy_fn: `(observed [B, N, D], times [B, M], unobserved [B, N, D], times [B, M], pairs [B, 1, 2]) -> [B, 1]`.
-      sde: the process.
+      sde: the forward process.
       z: clean latents [B, N, D].
-      z_negative: the same, for negatives: they must be drawn like the unobserved ones of `z`, whatever their row has
-        for observed.
+      z_negative: clean latents [B, N, D] for the negatives. Draw every one as an unobserved latent of `z` is drawn,
+        even if its own row observes it.
       valid: bool [N, D], False on padding.
       draws: see `PairDraws`.
-      gaussian_weight: w, the share of Gaussian negatives; the authors' code has 1/2, their paper none.
-      owner: the modality of each token; () for one token each.
+      gaussian_weight: w, the share of Gaussian negatives; 1/2 in the authors' code, 0 in their paper.
+      owner: the modality of each token; () if every modality has one token.
     """
     chex.assert_rank(z, 3)
     chex.assert_shape(draws.noise, (3, *z.shape))

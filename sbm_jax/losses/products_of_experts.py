@@ -1,4 +1,4 @@
-"""The bounds whose posterior is a product of experts: MVAE and MVTCAE. Shapes are those of `losses.bounds`."""
+"""MVAE and MVTCAE, the bounds whose posterior is a product of experts. For shapes, see `losses.bounds`."""
 
 from collections.abc import Sequence
 
@@ -20,20 +20,20 @@ def mvae_terms(
     present: Array | None = None,
     unimodal_prior: bool = True,
 ) -> BoundTerms:
-    """Return the terms of MVAE: a bound for each subset, of its own modalities, with the prior as one more expert.
+    """Return the terms of MVAE: one ELBO per subset, on the subset's modalities, with the prior as another expert.
 
-    L_b = Σ_S [Σ_{m ∈ S} -r_m log p(x_m | z_S) + β KL(q_S ‖ N(0, I))]. Rows that have no modality of a subset do not
-    count in its mean, so that terms are weighted for `mean` over rows to be the sum of these means.
+    L_b = Σ_S [Σ_{m ∈ S} -r_m log p(x_m | z_S) + β KL(q_S ‖ N(0, I))]. Each subset averages over
+    rows that have one of its modalities; terms are weighted so that their mean over rows is the sum of these averages.
 
     Args:
-      mean: of the experts [B, M, D].
-      log_variance: of the experts [B, M, D].
+      mean: means of the experts [B, M, D].
+      log_variance: log variances of the experts [B, M, D].
       decoding: see `Decoding`.
       noise: standard normal [S, B, D].
-      subsets: S times bool [M]; of those that are NumPy arrays only their own modalities are decoded.
-      beta: weight of the divergence.
-      present: bool [B, M]; None where nothing is missing.
-      unimodal_prior: False leaves the prior out of the products of a single expert (the SBM paper's baselines).
+      subsets: S masks, bool [M]; a NumPy mask decodes its own modalities only.
+      beta: β, weight of the KL divergence.
+      present: bool [B, M]; None if nothing is missing.
+      unimodal_prior: False leaves the prior out of products of a single expert (the SBM paper's baselines).
 
     Reference: M. Wu and N. Goodman, "Multimodal Generative Models for Scalable Weakly-Supervised Learning", 2018.
       https://arxiv.org/abs/1802.05335
@@ -65,14 +65,14 @@ def mvae_terms(
 
 
 def _may_be_in(subset: Array | np.ndarray, modalities: Sequence[Modality]) -> list[Modality]:
-    """Return the members of a subset, bool [M]; all modalities where it is not known while tracing."""
+    """Return the members of a subset, bool [M]; all modalities if the subset is a traced array."""
     if not isinstance(subset, np.ndarray):
         return list(modalities)
     return [modality for modality, member in zip(modalities, subset, strict=True) if member]
 
 
 def _sum_counted(values: Array, weights: Array) -> Array:
-    """Return Σ_s w_s v_s [B] of [S, B] over what counts: values of weight 0 may be anything."""
+    """Return Σ_s w_s v_s [B] for arrays [S, B]; values with weight 0 may be anything, even NaN."""
     return jnp.where(weights > 0, weights * values, 0.0).sum(axis=0)
 
 
@@ -85,18 +85,18 @@ def mvtcae_terms(
     beta: Array | float,
     present: Array | None = None,
 ) -> BoundTerms:
-    """Return the terms of MVTCAE, whose posterior is the product of all experts without the prior.
+    """Return the terms of MVTCAE, whose posterior is the product of all experts, without the prior.
 
     L_b = (M - α)/M Σ_m -r_m log p(x_m | z) + β [(1 - α) KL(q ‖ N(0, I)) + α/M Σ_m KL(q ‖ q_m)].
 
     Args:
-      mean: of the experts [B, M, D].
-      log_variance: of the experts [B, M, D].
+      mean: means of the experts [B, M, D].
+      log_variance: log variances of the experts [B, M, D].
       decoding: see `Decoding`.
       noise: standard normal [B, D].
-      alpha: weight of the conditional bounds, 0 to 1.
-      beta: weight of the divergences.
-      present: bool [B, M]; None where nothing is missing.
+      alpha: α, weight of the conditional bounds, 0 to 1.
+      beta: β, weight of the KL divergences.
+      present: bool [B, M]; None if nothing is missing.
 
     Reference: H. Hwang et al., "Multi-View Representation Learning via Total Correlation Objective", 2021.
       https://openreview.net/forum?id=3k1EwMgd2ra

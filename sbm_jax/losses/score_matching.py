@@ -13,7 +13,7 @@ from sbm_jax.tokens import Owner, num_modalities, sum_by_modality
 from sbm_jax.types import Array, Context, Key
 
 MIN_TIME = 1e-5
-"""The smallest training time, as in the authors' code: the score diverges at t = 0."""
+"""Smallest training time, as in the authors' code: the score diverges at t = 0."""
 
 
 @flax.struct.dataclass
@@ -21,11 +21,11 @@ class Draws:
     """The random draws of one batch, injectable so that a test can replay them.
 
     Attributes:
-      time: [B], the time of what is not observed.
+      time: [B], the time of the unobserved modalities.
       noise: [B, N, D], standard normal.
       observed: bool [B, M], True = clean, with time 0 and without loss.
-      alone: bool [B] or None (none): rows of which the network sees each modality alone, so that it learns their
-        marginal scores; nothing is observed there.
+      alone: bool [B] or None (no row): rows in which the network sees each modality alone, to learn its marginal
+        score; nothing is observed in them.
     """
 
     time: Array
@@ -39,8 +39,8 @@ def random_observed(
 ) -> Array:
     """Draw an observed set for each row: bool [B, M].
 
-    With `probability_none` nothing is observed; else the size is uniform in 1..M-1 and the set uniform of that size.
-    Of a row that lacks modalities, `present` bool [B, M], sets are drawn in the same way from those that it has.
+    With probability `probability_none` the set is empty; otherwise its size is uniform in 1..M-1 and the set uniform
+    among those of that size. Rows that lack modalities (`present`, bool [B, M]) draw in the same way from their own.
     """
     none_key, size_key, rank_key = jax.random.split(key, 3)
     none = jax.random.bernoulli(none_key, probability_none, (batch, 1))
@@ -57,10 +57,10 @@ def random_observed(
 
 
 def random_present(key: Key, observed: Array, probability: float) -> Array:
-    """Draw which modalities are present, bool [B, M]: all in rows where something is observed.
+    """Draw which modalities are present, bool [B, M]: all of them in rows with an observed modality.
 
-    Of the other rows, a random set of 1 to M - 1 modalities is absent with the given probability. Training on them
-    teaches a network the scores of all marginal laws, which guidance compares conditional ones with.
+    Each of the other rows loses a random set of 1 to M - 1 modalities with the given probability. Training on such rows
+    teaches a network the scores of all marginal distributions, against which guidance compares the conditional ones.
     """
     drop_key, set_key = jax.random.split(key)
     batch, num_modalities = observed.shape
@@ -70,9 +70,9 @@ def random_present(key: Key, observed: Array, probability: float) -> Array:
 
 
 def stratified_times(key: Key, batch: int) -> Array:
-    """Draw training times [B], one in each of B equal parts of [MIN_TIME, 1], in random order.
+    """Draw training times [B], one in each of B equal strata of [MIN_TIME, 1], in random order.
 
-    Each row's law is uniform, and the variance of the batch mean is lower than that of independent draws.
+    Each row's time is uniform, and the batch mean has a lower variance than with independent draws.
     """
     order_key, place_key = jax.random.split(key)
     strata = (jax.random.permutation(order_key, batch) + jax.random.uniform(place_key, (batch,))) / batch
@@ -121,7 +121,7 @@ def _data_weight(sde: SDE, t: Array) -> Array:
 
 
 MIN_SNR = 5.0
-"""γ of ``"min_snr"``, as its authors have it."""
+"""γ of ``"min_snr"``, the authors' value."""
 
 
 def _min_snr_weight(sde: SDE, t: Array) -> Array:
@@ -136,9 +136,11 @@ WEIGHTINGS: dict[str, Callable[[SDE, Array], Array]] = {
     "data": _data_weight,
     "min_snr": _min_snr_weight,
 }
-"""λ(t) / σ², the weight of the squared error of ε̂: ``noise`` is λ = σ² (the authors' code), ``unit`` λ = 1 (the
-paper's text), ``likelihood`` λ = g², ``velocity`` the squared error of v = (α ε - σ z_0) / s, ``data`` that of z_0, and
-``min_snr`` min(SNR, 5) times that of z_0, with SNR = α² / σ².
+"""λ(t) / σ², the weight of the squared error of ε̂, by name.
+
+``noise`` is λ = σ² (the authors' code), ``unit`` λ = 1 (the paper's text) and ``likelihood`` λ = g². ``velocity`` gives
+the squared error of v = (α ε - σ z_0) / s with s² = α² + σ², ``data`` that of z_0, and ``min_snr`` min(SNR, 5) times
+that of z_0, with SNR = α² / σ².
 
 Reference: T. Hang et al., "Efficient Diffusion Training via Min-SNR Weighting Strategy", 2023.
   https://arxiv.org/abs/2303.09556
@@ -153,17 +155,17 @@ def denoising_terms(
     draws: Draws,
     weighting: str,
 ) -> tuple[Array, Array]:
-    """Return the weighted squared error of the predicted noise, per row, and the unweighted one.
+    """Return the weighted and the unweighted squared error of the predicted noise, per row.
 
-    L = λ(t) ‖s_θ(z_t, t) - ∇ log p_0t(z_t | z_0)‖² = λ(t) / σ_t² ‖ε̂ - ε‖² (Eq. 4), a mean over the entries of each
-    modality that carries loss (neither observed nor absent; padding counts nowhere), then over these modalities: a
-    short latent weighs as much as a long one. Absent modalities are filled with noise.
+    L = λ(t) ‖s_θ(z_t, t) - ∇ log p_0t(z_t | z_0)‖² = λ(t) / σ_t² ‖ε̂ - ε‖² (Eq. 4), averaged over the entries of each
+    modality that carries loss (neither observed nor absent; padding never counts), then over these modalities, so that
+    a short latent weighs as much as a long one. Absent modalities are filled with noise.
 
     Args:
       noise_fn: `(z_t [B, N, D], t [B, M], context) -> ε̂ [B, N, D]`.
-      sde: the process.
+      sde: the forward process.
       z: clean latents [B, N, D], or data [B, N, ...].
-      context: `valid`, `owner` and `present`; its `observed` is replaced by the drawn one.
+      context: `valid`, `owner` and `present`; the drawn `observed` replaces its own.
       draws: see `Draws`.
       weighting: a key of `WEIGHTINGS`.
 
@@ -171,7 +173,7 @@ def denoising_terms(
       Two arrays [B].
 
     Raises:
-      SbmError: on an unknown weighting.
+      SbmError: if the weighting is unknown.
     """
     if weighting not in WEIGHTINGS:
         raise unknown("weighting", weighting, WEIGHTINGS)
@@ -201,5 +203,5 @@ def denoising_terms(
 
 
 def _sums(values: Array, owner: Owner) -> Array:
-    """Return the sums [B, M] over the entries of each modality, of values [B, N, ...]."""
+    """Sum values [B, N, ...] over the entries of each modality: [B, M]."""
     return sum_by_modality(values.sum(axis=tuple(range(2, values.ndim))), owner)

@@ -1,1 +1,1 @@
-"""Systems: each a row of a results table, with its training stages and its `generate` function."""
+"""Systems: each is one row of a results table, with its training stages and a `generate` function."""

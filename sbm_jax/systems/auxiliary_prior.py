@@ -1,8 +1,8 @@
-"""A prior for the latent of a trained multimodal VAE: joint samples that know of no data come from it.
+"""Auxiliary priors for the latents of a trained multimodal VAE, used for unconditional samples.
 
-What is decoded in training are posterior samples, which N(0, I) does not match. The latents of all training rows are
-kept in a bank, and a score model (``_score``, the unconditional sampler of Diff-MVAE) or a Gaussian mixture
-(``_mixture``) is trained on them. Conditional generation stays as it was.
+Decoders are trained on posterior samples, whose distribution N(0, I) does not match. A score model (``_score``, the
+unconditional sampler of Diff-MVAE) or a Gaussian mixture (``_mixture``) is trained on a bank of the posteriors of all
+training rows. Conditional generation is unchanged.
 
 Reference: D. Wesego and P. Rooshenas, "Multimodal ELBO with Diffusion Decoders", 2024, section 3.4 and Table 4 of the
 supplement. https://arxiv.org/abs/2408.16883
@@ -37,7 +37,7 @@ from sbm_jax.types import Array, Dataset, Key, Modality, Params, Stage
 class PosteriorBank:
     """Posteriors of all training rows, as the latent space of a score model.
 
-    Its modalities are the parts of what is decoded: the joint latent, and the private ones where there are any.
+    Its modalities are the parts of the decoder inputs: the joint latent and any private ones.
 
     Attributes:
       system: the trained autoencoder.
@@ -47,14 +47,14 @@ class PosteriorBank:
 
     @property
     def parts(self) -> tuple[Modality, ...]:
-        """The joint latent and the private ones, as modalities of the score model."""
+        """The joint latent and any private ones, as modalities of the score model."""
         size, own_size = self.system.sizes
         own = [(f"private_{modality.name}", own_size) for modality in self.system.modalities if own_size]
         return tuple(Modality(name, (size,), size) for name, size in [("joint", size), *own])
 
     @property
     def valid(self) -> np.ndarray:
-        """Bool [parts, D], False on the padding of shorter latents."""
+        """Mask, bool [parts, D]: False on the padding of shorter latents."""
         return valid_entries(self.parts)
 
     @property
@@ -73,7 +73,7 @@ class PosteriorBank:
                 rows, present = split.rows(names, number=np.arange(len(split))), split.presence(names)
                 own_key = jax.random.fold_in(key, i)
                 bank[name] = encode_rows(lambda whole, rows: self._encode(*whole, rows), (params, own_key), rows, chunk)
-                # Nothing is known of the private latent of what is lacking.
+                # Nothing is known about the private latent of a missing modality.
                 if present is not None and len(self.parts) > 1:
                     joint = np.ones((len(split), 1), bool)
                     bank[name]["present"] = jnp.asarray(np.concatenate([joint, present], axis=1))
@@ -85,8 +85,8 @@ class PosteriorBank:
         return Stage(name=self.bank_stage, settings={}, requires=(self.system.method,), init=init)
 
     def _encode(self, params: Params, key: Key, rows: Mapping[str, Any]) -> dict[str, Array]:
-        """Return location and scale [B, parts, D] of each row's posterior; one component, at random, of a mixture."""
-        key = jax.random.fold_in(key, rows["number"][0])  # another one for each batch
+        """Return location and scale [B, parts, D] of each row's posterior, or of a random component of a mixture."""
+        key = jax.random.fold_in(key, rows["number"][0])  # a new key for each batch
         location, scale, own_location, own_scale = self.system.posterior_parts(
             params, key, in_units(rows["data"]), rows.get("present")
         )
@@ -97,9 +97,9 @@ class PosteriorBank:
         return {"mean": packed(location, own_location), "scale": packed(scale, own_scale)}
 
     def bank(self, products: Mapping[str, Params], split: str) -> Params:
-        """Return locations and scales [N, parts, D] of ``"train"`` or ``"validation"``.
+        """Return locations ``mean`` and scales ``scale`` [N, parts, D] of ``"train"`` or ``"validation"``.
 
-        Where rows lack private parts, ``present``, bool [N, parts], tells which.
+        If rows lack private parts, ``present``, bool [N, parts], marks those that they have.
         """
         return products[self.bank_stage][split]
 
@@ -108,20 +108,20 @@ class PosteriorBank:
         return LatentStatistics(**products[self.bank_stage]["statistics"])
 
     def draw(self, key: Key, rows: Mapping[str, Array], statistics: LatentStatistics) -> Array:
-        """Return standardised latents [B, parts, D] drawn from the posteriors of some rows."""
+        """Sample standardised latents [B, parts, D] from the posteriors of bank rows."""
         noise = self.system.joining.noise(key, rows["mean"].shape)
         z = self.system.joining.family.sample(rows["mean"], rows["scale"], noise)
         return jnp.where(jnp.asarray(self.valid)[None], statistics.standardise(z), 0.0)
 
     def pack(self, latents: Latents, statistics: LatentStatistics) -> Array:
-        """Return standardised latents [B * S, parts, D]."""
+        """Pack and standardise latents: [B * S, parts, D]."""
         own = jnp.moveaxis(latents.private, 2, 0) if latents.private.shape[-1] else ()
         flat = [array.reshape(-1, array.shape[-1]) for array in (latents.joint, *own)]
         z = pack(dict(zip([part.name for part in self.parts], flat, strict=False)), self.parts)
         return jnp.where(jnp.asarray(self.valid)[None], statistics.standardise(z), 0.0)
 
     def unpack(self, z: Array, statistics: LatentStatistics, batch: int) -> Latents:
-        """Undo `pack`, for the samples of a batch of rows."""
+        """Undo `pack` for latents [B * S, parts, D] of `batch` = B rows."""
         parts = [
             array.reshape(batch, -1, array.shape[-1]) for array in unpack(statistics.restore(z), self.parts).values()
         ]
@@ -152,14 +152,14 @@ class _BankScore(Sbm):
 
 @dataclasses.dataclass(frozen=True)
 class AuxiliaryPrior(JointPosterior):
-    """A multimodal VAE with a trained prior; its name is that of the method with the suffix ``_score`` or ``_mixture``.
+    """A multimodal VAE with a trained prior, named after its method with the suffix ``_score`` or ``_mixture``.
 
-    The method's own stage is shared with the row without a suffix.
+    It shares the method's own stage with the system without a suffix.
     """
 
     @property
     def prior(self) -> str:
-        """What the prior is, ``"score"`` or ``"mixture"``."""
+        """The type of the prior, ``"score"`` or ``"mixture"``."""
         return self.name.rpartition("_")[2]
 
     @property
@@ -169,8 +169,8 @@ class AuxiliaryPrior(JointPosterior):
 
     @property
     def score(self) -> Sbm:
-        """The score model, as a system over the parts of what is decoded."""
-        # One time for all parts: there is nothing to condition on.
+        """The score model, as a system over the parts of the decoder inputs."""
+        # One time for all parts, because there is nothing to condition on.
         config = dataclasses.replace(self.config.score_prior, probability_none=1.0, probability_alone=0.0)
         return _BankScore(self.name, self.bank.parts, SbmConfig(None, config), self.seed, space=self.bank)
 
@@ -186,22 +186,22 @@ class AuxiliaryPrior(JointPosterior):
 
     @property
     def _bound_subsets(self) -> np.ndarray:
-        """The posterior that the prior is trained on: that of everything, which is no mixture but for mixtures."""
+        """Subsets of the posterior that the prior is trained on: all modalities, unless it is a mixture of experts."""
         return super()._bound_subsets if self.joining.is_mixture else np.ones((1, len(self.modalities)), bool)
 
     @property
     def has_costly_density(self) -> bool:
-        """Whether the log density of a latent takes many evaluations of a network, or log weights are estimates."""
+        """Whether the log density takes many network evaluations, or log weights are only estimates of bounds."""
         return self.prior == "score" or super().has_costly_density
 
     def check(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
+        """Raise `SbmError` for settings that can not work; traces shapes without computing anything."""
         super().check(options)
         if self.prior == "score":
             self.score.check_score(self._options(options))
 
     def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the stage of the method, the bank and the prior."""
+        """Return the stages of the method, the bank and the prior."""
         prior = self.score.make_score_stage() if self.prior == "score" else self._make_mixture_stage()
         return [*super().stages(dataset), self.bank.make_stage(dataset), prior]
 
@@ -214,8 +214,8 @@ class AuxiliaryPrior(JointPosterior):
                 complete = np.asarray(rows.pop("present")).all(axis=1)
                 if complete.sum() < components:
                     raise SbmError(
-                        f"system {self.name!r} fits its mixture to complete rows, of which there are "
-                        f"{complete.sum()} for {components} components; add some, or choose {self.method}_score."
+                        f"system {self.name!r} fits its mixture to complete rows, but there are only {complete.sum()} "
+                        f"for {components} components; add some, or choose {self.method}_score."
                     )
                 rows = {name: array[complete] for name, array in rows.items()}
             z = np.asarray(self.bank.draw(key, rows, statistics), np.float64)[:, self.bank.valid]
@@ -236,7 +236,7 @@ class AuxiliaryPrior(JointPosterior):
     def _sample_prior(
         self, products: Mapping[str, Params], key: Key, batch: int, num_samples: int, options: SamplerOptions
     ) -> tuple[Latents, Array]:
-        """Return latents that know of no data, and the network evaluations for each."""
+        """Sample latents from the prior; also return the network evaluations per sample."""
         valid, statistics = self.bank.valid, self.bank.statistics(products)
         if self.prior == "mixture":
             entries, _ = self._mixture(products).sample(key, batch * num_samples)
@@ -247,7 +247,7 @@ class AuxiliaryPrior(JointPosterior):
         return self.bank.unpack(result.z, statistics, batch), result.network_evaluations
 
     def _log_prior(self, products: Mapping[str, Params], key: Key, latents: Latents) -> Array:
-        """Return the log density of latents under the prior that they are generated from [B, S]."""
+        """Return the log density [B, S] of latents under the prior used for generation, in nats."""
         valid, statistics = self.bank.valid, self.bank.statistics(products)
         z = self.bank.pack(latents, statistics)
         if self.prior == "mixture":

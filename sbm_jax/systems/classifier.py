@@ -1,4 +1,4 @@
-"""The classifiers that judge generated data, trained on the real training data: stages that no system samples from."""
+"""Classifiers that judge generated data, trained on real training data; no system samples from their stages."""
 
 import dataclasses
 import functools
@@ -22,15 +22,15 @@ from sbm_jax.types import LABEL, Array, Data, Dataset, Key, Metrics, Modality, P
 
 @checked_dataclass
 class ClassifierConfig:
-    """The evaluation classifier.
+    """Options of the evaluation classifiers.
 
     Attributes:
       training: see `types.TrainingConfig`.
       widths: channels of the convolutions.
       hidden: units of the hidden layer.
-      dropout: rate after the hidden layer, or of `SeriesClassifier`.
-      series: modalities whose first axis is time, as that of videos always is, and by how many entries of it training
-        rows are moved at random.
+      dropout: dropout rate after the hidden layer, or of `SeriesClassifier`.
+      series: {modality whose first axis is time: largest random shift of training rows along it, in entries}. Videos
+        are series without being named here.
     """
 
     training: TrainingConfig = TrainingConfig()
@@ -51,16 +51,19 @@ class ClassifierConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Classifiers:
-    """The judges: one classifier for all modalities of the same shape, and one for each of ids or in time.
+    """The judges: one classifier for all modalities of the same shape, and one for each of ids or in `config.series`.
 
-    Each answers all questions.
+    Every classifier answers all questions.
 
     Attributes:
-      modalities: the modalities to judge.
-      num_classes: the number of answers to each question, the keys of `Split.labels`.
+      modalities: modalities to judge.
+      num_classes: {question: number of classes}; questions are keys of `Split.labels`.
       config: see `ClassifierConfig`.
       seed: the run's seed.
-      stage_name: the name of the training stage.
+      stage_name: name of the training stage.
+
+    Raises:
+      SbmError: if `config.series` names an unknown modality or one of ids.
     """
 
     modalities: tuple[Modality, ...]
@@ -77,10 +80,7 @@ class Classifiers:
 
     @property
     def groups(self) -> dict[str, list[str]]:
-        """The names of the modalities by shape; those of ids, which mean something else in each, are on their own.
-
-        So are those in time.
-        """
+        """Names of the modalities by shape; modalities of ids, whose meanings differ, and series stand alone."""
         groups: dict[str, list[str]] = {}
         for modality in self.modalities:
             group = "x".join(map(str, modality.shape))
@@ -92,7 +92,7 @@ class Classifiers:
         return groups
 
     def _network(self, name: str) -> nn.Module:
-        """Return the network of a modality."""
+        """Return the classifier network of a modality."""
         modality = next(modality for modality in self.modalities if modality.name == name)
         own = {"hidden": self.config.hidden, "dropout": self.config.dropout}
         total = sum(self.num_classes.values())
@@ -113,7 +113,7 @@ class Classifiers:
         }
 
     def logits(self, params: Params, data: Data) -> dict[str, dict[str, Array]]:
-        """Return {question: {name: [B, num_classes]}} for data {name: [B, *shape]}."""
+        """Return logits {question: {name: [B, num_classes]}} for data {name: [B, *shape]}."""
         found = {
             name: self._answers(self._network(name).apply({"params": params[group]}, data[name]))
             for group, names in self.groups.items()
@@ -123,12 +123,12 @@ class Classifiers:
         return {question: {name: own[question] for name, own in found.items()} for question in self.num_classes}
 
     def _answers(self, logits: Array) -> dict[str, Array]:
-        """Return the logits of each question [B, num_classes], of a network's output."""
+        """Split the output of a network into the logits {question: [B, num_classes]}."""
         ends = np.cumsum(list(self.num_classes.values()))[:-1].tolist()
         return dict(zip(self.num_classes, jnp.split(logits, ends, axis=-1), strict=True))
 
     def predict_fn(self, params: Params, question: str) -> Callable[[Data], dict[str, Array]]:
-        """Return the compiled `data -> {name: int answers to a question [B]}` for data {name: [B, *shape]}."""
+        """Return the compiled `data {name: [B, *shape]} -> {name: int classes [B]}` for one question."""
 
         @parallel.over_rows
         def predict(params, data):
@@ -156,7 +156,7 @@ class Classifiers:
         losses, hits = [], []
         keys = jax.random.split(key, len(self.groups))
         for (group, names), one_key in zip(self.groups.items(), keys, strict=True):
-            # One modality, drawn per row: each sees its share, at the cost of one.
+            # Classify one random modality per row: all get their share, at the cost of one.
             choice_key, dropout_key = jax.random.split(one_key)
             shift = self.config.series.get(names[0], 0) if train else 0
             if shift:
@@ -176,7 +176,7 @@ class Classifiers:
         return sum(losses), {"accuracy": sum(hits) / len(hits)}
 
     def _choose(self, key: Key, names: Sequence[str], batch: Mapping[str, Any]) -> tuple[Array, Array | float]:
-        """Return one of the modalities for each row, int [B], and weights of mean 1, 0 for rows that have none."""
+        """Choose a present modality for each row, int [B]; also return weights of mean 1, 0 for rows without any."""
         if "present" not in batch:
             num_rows = len(batch["data"][names[0]])
             return jax.random.randint(key, (num_rows,), 0, len(names)), 1.0
@@ -212,12 +212,12 @@ class Classifiers:
 
 
 def _moved(key: Key, x: Array, shift: int) -> Array:
-    """Return rows [B, T, ...], each moved in time by up to `shift` entries; the first or the last fills the gap."""
+    """Shift each row of [B, T, ...] in time by up to `shift` entries; repeat the first or last to fill the gap."""
     places = jnp.arange(x.shape[1])[None] + jax.random.randint(key, (len(x), 1), -shift, shift + 1)
     return jax.vmap(lambda row, places: row[places])(x, jnp.clip(places, 0, x.shape[1] - 1))
 
 
 def _settings(modality: Modality) -> list[int] | dict[str, Any]:
-    """Return what the network of a modality is made from."""
+    """Return the settings of a modality that its network depends on."""
     shape = list(modality.shape)
     return {"shape": shape, "vocabulary_size": modality.vocabulary_size} if modality.vocabulary_size else shape

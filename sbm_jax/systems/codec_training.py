@@ -1,9 +1,9 @@
-"""Training of the modalities' codecs: the autoencoders of stage I.
+"""Trains the modalities' codecs, the autoencoders of stage I.
 
 They are trained independently, as in the paper, or with some entries of their latents aligned (ours): contrastive
-losses ask that rows which belong together be alike in these entries, and that reconstructions show what makes them so.
-Squared errors alone say little of what modalities share where it is a small part of the picture, such as a thin digit
-on a photograph: decoders leave it out, and what the score model is to learn is hard to find in the latents.
+losses make these entries agree across the modalities of a row, and make reconstructions show what they encode. Squared
+errors alone hardly notice shared content that is a small part of the image, such as a thin digit on a photograph:
+decoders omit it, and what the score model has to learn is hard to find in the latents.
 """
 
 import dataclasses
@@ -36,18 +36,18 @@ from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, 
 
 @checked_dataclass
 class AutoencoderConfig:
-    """Stage I; what a modality's `CodecConfig` gives is its own.
+    """Options of stage I; a modality's `CodecConfig` overrides them.
 
     Attributes:
       training: see `types.TrainingConfig`.
       network: sizes of the encoders and decoders.
-      beta: weight of the KL divergence (VAE), beside -log p(x | z) in nats.
-      rae_beta: weight of ‖z‖² (RAE, Eq. 10), beside -log p(x | z) in nats: twice the precision of a Gaussian prior. The
-        paper's weighs the squared error, which is -log p(x | z) with a scale of 0.5**0.5; a scale that is learned gets
-        smaller, and with it what this weight amounts to.
+      beta: weight of the KL divergence (VAE), relative to -log p(x | z) in nats.
+      rae_beta: weight of ‖z‖² (RAE, Eq. 10), relative to -log p(x | z) in nats: half the precision of a Gaussian prior.
+        The paper's is relative to the squared error, which is -log p(x | z) with a scale of 0.5**0.5; a learned scale
+        shrinks in training, and with it the effect of this weight.
       rae_noise: standard deviation of the noise added to z before decoding (RAE).
-      alignment: weight of the contrastive losses between modalities; 0 for autoencoders that are trained independently.
-      aligned_size: how many entries of every latent, the first ones, they see.
+      alignment: weight of the contrastive losses between modalities; 0 trains all autoencoders independently.
+      aligned_size: number of leading entries of every latent that the contrastive losses use.
     """
 
     training: TrainingConfig = TrainingConfig()
@@ -69,24 +69,24 @@ class AutoencoderConfig:
 
 
 ALIGNMENT_INVERSE_TEMPERATURE = 10.0
-"""τ of `info_nce_terms`, which is fixed, for a learned one would be the only parameter that is no autoencoder's."""
+"""τ of `info_nce_terms`; fixed, because a learned one would be the only parameter outside the autoencoders."""
 
 
 def training_of(modality: Modality, config: AutoencoderConfig) -> TrainingConfig:
-    """Return how the codec of a modality is trained: as the config says, but for the modality's own changes."""
+    """Return the training options of a modality's codec: the config's, with the modality's own changes."""
     return changed(config.training, modality.codec.training, f"modality {modality.name!r}: codec.training")
 
 
 @dataclasses.dataclass(frozen=True)
 class CodecTraining:
-    """Codecs that are trained together, by the sum of their objectives, or come from files.
+    """Codecs that are trained together, on the sum of their objectives, or loaded from files.
 
     Attributes:
-      name: of the stage.
-      modalities: whose codecs; aligned ones, or those that differ in nothing but the name.
+      name: name of the stage.
+      modalities: modalities of the codecs: aligned ones, or ones that differ only in their name.
       config: see `AutoencoderConfig`.
       seed: the run's seed.
-      regularised: True for RAE, False for VAEs.
+      regularised: True for RAEs, False for VAEs.
       batched: see `PerModality`.
     """
 
@@ -98,37 +98,38 @@ class CodecTraining:
     batched: bool
 
     def check(self) -> None:
-        """Raise `SbmError` for settings that can not work, alone or together."""
+        """Raise `SbmError` for settings that can not work, alone or in combination."""
         first = training_of(self.modalities[0], self.config)
         if not self.config.alignment:
             return
         if len(self.modalities) < 2:
-            raise SbmError("autoencoder.alignment needs two modalities or more; set it to 0 for one alone.")
+            raise SbmError("autoencoder.alignment needs two modalities or more; set it to 0 for a single one.")
         smallest = min(modality.latent_size for modality in self.modalities)
         if self.config.aligned_size > smallest:
             raise SbmError(
-                f"autoencoder.aligned_size is {self.config.aligned_size}, but a latent has {smallest} entries only."
+                f"autoencoder.aligned_size is {self.config.aligned_size}, but the smallest latent has {smallest} "
+                "entries. Lower the size, or enlarge that latent."
             )
         for modality in self.modalities:
             if modality.codec.weights or self._is_frozen(modality) or training_of(modality, self.config) != first:
                 raise SbmError(
-                    f"modality {modality.name!r} has codec.weights, is frozen, or has other codec.training than "
-                    f"{self.modalities[0].name!r}, but aligned codecs are trained together. Leave it out, or set "
+                    f"modality {modality.name!r} has codec.weights, is frozen, or differs in codec.training from "
+                    f"{self.modalities[0].name!r}, but aligned codecs are trained together. Leave that out, or set "
                     "autoencoder.alignment to 0."
                 )
 
     def check_start(self) -> None:
-        """Raise `SbmError` for files that training can not start from."""
+        """Raise `SbmError` for pretrained weights that training can not start from."""
         check_start(self.codecs, training_of(self.modalities[0], self.config).optimizer)
 
     @property
     def codecs(self) -> Codecs:
-        """The codecs."""
+        """The codecs of the modalities."""
         return Codecs(self.modalities, self.config.network, self.batched)
 
     @property
     def is_loaded(self) -> bool:
-        """Whether the codecs come from files."""
+        """Whether the codecs are loaded from files, without training."""
         return all(modality.codec.weights or self._is_frozen(modality) for modality in self.modalities)
 
     def _is_frozen(self, modality: Modality) -> bool:
@@ -140,20 +141,20 @@ class CodecTraining:
         return self._own(modality, "rae_beta" if self.regularised else "beta")
 
     def _own(self, modality: Modality, name: str) -> float:
-        """Return an option of a modality's codec, or that of all where it has none."""
+        """Return an option of a modality's codec, or the shared one if it sets none."""
         value = getattr(modality.codec, name)
         return getattr(self.config, name) if value is None else value
 
     # MARK: Stages
 
     def _settings(self, modality: Modality) -> dict[str, Any]:
-        """Return what training depends on of a modality: not the weights of the other kind of autoencoder."""
+        """Return the settings of a modality that training depends on, not those of the other type of autoencoder."""
         unused = ("beta",) if self.regularised else ("rae_beta", "rae_noise")
         codec = dataclasses.replace(modality.codec, **dict.fromkeys(unused))
         return training_settings(dataclasses.replace(modality, num_tokens=1, codec=codec))
 
     def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the stage that trains the codecs, or reads those that come from files, after what it starts from."""
+        """Return the stage that trains or loads the codecs, after that of pretrained weights, if any."""
         stage, start = self._stage(dataset), None if self.is_loaded else start_stage(self.name, self.codecs)
         if start is None:
             return [stage]
@@ -196,16 +197,16 @@ class CodecTraining:
         )
 
     def _files(self, modality: Modality) -> list[str]:
-        """Return the files that the codec of a modality is read from."""
+        """Return the files that the codec of a modality is loaded from."""
         if modality.codec.weights:
             return [modality.codec.weights]
         return [*make_codec(modality, self.config.network).files.values()]
 
     def load(self) -> Params:
-        """Return the parameters of the codecs from their files.
+        """Load the parameters of the codecs from their files.
 
         Raises:
-          SbmError: if one can not be read, or holds those of another codec.
+          SbmError: if a file can not be read or belongs to another codec.
         """
         loaded = []
         for modality in self.modalities:
@@ -227,7 +228,7 @@ class CodecTraining:
         batch: Mapping[str, Any],
         train: bool = True,
     ) -> tuple[Array, Metrics]:
-        """Return the weighted sum over modalities of the mean objective of the rows that have them."""
+        """Return the weighted sum of the modalities' objectives, each averaged over the rows that have the modality."""
         del upstream
         data, present = in_units(batch["data"]), batch.get("present")
         posteriors, latents, outputs = self.autoencode(params, key, data)
@@ -253,7 +254,7 @@ class CodecTraining:
     def autoencode(
         self, params: Params, key: Key, data: Data
     ) -> tuple[dict[str, tuple[Array, Array]], dict[str, Array], dict[str, Array]]:
-        """Return the posteriors, the latents that are drawn from them, and the decoders' raw outputs."""
+        """Return the posteriors, latents sampled from them, and the decoders' raw outputs."""
         posteriors = self.codecs.encode(params, data)
         keys = dict(zip(posteriors, jax.random.split(key, len(posteriors)), strict=True))
         noise = {modality.name: self._own(modality, "rae_noise") for modality in self.modalities}
@@ -272,9 +273,9 @@ class CodecTraining:
         outputs: Mapping[str, Array],
         train: bool,
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Return -log p(x | z), or its bound, and the regulariser, without its weight, {name: [B]} of both.
+        """Return -log p(x | z), or its bound, and the unweighted regulariser, both {name: [B]}.
 
-        The regulariser is KL(q(z | x) ‖ N(0, I)) of a VAE (Eq. 1), ‖z‖² of an RAE (Eq. 10, without one of the decoder).
+        The regulariser of a VAE is KL(q(z | x) ‖ N(0, I)) (Eq. 1), that of an RAE ‖z‖² (Eq. 10, without the decoder's).
         """
         reconstructions = self.codecs.loss(params, key, data, outputs, train)
         if self.regularised:
@@ -289,12 +290,12 @@ class CodecTraining:
         outputs: Mapping[str, Array],
         present: Array | None = None,
     ) -> tuple[Array, Array]:
-        """Return the contrastive losses of latents and of reconstructions, scalars.
+        """Return the contrastive losses of latents and of reconstructions, both scalars.
 
-        The first asks the encoders for what modalities share, the second asks that it be shown: encoded again, with
-        weights that are held fixed there, a reconstruction must find the latents of the other modalities. No gradient
-        passes through reconstructed ids, and a long one through pictures that are drawn step by step, so the latents
-        of both take the place of what is encoded again.
+        The first makes encoders extract what modalities share; the second makes decoders show it: a reconstruction,
+        encoded again with frozen weights, must retrieve the latents of the other modalities. Reconstructed ids pass no
+        gradient, and images sampled step by step only through all steps, so for both the original latents stand in for
+        the re-encoded ones.
         """
         aligned, log_scale = self._aligned(latents), jnp.log(ALIGNMENT_INVERSE_TEMPERATURE)
         ids = {modality.name for modality in self.modalities if modality.vocabulary_size}
@@ -315,12 +316,12 @@ class CodecTraining:
 
 
 def _all_read(codec: Pretrained, like: Params, name: str) -> Params:
-    """Return the parameters of a codec that is not trained, of which files must have every one."""
+    """Read the parameters of a frozen codec, all of which its files must contain."""
     found = codec.read()
     missing = sorted({*flatten_dict(like, sep="/")} - {*flatten_dict(found, sep="/")})
     if missing:
         raise SbmError(
-            f"modality {name!r}: nothing of the codec is trained (codec.network.frozen), but its files lack "
-            f"{missing[0]} ({len(missing)} such parameters). Name files that have them, or train that part."
+            f"modality {name!r}: all of the codec is frozen (codec.network.frozen), but its files lack {missing[0]} "
+            f"({len(missing)} such parameters). Name files that have them, or train that part."
         )
     return found

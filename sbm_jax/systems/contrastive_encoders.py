@@ -1,4 +1,4 @@
-"""Encoders of all modalities into one space, trained by contrastive learning."""
+"""Encoders of all modalities into one embedding space, trained contrastively."""
 
 import dataclasses
 import functools
@@ -21,14 +21,14 @@ from sbm_jax.types import Array, Data, Key, Metrics, Modality, Params, Stage, Tr
 
 @dataclasses.dataclass(frozen=True)
 class ContrastiveEncoders:
-    """The encoders, their loss and what they return.
+    """The encoders, their loss and their embeddings.
 
     Attributes:
-      modalities: in the order of the embeddings.
-      network: sizes of the encoders, where a codec has none of its own.
+      modalities: M modalities, in the order of the embeddings.
+      network: sizes of the encoders, unless a codec sets its own.
       embedding_size: E.
-      dropout: rate in the projection heads.
-      temperature: its initial value; it is learned.
+      dropout: dropout rate in the projection heads.
+      temperature: initial value of the learned temperature.
       batched: see `PerModality`.
     """
 
@@ -41,19 +41,19 @@ class ContrastiveEncoders:
 
     @property
     def per_modality(self) -> PerModality:
-        """The encoders, with the embedding as their latents."""
+        """The modules of all modalities, with embeddings in place of latents."""
         return PerModality(tuple(m.with_latents(self.embedding_size) for m in self.modalities), self.batched)
 
     def _encoder(self, modality: Modality) -> ContrastiveEncoder:
         return ContrastiveEncoder(modality, self.network, self.dropout)
 
     def check(self, who: str) -> None:
-        """Raise `SbmError`, which begins with who needs them, for codecs without an encoder of their own."""
+        """Raise `SbmError`, with a message that starts with `who`, if a codec has no encoder module."""
         for modality in self.modalities:
             if not isinstance(make_codec(modality, self.network), HasEncoder):
                 raise SbmError(
-                    f"{who} needs the encoder of every codec as a module, which {modality.codec.name!r}, of modality "
-                    f"{modality.name!r}, does not give (networks.codecs.HasEncoder). Choose another codec."
+                    f"{who} needs the encoder of every codec as a module, but {modality.codec.name!r}, of modality "
+                    f"{modality.name!r}, provides none (networks.codecs.HasEncoder). Choose another codec."
                 )
 
     def init(self, key: Key) -> Params:
@@ -72,13 +72,13 @@ class ContrastiveEncoders:
         training: TrainingConfig,
         rows: Callable[[str], Any],
     ) -> Stage:
-        """Return the stage that trains them.
+        """Return the stage that trains the encoders.
 
         Args:
-          name: of the stage.
-          settings: what it depends on besides the modalities; see `types.Stage`.
+          name: name of the stage.
+          settings: further settings that the stage depends on, in addition to the modalities; see `types.Stage`.
           training: see `types.TrainingConfig`.
-          rows: `"train"` or `"validation"` -> the rows.
+          rows: returns the rows of `"train"` or `"validation"`.
         """
         return Stage(
             name=name,
@@ -94,7 +94,7 @@ class ContrastiveEncoders:
     def loss(
         self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any], train: bool = True
     ) -> tuple[Array, Metrics]:
-        """Return the mean `info_nce_terms` of the rows of a batch; see `types.Stage`."""
+        """Return `info_nce_terms` averaged over the rows of a batch that have a pair; see `types.Stage`."""
         del upstream
         present, dropout_key = batch.get("present"), key if train and self.dropout else None
         embeddings = self.embeddings(params, in_units(batch["data"]), dropout_key)
@@ -104,10 +104,10 @@ class ContrastiveEncoders:
         return masked_mean(loss, paired), metrics
 
     def embeddings(self, params: Params, data: Data, dropout_key: Key | None = None) -> Array:
-        """Return unit vectors [B, M, E]; 0 for modalities that are not in `data` (float)."""
+        """Return unit vectors [B, M, E] of float data; 0 for modalities that are not in `data`."""
         train = dropout_key is not None
         inputs = {name: (x, None) for name, x in data.items()}
-        if train:  # a key for each encoder: with one for all, equal encoders would drop the same units
+        if train:  # one key per encoder; otherwise, equal encoders would drop the same units
             keys = jax.random.split(dropout_key, len(data))
             inputs = {name: (x, key) for (name, x), key in zip(data.items(), keys, strict=True)}
 

@@ -1,8 +1,8 @@
-"""Diffusion decoders over frozen latents: sharp samples of a system that is trained already.
+"""Diffusion decoders over frozen latents: sharp samples from a system that is already trained.
 
-Feed-forward decoders return the mean over everything that the latent leaves open, so their samples are blurred. A stage
-of its own trains a diffusion decoder on pairs of a reconstruction, from a posterior sample, and the data that it is one
-of; nothing that was trained before is trained again. Rows with it have the suffix ``_diffusion``.
+Feed-forward decoders return the mean over everything that the latent leaves open, so their samples are blurry. A
+separate stage trains a diffusion decoder on pairs of data and their reconstruction from a posterior sample; all earlier
+stages stay frozen. Rows of the results table with such decoders have the suffix ``_diffusion``.
 
 Reference: K. Pandey et al., "DiffuseVAE", 2022, formulation 1. https://arxiv.org/abs/2201.00308. It is the refiner of
   the SBM paper (A.10.2).
@@ -33,15 +33,15 @@ from sbm_jax.systems.observed import lost_rows, numbers_of, observed_rows, put_b
 from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Stage
 
 _DRAW = 10_003
-"""What is folded into the key, far from what the system and its codecs fold into theirs."""
+"""Folded into the key; far from the numbers that the system and its codecs fold into theirs."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Modalities that one diffusion decoder draws.
+    """Modalities that share one diffusion decoder.
 
     Attributes:
-      modalities: of one shape and range, and one size of latents where the condition has them.
+      modalities: modalities of the same shape and bounds, and of the same latent size if the condition uses latents.
       config: see `DiffusionDecodingConfig`.
     """
 
@@ -55,7 +55,11 @@ class Group:
 
     @property
     def decoder(self) -> DiffusionDecoder:
-        """The decoder."""
+        """The diffusion decoder.
+
+        Raises:
+          SbmError: if `map_network` is not a feed-forward codec.
+        """
         first, condition, trunk = self.modalities[0], self.config.condition, None
         if "map" in condition:
             shape = (*first.shape[:2], self.config.map_channels)
@@ -63,7 +67,10 @@ class Group:
             widths = WIDTHS.get(self.config.map_network.name, AutoencoderNetworkConfig().widths)
             codec = make_codec(map_of, AutoencoderNetworkConfig(widths))
             if not isinstance(codec, FeedForward):
-                raise SbmError(f"methods.diffusion_decoder.map_network {map_of.codec.name!r} has no map to give.")
+                raise SbmError(
+                    f"methods.diffusion_decoder.map_network {map_of.codec.name!r} has no feed-forward decoder. Choose "
+                    "another codec, such as 'patch'."
+                )
             trunk = codec.decoder
         return DiffusionDecoder(
             first.shape,
@@ -77,7 +84,7 @@ class Group:
         )
 
     def condition(self, pictures: Array, latents: Array | None, which: Array) -> Condition:
-        """Return the condition, of pictures [B, H, W, C], their latents [B, D] and modalities [B]."""
+        """Return the condition of images [B, H, W, C], latents [B, D] and modality indices, int [B]."""
         kinds = self.config.condition
         return Condition(
             pictures if "picture" in kinds else None,
@@ -92,7 +99,7 @@ class Group:
         return self.decoder.init(key, self.condition(*one))
 
     def stacked(self, arrays: Mapping[str, Array] | None) -> Array | None:
-        """Return arrays {name: [B, ...]} of the modalities as one [B K, ...], those of a row next to each other."""
+        """Interleave arrays {name: [B, ...]} of the K modalities to [B K, ...], the K of one row next to each other."""
         if arrays is None:
             return None
         together = jnp.stack([arrays[name] for name in self.names], axis=1)
@@ -100,10 +107,10 @@ class Group:
 
 
 def make_groups(modalities: tuple[Modality, ...], config: DiffusionDecodingConfig) -> tuple[Group, ...]:
-    """Return the groups of modalities that share a decoder, in their order.
+    """Return the groups of modalities that share a decoder, in the order of the modalities.
 
     Raises:
-      SbmError: on a modality that is named and no picture, and where there is none to draw.
+      SbmError: if a named modality is not an image, or there is no modality to decode.
     """
     groups: dict[Any, list[Modality]] = {}
     for modality in _drawn(modalities, config):
@@ -117,7 +124,7 @@ def _drawn(modalities: tuple[Modality, ...], config: DiffusionDecodingConfig) ->
     """Return the modalities that have a diffusion decoder."""
     if not config.modalities:
         drawn = [modality for modality in modalities if is_picture(modality)]
-        lacking = "there is no picture (height, width, channels) with a Gaussian or Laplace likelihood to draw; name"
+        lacking = "no modality is an image (height, width, channels) with a Gaussian or Laplace likelihood; name"
     else:
         drawn = [modality for modality in modalities if modality.name in config.modalities]
         lacking = f"none of its modalities, {', '.join(config.modalities)}, is modelled (config.joint); name"
@@ -127,22 +134,22 @@ def _drawn(modalities: tuple[Modality, ...], config: DiffusionDecodingConfig) ->
         if len(modality.shape) != 3:
             raise SbmError(
                 f"methods.diffusion_decoder: modality {modality.name!r} has the shape {modality.shape}; diffusion "
-                "decoders draw pictures (height, width, channels)."
+                "decoders sample images (height, width, channels). Name others in its modalities."
             )
         if modality.vocabulary_size or (modality.likelihood == "poisson" and not bounds_of(modality)):
             raise SbmError(
-                f"methods.diffusion_decoder: modality {modality.name!r} has ids or counts; diffusion decoders draw "
-                "numbers that have bounds, or a variance of about 1."
+                f"methods.diffusion_decoder: modality {modality.name!r} has ids or counts; diffusion decoders sample "
+                "numbers with bounds or a variance of about 1. Name others in its modalities."
             )
     return drawn
 
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionDecoded:
-    """A system, and diffusion decoders that draw what its decoders mean.
+    """A trained system whose decoder means are refined by diffusion decoders.
 
     Attributes:
-      name: the row of the results table.
+      name: row of the results table.
       base: the system.
       config: see `DiffusionDecodingConfig`.
       seed: the run's seed, part of the stages' fingerprints.
@@ -162,7 +169,7 @@ class DiffusionDecoded:
 
     @property
     def groups(self) -> tuple[Group, ...]:
-        """What each diffusion decoder draws."""
+        """The modalities of each diffusion decoder."""
         return make_groups(self.modalities, self.config)
 
     @property
@@ -175,15 +182,16 @@ class DiffusionDecoded:
         return f"diffusion_decoder_{self.base.decoder_name}_{group.names[0]}" + (f"_and_{more}_more" if more else "")
 
     def check(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
+        """Raise `SbmError` for settings that can not work; traces shapes without computing anything."""
         if not isinstance(self.base, Reconstructs):
             raise SbmError(
-                f"system {self.base.name!r} draws no reconstructions, which a diffusion decoder learns from."
+                f"system {self.base.name!r} has no reconstructions that a diffusion decoder could learn from "
+                "(system.Reconstructs). Choose another system."
             )
         self.base.check(options)
         if {"map", "latent"} & {*self.config.condition} and not self.base.tells_latents:
             raise SbmError(
-                f"system {self.base.name!r} has no latents of each modality to tell a diffusion decoder of; set "
+                f"system {self.base.name!r} has no latents of each modality to condition a diffusion decoder on; set "
                 "methods.diffusion_decoder.condition to ('picture',)."
             )
         for group in self.groups:
@@ -192,7 +200,7 @@ class DiffusionDecoded:
     # MARK: Training
 
     def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the stages of the system, and one for each diffusion decoder."""
+        """Return the stages of the system, then one stage for each diffusion decoder."""
         return [*self.base.stages(dataset), *(self._stage(group, dataset) for group in self.groups)]
 
     def _stage(self, group: Group, dataset: Dataset) -> Stage:
@@ -200,7 +208,7 @@ class DiffusionDecoded:
         settings = {**plain(self.config), "decoder": self.config.decoder.training_settings()}
         settings["modalities"] = list(group.names)
         settings["condition"] = [kind for kind in CONDITIONS if kind in self.config.condition]
-        del settings["shared"]  # `modalities` tells it
+        del settings["shared"]  # `modalities` implies it
         if "map" not in self.config.condition:
             del settings["map_network"], settings["map_channels"]
         if self.base.decoder_settings:
@@ -226,7 +234,7 @@ class DiffusionDecoded:
         batch: Mapping[str, Any],
         train: bool = True,
     ) -> tuple[Array, Metrics]:
-        """Return the mean objective for each entry of the pictures that rows have, given posterior samples."""
+        """Return the objective per entry, averaged over the images that rows have, given posterior samples."""
         posterior_key, loss_key = jax.random.split(key)
         data, size = in_units(batch["data"]), len(group.modalities)
         present = batch.get("present")
@@ -243,7 +251,7 @@ class DiffusionDecoded:
     # MARK: Use
 
     def with_free(self, number: int) -> "DiffusionDecoded":
-        """Return the system for rows with at most so many unobserved modalities; see `system.SparesObserved`."""
+        """Return the system for rows with at most `number` unobserved modalities; see `system.SparesObserved`."""
         base = self.base.with_free(number) if isinstance(self.base, SparesObserved) else self.base
         return dataclasses.replace(self, base=base, num_free=number)
 
@@ -258,12 +266,12 @@ class DiffusionDecoded:
         *,
         strength: Array | float | None = None,
     ) -> Generated:
-        """Generate what is not observed; see `system.System.generate`. The options are those of the latents.
+        """Generate the unobserved modalities; see `system.System.generate`. `options` are those of the base system.
 
         Raises:
-          SbmError: as the system does.
+          SbmError: if the base system does.
         """
-        # The system's own samples, so that both can be compared in pairs.
+        # Refine the base system's own samples, which allows paired comparisons.
         found = self.base.generate(products, key, data, observed, options, num_samples, strength=strength)
         draw_key = jax.random.fold_in(key, _DRAW)
         observed = observed_rows(data, observed, self.modalities)
@@ -281,7 +289,7 @@ class DiffusionDecoded:
             own = jax.lax.cond(there.all(), lambda group=group: {name: means[name] for name in group.names}, draw)
             evaluations.append(jnp.where(there.all(), 0.0, group.decoder.evaluations))
             drawn |= own
-            # A row without finite means is counted by the system.
+            # The base system has already counted rows whose means are not finite.
             given = {name: means[name] for name in group.names}
             lost |= lost_rows(own, rows, self.modalities) & ~lost_rows(given, rows, self.modalities)
         all_evaluations = found.info.get("decoder_evaluations", 0.0) + jnp.max(jnp.stack(evaluations))
@@ -298,17 +306,16 @@ class DiffusionDecoded:
         observed: Array,
         row_numbers: Array | None = None,
     ) -> dict[str, Array]:
-        """Return pictures {name: [B, H, W, C]} given means and latents, NaN where they diverged.
+        """Sample images {name: [B, H, W, C]} given means and latents; NaN where sampling diverged.
 
-        A row's noise depends on its number, int [B]; None for 0 to B - 1.
-
-        Of a row at most `num_free` are drawn, where that is known: what is observed, bool [B, K], needs no drawing.
+        `row_numbers`, int [B], select the noise of each row; None for 0 to B - 1. If `num_free` is set, sample at most
+        that many images per row, because observed ones (`observed`, bool [B, K]) need no sampling.
         """
         batch, size = observed.shape
         free = size if self.num_free is None else min(size, self.num_free)
         if not free:
             return {name: means[name] for name in group.names}
-        chosen = jnp.argsort(observed, axis=1, stable=True)[:, :free]  # those that are not observed come first
+        chosen = jnp.argsort(observed, axis=1, stable=True)[:, :free]  # unobserved modalities first
         rows = jnp.arange(batch)[:, None]
 
         def pick(arrays: Mapping[str, Array] | None) -> Array | None:
@@ -320,7 +327,7 @@ class DiffusionDecoded:
         few = None if latents is None else {name: latents[name] for name in group.names}
         condition = group.condition(pick(means), pick(few), chosen.reshape(-1))
         own = rows if row_numbers is None else row_numbers[:, None]
-        numbers = (own * size + chosen).reshape(-1)  # the same noise, however many are drawn
+        numbers = (own * size + chosen).reshape(-1)  # the same noise, however many are sampled
         result = group.decoder.sample(products[self._stage_name(group)], key, condition, row_numbers=numbers)
         all_means = group.stacked(means).reshape(batch, size, *group.decoder.shape)
         together = all_means.at[rows, chosen].set(result.z.reshape(batch, free, *group.decoder.shape))
@@ -329,7 +336,7 @@ class DiffusionDecoded:
         return {name: together[:, number] for number, name in enumerate(group.names)}
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
-        """Return what is drawn, given the system's reconstruction of float data; the same whenever a row comes."""
+        """Sample given the base system's reconstruction of float data; deterministic for each row."""
         means = dict(self.base.reconstruct(products, data))
         latents = self.base.encode(products, data) if self.base.tells_latents else None
         for number, group in enumerate(self.groups):
@@ -341,22 +348,22 @@ class DiffusionDecoded:
 
 
 class Encoding(DiffusionDecoded):
-    """The same, of a system with latents of each modality."""
+    """Diffusion decoders over a system with latents of each modality."""
 
     def encode(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
-        """Return the system's latents; see `system.Encodes`."""
+        """Return the base system's latents; see `system.Encodes`."""
         return self.base.encode(products, data)
 
 
 class WithCodecs(Encoding):
-    """The same, of a system whose modalities have codecs and latents of their own."""
+    """Diffusion decoders over a system whose modalities have codecs and latents of their own."""
 
     def posteriors(self, products: Mapping[str, Params], data: Data) -> dict[str, tuple[Array, Array | None]]:
         """Return the codecs' means and log variances; see `system.HasCodecs`."""
         return self.base.posteriors(products, data)
 
     def codec_reconstructions(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
-        """Return what the codecs make without diffusion decoders; see `system.HasCodecs`."""
+        """Return the codecs' reconstructions, without diffusion decoders; see `system.HasCodecs`."""
         return self.base.codec_reconstructions(products, data)
 
     def save_codec(self, products: Mapping[str, Params], name: str, path: str | os.PathLike[str]) -> None:
@@ -370,7 +377,7 @@ def _flat(arrays: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _try(group: Group, key: Key) -> Array:
-    """Train and draw once; raises what the decoder raises."""
+    """Compute the loss and sample once; raises what the decoder raises."""
     first, params = group.modalities[0], group.init(key)
     two = jnp.zeros((2, *first.shape))
     condition = group.condition(two, jnp.zeros((2, first.latent_size)), jnp.zeros(2, jnp.int32))
@@ -382,7 +389,7 @@ def _try(group: Group, key: Key) -> Array:
 
 
 def over(method: Method) -> Method:
-    """Return the method with diffusion decoders over what another one generates."""
+    """Return the method that adds diffusion decoders to another one; its name has the suffix ``_diffusion``."""
 
     def make(name: str, shared: Shared, diffusion_decoder: DiffusionDecodingConfig, **own: Any) -> DiffusionDecoded:
         base = method.make(method.name, shared, **own)

@@ -1,4 +1,4 @@
-"""The options of diffusion decoders over a trained system."""
+"""Options of diffusion decoders over a trained system."""
 
 from collections.abc import Sequence
 
@@ -9,21 +9,21 @@ from sbm_jax.networks.diffusion_decoder_config import DiffusionDecoderConfig, ch
 from sbm_jax.types import CodecConfig, TrainingConfig
 
 CONDITIONS = ("picture", "map", "latent")
-"""What a decoder may be conditioned on: the reconstruction; a map learned from the latent; the latent itself."""
+"""What a decoder can be conditioned on: the reconstruction, a feature map learned from the latent, or the latent."""
 
 
 @checked_dataclass
 class DiffusionDecodingConfig:
-    """The stage of the diffusion decoders, and how they draw.
+    """Training and sampling of the diffusion decoders.
 
     Attributes:
-      modalities: those that have one, of those that are modelled; () for all pictures with a Gaussian or Laplace
-        likelihood: colours, not masks.
-      condition: some of `CONDITIONS`.
+      modalities: modelled modalities with a diffusion decoder; () for all images with a Gaussian or Laplace likelihood:
+        colour images, not masks.
+      condition: one or more of `CONDITIONS`.
       decoder: see `DiffusionDecoderConfig`.
-      map_network: the codec whose decoder makes a map of the latent, with `map_channels` channels.
-      map_channels: see `map_network`.
-      shared: one network draws all modalities of one shape, given which it is.
+      map_network: codec whose decoder maps the latent to a feature map with `map_channels` channels.
+      map_channels: channels of the feature map.
+      shared: share one network, conditioned on the modality, among all modalities of the same shape.
       training: see `types.TrainingConfig`.
     """
 
@@ -45,11 +45,11 @@ class DiffusionDecodingConfig:
             steps == 0,
             f"{where}.decoder.likelihood_steps",
             steps,
-            "0: decoders over frozen latents have no likelihood; the codec 'diffusion' has",
+            "0: decoders over frozen latents have no likelihood, unlike the codec 'diffusion'",
         )
 
     def check_modalities(self, names: Sequence[str]) -> None:
-        """Raise `SbmError` for a modality that the experiment does not have; see `method.NamesModalities`."""
+        """Raise `SbmError` for a modality that the experiment lacks; see `method.NamesModalities`."""
         for name in self.modalities:
             if name not in names:
                 raise unknown("modality (methods.diffusion_decoder.modalities):", name, names)

@@ -1,7 +1,7 @@
 """EB-MVAE: an energy or a vector field over the joint latents of unimodal VAEs, sampled by Langevin dynamics.
 
-The forerunner of SBM-VAE: no diffusion, the score of the latents themselves, from a perceptron over all modalities. Its
-sampler is the one of all systems with a process that stands still.
+The predecessor of SBM-VAE has no diffusion: a perceptron over all modalities models the score of the latents. It uses
+the same sampler as all other systems, with a stationary process.
 
 Reference: "Energy-Based Multimodal VAEs", NeurIPS workshop on score-based methods, 2022.
 """
@@ -32,11 +32,12 @@ class EbMvaeConfig:
 
     Attributes:
       training: see `types.TrainingConfig`.
-      width: units of a layer.
-      depth: hidden layers.
-      form: ``"field"``, a network whose output is the score (the paper), or ``"energy"``, whose gradient is.
+      width: units of a hidden layer.
+      depth: number of hidden layers.
+      form: ``"field"``, a network that outputs the score (the paper), or ``"energy"``, whose negative gradient is the
+        score.
       trace: one of `losses.implicit_score_matching.TRACES`.
-      num_steps: of Langevin dynamics.
+      num_steps: steps of Langevin dynamics.
       step_size: λ of Eq. 3, in standard deviations of the latents.
     """
 
@@ -59,10 +60,10 @@ class EbMvaeConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Stationary:
-    """A process that stands still: its law is N(0, I) at the start, and that of the score at all times."""
+    """A stationary process: sampling starts from N(0, I), and the score is the same at all times."""
 
     def marginal(self, t: Array) -> tuple[Array, Array]:
-        """Return (α, 1) with α next to nothing, so that sampling starts from N(0, I)."""
+        """Return (α, σ) = (1e-6, 1) at all times, so that sampling starts from N(0, I)."""
         return jnp.full_like(t, 1e-6), jnp.ones_like(t)
 
     def drift(self, t: Array) -> Array:
@@ -74,9 +75,9 @@ class Stationary:
         return jnp.zeros_like(t)
 
     def time_of_half_log_snr(self, half_log_snr: Array) -> Array:
-        """Raise `SbmError`: all times are alike."""
+        """Raise `SbmError`, because the process does not depend on time."""
         del half_log_snr
-        raise SbmError("a process that stands still has no time of a signal-to-noise ratio; use the grid 'uniform'.")
+        raise SbmError("a stationary process has no time for a given signal-to-noise ratio; use the grid 'uniform'.")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,7 +90,7 @@ class EbMvae(Sbm):
 
     energy: EbMvaeConfig = EbMvaeConfig()
 
-    has_likelihood = False  # its energy is not normalised
+    has_likelihood = False  # the energy is not normalised
 
     @property
     def score_stage_name(self) -> str:
@@ -98,7 +99,7 @@ class EbMvae(Sbm):
 
     @property
     def sde(self) -> SDE:
-        """The process, which stands still."""
+        """The stationary process."""
         return Stationary()
 
     @property
@@ -108,7 +109,7 @@ class EbMvae(Sbm):
         return JointPerceptron(self.energy.width, self.energy.depth, outputs, self.token_sizes)
 
     def own_options(self, options: SamplerOptions) -> SamplerOptions:
-        """Return Langevin dynamics (Eqs. 2 and 3), with the work cut up as in the given options."""
+        """Return Langevin dynamics (Eqs. 2 and 3), with the given `unroll`, `chunk_size` and `divergence_bound`."""
         return SamplerOptions(
             solver="langevin",
             num_steps=self.energy.num_steps,
@@ -121,12 +122,12 @@ class EbMvae(Sbm):
         )
 
     def check_score(self, options: SamplerOptions) -> None:
-        """Do nothing: there is no score model, and a perceptron takes any shape."""
+        """Accept everything: there is no score model, and a perceptron takes any shape."""
 
     def make_score_stage(self) -> Stage:
-        """Return the stage that trains the energy, which needs no data but the latent bank."""
+        """Return the stage that trains the energy, which needs only the latent bank."""
         settings = plain(self.energy)
-        for name in ("num_steps", "step_size"):  # of the sampler
+        for name in ("num_steps", "step_size"):  # sampler options
             del settings[name]
         return Stage(
             name=self.score_stage_name,
@@ -145,10 +146,10 @@ class EbMvae(Sbm):
         )
 
     def _complete(self, upstream: Mapping[str, Params], split: str) -> dict[str, Array]:
-        """Return the rows of the bank that lack nothing: the score of a part is not a part of the joint score.
+        """Return the complete rows of the bank: the score of a part of a row is not a part of the joint score.
 
         Raises:
-          SbmError: if there are fewer than a batch.
+          SbmError: if the train split has fewer complete rows than a batch, or the validation split has none.
         """
         bank = dict(self.latent_space.bank(upstream, split))
         if "present" not in bank:
@@ -157,8 +158,8 @@ class EbMvae(Sbm):
         least = self.energy.training.batch_size if split == "train" else 1
         if complete.sum() < least:
             raise SbmError(
-                f"system {self.name!r} needs complete rows for its energy, {least} or more in the {split} split, which "
-                f"has {complete.sum()}; add some, or leave the system out."
+                f"system {self.name!r} trains its energy on complete rows and needs {least} or more in the {split} "
+                f"split, which has {complete.sum()}; add some, or leave the system out."
             )
         return {name: array[complete] for name, array in bank.items()}
 

@@ -1,4 +1,4 @@
-"""How the experts of several modalities are joined to one posterior: what all ways have in common."""
+"""Base class of the ways to join the experts of several modalities into one posterior."""
 
 import abc
 import dataclasses
@@ -22,13 +22,13 @@ from sbm_jax.types import Array, Key, Modality, Params
 
 
 class Encoded(NamedTuple):
-    """A batch, as the bounds see it.
+    """An encoded batch, the input of the bounds.
 
     Attributes:
-      experts: means and raw scales [B, M, D + D'], those of private latents last.
+      experts: means and raw scales [B, M, D + D'], private latents last.
       decoding: see `losses.bounds.Decoding`.
-      params: of the stage.
-      present: bool [B, M]; None where nothing is missing.
+      params: parameters of the stage.
+      present: bool [B, M]; None if nothing is missing.
     """
 
     experts: tuple[Array, Array]
@@ -38,26 +38,26 @@ class Encoded(NamedTuple):
 
     @property
     def batch(self) -> int:
-        """B."""
+        """B, the number of rows."""
         return self.experts[0].shape[0]
 
     @property
     def num_modalities(self) -> int:
-        """M."""
+        """M, the number of modalities."""
         return self.experts[0].shape[1]
 
 
 @checked_dataclass
 class Joining(abc.ABC):
-    """How the experts of all modalities are joined to a posterior, and the bound that trains them.
+    """Joins the experts of all modalities into a posterior, and defines the bound that trains them.
 
     Attributes:
-      likelihood: of modalities whose data are Gaussian or Laplace; "" for that of each.
-      scale: of this likelihood.
-      rescaling: weigh the log likelihood of a modality by the largest number of entries over its own.
+      likelihood: likelihood of all modalities with a Gaussian or Laplace one; "" leaves each its own.
+      scale: scale of `likelihood`.
+      rescaling: multiply the log likelihood of a modality of d_m entries by max_n d_n / d_m.
       averaged: divide the log likelihood of a modality by its number of entries.
       latent_size: D; 0 for that of `JointPosteriorConfig`.
-      training: changes of `JointPosteriorConfig.training` for this method, such as ``{"num_steps": 10_000}``.
+      training: changes to `JointPosteriorConfig.training` for this method, such as ``{"num_steps": 10_000}``.
     """
 
     likelihood: str = "laplace"
@@ -67,28 +67,28 @@ class Joining(abc.ABC):
     latent_size: int = 0
     training: dict = dataclasses.field(default_factory=dict, hash=False)
 
-    # What follows is the same for all of a kind, where it is no option of it.
+    # Constants of a class, unless it makes them options.
 
     name = ""
-    """The method, the group of its options, and the stage that trains it."""
+    """Name of the method, of its option group and of the stage that trains it."""
 
     apart_from_training = ()
-    """The options on which training does not depend, or that are told with the codecs."""
+    """Options that do not affect training, or that the codecs' settings already record."""
 
     posterior = "normal"
     """The family of the experts, a key of `distributions.POSTERIORS`."""
 
     private_size = 0
-    """D', the size of the private latent of each modality."""
+    """D', the size of each modality's private latent."""
 
     private_prior = "standard"
-    """Where private latents of what is not observed come from."""
+    """The prior of the private latents of unobserved modalities; see `joinings.MmvaePlus`."""
 
     is_mixture = False
-    """Whether the posterior is a mixture of the experts, which may be of any family; else they are multiplied."""
+    """Whether the posterior mixes the experts, which may be of any family; otherwise it multiplies them."""
 
     mixes_given = False
-    """Whether a sample given some modalities comes from one of `subsets`, not from all that is observed."""
+    """Whether a conditional sample comes from one of `subsets`, rather than from all observed modalities."""
 
     eps = EXPERT_EPS
     """Added to the variance of every expert of a product."""
@@ -99,9 +99,9 @@ class Joining(abc.ABC):
         require(self.scale > 0, self._of("scale"), self.scale, "a positive number")
         self._least(latent_size=0)
         if self.averaged and self.rescaling:
-            raise SbmError(f"{self._of('averaged')} has every modality weigh the same; leave rescaling out.")
+            raise SbmError(f"{self._of('averaged')} already gives every modality the same weight; leave rescaling out.")
         if not self.likelihood:
-            self._refuse_unused("scale", "without a likelihood, for each modality has its own")
+            self._refuse_unused("scale", "without a likelihood, because each modality has its own")
 
     def _of(self, field: str) -> str:
         return f"config.methods.{self.name}.{field}"
@@ -122,31 +122,31 @@ class Joining(abc.ABC):
 
     @property
     def weights_samples(self) -> bool:
-        """Whether the bound weighs samples by their likelihoods, which must then be exact."""
+        """Whether the bound weights samples by their likelihoods, which must then be exact."""
         return getattr(self, "estimator", "elbo") != "elbo"
 
     def decoded(self, modality: Modality) -> Modality:
-        """Return the modality with the likelihood and the codec that it has here."""
+        """Return the modality with the likelihood and codec that this method gives it."""
         replaced = self.likelihood and modality.likelihood in ("gaussian", "laplace")
         own = {"likelihood": self.likelihood, "scale": self.scale} if replaced else {}
         return dataclasses.replace(modality, **own)
 
     def check(self, modalities: tuple[Modality, ...]) -> None:
-        """Raise `SbmError` for modalities that can not be joined: there are none."""
+        """Raise `SbmError` for modalities that the method can not join; by default, accept all."""
         del modalities
 
     def factors(self, modalities: tuple[Modality, ...]) -> tuple[float, ...]:
-        """Return what multiplies the log likelihood of each modality."""
+        """Return the factor of each modality's log likelihood."""
         if self.averaged:
             return tuple(1.0 / int(np.prod(modality.shape)) for modality in modalities)
         return likelihood_rescaling(modalities) if self.rescaling else (1.0,) * len(modalities)
 
     def subsets(self, num_modalities: int) -> np.ndarray:
-        """Return the subsets of M modalities that the posterior of the bound mixes the products of, bool [S, M]."""
+        """Return the subsets, bool [S, M], whose products the posterior of the bound mixes."""
         return np.ones((1, num_modalities), bool)
 
     def prior_is_expert(self, members: Array) -> Array:
-        """Return bool [...] for subsets [..., M]: whether N(0, I) is one more expert of their products."""
+        """Return bool [...] for subsets, bool [..., M]: whether their products include N(0, I) as an expert."""
         return jnp.zeros(members.shape[:-1], bool)
 
     def noise(self, key: Key, shape: tuple[int, ...]) -> Array:
@@ -163,15 +163,15 @@ class Joining(abc.ABC):
     def component(
         self, key: Key, mean: Array, raw: Array, observed: Array, num_samples: int, mixes: bool
     ) -> tuple[Array, Array]:
-        """Return location and scale [B, S, D] of joint latents given what is observed.
+        """Return the location and scale [B, S, D] of joint latents given the observed modalities.
 
         Args:
           key: chooses the component of a mixture.
-          mean: of the experts of the joint latent [B, M, D]; what is not observed may be anything finite.
+          mean: means of the joint-latent experts [B, M, D]; any finite value if unobserved.
           raw: their raw scales [B, M, D].
           observed: bool [B, M].
           num_samples: S.
-          mixes: take one of the products of `subsets` for each sample, not that of all that is observed.
+          mixes: draw one of the products of `subsets` for each sample, instead of using all observed modalities.
         """
         members = jnp.broadcast_to(observed[:, None], (len(observed), num_samples, observed.shape[1]))
         if mixes:
@@ -191,10 +191,10 @@ class Joining(abc.ABC):
         """Return the log density [B, S] of joint latents [B, S, D] under the posterior given all modalities.
 
         Args:
-          z: the latents.
-          mean: of the experts of the joint latent [B, M, D].
+          z: joint latents [B, S, D].
+          mean: means of the joint-latent experts [B, M, D].
           raw: their raw scales [B, M, D].
-          subsets: those whose products are mixed, bool [., M].
+          subsets: bool [P, M], the subsets whose products are mixed; unused for a mixture of experts.
         """
         if not self.is_mixture:
             return mixture_of_products_log_prob(z, mean, raw, subsets, self.eps, self.prior_is_expert)
@@ -207,12 +207,12 @@ class Joining(abc.ABC):
         """Return the per-row terms of the bound, or the per-row loss [B] of an importance-weighted one.
 
         Args:
-          key: for the noise and the subsets.
-          encoded: the batch.
+          key: typed key for the noise and the subsets.
+          encoded: the encoded batch.
         """
 
     def _mixture_terms(self, key: Key, encoded: Encoded, beta: float, beta_private: float = 1.0):
-        """Return the terms of the bound whose posterior mixes the products of `subsets`."""
+        """Return the terms of the bound whose posterior mixes the products of `subsets`, with one subset per row."""
         noise_key, subset_key = jax.random.split(key)
         experts, _, _, present = encoded
         batch, size = encoded.batch, experts[0].shape[-1] - self.private_size

@@ -1,6 +1,6 @@
-"""How MVAE, MMVAE, MoPoE, Diff-MVAE, MVTCAE and MMVAE+ join experts to a posterior, and the bounds that train them.
+"""MVAE, MMVAE, MoPoE, Diff-MVAE, MVTCAE and MMVAE+: how each joins experts into a posterior, and its bound.
 
-Each is a class; its fields are the options of the method, with the defaults of its own paper.
+Each method is a class whose fields are its options, with the defaults of its paper.
 
 References: M. Wu and N. Goodman, 2018; Y. Shi et al., 2019; T. Sutter et al., 2021; H. Hwang et al., 2021; E. Palumbo
 et al., 2023; see `losses`.
@@ -31,13 +31,13 @@ GIVEN = ("product", "mixture")
 
 @checked_dataclass
 class Mvae(Joining):
-    """The product of all experts and the prior, trained on all, on each alone and on random subsets.
+    """MVAE: the product of all experts and the prior, trained on all modalities, on each alone and on random subsets.
 
     Attributes:
-      beta: weight of the divergences.
-      num_subsets: random subsets of two modalities or more in each step.
-      prior_beside_one: N(0, I) is an expert beside a single one too; the tables of the SBM paper have it beside several
-        only.
+      beta: weight of the KL divergences.
+      num_subsets: random subsets, of two to M - 1 modalities, in each step.
+      prior_beside_one: multiply N(0, I) into the product of a single expert too; the tables of the SBM paper do so for
+        several experts only.
     """
 
     beta: float = 1.0
@@ -52,7 +52,7 @@ class Mvae(Joining):
         self._least(beta=0, num_subsets=0)
 
     def prior_is_expert(self, members: Array) -> Array:
-        """Return True for all subsets, or for those of more than one."""
+        """Return True for all subsets, or only for those of two or more modalities."""
         return (members.sum(axis=-1) > 1) | self.prior_beside_one
 
     def terms(self, key: Key, encoded: Encoded) -> BoundTerms:
@@ -69,11 +69,11 @@ class Mvae(Joining):
 
 @checked_dataclass
 class Mvtcae(Joining):
-    """The product of all experts, which each expert alone is to predict.
+    """MVTCAE: the product of all experts, which each expert alone learns to predict.
 
     Attributes:
-      beta: weight of the divergences.
-      alpha: of the conditional bounds.
+      beta: weight of the KL divergences.
+      alpha: weight of the conditional bounds, 0 to 1.
     """
 
     beta: float = 2.5
@@ -87,7 +87,7 @@ class Mvtcae(Joining):
         require(0 <= self.alpha <= 1, self._of("alpha"), self.alpha, "0 to 1")
 
     def terms(self, key: Key, encoded: Encoded) -> BoundTerms:
-        """Return the terms of the bound of the total correlation."""
+        """Return the terms of the total-correlation bound."""
         noise_key, _ = jax.random.split(key)
         noise = jax.random.normal(noise_key, (encoded.batch, encoded.experts[0].shape[-1]))
         return mvtcae_terms(*encoded.experts, encoded.decoding, noise, self.alpha, self.beta, encoded.present)
@@ -95,14 +95,14 @@ class Mvtcae(Joining):
 
 @checked_dataclass
 class Mopoe(Joining):
-    """The mixture of the products of all subsets; that of all modalities has the prior as one more expert.
+    """MoPoE: the mixture of the products of all subsets; the product of all modalities includes the prior.
 
     Attributes:
-      beta: weight of the divergences.
-      private_size: of the latent that each modality has besides; 0 for none.
-      beta_private: weight of their divergence, relative to that of the joint latent.
-      given: what samples come from where some modalities are observed: their ``"product"``, or the ``"mixture"`` of the
-        products of all subsets of them, as in the tables of the SBM paper.
+      beta: weight of the KL divergences.
+      private_size: size of each modality's private latent; 0 for none.
+      beta_private: weight of their KL divergence relative to that of the joint latent.
+      given: posterior given observed modalities: their ``"product"``, or the ``"mixture"`` of the products of all of
+        their subsets, as in the tables of the SBM paper.
     """
 
     beta: float = 2.5
@@ -120,25 +120,25 @@ class Mopoe(Joining):
 
     @property
     def mixes_given(self) -> bool:
-        """Whether a sample comes from the product of one subset of what is observed."""
+        """Whether each sample comes from the product of one subset of the observed modalities."""
         return self.given == "mixture"
 
     def subsets(self, num_modalities: int) -> np.ndarray:
-        """Return all of them but the empty one."""
+        """Return all non-empty subsets, bool [2^M - 1, M]."""
         return all_subsets(num_modalities)
 
     def prior_is_expert(self, members: Array) -> Array:
-        """Return True for the subset of all modalities."""
+        """Return True for the subset of all modalities only."""
         return members.all(axis=-1)
 
     def terms(self, key: Key, encoded: Encoded) -> BoundTerms:
-        """Return the terms of the evidence lower bound of a random subset."""
+        """Return the terms of the ELBO for a random subset per row."""
         return self._mixture_terms(key, encoded, self.beta, self.beta_private)
 
 
 @checked_dataclass
 class MopoeStar(Mopoe):
-    """MoPoE* of the Diff-MVAE paper: its likelihoods are means over the entries of each modality."""
+    """MoPoE* of the Diff-MVAE paper: averages log likelihoods over the entries of each modality."""
 
     likelihood: str = ""
     averaged: bool = True
@@ -151,13 +151,14 @@ class MopoeStar(Mopoe):
 class DiffMvae(MopoeStar):
     """Diff-MVAE: MoPoE* with diffusion decoders for some modalities (Eq. 5), trained end to end by the bound, λ = g².
 
-    The score's term is part of a bound from below with a minus sign; Eq. 5 prints a plus.
+    In a lower bound the score term has a minus sign; Eq. 5 prints a plus.
 
     Attributes:
-      diffused: the modalities with a diffusion decoder, besides those that name the codec ``"diffusion"`` themselves;
-        () for all pictures with a Gaussian or Laplace likelihood.
-      codec: options of their codec, see `networks.codecs.diffusion.DiffusionCodecOptions`. A modality that names the
-        codec ``"diffusion"`` itself keeps its own; only what trains its decoder is the method's, where it says nothing.
+      diffused: modalities with a diffusion decoder, in addition to those that choose the codec ``"diffusion"``
+        themselves; () for all images with a Gaussian or Laplace likelihood.
+      codec: options of their codec, see `networks.codecs.diffusion.DiffusionCodecOptions`. A modality that chooses the
+        codec ``"diffusion"`` itself keeps its own options; the method only sets its decoder's objective, unless the
+        modality does.
     """
 
     diffused: tuple[str, ...] = ()
@@ -168,7 +169,7 @@ class DiffMvae(MopoeStar):
     objective: ClassVar[dict] = {"weighting": "likelihood"}
 
     def decoded(self, modality: Modality) -> Modality:
-        """Return the modality with the codec that it has here."""
+        """Return the modality with the codec that this method gives it."""
         if not self._is_diffused(modality):
             return super().decoded(modality)
         options, where = self.codec, self._of("codec")
@@ -180,10 +181,10 @@ class DiffMvae(MopoeStar):
         return dataclasses.replace(modality, codec=CodecConfig("diffusion", {**options, "decoder": decoder}))
 
     def check(self, modalities: tuple[Modality, ...]) -> None:
-        """Raise `SbmError` where no modality has a diffusion decoder."""
+        """Raise `SbmError` if no modality has a diffusion decoder."""
         if any(map(self._is_diffused, modalities)):
             return
-        lacking = "no modality is a picture with a Gaussian or Laplace likelihood, which are drawn by default"
+        lacking = "no modality is an image with a Gaussian or Laplace likelihood, as the default requires"
         if self.diffused:
             lacking = f"none of {', '.join(self.diffused)} is modelled (config.joint)"
         raise SbmError(
@@ -191,7 +192,7 @@ class DiffMvae(MopoeStar):
         )
 
     def check_modalities(self, names: Sequence[str]) -> None:
-        """Raise `SbmError` for a modality that the experiment does not have; see `method.NamesModalities`."""
+        """Raise `SbmError` for a modality that the experiment lacks; see `method.NamesModalities`."""
         for name in self.diffused:
             if name not in names:
                 raise unknown(f"modality ({self._of('diffused')}):", name, names)
@@ -202,13 +203,13 @@ class DiffMvae(MopoeStar):
 
 
 def _names_diffusion(modality: Modality) -> bool:
-    """Return whether a modality has a diffusion decoder under every method."""
+    """Return whether a modality chooses the diffusion codec itself, whatever the method."""
     return modality.codec.name == "diffusion"
 
 
 @checked_dataclass
 class DiffMvaeStar(DiffMvae):
-    """Diff-MVAE*: the same, trained by the squared error of ε̂ at 1,000 times, as DDPM."""
+    """Diff-MVAE*: Diff-MVAE trained on the squared error of ε̂ at 1,000 discrete times, as in DDPM."""
 
     name = "diff_mvae_star"
     objective: ClassVar[dict] = {"weighting": "noise", "num_times": 1000}
@@ -216,11 +217,11 @@ class DiffMvaeStar(DiffMvae):
 
 @checked_dataclass
 class Mmvae(Joining):
-    """The mixture of the experts. Its authors have K = 10 to 30 and ``"dreg"``: M K latents are decoded for each row.
+    """MMVAE: the mixture of the experts. Its authors use K = 10 to 30 and ``"dreg"``, decoding M K latents per row.
 
     Attributes:
-      beta: weight of the divergences of ``"elbo"``.
-      posterior: of the experts, a key of `distributions.POSTERIORS`.
+      beta: weight of the KL divergences of ``"elbo"``.
+      posterior: family of the experts, a key of `distributions.POSTERIORS`.
       estimator: ``"elbo"``, ``"iwae"`` or ``"dreg"``.
       num_samples: K, importance samples.
     """
@@ -243,7 +244,7 @@ class Mmvae(Joining):
         self._refuse_unused("num_samples", "with the estimator 'elbo'")
         if self.posterior != "normal":
             raise SbmError(
-                f"{self._of('estimator')} 'elbo' wants Gaussian posteriors: set posterior to 'normal', or use 'iwae' "
+                f"{self._of('estimator')} 'elbo' needs Gaussian posteriors: set posterior to 'normal', or use 'iwae' "
                 "or 'dreg'."
             )
 
@@ -252,7 +253,7 @@ class Mmvae(Joining):
         return np.eye(num_modalities, dtype=bool)
 
     def terms(self, key: Key, encoded: Encoded) -> BoundTerms | Array:
-        """Return the loss of the importance-weighted bound, or the terms of the evidence lower bound."""
+        """Return the per-row loss [B] of the importance-weighted bound, or the terms of the ELBO."""
         if self.estimator == "elbo":
             return self._mixture_terms(key, encoded, self.beta)
         noise_key, _ = jax.random.split(key)
@@ -264,16 +265,16 @@ class Mmvae(Joining):
 
 @checked_dataclass
 class MmvaePlus(Joining):
-    """The mixture of the experts, with a private latent for each modality.
+    """MMVAE+: the mixture of the experts, with a private latent for each modality.
 
     Attributes:
       beta: weight of the divergences.
-      posterior: of the experts, a key of `distributions.POSTERIORS`.
+      posterior: family of the experts, a key of `distributions.POSTERIORS`.
       estimator: ``"iwae"`` or ``"dreg"``.
       num_samples: K, importance samples.
-      private_size: of the latent of each modality.
-      private_prior: where the private latent of what is not observed comes from: ``"standard"``, the prior of the
-        bound, as its authors do, or ``"own"``, the trained one that others are reconstructed with.
+      private_size: size of each modality's private latent.
+      private_prior: prior of an unobserved modality's private latent in sampling: ``"standard"``, that of the bound, as
+        its authors do, or ``"own"``, the trained one used for cross-modal reconstruction.
     """
 
     latent_size: int = 32
@@ -298,7 +299,7 @@ class MmvaePlus(Joining):
         return np.eye(num_modalities, dtype=bool)
 
     def terms(self, key: Key, encoded: Encoded) -> Array:
-        """Return the loss of the importance-weighted bound."""
+        """Return the per-row loss [B] of the importance-weighted bound."""
         noise_key, _ = jax.random.split(key)
         (experts, decoding, params, present), number = encoded, encoded.num_modalities
         size = experts[0].shape[-1] - self.private_size
@@ -316,7 +317,7 @@ JOININGS = (Mvae, Mmvae, Mopoe, MopoeStar, DiffMvae, DiffMvaeStar, Mvtcae, Mmvae
 
 
 def random_subsets(key: Key, number: int, num_modalities: int) -> Array:
-    """Return bool [number, M]: of sizes uniform in 2 to M - 1, and uniform for each size; none where M is below 3."""
+    """Draw bool [number, M]: sizes uniform in 2 to M - 1, sets uniform given their size; none if M < 3."""
     size_key, order_key = jax.random.split(key)
     if num_modalities < 3:
         return jnp.ones((0, num_modalities), bool)

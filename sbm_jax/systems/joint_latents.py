@@ -1,4 +1,4 @@
-"""The latents of multimodal variational autoencoders: from their prior, from their posterior, and their densities."""
+"""Latents of multimodal variational autoencoders: prior and posterior samples, and their densities."""
 
 import dataclasses
 from typing import NamedTuple
@@ -12,15 +12,15 @@ from sbm_jax.systems.joining import Joining
 from sbm_jax.types import Array, Key, Params
 
 Experts = tuple[Array, Array]
-"""Means and raw scales [B, M, D + D'] of the experts of a batch, private ones after the joint."""
+"""Means and raw scales [B, M, D + D'] of the experts of a batch, private latents last."""
 
 
 class Latents(NamedTuple):
     """S latents of each of B rows.
 
     Attributes:
-      joint: of all modalities [B, S, D].
-      private: of each modality [B, S, M, D'], D' = 0 for a method without any.
+      joint: joint latents of all modalities [B, S, D].
+      private: private latents of each modality [B, S, M, D']; D' = 0 if the method has none.
     """
 
     joint: Array
@@ -29,11 +29,11 @@ class Latents(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class LatentLaws:
-    """The laws of latents under one method, as functions of experts and parameters.
+    """Prior and posterior distributions of latents under one method, as functions of experts and parameters.
 
     Attributes:
       joining: how experts are joined.
-      sizes: D of the joint latent and D' of the private one of each modality.
+      sizes: D of the joint latent and D' of each modality's private one.
       num_modalities: M.
     """
 
@@ -49,7 +49,7 @@ class LatentLaws:
     # MARK: The prior
 
     def init(self) -> Params:
-        """Return the raw scales of the prior."""
+        """Return the initial raw scales of the prior."""
         size, private_size = self.sizes
         params = {"prior": jnp.zeros(size)}
         if self.joining.is_mixture and private_size:
@@ -57,7 +57,7 @@ class LatentLaws:
         return params
 
     def sample_prior(self, params: Params, key: Key, batch: int, num_samples: int) -> Latents:
-        """Return latents that know of no data."""
+        """Sample latents [B, S, ...] from the prior."""
         joint_key, private_key = jax.random.split(key)
         joint = self._from_prior(joint_key, params["prior"], (batch, num_samples, self.sizes[0]))
         return Latents(joint, self._unknown_private(params, private_key, batch, num_samples))
@@ -67,7 +67,7 @@ class LatentLaws:
         return self.family.sample(jnp.zeros(shape), scale, self.joining.noise(key, shape))
 
     def _unknown_private(self, params: Params, key: Key, batch: int, num_samples: int) -> Array:
-        """Return private latents [B, S, M, D'] of what is not observed: one for all modalities, or one of each."""
+        """Sample private latents [B, S, M, D'] of unobserved modalities: the same for all, or one for each."""
         size, shape = self.sizes[1], (batch, num_samples, self.num_modalities, self.sizes[1])
         if not size:
             return jnp.zeros(shape)
@@ -78,7 +78,7 @@ class LatentLaws:
         return jnp.broadcast_to(self._from_prior(key, jnp.zeros(size), (batch, num_samples, 1, size)), shape)
 
     def log_prior(self, params: Params, latents: Latents) -> Array:
-        """Return the log density of latents under the prior [B, S]."""
+        """Return the log density [B, S] of latents under the prior, in nats."""
         own_raw = jnp.zeros((self.num_modalities, self.sizes[1]))
         if self.joining.private_prior == "own" and self.joining.is_mixture:
             own_raw = params.get("private_priors", own_raw)
@@ -89,7 +89,7 @@ class LatentLaws:
     # MARK: The posterior
 
     def sample_given(self, params: Params, key: Key, experts: Experts, observed: Array, num_samples: int) -> Latents:
-        """Return latents given what is observed, bool [B, M]; those of rows without anything mean nothing."""
+        """Sample latents given `observed`, bool [B, M]; meaningless for rows with no observed modality."""
         choose_key, noise_key, own_key, unknown_key = jax.random.split(key, 4)
         joint = self._joint(experts, observed)
         location, scale = self.joining.component(choose_key, *joint, observed, num_samples, self.joining.mixes_given)
@@ -103,7 +103,7 @@ class LatentLaws:
     def sample_whole(
         self, choose_key: Key, noise_key: Key, own_key: Key, experts: Experts, num_samples: int, mixes: bool
     ) -> Latents:
-        """Return latents given all modalities, where it `mixes` from one product of those of the bound for each."""
+        """Sample latents given all modalities; if `mixes`, each from one of the products that the bound mixes."""
         everything = jnp.ones(experts[0].shape[:2], bool)
         joint = self._joint(experts, everything)
         location, scale = self.joining.component(choose_key, *joint, everything, num_samples, mixes)
@@ -111,9 +111,9 @@ class LatentLaws:
         return Latents(joint, self._sample_private(own_key, experts, num_samples))
 
     def parts(self, key: Key, experts: Experts, present: Array) -> tuple[Array, Array, Array, Array]:
-        """Return the posterior given what is present, bool [B, M], of a mixture one component for each row.
+        """Return the posterior given `present`, bool [B, M], or one random component per row if it is a mixture.
 
-        Private latents of what is missing have mean 0 and the scale of raw zeros.
+        Private latents of missing modalities have mean 0 and the scale of raw zeros.
 
         Returns:
           Location and scale of the joint latent [B, D], and of the private ones [M, B, D'].
@@ -125,7 +125,7 @@ class LatentLaws:
         return location[:, 0], scale[:, 0], own_mean, self.family.scale(own_raw)
 
     def own(self, experts: Experts, present: Array | None = None) -> Experts:
-        """Return means and raw scales [B, M, D + D'] of what each modality is decoded from, given all present ones."""
+        """Return means and raw scales [B, M, D + D'] of each modality's decoder input, given all present modalities."""
         (mean, raw), size = experts, self.sizes[0]
         if self.joining.is_mixture:
             return mean, raw
@@ -139,7 +139,7 @@ class LatentLaws:
         )
 
     def log_posterior(self, experts: Experts, latents: Latents, subsets: np.ndarray) -> Array:
-        """Return the log density [B, S] of latents given all modalities, whose products of `subsets` are mixed."""
+        """Return the log density [B, S] of latents given all modalities, under the mixture of products of `subsets`."""
         everything = jnp.ones(experts[0].shape[:2], bool)
         joint = self.joining.log_prob(latents.joint, *self._joint(experts, everything), subsets)
         own_mean, own_raw = (array[:, None, :, self.sizes[0] :] for array in experts)
@@ -147,12 +147,12 @@ class LatentLaws:
         return joint + self.family.log_prob(latents.private, own_mean, own_scale).sum(axis=(-2, -1))
 
     def _joint(self, experts: Experts, observed: Array) -> Experts:
-        """Return means and raw scales [B, M, D] of experts of the joint latent, 0 where nothing is observed."""
+        """Return means and raw scales [B, M, D] of the joint-latent experts; 0 for unobserved modalities."""
         mean, raw = (jnp.where(observed[..., None], array[..., : self.sizes[0]], 0.0) for array in experts)
         return mean, raw
 
     def _sample_private(self, key: Key, experts: Experts, num_samples: int) -> Array:
-        """Return private latents [B, S, M, D'] from their posteriors."""
+        """Sample private latents [B, S, M, D'] from their posteriors."""
         mean, raw = (array[:, None, :, self.sizes[0] :] for array in experts)
         noise = self.joining.noise(key, (len(mean), num_samples, *mean.shape[2:]))
         return self.family.sample(mean, self.family.scale(raw), noise)

@@ -1,7 +1,7 @@
 """MVAE, MMVAE, MoPoE, MVTCAE and MMVAE+: variational autoencoders with one latent for all modalities.
 
-They share encoders, decoders and data with the other systems, and differ in how experts are joined to a posterior and
-in the bound: see `joinings`.
+They use the same encoders, decoders and data as the other systems. They differ in how they join experts into a
+posterior, and in the bound; see `joinings`.
 """
 
 import dataclasses
@@ -35,12 +35,12 @@ class JointPosterior:
     """A variational autoencoder with one latent for all modalities.
 
     Attributes:
-      name: the row of the results table.
-      modalities: M modalities, in the order of every mask.
-      config: what it shares with others of its kind.
+      name: row of the results table.
+      modalities: M modalities, in mask order.
+      config: options shared by these systems.
       joining: how experts are joined, and the bound.
       seed: the run's seed, part of the stage's fingerprint.
-      batched: compute modalities of equal shape by one `vmap` (see `PerModality`); None for all but CPU.
+      batched: compute modalities with equal settings in one `vmap` (see `PerModality`); None for True except on CPU.
       num_free: see `with_free`.
     """
 
@@ -54,17 +54,17 @@ class JointPosterior:
 
     @property
     def method(self) -> str:
-        """The method without its prior, and the name of the stage that trains it."""
+        """The method's name without the suffix of a prior, which also names its training stage."""
         return self.joining.name
 
     @property
     def sizes(self) -> tuple[int, int]:
-        """The sizes of the joint latent and of the private one of each modality."""
+        """The sizes D of the joint latent and D' of each modality's private one."""
         return self.joining.latent_size or self.config.latent_size, self.joining.private_size
 
     @property
     def decoded_modalities(self) -> tuple[Modality, ...]:
-        """The modalities with the size of what they are decoded from, and the likelihood of the config."""
+        """The modalities with the latent size, likelihood and codec that this method gives them."""
         size = sum(self.sizes)
         return tuple(self.joining.decoded(modality.with_latents(size)) for modality in self.modalities)
 
@@ -81,17 +81,17 @@ class JointPosterior:
 
     @property
     def training(self) -> TrainingConfig:
-        """How the stage is trained."""
+        """Training options of the stage, with the method's changes."""
         where = f"config.methods.{self.method}.training"
         return changed(self.config.training, self.joining.training, where)
 
     @property
     def laws(self) -> LatentLaws:
-        """The laws of its latents."""
+        """The distributions of the latents."""
         return LatentLaws(self.joining, self.sizes, len(self.modalities))
 
     def check(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
+        """Raise `SbmError` for settings that can not work; traces shapes without computing anything."""
         del options
         self.joining.check(self.modalities)
         for modality in self.decoded_modalities:
@@ -101,9 +101,9 @@ class JointPosterior:
             for modality in self.decoded_modalities:
                 if isinstance(make_codec(modality, self.config.network), Bounds):
                     raise SbmError(
-                        f"system {self.name!r} weighs samples by their likelihoods, and the codec "
-                        f"{modality.codec.name!r} of modality {modality.name!r} has a bound of them only. Choose "
-                        "another method (mvae, mopoe, diff_mvae, mvtcae), or another codec."
+                        f"system {self.name!r} weights samples by their likelihoods, but the codec "
+                        f"{modality.codec.name!r} of modality {modality.name!r} only bounds them. Choose another "
+                        "method (mvae, mopoe, diff_mvae, mvtcae), or another codec."
                     )
         params = jax.eval_shape(self._init, jax.random.key(0))
         data = {modality.name: jnp.zeros((1, *modality.shape), modality.dtype) for modality in self.modalities}
@@ -112,7 +112,7 @@ class JointPosterior:
     # MARK: Training
 
     def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the stage that trains everything."""
+        """Return the stage that trains all parameters, after that of pretrained weights, if any."""
         apart = ("training", *self.joining.apart_from_training)
         own = {name: v for name, v in plain(self.joining).items() if name not in apart}
         config, start = self.config, start_stage(self.method, self.codecs)
@@ -138,14 +138,14 @@ class JointPosterior:
         return [stage] if start is None else [start, stage]
 
     def _start(self, key: Key, upstream: Mapping[str, Params]) -> Params:
-        """Return fresh parameters, with those of pretrained networks in their places."""
+        """Return fresh parameters, with pretrained weights in place of their counterparts."""
         params = self._init(key)
         for read in upstream.values():
             params = {**params, "codecs": started(params["codecs"], read)}
         return params
 
     def rows(self, split: Split) -> Any:
-        """Return what the stage is trained on; see `types.Split.rows`."""
+        """Return the rows that the stage trains on; see `types.Split.rows`."""
         return split.rows([modality.name for modality in self.modalities])
 
     def _init(self, key: Key) -> Params:
@@ -177,17 +177,17 @@ class JointPosterior:
         """Return the per-row terms of the objective, or the per-row loss [B] of an importance-weighted one.
 
         Args:
-          params: of the stage.
-          key: for the noise and the subsets.
-          data: {modality: float [B, *shape]}; what a row lacks may be anything finite.
-          present: bool [B, M]; None where nothing is missing.
-          objective: of codecs that are `Bounds`.
+          params: parameters of the stage.
+          key: typed key for the noise and the subsets.
+          data: {modality: float [B, *shape]}; any finite value where a row lacks a modality.
+          present: bool [B, M]; None if nothing is missing.
+          objective: objective of codecs that are `Bounds`.
         """
         decoding = self._decoding(params, key, data, objective)
         return self.joining.terms(key, Encoded(self._experts(params, data), decoding, params, present))
 
     def _experts(self, params: Params, data: Data) -> Experts:
-        """Return the experts of a batch, 0 for what is not in `data`."""
+        """Return the experts of a batch; 0 for modalities that are not in `data`."""
         encoded = self.codecs.encode(params["codecs"], data)
         batch = len(next(iter(data.values())))
         nothing = (jnp.zeros((batch, sum(self.sizes))),) * 2
@@ -205,7 +205,7 @@ class JointPosterior:
     # MARK: Use
 
     def with_free(self, number: int) -> "JointPosterior":
-        """Return the system for rows with at most so many unobserved modalities; see `system.SparesObserved`."""
+        """Return the system for rows with at most `number` unobserved modalities; see `system.SparesObserved`."""
         return dataclasses.replace(self, num_free=number)
 
     def generate(
@@ -219,10 +219,10 @@ class JointPosterior:
         *,
         strength: Array | float | None = None,
     ) -> Generated:
-        """Generate what is not observed, from the posterior given what is; see `system.System.generate`.
+        """Generate unobserved modalities from the posterior given the observed ones; see `system.System.generate`.
 
         Raises:
-          SbmError: on data of an unknown modality, a wrong shape, or a strength, for nothing is guided.
+          SbmError: on an unknown modality, a wrong shape, or a strength, because there is no guidance.
         """
         if strength is not None:
             raise SbmError(f"system {self.name!r} has no guidance; leave out strength, or use a system with guidance.")
@@ -238,7 +238,7 @@ class JointPosterior:
             def nothing() -> tuple[Latents, Array]:
                 return jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), jax.eval_shape(from_prior))
 
-            # Where all rows have something, a score model is spared.
+            # Skip the prior, which may be a score model, if every row has an observed modality.
             latents, evaluations = jax.lax.cond(observed.any(axis=1).all(), nothing, from_prior)
         if data:
             given = self.laws.sample_given(params, key, self._experts(params, data), observed, num_samples)
@@ -259,7 +259,7 @@ class JointPosterior:
         )
 
     def _decoder_inputs(self, latents: Latents) -> dict[str, Array]:
-        """Return what each modality is decoded from, {name: [B, S, D + D']}."""
+        """Return the latents that each modality is decoded from, {name: [B, S, D + D']}."""
         private = jnp.moveaxis(latents.private, 2, 0)
         return {
             modality.name: jnp.concatenate([latents.joint, own], axis=-1)
@@ -269,21 +269,21 @@ class JointPosterior:
     def _sample_prior(
         self, products: Mapping[str, Params], key: Key, batch: int, num_samples: int, options: SamplerOptions
     ) -> tuple[Latents, Array]:
-        """Return latents that know of no data, and the network evaluations for each."""
+        """Sample latents from the prior; also return the network evaluations per sample."""
         del options
         return self.laws.sample_prior(products[self.method], key, batch, num_samples), jnp.zeros(())
 
     def posterior_parts(
         self, params: Params, key: Key, data: Data, present: Array | None = None
     ) -> tuple[Array, Array, Array, Array]:
-        """Return the posterior given float data, of a mixture one component at random for each row.
+        """Return the posterior given float data, or one random component per row if it is a mixture.
 
         Args:
-          params: of the stage.
+          params: parameters of the stage.
           key: chooses the component.
           data: {modality: float [B, *shape]}.
-          present: bool [B, M]; None where nothing is missing. Private latents of what is missing have mean 0
-            and the scale of raw zeros.
+          present: bool [B, M]; None if nothing is missing. Private latents of missing modalities have mean 0 and the
+            scale of raw zeros.
 
         Returns:
           Location and scale of the joint latent [B, D], and of the private ones [M, B, D'].
@@ -296,7 +296,7 @@ class JointPosterior:
 
     @property
     def decoder_name(self) -> str:
-        """What reconstructs: the method."""
+        """Name of what reconstructs data: the method."""
         return self.method
 
     @property
@@ -306,13 +306,13 @@ class JointPosterior:
 
     @property
     def decoder_settings(self) -> dict[str, Any]:
-        """How codecs draw that do so step by step."""
+        """Sampling settings of the codecs that decode step by step."""
         return self.codecs.drawing
 
     def draw_reconstructions(
         self, products: Mapping[str, Params], key: Key, data: Data, present: Array | None = None
     ) -> tuple[dict[str, Array], None]:
-        """Return what is decoded from samples of the posterior given all that rows have; see `system.Reconstructs`."""
+        """Decode samples of the posterior given all present modalities; see `system.Reconstructs`."""
         params = products[self.method]
         mean, raw = self.laws.own(self._experts(params, data), present)
         noise_key, key = jax.random.split(key)
@@ -322,7 +322,7 @@ class JointPosterior:
         return self.codecs.generate(params["codecs"], key, latents), None
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
-        """Return what is decoded from the posterior means given all of float data; a mixture's from the own expert."""
+        """Decode the posterior mean given all float data; under a mixture, the mean of each modality's own expert."""
         params = products[self.method]
         mean, _ = self.laws.own(self._experts(params, data))
         latents = {modality.name: mean[:, i] for i, modality in enumerate(self.modalities)}
@@ -330,24 +330,24 @@ class JointPosterior:
 
     @property
     def has_likelihood(self) -> bool:
-        """Whether log weights have a meaning: guidance of a codec changes the law."""
+        """Whether log weights are meaningful: guided codecs change the distribution."""
         return not self.codecs.are_guided
 
     @property
     def has_costly_density(self) -> bool:
-        """Whether log weights are estimates of bounds, as with diffusion decoders; see `system.HasLikelihood`."""
+        """Whether log weights are only estimates of bounds, as with diffusion decoders; see `system.HasLikelihood`."""
         codecs = (make_codec(modality, self.config.network) for modality in self.decoded_modalities)
         return any(isinstance(codec, Bounds) for codec in codecs)
 
     @property
     def _bound_subsets(self) -> np.ndarray:
-        """The subsets whose products are mixed to the posterior of the bound, bool [S, M]."""
+        """The subsets, bool [S, M], whose products the posterior of the bound mixes."""
         return self.joining.subsets(len(self.modalities))
 
     def log_weights(self, products: Mapping[str, Params], key: Key, data: Data, num_samples: int) -> Array:
-        """Return log p(x, z_s) - log q(z_s | x) [B, S] of samples of the posterior given all of float data, in nats.
+        """Return log p(x, z_s) - log q(z_s | x) [B, S] for posterior samples given all modalities, in nats.
 
-        Their mean is the ELBO; their log mean exp is the importance-weighted bound, which rises with S to log p(x).
+        The mean over S is the ELBO, the log-mean-exp the importance-weighted bound, which rises with S to log p(x).
         """
         params = products[self.method]
         experts = self._experts(params, data)
@@ -360,7 +360,7 @@ class JointPosterior:
         return likelihood.T + log_p - self.laws.log_posterior(experts, latents, subsets)
 
     def _log_prior(self, products: Mapping[str, Params], key: Key, latents: Latents) -> Array:
-        """Return the log density of latents under the prior that they are generated from [B, S]."""
+        """Return the log density [B, S] of latents under the prior used for generation, in nats."""
         del key
         return self.laws.log_prior(products[self.method], latents)
 

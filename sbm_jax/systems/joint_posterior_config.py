@@ -1,4 +1,4 @@
-"""What the multimodal variational autoencoders share, as options; what each has of its own is in `joinings`."""
+"""Options shared by the multimodal variational autoencoders; for their own options, see `joinings`."""
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import require
@@ -9,14 +9,14 @@ from sbm_jax.types import TrainingConfig
 
 @checked_dataclass
 class JointPosteriorConfig:
-    """The multimodal variational autoencoders.
+    """Shared options of the multimodal variational autoencoders.
 
     Attributes:
       training: see `types.TrainingConfig`.
       network: sizes of the encoders and decoders.
-      latent_size: D, of the one latent, where a method has no size of its own.
-      score_prior: the score model of the ``_score`` systems.
-      mixture_components: of the Gaussian mixture of the ``_mixture`` systems.
+      latent_size: D, size of the joint latent, unless a method sets its own.
+      score_prior: score model of the ``_score`` systems.
+      mixture_components: components of the Gaussian mixture of the ``_mixture`` systems.
     """
 
     training: TrainingConfig = TrainingConfig()

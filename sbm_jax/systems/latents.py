@@ -1,4 +1,4 @@
-"""Latents of several modalities as one array: packing, standardising, and the bank that a score model is trained on."""
+"""Latents of several modalities as one array: packing, encoding a data set, and standardising."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -15,23 +15,23 @@ from sbm_jax.types import Array, Key, Modality, Params
 
 
 def token_owners(modalities: Sequence[Modality]) -> Owner:
-    """Return the modality of each of the N tokens that latents are cut into."""
+    """Return the index of the modality that owns each of the N tokens."""
     return tuple(i for i, modality in enumerate(modalities) for _ in range(modality.num_tokens))
 
 
 def token_sizes(modalities: Sequence[Modality]) -> tuple[int, ...]:
-    """Return the entries of each of the N tokens that are no padding."""
+    """Return the number of entries of each of the N tokens, without padding."""
     return tuple(m.latent_size // m.num_tokens for m in modalities for _ in range(m.num_tokens))
 
 
 def valid_entries(modalities: Sequence[Modality]) -> np.ndarray:
-    """Return bool [N, D], D the largest size of a token: False on the padding of shorter ones."""
+    """Return bool [N, D], with D the largest token size: False on the padding of shorter tokens."""
     sizes = np.array(token_sizes(modalities))
     return np.arange(sizes.max())[None] < sizes[:, None]
 
 
 def pack(latents: Mapping[str, Array], modalities: Sequence[Modality]) -> Array:
-    """Cut {name: [B, D_m]} into tokens [B, N, D], zero-padded; modalities that are not in `latents` are zeros."""
+    """Split latents {name: [B, D_m]} into zero-padded tokens [B, N, D]; missing modalities are zeros."""
     batch = len(next(iter(latents.values())))
     size, parts = max(token_sizes(modalities)), []
     for modality in modalities:
@@ -52,24 +52,24 @@ def unpack(z: Array, modalities: Sequence[Modality]) -> dict[str, Array]:
 
 
 def encode_rows(encode_fn: Callable[[Params, Any], Any], params: Params, rows: Any, chunk: int) -> Any:
-    """Return the arrays that `encode_fn`, compiled, makes of rows, for all of a split.
+    """Encode all rows of a split in chunks, with `encode_fn` compiled.
 
     Args:
-      encode_fn: `(params, pytree of arrays [B, ...]) -> pytree of arrays [B, ...]`, row by row.
-      params: its first argument.
-      rows: `Rows` or a pytree of arrays [N, ...]; no more of them than some chunks are in memory at a time.
-      chunk: rows at a time.
+      encode_fn: `(params, pytree of arrays [B, ...]) -> pytree of arrays [B, ...]`, independent across rows.
+      params: first argument of `encode_fn`.
+      rows: `Rows` or a pytree of arrays [N, ...]; only a few chunks of `Rows` are in memory at a time.
+      chunk: number of rows encoded at a time.
 
     Returns:
-      Arrays [N, ...], all in memory.
+      A pytree of arrays [N, ...], all in memory.
     """
     encode, rows = parallel.over_rows(encode_fn), as_rows(rows)
     num_rows = len(rows)
     chunk, parts = min(chunk, num_rows), []
     for start in range(0, num_rows, chunk):
-        # The last chunk starts early, to have the size that is compiled; its repeated rows are cut off.
+        # The last chunk starts early to keep the compiled size; its repeated rows are dropped.
         first = min(start, num_rows - chunk)
-        jax.block_until_ready(parts[-2:-1])  # rows are read while the device computes, and do not pile up before it
+        jax.block_until_ready(parts[-2:-1])  # read rows while the device computes, without queueing them all
         encoded = encode(params, rows.take(np.arange(first, first + chunk)))
         parts.append(jax.tree.map(lambda array, skip=start - first: array[skip:], encoded))
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
@@ -80,9 +80,9 @@ class LatentStatistics:
     """Moments of the training bank.
 
     Attributes:
-      mean: of each entry [N, D]; 0 on padding.
+      mean: mean of each entry [N, D]; 0 on padding.
       std: standard deviation of each entry [N, D]; 1 on padding.
-      correlation: between all entries [N*D, N*D], the covariance of standardised latents; that of padding is 0.
+      correlation: correlation of all entries [N*D, N*D], the covariance of standardised latents; 0 on padding.
     """
 
     mean: Array
@@ -90,7 +90,7 @@ class LatentStatistics:
     correlation: Array
 
     def standardise(self, z: Array) -> Array:
-        """Map latents [B, N, D] to zero mean and unit variance."""
+        """Standardise latents [B, N, D] to zero mean and unit variance."""
         return (z - self.mean[None]) / self.std[None]
 
     def restore(self, z: Array) -> Array:
@@ -99,10 +99,10 @@ class LatentStatistics:
 
 
 def latent_statistics(mean: Array, std: Array, valid: Array, present: Array | None = None) -> LatentStatistics:
-    """Return the statistics of samples from N(mean, std²), both [rows, N, D], over the rows.
+    """Return the statistics, over rows, of samples from N(mean, std²), both [rows, N, D]; `valid` is bool [N, D].
 
-    Of a token that not all rows have, `present` bool [rows, N], they are over those that do. Correlations of two such
-    tokens are lower than over the rows that have both, by n_ij / sqrt(n_i n_j), and so positive semidefinite.
+    Statistics of a token use only the rows that have it (`present`, bool [rows, N]). The correlation of two incomplete
+    tokens is that over the rows with both, times n_ij / sqrt(n_i n_j), which keeps the matrix positive semidefinite.
     """
     where = None if present is None else jnp.broadcast_to(present[:, :, None], mean.shape)
     average, noise = jnp.mean(mean, axis=0, where=where), jnp.mean(jnp.square(std), axis=0, where=where)
@@ -118,5 +118,5 @@ def latent_statistics(mean: Array, std: Array, valid: Array, present: Array | No
 
 
 def sample_posterior(key: Key, mean: Array, std: Array) -> Array:
-    """Return mean + std ε."""
+    """Sample mean + std ε with ε ~ N(0, I), of the shape of `mean`."""
     return mean + std * jax.random.normal(key, mean.shape)

@@ -1,7 +1,7 @@
-"""The matcher: encoders of all modalities into one space, which tell how well parts of a row belong together.
+"""The matcher: encoders of all modalities into one embedding space, to score how well the modalities of a row match.
 
-It is trained for this alone, on training rows, and no system has its parameters, so that it judges all systems alike.
-The cosine of two of its vectors is what the CLIP score is in CLIP's space; numbers of two spaces can not be compared.
+It is trained separately, on training rows, and shares no parameters with any system, so it judges all systems alike.
+The cosine of two of its embeddings is the analogue of the CLIP score; scores of different matchers are not comparable.
 """
 
 import dataclasses
@@ -22,10 +22,10 @@ class MatcherConfig:
     """The encoders and their training.
 
     Attributes:
-      network: sizes of the encoders, where a codec has none of its own.
+      network: sizes of the encoders, unless a codec sets its own.
       embedding_size: E.
-      dropout: rate in the projection heads.
-      temperature: its initial value; it is learned.
+      dropout: dropout rate in the projection heads.
+      temperature: initial value of the learned temperature.
       training: see `types.TrainingConfig`.
     """
 
@@ -41,18 +41,21 @@ class MatcherConfig:
         require(0 <= self.dropout < 1, "matcher.dropout", self.dropout, "0 to less than 1")
         batch = self.training.batch_size
         require(
-            batch >= 2, "matcher.training.batch_size", batch, "2 or more: others of a batch are what does not match"
+            batch >= 2, "matcher.training.batch_size", batch, "2 or more: the other rows of a batch are the negatives"
         )
 
 
 @dataclasses.dataclass(frozen=True)
 class Matcher:
-    """The stage, and the vectors.
+    """The training stage and the embeddings of the matcher.
 
     Attributes:
-      modalities: those of the data.
+      modalities: modalities of the data.
       config: see `MatcherConfig`.
       seed: the run's seed.
+
+    Raises:
+      SbmError: if there are fewer than two modalities, or a codec has no encoder module.
     """
 
     modalities: tuple[Modality, ...]
@@ -68,7 +71,7 @@ class Matcher:
 
     @property
     def encoders(self) -> ContrastiveEncoders:
-        """The encoders, which do not depend on how a codec is trained."""
+        """The encoders, which do not depend on the codecs' training options."""
         config = self.config
         modalities = tuple(
             dataclasses.replace(m, codec=CodecConfig(m.codec.name, m.codec.network), num_tokens=1)
@@ -86,7 +89,7 @@ class Matcher:
         )
 
     def embed_fn(self, params: Params) -> Callable[[Data], dict[str, np.ndarray]]:
-        """Return the compiled `{modality: float [B, *shape]} -> {modality: [B, E]}`, unit vectors."""
+        """Return the compiled `{modality: float [B, *shape]} -> {modality: unit vectors [B, E]}`."""
 
         @parallel.over_rows
         def embed(params: Params, data: Data) -> dict[str, Array]:

@@ -1,4 +1,4 @@
-"""What a method is: how the systems of one row of a results table are made, and the options that it has of its own."""
+"""The definition of a method: builds the system of one row of a results table from its own options."""
 
 import dataclasses
 from collections.abc import Callable, Mapping, Sequence
@@ -8,22 +8,22 @@ from sbm_jax.sampling import SamplerOptions
 from sbm_jax.system import System
 from sbm_jax.types import Modality
 
-if TYPE_CHECKING:  # they say themselves how they are made
+if TYPE_CHECKING:  # only for annotations
     from sbm_jax.systems.codec_training import AutoencoderConfig
     from sbm_jax.systems.score_stage import ScoreConfig
 
 
 @dataclasses.dataclass(frozen=True)
 class Shared:
-    """What the methods of an experiment have in common.
+    """Settings shared by all methods of an experiment.
 
     Attributes:
-      modalities: those that are modelled together, in the order of every mask.
-      autoencoder: stage I.
-      score: stage II.
-      sampler: how the experiment samples.
-      seed: of every random draw; part of the settings of every stage.
-      encoded: the modalities of stage I, where they are more than those that are modelled together; else ().
+      modalities: modalities that are modelled jointly, in mask order.
+      autoencoder: options of stage I.
+      score: options of stage II.
+      sampler: sampler options of the experiment.
+      seed: seed of every random draw; part of the settings of every stage.
+      encoded: modalities of stage I, if there are more than those modelled jointly; otherwise ().
     """
 
     modalities: tuple[Modality, ...]
@@ -36,21 +36,21 @@ class Shared:
 
 @runtime_checkable
 class NamesModalities(Protocol):
-    """Options of a method with names of modalities, some of which a variation may leave out."""
+    """Options of a method that name modalities; a variation of an experiment may leave some of these out."""
 
     def check_modalities(self, names: Sequence[str]) -> None:
-        """Raise `SbmError` for a name that is not among those of all modalities of the experiment."""
+        """Raise `SbmError` if the options name a modality that is not in `names`, all modalities of the experiment."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Method:
-    """A method, which configs name in `systems`: one of this package by its name, another's ``"package.module:NAME"``.
+    """A method. In `systems`, configs name this package's methods by name, others as ``"package.module:NAME"``.
 
     Attributes:
-      name: the row of the results table; the `name` of the system.
-      make: `(name, shared, **options) -> System`, the options by the names of their groups.
-      options: {group: its dataclass}, the groups of ``config.methods`` that it is made from; all of their fields have
-        defaults. Methods may share a group. Those with names of modalities should be `NamesModalities`.
+      name: row of the results table and `name` of the system.
+      make: `(name, shared, **options) -> System`, with one keyword for each group of options.
+      options: {group: dataclass}, the groups of ``config.methods`` that the method takes; every field must have a
+        default. Methods may share a group. Options that name modalities should be `NamesModalities`.
     """
 
     name: str
@@ -58,10 +58,10 @@ class Method:
     options: Mapping[str, type] = dataclasses.field(default_factory=dict)
 
     def system(self, shared: Shared, groups: Mapping[str, Any]) -> System:
-        """Return the system.
+        """Build the system.
 
         Args:
-          shared: what it has in common with others.
-          groups: the options by group; those of other methods are left out.
+          shared: settings shared by all methods.
+          groups: options by group; ignores those of other methods.
         """
         return self.make(self.name, shared, **{name: groups[name] for name in self.options})

@@ -1,4 +1,4 @@
-"""The methods of this package, each as its own file says, and how configs find them and those of others."""
+"""Registry of this package's methods, and the lookup of methods that configs name."""
 
 from collections.abc import Iterable
 
@@ -35,7 +35,7 @@ _GENERATIVE = [method for file in _FILES for method in file.METHODS]
 _ALL = (*_GENERATIVE, *map(diffusion_decoding.over, _GENERATIVE), *supervised.METHODS)
 
 METHODS: dict[str, Method] = {method.name: method for method in _ALL}
-"""This package's methods by name: each alone, and the generative ones with diffusion decoders."""
+"""This package's methods by name; the generative ones also with diffusion decoders."""
 
 
 def find_method(name: str) -> Method:
@@ -45,23 +45,23 @@ def find_method(name: str) -> Method:
       name: a key of `METHODS`, or ``"package.module:ATTRIBUTE"``.
 
     Raises:
-      SbmError: if there is none.
+      SbmError: if there is no such method.
     """
     return find("system (config.systems)", name, METHODS, Method)
 
 
 def option_groups(systems: Iterable[str]) -> dict[str, type]:
-    """Return the groups of options of all methods of this package and those that a config names, {name: dataclass}.
+    """Return the option groups {name: dataclass} of this package's methods and of those that a config names.
 
     Raises:
-      SbmError: if there is no such method, or two have different groups of one name.
+      SbmError: if a method does not exist, or two methods define different groups of the same name.
     """
     groups: dict[str, type] = {}
     for method in (*METHODS.values(), *map(find_method, systems)):
         for name, cls in method.options.items():
             if groups.setdefault(name, cls) is not cls:
                 raise SbmError(
-                    f"the options of method {method.name!r} would be config.methods.{name}, which are those of another "
-                    "method. Give them another name."
+                    f"the options of method {method.name!r} would be config.methods.{name}, a group of another method. "
+                    "Give them another name."
                 )
     return groups

@@ -1,11 +1,12 @@
 """MLD: deterministic autoencoders, and a masked diffusion of their latents with a time for each modality.
 
-What is observed in a training row is clean, and the network is told that its time is 0; so is what is observed in
-sampling. It differs from SBM-RAE here in its autoencoders, which nothing regularises, its network and its choice of
-training sets. Unlike in the authors' code a set is drawn for each row, not for each batch, its size first (theirs is
-uniform over all sets), latents are standardised by the moments of all training rows, not of the first batch, and the
-network's output is by default the velocity, from which the noise follows: the loss is the same, and few steps are
-enough to sample.
+In training and sampling, observed modalities are clean and the network receives time 0 for them. MLD differs from this
+package's SBM-RAE in its unregularised autoencoders, its network and its distribution of observed sets.
+
+It differs from the authors' code in three ways: observed sets are drawn per row rather than per batch, and by size
+first rather than uniformly; latents are standardised by the moments of all training rows rather than of the first
+batch; and the network predicts the velocity by default, from which the noise follows: the loss is the same, and
+sampling needs few steps.
 
 Reference: M. Bounoua, G. Franzese and P. Michiardi, "Multi-modal Latent Diffusion", 2024.
   https://arxiv.org/abs/2306.04445
@@ -31,19 +32,19 @@ SAMPLERS: dict[str, SamplerOptions | None] = {
     "euler": _EULER,
     "repaint": dataclasses.replace(_EULER, resampling=10, resampling_length=10),
 }
-"""``"shared"`` is the experiment's; ``"repaint"``, the authors' own, takes each ten steps ten times: 2,500 evaluations
-here, and 2,410 there, where the first ten steps are taken once."""
+"""``"shared"`` is the experiment's sampler. ``"repaint"``, the authors' own, repeats every ten steps ten times: 2,500
+evaluations here and 2,410 in their code, which takes the first ten steps only once."""
 
 
 @checked_dataclass
 class MldConfig:
-    """The diffusion of MLD.
+    """Options of MLD's diffusion.
 
     Attributes:
       training: see `types.TrainingConfig`.
-      network: the choice and size of the score network; the authors' own is ``"mlp_unet"``.
-      prediction: what the network's output means, one of `parameterization.PREDICTIONS`; the authors have ``"noise"``.
-      probability_observed: d, how often something is observed in a training row; the authors have 0.2 to 0.8.
+      network: architecture and size of the score network; the authors' own is ``"mlp_unet"``.
+      prediction: what the network predicts, one of `parameterization.PREDICTIONS`; ``"noise"`` in the authors' code.
+      probability_observed: d, probability that a training row has observed modalities; the authors use 0.2 to 0.8.
       sampler: a key of `SAMPLERS`.
     """
 
@@ -63,7 +64,7 @@ class MldConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Mld(Sbm):
-    """MLD, as SBM with other parts."""
+    """MLD, as an SBM with its own autoencoders, diffusion and sampler."""
 
     mld: MldConfig = MldConfig()
 
@@ -73,16 +74,16 @@ class Mld(Sbm):
         return "score_mld"
 
     def own_options(self, options: SamplerOptions) -> SamplerOptions:
-        """Return the system's sampler, with the work cut up as in the given options."""
+        """Return the system's own sampler, with the given `unroll`, `chunk_size` and `divergence_bound`."""
         own = SAMPLERS[self.mld.sampler]
-        if own is None:  # the network knows what is observed by its time
+        if own is None:  # time 0 tells the network which modalities are observed
             return dataclasses.replace(options, conditioning="per_modality")
         kept = {name: getattr(options, name) for name in ("unroll", "chunk_size", "divergence_bound")}
         return dataclasses.replace(own, **kept)
 
 
 def mld_parts(autoencoder: AutoencoderConfig, mld: MldConfig) -> SbmConfig:
-    """Return the configs of both stages: nothing regularises the latents, and the error of the noise is the loss."""
+    """Return the configs of both stages: unregularised latents, and the noise-prediction loss."""
     free = dataclasses.replace(autoencoder, rae_beta=0.0, rae_noise=0.0, alignment=0.0)
     score = ScoreConfig(
         training=mld.training,
@@ -96,7 +97,7 @@ def mld_parts(autoencoder: AutoencoderConfig, mld: MldConfig) -> SbmConfig:
 
 
 def _free(modalities: tuple[Modality, ...]) -> tuple[Modality, ...]:
-    """Return the modalities without regularisers of their own."""
+    """Return the modalities without their own regularisers."""
     codecs = [dataclasses.replace(modality.codec, rae_beta=None, rae_noise=None) for modality in modalities]
     return tuple(dataclasses.replace(m, codec=codec) for m, codec in zip(modalities, codecs, strict=True))
 

@@ -1,4 +1,4 @@
-"""What every system does with observed data: tell which rows have what, decode the rest, and put it back."""
+"""Shared handling of observed data: build masks, decode unobserved modalities, and put observed data back."""
 
 from collections.abc import Mapping, Sequence
 
@@ -11,15 +11,15 @@ from sbm_jax.types import Array, Data, Key, Modality, Params
 
 
 def observed_rows(data: Data, observed: Array, modalities: Sequence[Modality]) -> Array:
-    """Return what is observed in each row, bool [B, M]; what is not in the data is not.
+    """Return the mask of observed modalities, bool [B, M]; modalities that are not in `data` are unobserved.
 
     Args:
-      data: {modality: [B, *shape]}, of any of the modalities.
+      data: {modality: [B, *shape]} for any of the modalities.
       observed: bool [B, M], or [M] for all rows.
-      modalities: M modalities.
+      modalities: M modalities, in mask order.
 
     Raises:
-      SbmError: on data of an unknown modality, or another shape of `observed`.
+      SbmError: on an unknown modality or a wrong shape of `observed`.
     """
     names = [modality.name for modality in modalities]
     for name in data:
@@ -34,9 +34,9 @@ def observed_rows(data: Data, observed: Array, modalities: Sequence[Modality]) -
 
 
 def numbers_of(data: Data) -> Array:
-    """Return a number for each row of data {modality: [B, *shape]} that its values decide: int32 [B].
+    """Hash each row of data {modality: [B, *shape]} to a number: int32 [B].
 
-    What is drawn by it is the same in every batch that the row comes in, and another for other rows: a hash, the sum of
+    Noise selected by it is the same in whatever batch the row appears, and differs between rows. The hash is the sum of
     the bits of all values with random odd weights, modulo 2**32.
     """
     key, total = jax.random.key(0), jnp.uint32(0)
@@ -50,7 +50,7 @@ def numbers_of(data: Data) -> Array:
 
 
 def put_back(samples: Data, data: Data, observed: Array, modalities: Sequence[Modality]) -> dict[str, Array]:
-    """Return samples {modality: [B * S, *shape]} as [B, S, *shape], with the data [B, *shape] where observed [B, M]."""
+    """Reshape samples {modality: [B * S, *shape]} to [B, S, *shape]; copy data [B, *shape] where observed [B, M]."""
     batch, result = len(observed), {}
     for modality, mask in zip(modalities, observed.T, strict=True):
         drawn = samples[modality.name].reshape(batch, -1, *modality.shape)
@@ -62,12 +62,12 @@ def put_back(samples: Data, data: Data, observed: Array, modalities: Sequence[Mo
 
 
 def lost_rows(samples: Data, observed: Array, modalities: Sequence[Modality]) -> Array:
-    """Return the rows of which something that is generated is not finite: bool [B].
+    """Return bool [B], True for rows in which a generated modality is not finite.
 
     Args:
-      samples: {modality: float [B, *shape]}, of any of the modalities.
-      observed: bool [B, M]; what is observed is not generated.
-      modalities: M modalities.
+      samples: {modality: float [B, *shape]} for any of the modalities.
+      observed: bool [B, M]; observed modalities are not generated and not checked.
+      modalities: M modalities, in mask order.
     """
     lost = jnp.zeros(len(observed), bool)
     for modality, mask in zip(modalities, observed.T, strict=True):
@@ -85,19 +85,19 @@ def decode(
     observed: Array,
     modalities: Sequence[Modality],
 ) -> tuple[dict[str, Array], Array, dict[str, Array]]:
-    """Decode latents; codecs that draw step by step are spared what all rows have.
+    """Decode latents; codecs that decode step by step skip modalities that all rows have.
 
     Args:
-      codecs: of the modalities.
-      params: of the codecs.
+      codecs: codecs of the modalities.
+      params: parameters of the codecs.
       key: a typed key.
       latents: {modality: [B * S, D_m]}.
       observed: bool [B, M].
-      modalities: M modalities.
+      modalities: M modalities, in mask order.
 
     Returns:
-      Data {modality: [B * S, *shape]}; which of these rows were lost in drawing, bool [B * S]; and, where something is
-      drawn, the number of ``decoder_evaluations``.
+      Data {modality: [B * S, *shape]}; bool [B * S], True for rows that diverged in decoding; and, if a codec decodes
+      step by step, {``decoder_evaluations``: the number of network evaluations}.
     """
     names = [modality.name for modality in modalities]
     unwanted = dict(zip(names, observed.all(axis=0), strict=True))

@@ -1,6 +1,7 @@
-"""Training that starts from the weights of pretrained networks: a stage reads their files, another one is given them.
+"""Starts training from pretrained weights.
 
-So they are no constants of a compiled program, whose size is limited.
+A separate stage reads the weight files and hands the weights to training, so that they do not become constants of a
+compiled program, whose size is limited.
 """
 
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -11,11 +12,11 @@ from sbm_jax.types import OptimizerConfig, Params, Stage
 
 
 def start_stage(name: str, codecs: Codecs) -> Stage | None:
-    """Return the stage that reads the files with which training starts; None where no codec has any.
+    """Return the stage that reads the weight files that training starts from; None if no codec has any.
 
     Args:
-      name: of the stage that is trained.
-      codecs: which it trains.
+      name: name of the training stage.
+      codecs: codecs that it trains.
     """
     if not codecs.files:
         return None
@@ -24,21 +25,21 @@ def start_stage(name: str, codecs: Codecs) -> Stage | None:
 
 
 def started(params: Params, read: Params) -> Params:
-    """Return fresh parameters with what was read in the place of those that it has."""
+    """Return fresh `params`, with the pretrained weights `read` in place of their counterparts."""
     return unflatten_dict({**flatten_dict(params), **flatten_dict(read)})
 
 
 def check_start(codecs: Codecs, optimizer: OptimizerConfig) -> None:
-    """Check the files with which training starts, and that it leaves alone what is frozen.
+    """Check the weight files that training starts from, and that frozen parameters stay frozen.
 
     Raises:
-      SbmError: if a file can not be read or is of another network, or weights would decay that are frozen.
+      SbmError: if a file can not be read or belongs to another network, or weight decay would change frozen weights.
     """
     codecs.read()
     for name, codec in codecs.pretrained.items():
         if codec.frozen and optimizer.weight_decay:
             raise SbmError(
-                f"modality {name!r}: codec.network.frozen keeps {', '.join(codec.frozen)} as they are, and "
-                f"optimizer.weight_decay ({optimizer.weight_decay:g}) would not. Set it to 0 in codec.training, or "
-                "freeze nothing."
+                f"modality {name!r}: codec.network.frozen freezes {', '.join(codec.frozen)}, but "
+                f"optimizer.weight_decay ({optimizer.weight_decay:g}) would change it. Set weight_decay to 0 in "
+                "codec.training, or freeze nothing."
             )

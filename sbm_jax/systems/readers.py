@@ -1,7 +1,7 @@
-"""Readers: supervised networks that tell one modality from another, by which samples are read, and attacked.
+"""Readers: supervised networks that predict one modality from another, to evaluate samples and to attack inputs.
 
-They are trained for this alone, and no system has their parameters. So they judge all systems alike, and an attack by
-the gradient of one is a black box to what is attacked.
+They are trained separately and share no parameters with any system, so they judge all systems alike, and an attack
+by a reader's gradient is a black-box attack on the system.
 """
 
 import dataclasses
@@ -22,13 +22,13 @@ from sbm_jax.types import Array, Dataset, Modality, Params, Stage, TrainingConfi
 
 @checked_dataclass
 class ReaderConfig:
-    """Which modality is read from which.
+    """Source, target and network of a reader.
 
     Attributes:
-      source: what is read, numbers.
-      target: what is told from it, numbers.
+      source: modality of numbers that is read.
+      target: modality of numbers that is predicted from it.
       pictures: see `supervised.SupervisedConfig`.
-      training: of the network, which is a `supervised.Predictor`.
+      training: training of the network, a `supervised.Predictor`.
     """
 
     source: str
@@ -39,13 +39,16 @@ class ReaderConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Reader:
-    """The network, what it reads, and its attack.
+    """A reader: its network, predictions and attack.
 
     Attributes:
-      modalities: those of the data.
+      modalities: modalities of the data.
       config: see `ReaderConfig`.
-      encoder: sizes of the source's encoder, where its codec has none of its own.
+      encoder: sizes of the source's encoder, unless its codec sets its own.
       seed: the run's seed.
+
+    Raises:
+      SbmError: if source or target is unknown or holds ids, or both are the same.
     """
 
     modalities: tuple[Modality, ...]
@@ -60,12 +63,12 @@ class Reader:
                 raise unknown(f"{field} of config.readers:", name, numbers)
         if self.config.source == self.config.target:
             raise SbmError(
-                f"a reader (config.readers) reads {self.config.target!r} from itself. Name another modality."
+                f"a reader (config.readers) has {self.config.target!r} as source and target. Name another modality."
             )
 
     @property
     def name(self) -> tuple[str, str]:
-        """The names of source and target."""
+        """The names of the source and the target."""
         return self.config.source, self.config.target
 
     @property
@@ -85,7 +88,7 @@ class Reader:
         return self.predictor.stage(self.stage_name, dataset, self.seed)
 
     def read_fn(self, params: Params) -> Callable[[np.ndarray], np.ndarray]:
-        """Return the compiled `float sources [B, *shape] -> targets [B, *shape']`, as they are expected to be."""
+        """Return the compiled `float sources [B, *shape] -> expected targets [B, *shape']`."""
 
         @parallel.over_rows
         def read(params: Params, rows: Array) -> Array:
@@ -94,7 +97,7 @@ class Reader:
         return lambda sources: np.asarray(read(params, sources))
 
     def attack_fn(self, params: Params) -> Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]:
-        """Return the compiled `(sources [B, *shape], targets [B, *shape'], strengths [B]) -> sources` to be misread."""
+        """Return the compiled `(sources [B, *shape], targets [B, *shape'], strengths [B]) -> attacked sources`."""
 
         @parallel.over_rows
         def attack(params: Params, rows: tuple[Array, Array, Array]) -> Array:
@@ -106,11 +109,11 @@ class Reader:
 
 
 def fgsm(loss_fn: Callable[[Array], Array], x: Array, strengths: Array, bounds: tuple[float, ...] = ()) -> Array:
-    """Return x + ε sign(∇_x loss), inside the bounds: the fast gradient sign method.
+    """Return x + ε sign(∇_x loss), clipped to the bounds: the fast gradient sign method.
 
     Args:
       loss_fn: `x -> [B]`, the loss of each row.
-      x: float [B, *shape], the data that are attacked.
+      x: float [B, *shape], the data to attack.
       strengths: ε [B], in the units of the data; 0 changes nothing.
       bounds: (low, high) of the data; () for none.
 

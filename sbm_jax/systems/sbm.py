@@ -1,8 +1,8 @@
 """Score-based multimodal autoencoders: SBM-VAE and SBM-RAE.
 
-Stage I (`systems.unimodal`) trains one autoencoder per modality, and encodes all training data once, into a bank. Stage
-II (`systems.score_stage`) trains one score model over the joint latents. Any modality is generated from any others by
-sampling the latents of what is missing with those of what is observed held fixed.
+Stage I (`systems.unimodal`) trains one autoencoder per modality and encodes all training data once, into a latent bank.
+Stage II (`systems.score_stage`) trains one score model over the joint latents. Any modality is generated from any
+others by sampling the latents of the missing modalities while those of the observed ones are held fixed.
 
 Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 2023. https://openreview.net/forum?id=JbuP6UV3Fk
 """
@@ -39,10 +39,10 @@ from sbm_jax.types import (
 
 @dataclasses.dataclass(frozen=True)
 class Sbm(ScoreOfLatents):
-    """SBM-VAE or SBM-RAE: any modality is generated from any others by the score of their latents.
+    """SBM-VAE or SBM-RAE: generates any modality from any others by the score of their joint latents.
 
-    Systems with guidance add stages, and override what they know of the observed data (`_embed`) and how they
-    transform the score (`_transforms`).
+    Systems with guidance add stages, and override how they embed observed data (`_embed`) and transform the score
+    (`_transforms`).
 
     Attributes:
       num_free: see `with_free`.
@@ -51,22 +51,22 @@ class Sbm(ScoreOfLatents):
     num_free: int | None = None
 
     def check(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
+        """Raise `SbmError` for settings that can not work; traces shapes without computing anything."""
         self.latent_space.check()
         self.check_score(self.own_options(options))
 
     def own_options(self, options: SamplerOptions) -> SamplerOptions:
-        """Return how this system samples, given how the experiment does: just so."""
+        """Return this system's sampler options, given the experiment's; here they are the same."""
         return options
 
     # MARK: Use
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
-        """Return the autoencoders' reconstruction, from the posterior means, of float data."""
+        """Reconstruct float data from the posterior means: {modality: [B, *shape]}."""
         return self.latent_space.reconstruct(products, data)
 
     def codec_reconstructions(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
-        """Return the same; see `system.HasCodecs`."""
+        """Return the same as `reconstruct`; see `system.HasCodecs`."""
         return self.reconstruct(products, data)
 
     def encode(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
@@ -81,27 +81,27 @@ class Sbm(ScoreOfLatents):
 
     @property
     def decoder_name(self) -> str:
-        """What reconstructs: the autoencoders."""
+        """Name of what reconstructs data: the autoencoders."""
         return self.latent_space.autoencoder
 
     @property
     def decoder_stages(self) -> tuple[str, ...]:
-        """The names of the stages with the products that `draw_reconstructions` uses."""
+        """The names of the stages whose products `draw_reconstructions` uses."""
         return self.latent_space.stage_names
 
     @property
     def decoder_settings(self) -> dict[str, Any]:
-        """How codecs draw that do so step by step."""
+        """Sampling settings of the codecs that decode step by step."""
         return self.latent_space.codecs.drawing
 
     def draw_reconstructions(
         self, products: Mapping[str, Params], key: Key, data: Data, present: Array | None = None
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Return what the decoders make of posterior samples, and these; see `system.Reconstructs`."""
+        """Return reconstructions from posterior samples, and the samples; see `system.Reconstructs`."""
         return self.latent_space.draw_reconstructions(products, key, data, present)
 
     def with_free(self, number: int) -> "Sbm":
-        """Return the system for rows with at most so many unobserved modalities; see `system.SparesObserved`."""
+        """Return the system for rows with at most `number` unobserved modalities; see `system.SparesObserved`."""
         return dataclasses.replace(self, num_free=number)
 
     def save_codec(self, products: Mapping[str, Params], name: str, path: str | os.PathLike[str]) -> None:
@@ -119,19 +119,19 @@ class Sbm(ScoreOfLatents):
         *,
         strength: Array | float | None = None,
     ) -> Generated:
-        """Generate what is not observed (section 2.1): encode, sample the joint latents, decode.
+        """Generate the unobserved modalities (section 2.1): encode, sample the joint latents, decode.
 
         Args:
           products: the stages' products by stage name.
           key: a typed key.
-          data: {modality: float [B, *shape]}; what is unobserved is ignored and may be left out.
-          observed: bool [B, M] or [M], True = given; what is not in `data` counts as not given.
-          options: of the experiment, see `sampling.SamplerOptions`; some systems have their own (`own_options`).
+          data: {modality: float [B, *shape]}; unobserved modalities are ignored and may be left out.
+          observed: bool [B, M] or [M], True = given; modalities that are not in `data` count as unobserved.
+          options: the experiment's `sampling.SamplerOptions`; some systems override them (`own_options`).
           num_samples: S, samples per row.
-          strength: of the guidance, a number or one for each row [B]; None for that of the config.
+          strength: guidance strength, a number or one per row [B]; None for the config's.
 
         Raises:
-          SbmError: on data of an unknown modality, a wrong shape, or a strength where there is no guidance.
+          SbmError: on an unknown modality, a wrong shape, or a strength for a system without guidance.
         """
         options = self.own_options(options)
         self._check_conditioning(options)
@@ -162,7 +162,7 @@ class Sbm(ScoreOfLatents):
         *,
         strength: Array | float | None = None,
     ) -> SampleResult:
-        """Sample the joint latents of all samples of each row, given what is observed: bool [B, M]; see `generate`."""
+        """Sample the joint latents of B * S rows given the observed modalities, bool [B, M]; see `generate`."""
         batch = len(observed)
         given = {
             "strength": self._strength(strength, batch),
@@ -174,7 +174,7 @@ class Sbm(ScoreOfLatents):
         return in_chunks(lambda chunk: self._sample(products, key, chunk, options), given, chunk_size(options))
 
     def _encode_observed(self, products: Mapping[str, Params], data: Data, observed: Array) -> dict[str, Array | None]:
-        """Return the latents [B, N, D] of the data, and their embedding; 0 without work where nothing is observed."""
+        """Return the latents [B, N, D] and the embedding of the data; 0 without computing if nothing is observed."""
 
         def nothing() -> dict[str, Array | None]:
             z = jnp.zeros((len(observed), *self.latent_space.valid.shape))
@@ -193,7 +193,7 @@ class Sbm(ScoreOfLatents):
         given: Mapping[str, Array | None],
         options: SamplerOptions,
     ) -> SampleResult:
-        """Sample the latents of some rows."""
+        """Sample the latents of one chunk of rows."""
         z_observed, context = given["z_observed"], self.context(len(given["observed"]))
         context = context.replace(**{name: given[name] for name in ("observed", "embedding", "row_numbers")})
         start_key, sample_key = jax.random.split(key)
@@ -214,7 +214,7 @@ class Sbm(ScoreOfLatents):
         z_observed: Array,
         options: SamplerOptions,
     ) -> ScoreFn:
-        """Return the score function for the rows and the observed sets that the conditioning shows the network."""
+        """Bind the score function to the rows and observed sets that the conditioning shows the network."""
         bound = bind_context(options, context)
         z_observed = jnp.repeat(z_observed, len(bound.observed) // len(z_observed), axis=0)
         num_free = self.num_free if CONDITIONINGS[options.conditioning].own_times else None
@@ -229,15 +229,18 @@ class Sbm(ScoreOfLatents):
         return log_density(score_fn, self.sde, key, z, context)
 
     def log_weights(self, products: Mapping[str, Params], key: Key, data: Data, num_samples: int) -> Array:
-        """Return log p(x, z_s) - log q(z_s | x) [B, S] of posterior samples given all of float data, in nats.
+        """Return log p(x, z_s) - log q(z_s | x) [B, S] for posterior samples given all modalities, in nats.
 
-        The prior is the score model. Their mean is the ELBO; their log mean exp the importance-weighted bound.
+        The score model is the prior. The mean over S is the ELBO, the log-mean-exp the importance-weighted bound.
 
         Raises:
           SbmError: for deterministic autoencoders, which have no likelihood.
         """
         if self.regularised:
-            raise SbmError(f"system {self.name!r} has deterministic encoders, and so no bound of a likelihood.")
+            raise SbmError(
+                f"system {self.name!r} has deterministic encoders, which give no bound of the likelihood. Use a system "
+                "with variational autoencoders, such as 'sbm_vae'."
+            )
         posterior_key, prior_key = jax.random.split(key)
         space, valid = self.latent_space, jnp.asarray(self.latent_space.valid)
         mean, std = space.posterior(products, data)
@@ -253,26 +256,26 @@ class Sbm(ScoreOfLatents):
 
     @property
     def has_likelihood(self) -> bool:
-        """Whether `log_weights` has a meaning: not for deterministic encoders, nor where guidance changes the law."""
+        """Whether `log_weights` is meaningful: not for deterministic encoders or guided codecs."""
         return not self.regularised and not self.latent_space.codecs.are_guided
 
     has_costly_density = True
-    """Whether the log density of a latent takes many evaluations of a network."""
+    """Whether the log density of a latent takes many network evaluations."""
 
-    # MARK: Guidance: none here
+    # MARK: Guidance (none by default)
 
     evaluations_per_score = 1
-    """Evaluations of the score network for one value of the guided score."""
+    """Score-network evaluations per evaluation of the guided score."""
 
     def _embed(self, products: Mapping[str, Params], data: Data, observed: Array) -> Array | None:
-        """Return an embedding [B, E] of the observed data, if the score network is told one."""
+        """Return an embedding [B, E] of the observed data, None if the score network takes none."""
         del products, data, observed
 
     def _strength(self, strength: Array | float | None, num_rows: int) -> Array | None:
-        """Return the strength of the guidance for each row [B].
+        """Return the guidance strength of each row [B]; None without guidance.
 
         Raises:
-          SbmError: if one is given, and the system has no guidance.
+          SbmError: if a strength is given for a system without guidance.
         """
         if strength is not None:
             raise SbmError(f"system {self.name!r} has no guidance; leave out strength, or use a system with guidance.")
@@ -286,17 +289,17 @@ class Sbm(ScoreOfLatents):
         options: SamplerOptions,
         strength: Array | None,
     ) -> tuple[ScoreTransform, ...]:
-        """Return the guidance, in the order in which it is applied."""
+        """Return the guidance transforms, in the order of their application."""
         del products, context, z_observed, options, strength
         return ()
 
 
 CPU_CHUNK = 64
-"""Rows that are sampled at a time on a CPU, where the activations of more leave the caches."""
+"""Rows sampled at a time on CPU; the activations of more do not fit in its caches."""
 
 
 def chunk_size(options: SamplerOptions) -> int:
-    """Return how many rows are sampled at a time; 0 for all, as where rows depend on each other."""
+    """Return the number of rows to sample at a time; 0 for all, for instance if rows depend on each other."""
     conditioning = CONDITIONINGS[options.conditioning]
     if options.chunk_size or conditioning.moves_observed or jax.default_backend() != "cpu":
         return options.chunk_size
@@ -304,10 +307,10 @@ def chunk_size(options: SamplerOptions) -> int:
 
 
 def strength_of_rows(strength: Array | float | None, default: float, num_rows: int) -> Array:
-    """Return a strength for each row [B].
+    """Broadcast a guidance strength, or its default if None, to rows: [B].
 
     Raises:
-      SbmError: if it is neither a number nor one for each row.
+      SbmError: if the strength is neither a number nor an array [B].
     """
     strength = jnp.asarray(default if strength is None else strength, jnp.float32)
     if strength.shape not in ((), (num_rows,)):
@@ -318,11 +321,11 @@ def strength_of_rows(strength: Array | float | None, default: float, num_rows: i
 # MARK: Methods
 
 AUTOENCODERS = ("vae", "rae")
-"""The autoencoders that a score model, with any guidance, may have."""
+"""Autoencoders that a score model, with or without guidance, can build on."""
 
 
 def fields_of(name: str, shared: Shared) -> dict[str, Any]:
-    """Return the fields of `Sbm` for a method's name, which begins with ``sbm_rae`` where they are regularised."""
+    """Return the fields of `Sbm` for a method; a name that begins with ``sbm_rae`` selects regularised autoencoders."""
     return {
         "name": name,
         "modalities": shared.modalities,

@@ -1,8 +1,8 @@
 """SBM-VAE-T and SBM-RAE-T: contrastive guidance.
 
-Encoders of all modalities into one space are trained by contrastive learning. The score network is told the mean
-embedding of what is observed, and trained with random observed sets, the empty one among them. Sampling extrapolates
-from the score given nothing to the score given the observed: (1 + w) s(z | o) - w s(z).
+Contrastive learning trains encoders of all modalities into one embedding space. The score network is conditioned on the
+mean embedding of the observed modalities, and trained with random observed sets, including the empty one. Sampling
+extrapolates from the unconditional to the conditional score: (1 + w) s(z | o) - w s(z).
 
 Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 2023, section 2.2.2.
 """
@@ -39,18 +39,18 @@ from sbm_jax.types import (
 
 @checked_dataclass
 class ContrastiveConfig:
-    """The contrastive encoders and their use.
+    """The contrastive encoders and their guidance.
 
     Attributes:
       training: see `types.TrainingConfig`.
       network: sizes of the encoders.
       embedding_size: E.
-      dropout: rate in the projection head.
-      temperature: its initial value; it is learned.
-      probability_none: how often the embedding of nothing is trained, where the score model has a single time and its
-        own sets can not tell; else `ScoreConfig.probability_none` does.
-      probability_absent: how often a random part of the modalities is left out where nothing is observed.
-      strength: w, where a call gives none.
+      dropout: dropout rate in the projection heads.
+      temperature: initial value of the learned temperature.
+      probability_none: probability of training with an empty embedding, for score models with a single time, which have
+        no observed sets; others use `ScoreConfig.probability_none`.
+      probability_absent: probability that a random set of modalities is absent in a row in which nothing is observed.
+      strength: w, the default of `generate`'s `strength`.
     """
 
     training: TrainingConfig = TrainingConfig()
@@ -83,11 +83,11 @@ class SbmContrastive(Sbm):
 
     contrastive: ContrastiveConfig = ContrastiveConfig()
 
-    has_likelihood = False  # guidance changes the law
+    has_likelihood = False  # guidance changes the distribution
 
     def __post_init__(self):
         if len(self.modalities) < 2:
-            raise SbmError(f"system {self.name!r} needs pairs of modalities, but there is one modality only.")
+            raise SbmError(f"system {self.name!r} needs two modalities or more. Add one, or leave the system out.")
         self.encoders.check(f"system {self.name!r}")
 
     encoder_stage = "contrastive"
@@ -96,7 +96,7 @@ class SbmContrastive(Sbm):
 
     @property
     def score_stage_name(self) -> str:
-        """The name of stage II: this score model knows embeddings."""
+        """The name of stage II, whose score model is conditioned on embeddings."""
         return f"score_sbm_{self.latent_space.autoencoder}_t"
 
     @property
@@ -114,7 +114,7 @@ class SbmContrastive(Sbm):
     # MARK: Stages
 
     def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the codecs, the latent bank, the encoders, the bank of embeddings and the score model."""
+        """Return the stages of the codecs, the latent bank, the encoders, the embedding bank and the score model."""
         *latents, score = super().stages(dataset)
         score = dataclasses.replace(
             score,
@@ -163,7 +163,7 @@ class SbmContrastive(Sbm):
         return [training, computed]
 
     def mean_embedding(self, embeddings: Array, observed: Array) -> Array:
-        """Return the mean embedding of the observed [B, E], with entries of about unit size; 0 for nothing.
+        """Return the mean embedding of observed modalities [B, E], scaled to entries of about unit size; 0 for none.
 
         Args:
           embeddings: unit vectors [B, M, E].
@@ -181,10 +181,10 @@ class SbmContrastive(Sbm):
         )
 
     def _training_context(self, key: Key, batch: Mapping[str, Array], draws: Draws) -> Context:
-        """Return the embedding of the observed, and which modalities are present.
+        """Return the context with the embedding of the observed modalities, and which modalities are present.
 
         With a single time (`probability_none` = 1) no latent is ever observed: a random set is embedded, as in the
-        paper, and all modalities are present that the row has.
+        paper, and all modalities of the row are present.
         """
         embedded, own = draws.observed, batch.get("present")
         present = jnp.ones_like(embedded) if own is None else own
@@ -201,9 +201,9 @@ class SbmContrastive(Sbm):
         super()._check_conditioning(options)
         if not CONDITIONINGS[options.conditioning].own_times and self.config.score.probability_none < 1:
             raise SbmError(
-                f"system {self.name!r} was trained with a time for each modality, and embeddings of observed ones "
-                f"only; conditioning {options.conditioning!r} shows it none. Use 'per_modality', or train with "
-                "config.score.probability_none = 1."
+                f"system {self.name!r} was trained with a time for each modality, and with embeddings of observed "
+                f"modalities only, but conditioning {options.conditioning!r} shows it none as observed. Use "
+                "'per_modality', or train with config.score.probability_none = 1."
             )
 
     def _embed(self, products: Mapping[str, Params], data: Data, observed: Array) -> Array:
@@ -224,8 +224,8 @@ class SbmContrastive(Sbm):
     ) -> tuple[ScoreTransform, ...]:
         """Return classifier-free guidance.
 
-        The score of nothing observed is that of the unobserved alone, with the observed absent; a network with a single
-        time sees them, as it always does, and knows no embedding.
+        The unconditional score is that of the unobserved modalities alone, with the observed ones absent. A network
+        with a single time sees all modalities, as always, but gets no embedding.
         """
         nothing = jnp.zeros_like(context.observed)
         present = ~context.observed if CONDITIONINGS[options.conditioning].own_times else jnp.ones_like(nothing)

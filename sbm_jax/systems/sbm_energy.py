@@ -1,8 +1,8 @@
 """SBM-VAE-C and SBM-RAE-C: energy-based coherence guidance.
 
-An energy model of pairs of diffused latents is trained by noise-contrastive estimation, on the latent bank of the plain
-system and independently of the score model, which both share. Sampling follows the score minus the gradient of the
-energy between what is observed and what is not.
+Noise-contrastive estimation trains an energy model of pairs of diffused latents on the latent bank of the plain system,
+independently of the score model, which both systems share. Sampling follows the score minus the gradient of the energy
+between observed and unobserved modalities.
 
 Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 2023, section 2.2.1.
 """
@@ -29,17 +29,17 @@ from sbm_jax.types import Array, Context, Dataset, Key, Metrics, Params, ScoreTr
 
 @checked_dataclass
 class EnergyConfig:
-    """The energy model and its use.
+    """The energy model and its guidance.
 
     Attributes:
       training: see `types.TrainingConfig`.
       width: units of a hidden layer.
-      depth: hidden layers.
-      separate: one network for each pair of modalities, as the paper has for CelebAMask-HQ, in place of one for all.
-      probability_clean: how often the observed latent of a training pair is clean, as it is when modalities have times
-        of their own; else it is diffused to the time of the other, as in the paper.
-      gaussian_weight: share of Gaussian negatives; the authors' code has 0.5, the paper none.
-      strength: γ per sample, where a call gives none; the paper's 1000 and 2000 are 3.9 and 7.8 per sample.
+      depth: number of hidden layers.
+      separate: one network per pair of modalities, as in the paper for CelebAMask-HQ, instead of one for all pairs.
+      probability_clean: how often the observed latent of a training pair is clean, as in sampling with a time for each
+        modality; otherwise it is diffused to the time of the other, as in the paper.
+      gaussian_weight: share of Gaussian negatives; 0.5 in the authors' code, 0 in the paper.
+      strength: γ per sample, the default of `generate`'s `strength`; the paper's 1000 and 2000 are 3.9 and 7.8.
       pairs: ``"random"``, one pair for each row and evaluation, or ``"all"``.
     """
 
@@ -74,11 +74,11 @@ class SbmEnergy(Sbm):
 
     energy: EnergyConfig = EnergyConfig()
 
-    has_likelihood = False  # guidance changes the law
+    has_likelihood = False  # guidance changes the distribution
 
     def __post_init__(self):
         if len(self.modalities) < 2:
-            raise SbmError(f"system {self.name!r} needs pairs of modalities, but there is one modality only.")
+            raise SbmError(f"system {self.name!r} needs two modalities or more. Add one, or leave the system out.")
 
     @property
     def energy_stage(self) -> str:
@@ -91,7 +91,7 @@ class SbmEnergy(Sbm):
         return *super().stage_names, self.energy_stage
 
     def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the stages of the plain system, and that of the energy model."""
+        """Return the stages of the plain system, then that of the energy model."""
         score = plain(self.config.score)
         recipe = {name: value for name, value in plain(self.energy).items() if name not in ("strength", "pairs")}
         stage = Stage(

@@ -1,4 +1,4 @@
-"""SBM-VAE-F and SBM-RAE-F: decoders fine-tuned on what the score model samples for missing modalities.
+"""SBM-VAE-F and SBM-RAE-F: decoders fine-tuned on the score model's samples of missing modalities.
 
 Reference: D. Wesego and P. Rooshenas, "Score-Based Multimodal Autoencoder", 2023, appendix A.5.1, Eq. 11.
 """
@@ -23,11 +23,11 @@ from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Params, Stage, Tra
 
 @checked_dataclass
 class FinetuningConfig:
-    """Fine-tuning of the decoders.
+    """Options of decoder fine-tuning.
 
     Attributes:
       training: see `types.TrainingConfig`.
-      probability_drop: how often a modality is dropped, and generated from those that are left.
+      probability_drop: probability that a modality is dropped, and generated from those that are left.
     """
 
     training: TrainingConfig = TrainingConfig()
@@ -45,7 +45,7 @@ class SbmFinetuned(Sbm):
 
     Attributes:
       finetuning: see `FinetuningConfig`.
-      sampler: how missing latents are sampled in fine-tuning, on which the decoders depend.
+      sampler: sampler of the dropped latents in fine-tuning; the decoders depend on it.
     """
 
     finetuning: FinetuningConfig = FinetuningConfig()
@@ -62,9 +62,9 @@ class SbmFinetuned(Sbm):
         return *super().stage_names, self.decoder_stage
 
     def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the stages of the plain system, and the fine-tuning."""
+        """Return the stages of the plain system, then the fine-tuning stage."""
         space = self.latent_space
-        # How the work is cut up has no effect on what is sampled.
+        # Chunking does not affect the samples.
         sampler = {name: v for name, v in plain(self.sampler).items() if name not in ("chunk_size", "unroll")}
         stage = Stage(
             name=self.decoder_stage,
@@ -87,15 +87,15 @@ class SbmFinetuned(Sbm):
     def _decoder_loss(
         self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Mapping[str, Any]
     ) -> tuple[Array, Metrics]:
-        """Return -log p(x_u | z_u), z_u ~ q(z_u | z_o), of what is dropped, a mean over rows that drop (Eq. 11)."""
+        """Return -log p(x_u | z_u), z_u ~ q(z_u | z_o), of dropped modalities, averaged over their rows (Eq. 11)."""
         data, space = in_units(batch["data"]), self.latent_space
         drop_key, sample_key = jax.random.split(key)
         num_rows = len(next(iter(data.values())))
         drop = jax.random.bernoulli(drop_key, self.finetuning.probability_drop, (num_rows, len(self.modalities)))
         has = batch.get("present", jnp.ones_like(drop))
-        drop = drop & has & (has & ~drop).any(axis=1, keepdims=True)  # from nothing there is nothing to be told of x
+        drop = drop & has & (has & ~drop).any(axis=1, keepdims=True)  # keep at least one modality to generate from
         sampled = jax.lax.stop_gradient(self.sample_latents(upstream, sample_key, data, has & ~drop, self.sampler))
-        # A sample that diverged is NaN; of its row nothing is learned.
+        # A diverged sample is NaN; skip its row.
         z = jnp.where(sampled.diverged[:, None, None], 0.0, sampled.z)
         drop = drop & ~sampled.diverged[:, None]
         latents = unpack(space.statistics(upstream).restore(z), self.modalities)
@@ -113,23 +113,23 @@ class SbmFinetuned(Sbm):
         return {**products, **{name: _merge(products[name], products[self.decoder_stage]) for name in stages}}
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
-        """Return what the fine-tuned decoders make of the posterior means of float data."""
+        """Reconstruct float data from the posterior means with the fine-tuned decoders."""
         return super().reconstruct(self._with_decoders(products), data)
 
     @property
     def decoder_name(self) -> str:
-        """What reconstructs: the fine-tuned decoders."""
+        """Name of what reconstructs data: the fine-tuned decoders."""
         return self.name
 
     @property
     def decoder_stages(self) -> tuple[str, ...]:
-        """The names of the stages with the products that `draw_reconstructions` uses."""
+        """The names of the stages whose products `draw_reconstructions` uses."""
         return *super().decoder_stages, self.decoder_stage
 
     def draw_reconstructions(
         self, products: Mapping[str, Params], key: Key, data: Data, present: Array | None = None
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Return what the fine-tuned decoders make of posterior samples, and these; see `system.Reconstructs`."""
+        """Return fine-tuned reconstructions from posterior samples, and the samples; see `system.Reconstructs`."""
         return super().draw_reconstructions(self._with_decoders(products), key, data, present)
 
     def log_weights(self, products: Mapping[str, Params], key: Key, data: Data, num_samples: int) -> Array:
@@ -137,12 +137,12 @@ class SbmFinetuned(Sbm):
         return super().log_weights(self._with_decoders(products), key, data, num_samples)
 
     def generate(self, products: Mapping[str, Params], *arguments, **options) -> Generated:
-        """Generate what is not observed, with the fine-tuned decoders; see `Sbm.generate`."""
+        """Generate unobserved modalities with the fine-tuned decoders; see `Sbm.generate`."""
         return super().generate(self._with_decoders(products), *arguments, **options)
 
 
 def _decoders(codecs: Params) -> Params:
-    """Return a copy of all parameters but the encoders'."""
+    """Copy all parameters except those of the encoders."""
     return {
         group: {name: jax.tree.map(jnp.copy, part) for name, part in parts.items() if name != "encoder"}
         for group, parts in codecs.items()

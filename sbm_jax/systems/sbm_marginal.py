@@ -4,13 +4,13 @@ A network that has learned the joint score s and the score s_m of each modality 
 
     s̃(z, t) = s(z, t) + w (s(z, t) - Σ_m s_m(z_m, t)) = ∇ log [p_t(z) (p_t(z) / Π_m p_t(z_m))^w],
 
-in one more evaluation, in which no modality sees another. It favours what the modalities have in common: they agree
-more often, with any number of them observed or none, at the price of diversity. With one unobserved modality it is
-classifier-free guidance. The papers do not have it.
+at the cost of one more evaluation, in which no modality sees another. It favours what the modalities share: they agree
+more often, whether some of them or none are observed, at the expense of diversity. With one unobserved modality it is
+classifier-free guidance. It is not in the papers.
 
-The samples do not follow the tilted law p (p / Π_m p_m)^w of clean latents. At every time s̃ is the score of diffused
-densities that were tilted; the score of the tilted law, diffused, is another one (w = 0 apart). As with
-classifier-free guidance, w is a strength to be chosen by what it does to coherence and diversity.
+The samples do not follow the tilted distribution p (p / Π_m p_m)^w of clean latents: s̃ is the score of the tilted
+diffused densities, which differs from the score of the diffused tilted density (unless w = 0). As with classifier-free
+guidance, choose w by its effect on coherence and diversity.
 
 Reference: J. Ho and T. Salimans, "Classifier-Free Diffusion Guidance", 2022. https://arxiv.org/abs/2207.12598
 """
@@ -31,10 +31,10 @@ from sbm_jax.types import Array, Context, Params, ScoreTransform
 
 @checked_dataclass
 class MarginalConfig:
-    """Marginal guidance.
+    """Options of marginal guidance.
 
     Attributes:
-      strength: w, where a call gives none.
+      strength: w, the default of `generate`'s `strength`.
     """
 
     strength: float = 1.0
@@ -55,7 +55,7 @@ class SbmMarginal(Sbm):
 
     evaluations_per_score = 2
 
-    has_likelihood = False  # guidance changes the law
+    has_likelihood = False  # guidance changes the distribution
 
     def __post_init__(self):
         if not self.config.score.probability_alone:
@@ -75,7 +75,7 @@ class SbmMarginal(Sbm):
         options: SamplerOptions,
         strength: Array,
     ) -> tuple[ScoreTransform, ...]:
-        """Return the guidance, with the marginal scores from a call in which nothing is present."""
+        """Return the guidance; its marginal scores come from a call in which no modality is present."""
         alone = context.replace(present=jnp.zeros_like(context.observed))
         marginal_fn = self._bind(products, alone, z_observed, options)
         if options.conditioning == "particles":

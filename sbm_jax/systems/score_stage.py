@@ -1,4 +1,4 @@
-"""Stage II of score-based multimodal autoencoders: a score model over joint latents, and how it is trained."""
+"""Stage II of score-based multimodal autoencoders: a score model of the joint latents, and its training."""
 
 import dataclasses
 import functools
@@ -33,18 +33,18 @@ from sbm_jax.types import (
 
 @checked_dataclass
 class ScoreConfig:
-    """Stage II.
+    """Options of stage II.
 
     Attributes:
       training: see `types.TrainingConfig`.
-      network: the choice and size of the score network.
-      sde: the forward process.
-      prediction: what the network's output means, one of `parameterization.PREDICTIONS`.
-      weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`. The paper's is ``"noise"``, with which what a short
-        latent tells of a long one is hardly learned (`python -m benchmarks.unequal_latents --weighting=noise`).
-      probability_none: how often nothing is observed in training; 1 is the paper's objective, with a single time.
-      probability_alone: how often the network sees each modality alone, which marginal guidance needs.
-      posterior: ``"sample"`` (posterior samples, an observed modality by its mean, as when sampling) or ``"mean"``.
+      network: architecture and size of the score network.
+      sde: forward process.
+      prediction: what the network predicts, one of `parameterization.PREDICTIONS`.
+      weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`. The paper uses ``"noise"``, which hardly learns
+        what a short latent reveals about a long one (`python -m benchmarks.unequal_latents --weighting=noise`).
+      probability_none: probability that nothing is observed in training; 1 is the paper's objective, with one time.
+      probability_alone: probability that the network sees each modality alone, which marginal guidance needs.
+      posterior: ``"sample"`` (posterior samples, but means for observed modalities, as in sampling) or ``"mean"``.
     """
 
     training: TrainingConfig = TrainingConfig()
@@ -57,7 +57,7 @@ class ScoreConfig:
     posterior: str = "sample"
 
     def __post_init__(self):
-        where = "score model:"  # of `config.score`, or of a method: it does not know which
+        where = "score model:"  # in `config.score` or the options of a method; unknown here
         require(0 <= self.probability_none <= 1, f"{where} probability_none", self.probability_none, "0 to 1")
         require(
             0 <= self.probability_alone < 1, f"{where} probability_alone", self.probability_alone, "0 to less than 1"
@@ -70,7 +70,7 @@ class ScoreConfig:
 
 @dataclasses.dataclass(frozen=True)
 class SbmConfig:
-    """Both stages of a score-based multimodal autoencoder."""
+    """Options of both stages of a score-based multimodal autoencoder."""
 
     autoencoder: AutoencoderConfig
     score: ScoreConfig
@@ -81,18 +81,18 @@ class SbmConfig:
 
 @dataclasses.dataclass(frozen=True)
 class ScoreOfLatents:
-    """The score of the joint latents of modalities, and the stage that trains it.
+    """The score of the modalities' joint latents, and the stage that trains it.
 
-    Systems whose score network is told more than the latents override `_training_context`.
+    Systems that condition the score network on more than the latents override `_training_context`.
 
     Attributes:
-      name: the row of the results table.
-      modalities: M modalities, in the order of every mask.
+      name: row of the results table.
+      modalities: M modalities, in mask order.
       config: see `SbmConfig`.
       seed: the run's seed, part of every stage's fingerprint.
-      regularised: True for RAE.
-      batched: compute modalities of equal shape by one `vmap` (see `PerModality`); None for all but CPU.
-      encoded: the modalities of stage I, where they are more (see `LatentSpace`).
+      regularised: True for RAEs, False for VAEs.
+      batched: compute modalities with equal settings in one `vmap` (see `PerModality`); None for True except on CPU.
+      encoded: modalities of stage I, if there are more (see `LatentSpace`).
     """
 
     name: str
@@ -105,14 +105,14 @@ class ScoreOfLatents:
 
     @property
     def latent_space(self) -> LatentSpace:
-        """Stage I: what every modality is encoded to and decoded from."""
+        """Stage I: the latents that every modality is encoded to and decoded from."""
         return LatentSpace(
             self.modalities, self.config.autoencoder, self.seed, self.regularised, self.batched, self.encoded
         )
 
     @property
     def token_sizes(self) -> tuple[int, ...]:
-        """The entries of each token that are no padding."""
+        """The number of entries of each token, without padding."""
         return token_sizes(self.modalities)
 
     @property
@@ -128,7 +128,7 @@ class ScoreOfLatents:
 
     @property
     def sde(self) -> SDE:
-        """The process by which latents are diffused."""
+        """The forward process of the latents."""
         return self.score_model.sde
 
     @property
@@ -142,7 +142,7 @@ class ScoreOfLatents:
         return *self.latent_space.stage_names, self.score_stage_name
 
     def check_score(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` for a score model that can not work, or can not be sampled with these options."""
+        """Raise `SbmError` for a score model that can not work or be sampled with these options."""
         model, context, key = self.score_model, self.context(1), jax.random.key(0)
         jax.eval_shape(lambda key: model.init(key, context), key)
         self._check_conditioning(options)
@@ -159,23 +159,23 @@ class ScoreOfLatents:
         )
 
     def _check_conditioning(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` where the score model was never trained for what a conditioning asks of it."""
+        """Raise `SbmError` if the score model was not trained for a conditioning."""
         own_times = CONDITIONINGS[options.conditioning].own_times
         if own_times and self.config.score.probability_none == 1 and len(self.modalities) > 1:
             raise SbmError(
-                "a score model that is trained with a single time (probability_none of 1) knows no "
-                f"observed modality, so that conditioning {options.conditioning!r} would be wrong; use 'clean', "
-                "'replacement', 'reference' or 'particles', or train with probability_none below 1."
+                "a score model trained with a single time (probability_none of 1) never saw an observed modality, so "
+                f"conditioning {options.conditioning!r} would be wrong; use 'clean', 'replacement', 'reference' or "
+                "'particles', or train with probability_none below 1."
             )
 
     # MARK: Stages
 
     def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the stages of the codecs, the latent bank and the score stage."""
+        """Return the stages of the codecs, the latent bank and the score model."""
         return [*self.latent_space.stages(dataset), self.make_score_stage()]
 
     def make_score_stage(self) -> Stage:
-        """Return stage II, which needs no data but the latent bank."""
+        """Return stage II, which needs only the latent bank."""
         return Stage(
             name=self.score_stage_name,
             settings={"seed": self.seed, "score": plain(self.config.score), **self.joint_settings},
@@ -190,7 +190,7 @@ class ScoreOfLatents:
 
     @property
     def joint_settings(self) -> dict[str, list[str]]:
-        """What the fingerprint of a stage over a part of the encoded modalities must say."""
+        """Settings that fingerprint a stage over a subset of the encoded modalities; {} for all of them."""
         return {"joint": [modality.name for modality in self.modalities]} if self.encoded else {}
 
     def context(self, batch: int) -> Context:
@@ -223,17 +223,17 @@ class ScoreOfLatents:
     def training_latents(
         self, key: Key, upstream: Mapping[str, Params], batch: Mapping[str, Array], observed: Array
     ) -> Array:
-        """Return standardised latents [B, N, D] of rows of the bank: means where observed, else posterior samples."""
+        """Return standardised latents [B, N, D] of bank rows: means where observed, otherwise posterior samples."""
         z = batch["mean"]
         if self.config.score.posterior == "sample":
             z = jnp.where(by_token(observed, self.owner)[:, :, None], z, sample_posterior(key, z, batch["std"]))
         return self.latent_space.statistics(upstream).standardise(z)
 
     def _training_context(self, key: Key, batch: Mapping[str, Array], draws: Draws) -> Context:
-        """Return what the score network is told besides the latents; the observed set is that of the draws.
+        """Return the context of the score network; `denoising_terms` sets its observed set to that of the draws.
 
-        What a row lacks is absent: a network that is trained on incomplete rows learns the scores of their marginal
-        laws, and from enough different ones the joint score.
+        Modalities that a row lacks are absent. Trained on incomplete rows, the network learns the scores of their
+        marginal distributions and, from enough different ones, the joint score.
         """
         del key, draws
         return self.context(len(batch["mean"])).replace(present=batch.get("present"))

@@ -1,6 +1,6 @@
-"""Supervised networks: each predicts one modality from one other, as a reference for what can be known of it.
+"""Supervised networks: each predicts one modality from another, as a reference for how predictable it is.
 
-They answer what is asked given their source, and nothing else: where it is not given, what they return is not a number.
+They only predict given their source; if it is not observed, they return NaN.
 """
 
 import dataclasses
@@ -27,19 +27,19 @@ from sbm_jax.systems.observed import observed_rows, put_back
 from sbm_jax.types import Array, Data, Dataset, Key, Metrics, Modality, Params, Stage, TrainingConfig
 
 PICTURES = DenoiserConfig("unet", attention=())
-"""The network whose output is a picture."""
+"""Default network for targets that are images."""
 
 
 @checked_dataclass
 class SupervisedConfig:
-    """What is predicted from what.
+    """Source, targets and networks of the supervised method.
 
     Attributes:
-      source: the modality that is given; "" for the first.
-      targets: those that are predicted from it, where they are modelled; () for all others but ids.
-      pictures: the network for targets that are pictures of the source's height and width; all others come from the
-        encoder of the source's codec, whose features are projected.
-      training: of each network.
+      source: modality to predict from; "" for the first.
+      targets: modalities to predict, if they are modelled; () for all others except ids.
+      pictures: network for targets that are images of the source's height and width; other targets are a projection of
+        the features of the source codec's encoder.
+      training: training of each network.
     """
 
     source: str = ""
@@ -48,7 +48,7 @@ class SupervisedConfig:
     training: TrainingConfig = TrainingConfig()
 
     def check_modalities(self, names: Sequence[str]) -> None:
-        """Raise `SbmError` for a modality that the experiment does not have; see `method.NamesModalities`."""
+        """Raise `SbmError` for a modality that the experiment lacks; see `method.NamesModalities`."""
         for field, chosen in {"source": filter(None, [self.source]), "targets": self.targets}.items():
             for name in chosen:
                 if name not in names:
@@ -57,13 +57,13 @@ class SupervisedConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Predictor:
-    """A network that is told one modality and returns the expected value of another.
+    """A network that predicts the expected value of one modality from another.
 
     Attributes:
-      source: what it is told.
-      target: what it returns.
+      source: input modality.
+      target: predicted modality.
       config: see `SupervisedConfig`.
-      encoder: sizes of the source's encoder, where its codec has none of its own.
+      encoder: sizes of the source's encoder, unless its codec sets its own.
     """
 
     source: Modality
@@ -73,7 +73,7 @@ class Predictor:
 
     @property
     def is_picture(self) -> bool:
-        """Whether the target is a picture of the source's height and width."""
+        """Whether source and target are images of the same height and width."""
         shapes = self.source.shape, self.target.shape
         return all(len(shape) == 3 for shape in shapes) and shapes[0][:2] == shapes[1][:2]
 
@@ -84,7 +84,7 @@ class Predictor:
         if not isinstance(codec, FeedForward):
             raise SbmError(
                 f"method 'supervised': modality {self.source.name!r} has the codec {self.source.codec.name!r}, whose "
-                "encoder predicts nothing else. Give it a feed-forward one, such as 'residual_conv', 'patch' or 'mlp'."
+                "encoder can not predict others. Choose a feed-forward one, such as 'residual_conv', 'patch' or 'mlp'."
             )
         return codec
 
@@ -96,30 +96,30 @@ class Predictor:
         return self._codec.init(key)["encoder"]
 
     def _inputs(self, x: Array) -> tuple[Array, Array, Array, None]:
-        """Return what a denoiser is told that is to denoise nothing: a blank picture, a time, and the source."""
+        """Return the inputs that turn a denoiser into a predictor: a blank image, a constant time and the source."""
         return jnp.zeros((len(x), *self.target.shape)), jnp.ones(len(x)), x, None
 
     def output(self, params: Params, x: Array) -> Array:
-        """Return the raw output of the target's likelihood [B, *shape'] for the source [B, *shape]."""
+        """Return the raw parameters [B, *shape'] of the target's likelihood for the source [B, *shape]."""
         if self.is_picture:
             return make_denoiser(self.config.pictures).apply({"params": params}, *self._inputs(x))
         return self._codec.encode({"encoder": params}, x)[0].reshape(-1, *self.target.shape)
 
     def predict(self, params: Params, x: Array) -> Array:
-        """Return the expected target [B, *shape'], inside its bounds."""
+        """Return the expected target [B, *shape'], clipped to its bounds."""
         found = LIKELIHOODS[self.target.likelihood].mean(self.output(params, x))
         return jnp.clip(found, *self.target.bounds) if self.target.bounds else found
 
     def loss(self, params: Params, x: Array, y: Array) -> Array:
-        """Return -log p(y | x) [B] of source and target, in nats: the cross-entropy, or half the squared error.
+        """Return -log p(y | x) [B] for source x and target y, in nats: the cross-entropy or a squared error.
 
-        The scale of a likelihood that has one is the modality's; where that is to be learned, it is √½ here.
+        A likelihood with a scale uses that of the modality; a scale that is to be learned is fixed at √½ here.
         """
         scale = FIRST_SCALE if self.target.scale is None else self.target.scale
         return -sum_over_entries(LIKELIHOODS[self.target.likelihood].log_prob(y, self.output(params, x), scale))
 
     def stage(self, name: str, dataset: Dataset, seed: int) -> Stage:
-        """Return the stage that trains it, on the rows that have both."""
+        """Return the stage that trains the network, on the rows that have both modalities."""
         names = [self.source.name, self.target.name]
         return Stage(
             name=name,
@@ -151,11 +151,11 @@ class Predictor:
 
 @dataclasses.dataclass(frozen=True)
 class Supervised:
-    """The networks of one source.
+    """All supervised networks with the same source.
 
     Attributes:
-      name: the row of the results table.
-      modalities: M modalities.
+      name: row of the results table.
+      modalities: M modalities, in mask order.
       config: see `SupervisedConfig`.
       encoder: see `Predictor`.
       seed: the run's seed.
@@ -169,7 +169,7 @@ class Supervised:
 
     @property
     def source(self) -> Modality:
-        """What is given."""
+        """The modality to predict from."""
         by_name = {modality.name: modality for modality in self.modalities}
         name = self.config.source or self.modalities[0].name
         if name not in by_name:
@@ -178,7 +178,7 @@ class Supervised:
 
     @property
     def predictors(self) -> dict[str, Predictor]:
-        """The networks, by the names of their stages."""
+        """The networks by stage name."""
         others = {m.name: m for m in self.modalities if m.name != self.source.name and not m.vocabulary_size}
         wanted = [m.name for m in self.modalities if m.name in self.config.targets] if self.config.targets else others
         for name in wanted:
@@ -195,12 +195,12 @@ class Supervised:
         return tuple(self.predictors)
 
     def check(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` for what can not work, by tracing shapes: nothing is computed."""
+        """Raise `SbmError` for settings that can not work; traces shapes without computing anything."""
         del options
         if not self.predictors:
             raise SbmError(
-                f"method {self.name!r} predicts other modalities than ids from {self.source.name!r}, and there is "
-                "none. Leave it out, or add one."
+                f"method {self.name!r} predicts modalities other than ids from {self.source.name!r}, but there is "
+                "none. Leave the method out, or add one."
             )
         for predictor in self.predictors.values():
 
@@ -225,10 +225,10 @@ class Supervised:
         *,
         strength: Array | float | None = None,
     ) -> Generated:
-        """Return predictions given the source, NaN without it, and of what is not predicted; all samples are equal.
+        """Return the prediction as every sample; NaN for rows without the source and for modalities not predicted.
 
         Raises:
-          SbmError: on data of an unknown modality, a wrong shape, or a strength, for nothing is guided.
+          SbmError: on an unknown modality, a wrong shape, or a strength, because there is no guidance.
         """
         del key, options
         if strength is not None:
@@ -237,17 +237,17 @@ class Supervised:
         column = [modality.name for modality in self.modalities].index(self.source.name)
         found = self._predicted(products, data, len(observed), observed[:, column])
         samples = jax.tree.map(lambda array: jnp.repeat(array, num_samples, axis=0), found)
-        # Nothing is lost: what it can not tell was never to be had.
+        # NaN marks what can not be predicted, so no row has diverged.
         info = {"network_evaluations": jnp.ones(()), "diverged": jnp.zeros((), jnp.int32)}
         return Generated(put_back(samples, data, observed, self.modalities), None, info)
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
-        """Return what is predicted of float data from the source; NaN of what is not predicted, such as the source."""
+        """Predict all targets from the source in float data; NaN for the source and other modalities not predicted."""
         rows = len(data[self.source.name])
         return self._predicted(products, data, rows, jnp.ones(rows, bool))
 
     def _predicted(self, products: Mapping[str, Params], data: Data, rows: int, known: Array) -> dict[str, Array]:
-        """Return {modality: [B, *shape]}; NaN, or the id -1, where it is not predicted or the source is not known."""
+        """Return {modality: [B, *shape]}; NaN, or the id -1, if it is not predicted or the source is not observed."""
         found = {
             modality.name: jnp.full(
                 (rows, *modality.shape), -1 if modality.vocabulary_size else jnp.nan, modality.dtype
@@ -262,7 +262,7 @@ class Supervised:
 
 
 def _settings(modality: Modality) -> dict[str, Any]:
-    """Return what training depends on of a modality."""
+    """Return the settings of a modality that training depends on."""
     codec = {"name": modality.codec.name, "network": plain(modality.codec.network)}
     own = {name: getattr(modality, name) for name in ("name", "likelihood", "scale", "vocabulary_size")}
     return {**own, "shape": list(modality.shape), "codec": codec}

@@ -1,7 +1,6 @@
-"""Stage I: the autoencoder of each modality, its codec, and the bank of all training latents.
+"""Stage I: the unimodal autoencoders (codecs) and the bank of all training latents.
 
-Shared by all systems that put a model over the latents of unimodal autoencoders. How these are trained is in
-`systems.codec_training`.
+Shared by all systems that model the latents of unimodal autoencoders. For their training, see `systems.codec_training`.
 """
 
 import dataclasses
@@ -33,17 +32,17 @@ from sbm_jax.types import Array, Data, Dataset, Key, Modality, Params, Split, St
 
 @dataclasses.dataclass(frozen=True)
 class LatentSpace:
-    """The latents of all modalities.
+    """The joint latent space of all modalities.
 
     Attributes:
-      modalities: M modalities, in the order of every mask.
+      modalities: M modalities, in mask order.
       config: see `AutoencoderConfig`.
       seed: the run's seed, part of every stage's fingerprint.
       regularised: True for deterministic, regularised autoencoders (RAE), False for VAEs.
-      batched: compute modalities of equal settings by one `vmap` (see `PerModality`); None for all but CPU.
-      encoded: the modalities that stage I encodes, those of the space among them; () for the same. Each codec
-        stands alone, so that spaces of several sizes share one stage I. Aligned ones do not: they would know of
-        modalities that are outside the space.
+      batched: compute modalities with equal settings in one `vmap` (see `PerModality`); None for True except on CPU.
+      encoded: modalities that stage I encodes, a superset of `modalities`; () for the same. Codecs are independent, so
+        spaces of several sizes share one stage I. Aligned codecs are not: they would learn from modalities outside the
+        space.
     """
 
     modalities: tuple[Modality, ...]
@@ -64,7 +63,7 @@ class LatentSpace:
 
     @property
     def computes_batched(self) -> bool:
-        """Whether modalities of equal settings are computed by one `vmap`."""
+        """Whether to compute modalities with equal settings in one `vmap`."""
         return jax.default_backend() != "cpu" if self.batched is None else self.batched
 
     @property
@@ -74,14 +73,14 @@ class LatentSpace:
 
     @property
     def autoencoder(self) -> str:
-        """Return ``"vae"``, ``"rae"``, or ``"ae"`` where nothing regularises a deterministic autoencoder."""
+        """Type of the autoencoders: ``"vae"``, ``"rae"``, or ``"ae"`` for unregularised deterministic ones."""
         if not self.regularised:
             return "vae"
         return "rae" if self.config.rae_beta or self.config.rae_noise else "ae"
 
     @property
     def trainings(self) -> tuple[CodecTraining, ...]:
-        """The stages of the codecs: one for each, for those of equal settings, or for aligned ones."""
+        """Trainings of the codecs: one per codec, per group with equal settings, or for all aligned codecs."""
         groups = PerModality(self.whole, self.computes_batched).groups
         named = {}
         for first, group in groups.items():
@@ -107,19 +106,19 @@ class LatentSpace:
 
     @property
     def valid(self) -> np.ndarray:
-        """Bool [N, D], False on the padding of shorter tokens."""
+        """Mask, bool [N, D]: False on the padding of shorter tokens."""
         return valid_entries(self.modalities)
 
     def params(self, products: Mapping[str, Params]) -> Params:
-        """Return the parameters of all codecs, as those of `codecs`."""
+        """Return the parameters of `codecs`."""
         return {name: own for training in self.trainings for name, own in products[training.name].items()}
 
     def codec_params(self, products: Mapping[str, Params], name: str) -> Params:
-        """Return the parameters of one modality's codec, as those of `networks.codecs.Codec`."""
+        """Return the parameters of one modality's `networks.codecs.Codec`."""
         return self.codecs.per_modality.own(self.params(products), name)
 
     def check(self) -> None:
-        """Raise `SbmError` for codecs that can not work, by tracing shapes, and for files of others' parameters."""
+        """Raise `SbmError` for codecs that can not work, by tracing shapes, and for weight files that do not fit."""
         for modality in self.whole:
             check_codec(make_codec(modality, self.config.network))
         for training in self.trainings:
@@ -131,12 +130,12 @@ class LatentSpace:
     # MARK: Stages
 
     def stages(self, dataset: Dataset) -> list[Stage]:
-        """Return the stages of the codecs and the latent bank, of all modalities that stage I encodes."""
+        """Return the stages of the codecs and the latent bank, for all modalities that stage I encodes."""
         codecs = [stage for training in self.trainings for stage in training.stages(dataset)]
         return [*codecs, dataclasses.replace(self, modalities=self.whole, encoded=())._make_bank_stage(dataset)]
 
     def rows(self, split: Split) -> Any:
-        """Return what stage I is trained on; see `types.Split.rows`."""
+        """Return the rows that stage I trains on; see `types.Split.rows`."""
         return split.rows([modality.name for modality in self.modalities])
 
     def _make_bank_stage(self, dataset: Dataset) -> Stage:
@@ -151,9 +150,9 @@ class LatentSpace:
         )
 
     def _bank(self, params: Params, dataset: Dataset) -> Params:
-        """Return posterior means and standard deviations [rows, N, D] of both splits, and their statistics.
+        """Return posterior means and standard deviations [rows, N, D] of both splits, and the training statistics.
 
-        Where rows lack modalities, there is ``present`` besides, bool [rows, M], and their entries are 0.
+        If rows lack modalities, add ``present``, bool [rows, M]; entries of missing modalities are 0.
         """
         owner = token_owners(self.modalities)
 
@@ -174,7 +173,7 @@ class LatentSpace:
         return {"train": train, "validation": validation, "statistics": dataclasses.asdict(statistics)}
 
     def _posterior(self, params: Params, data: Data) -> tuple[Array, Array]:
-        """Return packed posterior means and standard deviations [B, N, D]; the latter are 0 for RAE."""
+        """Return packed posterior means and standard deviations [B, N, D]; the latter are 0 for RAEs."""
         posteriors = self.codecs.encode(params, data)
         mean = pack({name: mean for name, (mean, _) in posteriors.items()}, self.modalities)
         if self.regularised:
@@ -185,9 +184,9 @@ class LatentSpace:
     # MARK: Use
 
     def bank(self, products: Mapping[str, Params], split: str) -> dict[str, Array]:
-        """Return the posterior means and standard deviations [rows, N, D] of ``"train"`` or ``"validation"``.
+        """Return ``mean`` and ``std`` of the posteriors [rows, N, D] of ``"train"`` or ``"validation"``.
 
-        Where rows lack modalities, ``present``, bool [rows, M], tells which.
+        If rows lack modalities, ``present``, bool [rows, M], marks those that they have.
         """
         found = products[self.bank_stage][split]
         bank = {name: self._select(found[name], 1) for name in ("mean", "std")}
@@ -208,12 +207,12 @@ class LatentSpace:
 
     @property
     def _chosen(self) -> np.ndarray:
-        """The numbers of this space's modalities among those that stage I encodes."""
+        """Indices of this space's modalities among those that stage I encodes."""
         names = [modality.name for modality in self.encoded]
         return np.array([names.index(modality.name) for modality in self.modalities])
 
     def _select(self, array: Array, axis: int) -> Array:
-        """Return this space's part of an array over all encoded tokens at `axis`, and entries at the next."""
+        """Select this space's part of an array with all encoded tokens at `axis` and their entries at the next axis."""
         if not self.encoded:
             return array
         owner = np.array(token_owners(self.encoded))
@@ -222,16 +221,16 @@ class LatentSpace:
         return jax.lax.slice_in_dim(array, 0, self.valid.shape[1], axis=axis + 1)
 
     def encode(self, products: Mapping[str, Params], data: Data) -> Array:
-        """Return the packed posterior means [B, N, D] of float data, standardised as the score model sees them."""
+        """Return the packed posterior means [B, N, D] of float data, standardised for the score model."""
         mean, _ = self._posterior(self.params(products), data)
         return jnp.where(jnp.asarray(self.valid)[None], self.statistics(products).standardise(mean), 0.0)
 
     def restore(self, products: Mapping[str, Params], z: Array) -> dict[str, Array]:
-        """Return what the codecs decode {name: [B, D_m]} of packed, standardised latents [B, N, D]."""
+        """Undo packing and standardising of latents [B, N, D]: decoder inputs {name: [B, D_m]}."""
         return unpack(self.statistics(products).restore(z), self.modalities)
 
     def reconstruct(self, products: Mapping[str, Params], data: Data) -> dict[str, Array]:
-        """Return the codecs' reconstruction, from the posterior means, of float data; the same whenever a row comes."""
+        """Reconstruct float data from the posterior means; deterministic for each row."""
         params = self.params(products)
         means = {name: mean for name, (mean, _) in self.codecs.encode(params, data).items()}
         return self.codecs.generate(params, jax.random.key(0), means, row_numbers=numbers_of(data))
@@ -239,7 +238,7 @@ class LatentSpace:
     def draw_reconstructions(
         self, products: Mapping[str, Params], key: Key, data: Data, present: Array | None = None
     ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """Return what the decoders make of posterior samples of float data, and these as the score model sees them."""
+        """Return reconstructions of float data from posterior samples, and the samples, standardised."""
         del present  # each modality is decoded from its own latent
         posterior_key, key = jax.random.split(key)
         params, statistics = self.params(products), self.statistics(products)
@@ -248,15 +247,15 @@ class LatentSpace:
         return self.codecs.generate(params, key, unpack(z, self.modalities)), unpack(standardised, self.modalities)
 
     def posteriors(self, products: Mapping[str, Params], data: Data) -> dict[str, tuple[Array, Array | None]]:
-        """Return {name: (mean, log variance)}, [B, D_m] each, of float data, as the codecs have them; None for RAE."""
+        """Return the codecs' posteriors of float data, {name: (mean, log variance or None for RAEs)}, [B, D_m] each."""
         found = self.codecs.encode(self.params(products), data)
         return {name: (mean, None if self.regularised else own) for name, (mean, own) in found.items()}
 
     def posterior(self, products: Mapping[str, Params], data: Data) -> tuple[Array, Array]:
-        """Return packed posterior means and standard deviations [B, N, D] of float data, not standardised."""
+        """Return packed, unstandardised posterior means and standard deviations [B, N, D] of float data."""
         return self._posterior(self.params(products), data)
 
     def log_likelihood(self, products: Mapping[str, Params], key: Key, data: Data, z: Array) -> Array:
-        """Return log p(x_m | z_m), or its bound, [S, B, M] of float data given packed latents [S, B, N, D], in nats."""
+        """Return log p(x_m | z_m) or its bound [S, B, M] for float data and packed latents [S, B, N, D], in nats."""
         terms = self.codecs.log_prob(self.params(products), key, data, unpack(z, self.modalities))
         return jnp.stack([terms[modality.name] for modality in self.modalities], axis=-1)

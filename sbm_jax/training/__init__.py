@@ -1,1 +1,1 @@
-"""The one training loop, and the walk over stages: state, optimisers, checkpoints and writers. Knows no model."""
+"""The model-agnostic training loop and stage runner: state, optimisers, checkpoints and metric writers."""

@@ -1,8 +1,8 @@
-"""Checkpoints that are verified when they are read. The only module that knows orbax.
+"""Checkpoints that are verified on reading. The only module that uses orbax.
 
-A checkpoint counts once its manifest (the size and SHA-256 of each of its files) is written, which happens after orbax
-has committed it. On reading, files are compared with the manifest first: a truncated or altered checkpoint is
-reported, dropped, and the one before it is used.
+A checkpoint is valid once its manifest (the size and SHA-256 of each of its files) is written, after orbax has
+committed it. Reading first compares the files with the manifest: a truncated or altered checkpoint is reported and
+deleted, and the one before it is used.
 """
 
 import hashlib
@@ -35,29 +35,29 @@ def _digests(directory: Path) -> dict[str, list[Any]]:
 class Checkpoints:
     """The checkpoints of one stage.
 
-    Saving is asynchronous: a save returns while files are being written, and is settled (given its manifest) by the
-    next save or by `close`. All processes of a job call the same methods; the first one writes the manifests, decides
-    which checkpoint is intact, and drops newer ones before the others look.
+    Saving is asynchronous: `save` returns while files are being written, and the next `save` or `close` settles it,
+    that is, writes its manifest. All processes of a job call the same methods; the first process writes the manifests,
+    decides which checkpoint is intact, and deletes newer ones before the others read the directory.
     """
 
     def __init__(self, directory: Path, keep: int = 2, read_only: bool = False):
         """Open the checkpoints under `directory`.
 
         Args:
-          directory: made if it does not exist, unless `read_only`.
-          keep: the newest so many are kept.
-          read_only: drop nothing: another process may be writing.
+          directory: created if it does not exist, unless `read_only`.
+          keep: number of checkpoints to keep, the newest ones.
+          read_only: delete nothing, because another process may be writing.
         """
         self._directory = directory / "checkpoints"
         self._manifests = directory / "manifests"
         self._unsettled: int | None = None
-        self._known_intact: int | None = None  # so that gigabytes are not read twice
+        self._known_intact: int | None = None  # avoids reading gigabytes twice
         if not read_only:
             with parallel.main_first(f"checkpoints in {directory.name}"):
                 if parallel.is_main():
                     self._drop_damaged()
         verbosity = absl.logging.get_verbosity()
-        if read_only:  # of which orbax warns
+        if read_only:  # orbax warns about it
             absl.logging.set_verbosity(absl.logging.ERROR)
         try:
             options = ocp.CheckpointManagerOptions(max_to_keep=keep, create=not read_only, read_only=read_only)
@@ -71,7 +71,7 @@ class Checkpoints:
         """Start saving `state` under `step`.
 
         Raises:
-          SbmError: if the disk has no room for it; earlier checkpoints stay.
+          SbmError: if the disk is full or can not be written to; earlier checkpoints are kept.
         """
         self.settle()
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))
@@ -83,15 +83,15 @@ class Checkpoints:
             )
         try:
             self._manager.save(step, args=ocp.args.Composite(state=ocp.args.StandardSave(state)))
-        except TimeoutError:  # another process did not come to save its part
+        except TimeoutError:  # another process failed to save its part
             raise
         except OSError as error:
             raise self._not_written(step, error) from error
         self._unsettled = step
 
     def poll(self) -> None:
-        """Settle the last save if its files are written, without waiting."""
-        # Several processes might find it written at different steps, and settling waits for all of them.
+        """Settle the last save if its files are written; do not wait for them."""
+        # Processes may see it finished at different steps, and settling waits for all of them.
         alone = jax.process_count() == 1
         if alone and self._unsettled is not None and not self._manager.is_saving_in_progress():
             self.settle()
@@ -103,16 +103,20 @@ class Checkpoints:
         )
 
     def settle(self) -> None:
-        """Wait until the last save is written, and give it its manifest."""
+        """Wait until the last save is written, then write its manifest.
+
+        Raises:
+          SbmError: if it could not be written; earlier checkpoints are kept.
+        """
         if self._unsettled is None:
             return
         step = self._unsettled
         try:
             self._manager.wait_until_finished()
-        except TimeoutError:  # another process did not come to save its part
+        except TimeoutError:  # another process failed to save its part
             self._unsettled = None
             raise
-        except (OSError, ValueError) as error:  # tensorstore tells of a full disk by a ValueError
+        except (OSError, ValueError) as error:  # tensorstore reports a full disk as a ValueError
             self._unsettled = None
             raise self._not_written(step, error) from error
         if parallel.is_main():
@@ -140,11 +144,11 @@ class Checkpoints:
         return f"the file {wrong[0]} is missing, truncated or altered" if wrong else None
 
     def _steps(self) -> list[int]:
-        """Return the steps of which there is anything, the newest first."""
+        """Return the steps that have a checkpoint directory, newest first."""
         return sorted((int(path.name) for path in self._directory.glob("*") if path.name.isdecimal()), reverse=True)
 
     def _drop_damaged(self) -> None:
-        """Report and remove what is newer than the newest intact checkpoint."""
+        """Report and delete all checkpoints newer than the newest intact one."""
         for step in self._steps():
             damage = self._damage(step)
             if damage is None:
@@ -160,7 +164,7 @@ class Checkpoints:
             shutil.rmtree(self._directory / str(step))
 
     def latest(self) -> int | None:
-        """Return the step of the newest intact checkpoint, or None."""
+        """Return the step of the newest intact checkpoint, None if there is none."""
 
         def newest_intact() -> int:
             intact = (s for s in self._steps() if s == self._known_intact or self._damage(s) is None)
@@ -174,8 +178,8 @@ class Checkpoints:
 
         Args:
           step: as returned by `latest`.
-          like: a pytree of arrays or `ShapeDtypeStruct`s with shardings that the result takes; None restores the saved
-            structure as nested dictionaries, whole on each device.
+          like: a pytree of arrays or `ShapeDtypeStruct` leaves, whose structure and shardings the result takes; None
+            restores the saved structure as nested dictionaries, replicated on all devices.
         """
         if like is None:
             like = self._on_all_devices(step)
@@ -183,7 +187,7 @@ class Checkpoints:
         return restored["state"]
 
     def _on_all_devices(self, step: int) -> Params:
-        """Return the saved structure, to be restored whole on each device, wherever it was saved from."""
+        """Return the saved structure with replicated shardings, whatever devices it was saved from."""
         sharding = parallel.replicated(parallel.data_mesh())
         saved = self._manager.item_metadata(step)["state"].tree
         return jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), saved)

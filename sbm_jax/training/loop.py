@@ -1,4 +1,4 @@
-"""The one loop that trains every stage."""
+"""The training loop shared by all stages."""
 
 import contextlib
 import functools
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 @flax.struct.dataclass
 class TrainState:
-    """All that training carries from step to step; keys and data positions are functions of `step`."""
+    """Everything that training carries from step to step; keys and data positions are functions of `step`."""
 
     step: Array
     params: Params
@@ -40,12 +40,12 @@ class TrainState:
 
     @property
     def product(self) -> Params:
-        """The parameters that others use: the moving average where one is kept."""
+        """The parameters that other stages use: the moving average, if one is kept."""
         return self.params if self.ema is None else self.ema
 
 
 class StageKeys(NamedTuple):
-    """The keys of one stage: for its parameters, its steps, and its evaluations on held-out rows."""
+    """The random keys of one stage: for its parameters, its steps and its validation."""
 
     init: Key
     steps: Key
@@ -53,33 +53,33 @@ class StageKeys(NamedTuple):
 
 
 def stage_keys(seed: int, name: str) -> StageKeys:
-    """Return the keys of a stage: a function of the run's seed and the stage's name."""
+    """Derive the keys of a stage from the run's seed and the stage's name."""
     return StageKeys(*jax.random.split(jax.random.fold_in(jax.random.key(seed), zlib.crc32(name.encode())), 3))
 
 
 def init_state(stage: Stage, key: Key, upstream: Mapping[str, Params]) -> TrainState:
-    """Return the state before the first step."""
+    """Return the training state before the first step."""
     params = stage.init(key, upstream)
     optimizer = make_optimizer(stage.training.optimizer, stage.num_steps)
-    # A copy: the donated state must not hold one buffer twice.
+    # Copy, because the donated state must not hold one buffer twice.
     ema = jax.tree.map(jnp.copy, params) if stage.training.optimizer.ema_decay else None
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), ema)
 
 
 def state_shardings(stage: Stage, state: TrainState, mesh: jax.sharding.Mesh) -> TrainState:
-    """Return how a training state, of arrays or shapes, lies on the devices of a mesh."""
+    """Return the shardings of a training state, of arrays or shapes, on a mesh."""
     if stage.training.split_parameters:
         return parallel.split_large(state, mesh)
     return jax.tree.map(lambda leaf: parallel.replicated(mesh), state)
 
 
 def make_train_steps(stage: Stage, feed: parallel.Feed):
-    """Return the compiled `(state, upstream, rows, parts, key) -> (state, metrics)` that makes K steps.
+    """Return the compiled `(state, upstream, rows, parts, key) -> (state, metrics)` that takes K steps.
 
-    The state is donated. Step n, counted from 0, uses `fold_in(key, n)`, and its batch is what `feed.batch` makes of
-    `rows` and of one of the K parts, both from `feed.take`, so the outcome does not depend on where a run was
-    interrupted. Metrics are means over the K steps; ``steps`` are those of each, [K], with the norms of all gradients,
-    [K, number of parameters], and ``finite`` is whether the product is, after the last.
+    The state is donated. Step n, counted from 0, uses `fold_in(key, n)` and the batch that `feed.batch` builds from
+    `rows` and one of the K parts, both from `feed.take`, so the outcome does not depend on where a run was interrupted.
+    Metrics are means over the K steps; ``steps`` holds their values at each step, [K], and the gradient norm of each
+    parameter array, [K, number of arrays]; ``finite`` is whether the product is finite after the last step.
     """
     optimizer = make_optimizer(stage.training.optimizer, stage.num_steps)
 
@@ -93,7 +93,7 @@ def make_train_steps(stage: Stage, feed: parallel.Feed):
         params = optax.apply_updates(state.params, updates)
         ema = state.ema
         if ema is not None:
-            # Short averages early on: the first parameters are worth nothing.
+            # Average over a short window at first, because early parameters are poor.
             decay = jnp.minimum(stage.training.optimizer.ema_decay, (1.0 + state.step) / (10.0 + state.step))
             ema = optax.incremental_update(params, ema, 1.0 - decay)
         norms = jnp.stack([jnp.sqrt(jnp.sum(jnp.square(leaf))) for leaf in jax.tree.leaves(gradient)])
@@ -103,12 +103,12 @@ def make_train_steps(stage: Stage, feed: parallel.Feed):
     @functools.partial(jax.jit, donate_argnames=("state",))
     def train_steps(state, upstream, rows, parts, key):
         body = functools.partial(one_step, upstream, rows, key)
-        if len(jax.tree.leaves(parts)[0]) == 1:  # XLA:CPU runs convolutions inside a loop on one thread
+        if len(jax.tree.leaves(parts)[0]) == 1:  # XLA:CPU runs convolutions inside a loop on a single thread
             state, each = body(state, jax.tree.map(lambda array: array[0], parts))
             each = jax.tree.map(lambda array: array[None], each)
         else:
             state, each = jax.lax.scan(body, state, parts)
-        if stage.training.split_parameters:  # and stays so, whatever the compiler would choose
+        if stage.training.split_parameters:  # keep the sharding, whatever the compiler would choose
             state = jax.lax.with_sharding_constraint(state, state_shardings(stage, state, feed.mesh))
         metrics, norms = each
         means = jax.tree.map(lambda values: values.mean(axis=0), metrics)
@@ -133,7 +133,7 @@ def _make_validate(stage: Stage, upstream: Mapping[str, Params], key: Key, mesh:
         return np.arange(starts[number], min(starts[number] + size, num_rows))[None]
 
     def validate(params: Params) -> dict[str, float]:
-        """Return the mean over the rows, weighting the last, smaller batch by its size."""
+        """Return metrics averaged over the rows, the last, smaller batch weighted by its size."""
         totals: dict[str, float] = {}
         for start, (rows, parts) in zip(starts, feed.read(len(starts), batch), strict=True):
             weight = min(size, num_rows - start) / num_rows
@@ -148,8 +148,8 @@ def _make_validate(stage: Stage, upstream: Mapping[str, Params], key: Key, mesh:
 def _schedule(stage: Stage, first_step: int) -> list[int]:
     """Return the number of steps of each dispatch from `first_step` on; checkpoints fall between dispatches.
 
-    Every dispatch ends at a multiple of `steps_per_dispatch`, or at a checkpoint, validation or the end, wherever the
-    run started: a resumed run makes the same dispatches as an unbroken one.
+    Every dispatch ends at a multiple of `steps_per_dispatch`, a checkpoint, a validation or the last step, wherever the
+    run started, so a resumed run makes the same dispatches as an uninterrupted one.
     """
     stops = {stage.num_steps}
     for every in (
@@ -172,10 +172,11 @@ def train(
     mesh: jax.sharding.Mesh,
     profile_dir: Path | None = None,
 ) -> Params:
-    """Train one stage to its end, from its last checkpoint if there is one, and return its product.
+    """Train one stage to the end, from its last checkpoint if there is one, and return its product.
 
     Raises:
-      Preempted: once everything is saved, where the process is told to end.
+      Preempted: after saving everything, if any process of the run received SIGTERM.
+      SbmError: if the batch size does not suit the mesh, memory or disk space is too small, or training diverges.
     """
     parallel.check_batch_size(stage.training.batch_size, mesh, f"stage {stage.name!r}")
     keys = parallel.replicate(stage_keys(seed, stage.name), mesh)
@@ -212,7 +213,7 @@ def train(
                 flops = model_flops(train_steps, state, upstream, rows, parts, keys.steps)
             state, metrics = train_steps(state, upstream, rows, parts, keys.steps)
             checkpoints.poll()
-            _write(writer, stage, state, pending)  # of the dispatch before, so that the device never waits
+            _write(writer, stage, state, pending)  # of the previous dispatch, so that the device never waits
             done += count
             pending = (done, metrics)
             if validate is not None and (done % stage.training.validate_every == 0 or done == stage.num_steps):
@@ -223,13 +224,13 @@ def train(
                 pending, now = None, time.monotonic()
                 writer.write(done, "time", speed(now - start, done - saved, stage.training.batch_size, flops, mesh))
                 start, saved = now, done
-                writer.sync()  # what a checkpoint goes on from is kept as well as the checkpoint
+                writer.sync()  # metrics up to a checkpoint must be as durable as the checkpoint
                 checkpoints.save(done, state)
             advance(count)
             if ends or done == stage.num_steps:
                 checkpoints.settle()
             if ends:
-                logger.warning("stage %s is saved at step %d, as the process is told to end.", stage.name, done)
+                logger.warning("stage %s: saved at step %d because this run received SIGTERM.", stage.name, done)
                 parallel.wait_for_all("saved")
                 raise preemption.Preempted
     return parallel.replicate(state.product, mesh)
@@ -257,10 +258,10 @@ def _restore_or_init(stage: Stage, upstream, checkpoints: Checkpoints, key: Key,
 def _write(
     writer: MetricWriter, stage: Stage, state: TrainState, pending: tuple[int, Mapping[str, Any]] | None
 ) -> None:
-    """Write the metrics of a dispatch that ended at a step.
+    """Write the metrics of a dispatch, `pending` as (its last step, metrics), if there is one.
 
     Raises:
-      SbmError: if one of them is not finite, naming the step and what was not finite first.
+      SbmError: if a metric or the product is not finite; names the first step and value that are not.
     """
     if pending is None:
         return
@@ -277,11 +278,11 @@ def _write(
         f"the gradient of {name}": ~np.isfinite(norms) for name, norms in zip(names, steps["gradients"].T, strict=True)
     }
     found = [int(np.argmax(flags)) for flags in lost.values() if flags.any()]
-    first, what = len(steps["loss"]) - 1, "a mean over steps, or a parameter,"  # what overflows where no part does
+    first, what = len(steps["loss"]) - 1, "a mean over steps, or a parameter,"  # if no step's metric does
     if found:
         first = min(found)
         what = next(name for name, flags in lost.items() if flags[first])
     raise SbmError(
         f"stage {stage.name!r}: {what} is not finite at step {step - len(steps['loss']) + first + 1}. The last "
-        "checkpoint is intact, and was made before; lower the learning rate or set clip_norm, in a new work directory."
+        "checkpoint precedes it and is intact: lower the learning rate or set clip_norm, in a new work directory."
     )

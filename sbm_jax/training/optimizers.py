@@ -1,4 +1,4 @@
-"""From an `OptimizerConfig` to an optax transformation."""
+"""Builds optax optimisers from an `OptimizerConfig`."""
 
 from collections.abc import Callable
 
@@ -14,14 +14,14 @@ SCHEDULES: dict[str, Callable[[float, int], optax.Schedule]] = {
 }
 
 _DECAYED = "kernel"
-"""The name of matrices and convolutions; biases, scales of norms, temperatures and priors have other ones."""
+"""Only parameters of this name decay: weights of dense layers and convolutions, not biases, norm scales or priors."""
 
 
 def learning_rate(config: OptimizerConfig, num_steps: int) -> optax.Schedule:
-    """Return the learning rate as a function of the step.
+    """Return the learning-rate schedule, with a linear warm-up if configured.
 
     Raises:
-      SbmError: on an unknown schedule.
+      SbmError: if the schedule is unknown.
     """
     if config.schedule not in SCHEDULES:
         raise unknown("learning-rate schedule", config.schedule, SCHEDULES)
@@ -40,7 +40,11 @@ def _decayed(params: Params) -> Params:
 
 
 def make_optimizer(config: OptimizerConfig, num_steps: int) -> optax.GradientTransformation:
-    """Return Adam(W) with clipping and schedule as configured."""
+    """Return Adam(W) with the configured gradient clipping, schedule and weight decay.
+
+    Raises:
+      SbmError: if the schedule is unknown.
+    """
     schedule = learning_rate(config, num_steps)
     clip = [optax.clip_by_global_norm(config.clip_norm)] if config.clip_norm else []
     return optax.chain(*clip, optax.adamw(schedule, weight_decay=config.weight_decay, mask=_decayed))

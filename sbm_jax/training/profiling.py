@@ -1,4 +1,4 @@
-"""What training steps cost: their speed, their memory, the share of the peak that they reach, and traces of them."""
+"""Profiling of training steps: speed, memory, model FLOP utilisation and traces."""
 
 import math
 import resource
@@ -22,24 +22,23 @@ PEAK_FLOPS = {
     "Tesla V100": 125e12,
     "Tesla T4": 65e12,
 }
-"""Operations per second of a device with dense bfloat16 (float16) operands, as its maker states, by how the name of its
-kind begins."""
+"""The vendor's peak FLOP/s for dense bfloat16 (float16) operands, by prefix of the JAX `device_kind`."""
 
 
 def peak_flops(device: jax.Device) -> float | None:
-    """Return the peak of a device, None where it is not known."""
+    """Return the peak FLOP/s of a device, None if unknown."""
     known = [name for name in PEAK_FLOPS if device.device_kind.startswith(name)]
     return PEAK_FLOPS[max(known, key=len)] if known else None
 
 
 def model_flops(train_steps: Any, *arguments: Any) -> float:
-    """Return the floating-point operations of one training step, 0 where no peak is known to compare with.
+    """Return the floating-point operations of one training step, 0 if the device's peak is unknown.
 
-    Those of matrix products and convolutions, as the program says them, whatever the compiler makes of it.
+    Counts matrix products and convolutions as written in the program, before any compiler optimisation.
 
     Args:
       train_steps: see `loop.make_train_steps`.
-      *arguments: its own.
+      *arguments: the arguments of `train_steps`.
     """
     if peak_flops(jax.local_devices()[0]) is None:
         return 0.0
@@ -49,9 +48,9 @@ def model_flops(train_steps: Any, *arguments: Any) -> float:
 
 
 def product_flops(jaxpr: Any) -> float:
-    """Return the operations of all matrix products and convolutions of a jaxpr; of branches those of the costliest.
+    """Return the FLOPs of all matrix products and convolutions in a jaxpr, with the costliest branch of each `cond`.
 
-    A `while` loop, which does not say how often it runs, counts once.
+    Counts the body of a `while` loop once, because its number of iterations is unknown.
     """
     total = 0.0
     for equation in jaxpr.eqns:
@@ -63,7 +62,7 @@ def product_flops(jaxpr: Any) -> float:
         elif name == "conv_general_dilated":
             kernel, numbers = equation.invars[1].aval.shape, parameters["dimension_numbers"]
             depth = math.prod(kernel) / kernel[numbers.rhs_spec[0]]
-            # Zeros that are put between the entries of the input are multiplied by nobody.
+            # Do not count products with the zeros that dilation inserts into the input.
             total += 2.0 * equation.outvars[0].aval.size * depth / math.prod(parameters["lhs_dilation"])
         elif name == "cond":
             total += max(product_flops(branch.jaxpr) for branch in parameters["branches"])
@@ -75,18 +74,18 @@ def product_flops(jaxpr: Any) -> float:
 
 
 def speed(seconds: float, num_steps: int, batch_size: int, flops: float | None, mesh: jax.sharding.Mesh) -> dict:
-    """Return what is written of some training steps.
+    """Return the speed metrics of some training steps.
 
     Args:
-      seconds: that they took, validation and compilation among them.
-      num_steps: how many they were.
-      batch_size: rows of a step.
-      flops: operations of a step; 0 or None for unknown.
+      seconds: duration of the steps, including validation and compilation.
+      num_steps: number of steps.
+      batch_size: rows per step.
+      flops: FLOPs per step; 0 or None if unknown.
       mesh: the devices.
 
     Returns:
-      ``seconds``, ``seconds_per_step``, ``examples_per_second``, ``peak_memory_bytes`` (of a device, or on a CPU of the
-      process) and, where it is known, ``model_flop_utilisation``, the share of the devices' peak.
+      ``seconds``, ``seconds_per_step``, ``examples_per_second``, ``peak_memory_bytes`` (of one device, or of the
+      process on CPU) and, if `flops` is known, ``model_flop_utilisation``, the fraction of the devices' peak.
     """
     device = mesh.local_devices[0]
     found = {"seconds": seconds, "peak_memory_bytes": float(_peak_memory(device))}
@@ -104,21 +103,21 @@ def _peak_memory(device: jax.Device) -> int:
 
 
 class Profile:
-    """A trace of a few dispatches, after those that compile; see it with TensorBoard or Perfetto.
+    """Traces a few dispatches, after those that compile; view the trace with TensorBoard or Perfetto.
 
-    A stage with fewer dispatches gets none.
+    Does not trace a stage that has too few dispatches.
     """
 
     FIRST, LAST = 2, 5
-    """The dispatches, counted from 0, before which a trace begins and ends."""
+    """The trace starts and stops before these dispatches, counted from 0."""
 
     def __init__(self, directory: Path | None):
-        """Write to a directory; None for no trace."""
+        """Write the trace to `directory`; None for no trace."""
         self._directory = directory if parallel.is_main() else None
         self._count, self._running = 0, False
 
     def step(self) -> None:
-        """Tell that a dispatch begins."""
+        """Start or stop the trace if the dispatch that begins now is `FIRST` or `LAST`."""
         if self._directory is not None and self._count == self.FIRST:
             jax.profiler.start_trace(str(self._directory))
             self._running = True
@@ -127,7 +126,7 @@ class Profile:
         self._count += 1
 
     def close(self) -> None:
-        """End the trace, if one is running."""
+        """Stop the trace, if one is running."""
         if self._running:
             jax.profiler.stop_trace()
             self._running = False

@@ -1,4 +1,4 @@
-"""The walk over the stages of a run, each of which is read, resumed or made; its recipe says whether it is the same."""
+"""Runs the stages of a run: loads, resumes or computes each, and identifies it by its recipe."""
 
 import hashlib
 import json
@@ -17,19 +17,19 @@ from sbm_jax.training.loop import stage_keys, train
 from sbm_jax.training.optimizers import make_optimizer
 from sbm_jax.types import Params, Stage
 
-# But for rounding: they cut a stage into other dispatches, which XLA may compile differently.
+# Except for rounding: they split a stage into different dispatches, which XLA may compile differently.
 _NO_EFFECT = ("checkpoint_every", "validate_every", "validate_rows", "split_parameters")
 
 
 def _recipe(settings: Any) -> Any:
-    """Return settings as JSON values, without those that have no effect on the product."""
+    """Return settings as JSON values, without those that do not affect the product."""
     if isinstance(settings, Mapping):
         return {name: _recipe(value) for name, value in settings.items() if name not in _NO_EFFECT}
     return plain(settings)
 
 
 def fingerprints(stages: Iterable[Stage]) -> dict[str, str]:
-    """Return each stage's fingerprint: a digest of its settings and of the fingerprints of what it requires."""
+    """Return the fingerprint of each stage: a digest of its settings and its required stages' fingerprints."""
     result: dict[str, str] = {}
     for stage in stages:
         recipe = {"settings": _recipe(stage.settings), "requires": [result[name] for name in stage.requires]}
@@ -58,10 +58,10 @@ def _read_recipe(directory: Path) -> dict[str, Any]:
 
 
 def _check_recipe(stage: Stage, fingerprint: str, directory: Path) -> None:
-    """Check that the checkpoints in a stage's directory, if there are any, are of the same recipe.
+    """Check that any checkpoints in a stage's directory come from the same recipe.
 
     Raises:
-      SbmError: naming what differs.
+      SbmError: if they do not; names the settings that differ.
     """
     if not (directory / "stage.json").is_file() or not any((directory / "checkpoints").glob("[0-9]*")):
         return
@@ -78,13 +78,13 @@ def _check_recipe(stage: Stage, fingerprint: str, directory: Path) -> None:
 
 
 def _has(workdir: Path, name: str, fingerprint: str) -> bool:
-    """Return whether a work directory has a stage of this recipe."""
+    """Return whether a work directory holds a stage with this recipe."""
     directory = workdir / "stages" / name
     return (directory / "stage.json").is_file() and _read_recipe(directory)["fingerprint"] == fingerprint
 
 
 def _home(workdir: Path, shared: Path | None, name: str, fingerprint: str) -> Path:
-    """Return the shared work directory if it has a stage of this recipe, else the own one."""
+    """Return the shared work directory if it holds a stage with this recipe, otherwise `workdir`."""
     if shared is None:
         return workdir
     return shared if parallel.from_main(lambda: int(_has(shared, name, fingerprint))) else workdir
@@ -101,16 +101,16 @@ def run_stages(
 ) -> dict[str, Params]:
     """Run stages in order and return their products by name.
 
-    A stage that is complete in `workdir` is read, an interrupted one is resumed.
+    Loads a stage that is complete in `workdir`, and resumes an interrupted one.
 
     Args:
-      stages: each after those it requires.
+      stages: stages, each after those that it requires.
       workdir: holds `stages/<name>` and `metrics/<name>.jsonl`.
       seed: the run's seed.
-      only: names of the stages to run, with those they require already complete; None for all.
+      only: names of the stages to run, whose required stages must be complete; None for all.
       mesh: the devices; None for all.
-      shared: another work directory, whose stages of the same recipe are read instead.
-      profile_dir: where a trace of some steps of each stage is written, or None.
+      shared: another work directory to load stages with the same recipe from.
+      profile_dir: directory for a trace of some steps of each stage; None for no trace.
 
     Raises:
       SbmError: on an unknown name in `only`, a stage made with another config, or a missing upstream stage.
@@ -154,7 +154,7 @@ def run_stages(
 def _compute(
     stage: Stage, upstream: Mapping[str, Params], checkpoints: Checkpoints, seed: int, mesh: jax.sharding.Mesh
 ) -> Params:
-    """Return the product of a stage without training, from its checkpoint if there is one."""
+    """Return the product of a stage that needs no training, from its checkpoint if there is one."""
     step = checkpoints.latest()
     if step is not None:
         return checkpoints.restore(step)
@@ -166,13 +166,13 @@ def _compute(
 
 
 def steps_done(name: str, workdir: Path) -> tuple[int | None, int]:
-    """Return how far a stage of a work directory is: the newest step that is saved, and the number of steps.
+    """Return the progress of a stage in a work directory: the newest saved step and the number of steps.
 
-    The step is None where nothing is saved; a computed stage has 0 steps. Whether what is saved is intact is found out
-    by `load_product`.
+    The step is None if nothing is saved; a computed stage has 0 steps. Checkpoints are not verified here; see
+    `load_product`.
 
     Raises:
-      SbmError: if what is kept of it is damaged.
+      SbmError: if the stage's `stage.json` is damaged.
     """
     directory = workdir / "stages" / name
     saved = [int(path.name) for path in (directory / "checkpoints").glob("[0-9]*") if path.name.isdecimal()]
@@ -180,10 +180,10 @@ def steps_done(name: str, workdir: Path) -> tuple[int | None, int]:
 
 
 def load_product(name: str, workdir: Path) -> Params:
-    """Return the product of a complete stage, for use without training.
+    """Load the product of a complete stage, without training.
 
     Raises:
-      SbmError: if it is not complete.
+      SbmError: if the stage is not complete or its `stage.json` is damaged.
     """
     directory = workdir / "stages" / name
     num_steps, step = None, None

@@ -1,4 +1,4 @@
-"""Metrics as JSON lines and, where TensorFlow is installed, for TensorBoard."""
+"""Writes metrics as JSON lines and, if TensorFlow is installed, for TensorBoard."""
 
 import importlib.util
 import json
@@ -12,10 +12,9 @@ from sbm_jax.storage import write_atomically
 
 
 class MetricWriter:
-    """Appends one JSON object a line to `<directory>/<name>.jsonl`, in the first process only.
+    """Appends one JSON object per line to `<directory>/<name>.jsonl`, in the first process only.
 
-    With the ``tensorboard`` extra the same numbers go to `<directory>/tensorboard/<name>` through
-    `clu.metric_writers`.
+    With the ``tensorboard`` extra, it also writes to `<directory>/tensorboard/<name>` through `clu.metric_writers`.
     """
 
     def __init__(self, directory: Path, name: str, first_step: int):
@@ -41,12 +40,12 @@ class MetricWriter:
             self._tensorboard.write_scalars(step, {f"{split}/{name}": v for name, v in scalars.items()})
 
     def sync(self) -> None:
-        """Return once what was written will outlast a crash of the machine."""
+        """Flush to disk (`fsync`), so that what was written survives a crash of the machine."""
         if self._file is not None:
             os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """Flush and close."""
+        """Flush and close the files."""
         if self._file is not None:
             self._file.close()
         if self._tensorboard is not None:
@@ -62,16 +61,14 @@ def _tensorboard_writer(directory: Path):
 
 
 def read_metrics(path: Path) -> list[dict]:
-    """Return the rows of a JSON-lines file, leaving out a last line that was cut short; [] if there is no file.
+    """Return the rows of a JSON-lines file, without a truncated last line; [] if there is no file.
 
     Raises:
-      SbmError: if another line is damaged.
+      SbmError: if any other line is damaged.
     """
     if not path.is_file():
         return []
     try:
         return [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1] if line]
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise SbmError(
-            f"{path} is damaged ({error}). Fix or delete it: it holds what is plotted of training."
-        ) from error
+        raise SbmError(f"{path} is damaged ({error}). Fix or delete it: it only holds the training curves.") from error

@@ -177,7 +177,7 @@ def test_what_can_not_be_matched_is_refused():
         Matcher((MODALITIES[0], other), MatcherConfig())
     with pytest.raises(SbmError, match="two modalities or more"):
         Matcher(MODALITIES[:1], MatcherConfig())
-    with pytest.raises(SbmError, match="2 or more: others"):
+    with pytest.raises(SbmError, match="2 or more: the other rows"):
         MatcherConfig(training={"batch_size": 1})
 
 

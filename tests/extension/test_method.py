@@ -99,5 +99,5 @@ def test_a_method_that_is_not_there_is_named():
 def test_groups_of_options_have_one_owner(monkeypatch):
     other = Method("other", NEAREST.make, {"mld": NearestConfig})
     monkeypatch.setattr("tests.extension.method.OTHER", other, raising=False)
-    with pytest.raises(SbmError, match=r"would be config.methods.mld, which are those of another method"):
+    with pytest.raises(SbmError, match=r"would be config.methods.mld, a group of another method"):
         parse_config({**_config("x").to_dict(), "systems": ("tests.extension.method:OTHER",)})

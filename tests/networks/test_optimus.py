@@ -219,7 +219,7 @@ def test_what_is_frozen_as_a_whole_is_not_trained(tmp_path):
     params = stage.init(jax.random.key(0), {})["caption"]["decoder"]
     np.testing.assert_array_equal(params["transformer.linear"]["kernel"][0].T, gpt2["transformer.linear.weight"])
     lacking = training_of(caption(tmp_path, **{**frozen, "decoder_weights": ""}))
-    with pytest.raises(SbmError, match=r"modality 'caption': nothing .* lack decoder/transformer.* parameters"):
+    with pytest.raises(SbmError, match=r"all of the codec is frozen .* lack decoder/transformer.* parameters"):
         lacking.load()
 
 
@@ -227,7 +227,7 @@ def test_what_is_frozen_does_not_decay(tmp_path):
     encoder, decoder, _, _ = files_of(tmp_path)
     modality = caption(tmp_path, encoder_weights=encoder, decoder_weights=decoder, frozen=("encoder",))
     training_of(modality).check_start()
-    with pytest.raises(SbmError, match=r"keeps encoder as they are, and optimizer\.weight_decay \(0\.1\)"):
+    with pytest.raises(SbmError, match=r"freezes encoder, but optimizer\.weight_decay \(0\.1\)"):
         training_of(modality, weight_decay=0.1).check_start()
 
 

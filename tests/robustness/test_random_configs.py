@@ -127,7 +127,7 @@ REFUSED = {
     rf"must satisfy 0 < min < max, not \({NUMBER}, {NUMBER}\)": lambda least, most: not 0 < least < most,
     rf"width of the transformer must be a multiple of {NUMBER}, not {NUMBER}": lambda unit, value: value % unit > 0,
     rf"resampling_length \({NUMBER}\) must divide num_steps \({NUMBER}\)": lambda block, steps: steps % block > 0,
-    rf"aligned_size is {NUMBER}, but a latent has {NUMBER} entries only": lambda value, most: value > most,
+    rf"aligned_size is {NUMBER}, but the smallest latent has {NUMBER} entries\.": lambda value, most: value > most,
 }
 """Patterns of the errors that refuse a number, and whether numbers are to be refused, told from those in the error."""
 
@@ -135,17 +135,17 @@ REFUSED_TOGETHER = {
     r"samples_per_call is \d+; expected a divisor of num_samples": {"num_samples", "samples_per_call"},
     r"needs a score network that has learned marginal scores": {"probability_alone"},
     r"can not see modalities alone": {"network.name", "probability_alone"},
-    r"trained with a single time \(probability_none of 1\) knows no": {"probability_none", "conditioning"},
-    r"embeddings of observed ones only; conditioning": {"conditioning"},
+    r"trained with a single time \(probability_none of 1\) never saw": {"probability_none", "conditioning"},
+    r"embeddings of observed modalities only, but conditioning": {"conditioning"},
     r"conditioning 'particles' starts from the prior": {"conditioning", "start"},
     r"conditioning 'particles' .* one Gaussian draw": {"conditioning", "solver", "resampling"},
     r"conditioning 'reference' lets rows and steps depend": {"conditioning", "resampling", "chunk_size"},
     r"steps are too few": {"solver", "num_steps", "beta_max", "grid", "sde.name"},
     r"make no square": {"network.name", "latent_size"},
     r"set resampling to 1": {"resampling", "solver"},
-    r"a process that stands still": {"sampler.grid"},
+    r"a stationary process": {"sampler.grid"},
     r"has no effect with": {"beta", "scale", "num_samples"},
-    r"wants Gaussian posteriors": {"mmvae.estimator"},
+    r"needs Gaussian posteriors": {"mmvae.estimator"},
 }
 """Patterns of the errors that refuse settings together, and the settings that can be at fault."""
 

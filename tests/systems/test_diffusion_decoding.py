@@ -302,7 +302,7 @@ def test_all_methods_can_have_them():
     ("base", "changes", "message"),
     [
         ("sbm_vae", {"modalities": ("photo",)}, "none of its modalities, photo, is modelled"),
-        ("sbm_vae", {"modalities": ("words",)}, "draw pictures"),
+        ("sbm_vae", {"modalities": ("words",)}, "sample images"),
         ("mopoe", {"condition": ("latent",)}, r"set methods.diffusion_decoder.condition to \('picture',\)"),
     ],
 )
@@ -410,7 +410,7 @@ def test_a_lost_row_counts_once(base):
 def test_importance_weights_want_likelihoods(joining):
     image = dataclasses.replace(MODALITIES[0], codec=CodecConfig("diffusion", CODEC))
     system = JointPosterior(joining.name, (image, *MODALITIES[1:]), JOINT, joining)
-    with pytest.raises(SbmError, match="has a bound of them only"):
+    with pytest.raises(SbmError, match="only bounds them"):
         system.check(SamplerOptions())
 
 
@@ -418,7 +418,7 @@ def test_importance_weights_want_likelihoods(joining):
     ("joining", "modalities", "message"),
     [
         (DiffMvae(diffused=("photo",)), MODALITIES, "none of photo is modelled"),
-        (DiffMvae(), MODALITIES[1:], "no modality is a picture"),
+        (DiffMvae(), MODALITIES[1:], "no modality is an image"),
         (DiffMvae(diffused=("words",)), MODALITIES, "needs the shape"),
     ],
 )

@@ -258,7 +258,7 @@ def test_what_does_not_exist_is_refused():
         (Mvae, {"scale": 0.0}, "scale is 0.0"),
         (Mvae, {"likelihood": "", "scale": 0.5}, "mvae.scale has no effect without a likelihood"),
         (Mopoe, {"given": "all"}, "unknown given"),
-        (Mmvae, {"estimator": "elbo"}, "wants Gaussian"),
+        (Mmvae, {"estimator": "elbo"}, "needs Gaussian"),
         (Mmvae, {"beta": 2.0}, "beta has no effect with the estimator 'iwae'"),
         (Mmvae, {"estimator": "elbo", "posterior": "normal", "num_samples": 2}, "num_samples has no effect"),
         (MmvaePlus, {"private_size": 0}, "private_size is 0"),

@@ -246,7 +246,7 @@ def test_recognition_teaches_decoders_and_alignment_encoders():
 
 
 def test_aligned_entries_must_be_there():
-    with pytest.raises(SbmError, match="has 3 entries only"):
+    with pytest.raises(SbmError, match="smallest latent has 3 entries"):
         LatentSpace(MODALITIES, aligned_config(aligned_size=4))
     with pytest.raises(SbmError, match="two modalities or more"):
         LatentSpace(MODALITIES[:1], aligned_config())

@@ -193,7 +193,7 @@ def test_a_score_model_is_refused_what_it_was_not_trained_for():
     single = dataclasses.replace(CONFIG, score=dataclasses.replace(CONFIG.score, probability_none=1.0))
     with pytest.raises(SbmError, match="single time"):
         dataclasses.replace(SYSTEMS["sbm_vae"], config=single).check(OPTIONS)
-    with pytest.raises(SbmError, match="embeddings of observed ones only"):
+    with pytest.raises(SbmError, match="embeddings of observed modalities only"):
         SYSTEMS["sbm_rae_t"].check(dataclasses.replace(OPTIONS, conditioning="clean"))
 
 

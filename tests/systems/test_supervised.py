@@ -127,7 +127,7 @@ def test_each_network_learns():
         ({"targets": ("words",)}, MODALITIES, r"unknown target \(config.methods.supervised.targets\): 'words'"),
         ({"targets": ("photo",)}, MODALITIES, r"unknown target \(config.methods.supervised.targets\): 'photo'"),
         ({}, (PHOTO, WORDS), "there is none"),
-        ({"source": "words"}, MODALITIES, "Give it a feed-forward one"),
+        ({"source": "words"}, MODALITIES, "Choose a feed-forward one"),
     ],
 )
 def test_what_it_can_not_predict_is_refused(config, modalities, message):
