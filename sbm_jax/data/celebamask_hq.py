@@ -205,7 +205,7 @@ def _kept(path: pathlib.Path, source: Source, items: Sequence[Any], label: str) 
         if (rows.dtype, rows.shape) != expected:
             raise ValueError(f"it has {rows.dtype} {list(rows.shape)} instead of {expected[0]} {list(expected[1])}")
     except (OSError, *DAMAGED_ARRAY) as error:
-        raise SbmError(f"{path}, prepared before, is damaged: {error}. Remove it; it is made again.") from error
+        raise SbmError(f"{path}, prepared before, is damaged: {error}. Remove it; it will be made again.") from error
     return rows
 
 

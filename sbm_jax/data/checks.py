@@ -93,7 +93,7 @@ def _require_arrays(where: str, modality: types.Modality) -> None:
     """Check that rows on disk need no conversion."""
     if not make_format(modality).passes_arrays:
         raise SbmError(
-            f"data {where!r} are on disk, where nothing is converted, but modality {modality.name!r} has the format "
+            f"data {where!r} is on disk, where nothing is converted, but modality {modality.name!r} has the format "
             f"{modality.format.name!r}. Write the arrays that networks are to see, with the format 'array'."
         )
 

@@ -207,7 +207,7 @@ def from_tfds(directory: str, seed: int) -> DigitSplits:
     del seed
     if importlib.util.find_spec("tensorflow") is None:
         raise SbmError(
-            "digits='tfds' needs TensorFlow, in which tensorflow-datasets reads MNIST, but it is not installed. "
+            "digits='tfds' needs TensorFlow to read MNIST, but it is not installed. "
             f"Install the [tensorboard] extra. {_INSTEAD}"
         )
     builder = tfds.builder("mnist", data_dir=str(user_path(directory, "digits_directory")) if directory else None)

@@ -253,7 +253,7 @@ def _require_alike(path: pathlib.Path, split: types.Split, train: types.Split) -
         (shape, kind), (expected, trained) = ((v.shape[1:], v.dtype.kind) for v in (values, train.data[name]))
         if (shape, kind) != (expected, trained):
             raise SbmError(
-                f"{path / name} has arrays {list(shape)} of the kind {kind!r}; expected {list(expected)} of "
+                f"{path / name} has arrays {list(shape)} of dtype kind {kind!r}; expected {list(expected)} of "
                 f"{trained!r}, as for training. Fix the files."
             )
 

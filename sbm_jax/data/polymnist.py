@@ -152,7 +152,9 @@ def _prepare(builder_config: "PolyMnistBuilderConfig", cache_dir: pathlib.Path) 
 
 
 def _damaged(folder: os.PathLike, error: Exception) -> SbmError:
-    return SbmError(f"the prepared data set in {folder} is damaged: {error}. Remove that folder; it is made again.")
+    return SbmError(
+        f"the prepared data set in {folder} is damaged: {error}. Remove that folder; it will be made again."
+    )
 
 
 def _unwritable(cache_dir: pathlib.Path, error: OSError) -> SbmError:

@@ -76,7 +76,7 @@ def ask_given(given: Collection[str], target: str, modalities: Sequence[str]) ->
         if name not in modalities:
             raise unknown("modality of a metric:", name, modalities)
     if target in given:
-        raise SbmError(f"a metric is to generate {target!r}, which it gives. Leave it out of what is given.")
+        raise SbmError(f"a metric generates {target!r}, but also gives it. Leave it out of what is given.")
     others = tuple(name for name in modalities if name != target)
     chosen = tuple(name for name in others if name in given)
     return Ask(GIVEN_REST, target=target) if chosen in ((), others) else Ask(NAMED, given=chosen)

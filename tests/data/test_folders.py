@@ -226,7 +226,7 @@ def test_what_is_wrong_is_named(root, change, message):
 def test_splits_must_be_alike(root):
     for path in root.glob("test/level/*.npy"):
         np.save(path, np.arange(4))
-    with pytest.raises(SbmError, match=r"test/level has arrays \[4\] of the kind 'i'; expected \[3\]"):
+    with pytest.raises(SbmError, match=r"test/level has arrays \[4\] of dtype kind 'i'; expected \[3\]"):
         load(root)
 
 
