@@ -222,25 +222,25 @@ def test_a_rare_class_stays_in_the_training_rows():
         ({"tags": "cat"}, {}, "'tags' is of type str"),
         ({"tags": [[1, 2], [1]] * 40}, {}, "rows of one length"),
         ({"signal": [None] * 80}, {}, "None in all rows"),
-        ({"animal": ["cat", 3] * 40}, {}, "strings and other things"),
+        ({"animal": ["cat", 3] * 40}, {}, "mixes strings with other types"),
         ({"animal": [b"cat"] * 80}, {}, "Decode them"),
         ({"tags": np.where(np.arange(240).reshape(80, 3) == 7, np.nan, 1.0)}, {}, "infinite values in row 2"),
-        ({"label": [None] + ["a"] * 79}, {}, "expected the class of each"),
+        ({"label": [None] + ["a"] * 79}, {}, "expected a class for every row"),
         (
             {"label": ["a", "b"] * 40},
             {"test": {**rows(9, 1), "signal": [[0.0, 1.0]] * 9, "label": ["c"] * 9}},
             "has 'c'",
         ),
-        ({"label": [["a", "b"]] * 80}, {}, "expected one class for each row"),
+        ({"label": [["a", "b"]] * 80}, {}, "expected one class per row"),
         ({}, {"seed": -1}, "seed is -1"),
         ({}, {"modalities": ["tags"]}, "modalities is"),
         ({}, {"changes": ["score"]}, "changes is"),
-        ({"label": np.arange(80)}, {}, "identifiers of rows"),
+        ({"label": np.arange(80)}, {}, "row identifiers"),
         ({}, {"preset": "huge"}, "unknown preset"),
         ({}, {"test": 1.5}, "test is 1.5"),
         ({}, {"test": 0.99}, "test needs 69 of 80 rows, but only 68"),
-        ({"tags.present": True}, {}, "expected True or False for each row"),
-        ({"tags.present": [[True], [True, False]]}, {}, "expected True or False for each row"),
+        ({"tags.present": True}, {}, "expected True or False for every row"),
+        ({"tags.present": [[True], [True, False]]}, {}, "expected True or False for every row"),
         ({}, {"test": np.zeros(3)}, "test is of type ndarray"),
         ({}, {"changes": {"data.name": "digits"}}, "changes has 'data.name'"),
         ({}, {"changes": {"modalities": ()}}, "changes has 'modalities'"),
@@ -271,9 +271,9 @@ def test_a_work_directory_is_no_file(tmp_path):
 
 
 def test_too_few_rows_are_refused(tmp_path):
-    with pytest.raises(SbmError, match="expected 3 at least"):
+    with pytest.raises(SbmError, match="expected at least 3"):
         sbm_jax.fit({"n": np.arange(2.0)}, tmp_path)
-    with pytest.raises(SbmError, match="no modality but labels"):
+    with pytest.raises(SbmError, match="no modality, only labels"):
         sbm_jax.fit({"label": np.arange(2)}, tmp_path)
 
 

@@ -1,4 +1,4 @@
-"""Data sets: rows of named modalities in three splits."""
+"""Data sets: rows of named modalities in three splits, train, validation and test."""
 
 import dataclasses
 import pathlib
@@ -45,8 +45,8 @@ class DataConfig:
     """The data set of an experiment.
 
     Attributes:
-      name: which one, a key of `DATASETS`, or that of another package: ``"package.module:DATASET"``, a `Loader`.
-      polymnist: see `PolyMnistConfig`; options of a data set that is not named do not matter.
+      name: a key of `DATASETS`, or ``"package.module:DATASET"``, a `Loader` of another package.
+      polymnist: see `PolyMnistConfig`; options of data sets other than `name` have no effect.
       arrays: see `ArraysConfig`.
       folders: see `FoldersConfig`.
       records: see `RecordsConfig`.
@@ -56,10 +56,10 @@ class DataConfig:
       cub: see `CubConfig`.
       grid: see `GridConfig`.
       video_files: see `VideoFilesConfig`.
-      options: of a data set of another package.
-      complete: leave out training and validation rows that lack a modality; a variation may.
-      missing: the probability that a modality of a training or validation row is hidden, besides those that the data
-        lack; one of each row never is. Variations may have their own.
+      options: options of a data set of another package.
+      complete: drop training and validation rows that lack a modality; variations may set it.
+      missing: the probability of hiding each modality of a training or validation row, in addition to those that the
+        data lack; one modality of each row is always kept. Variations may set it.
     """
 
     name: str = "polymnist"
@@ -82,24 +82,24 @@ class DataConfig:
 
 
 def find_loader(name: str) -> Loader:
-    """Return the kind of data set that a config names.
+    """Return the loader that a config names.
 
     Raises:
-      SbmError: if there is none.
+      SbmError: if there is none of that name.
     """
     return find("data set", name, DATASETS, Loader)
 
 
 def load(config: DataConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None) -> types.Dataset:
-    """Return a data set.
+    """Load a data set.
 
     Args:
-      config: which one, and its options.
-      cache_dir: where prepared data are kept; used again by runs that ask for the same.
-      names: of the modalities to read; None for all that there are.
+      config: the data set and its options.
+      cache_dir: directory of prepared data, reused by runs with the same options.
+      names: names of the modalities to read; None for all.
 
     Raises:
-      SbmError: on an unknown name, or data that are missing, unreadable or not as declared.
+      SbmError: if a name is unknown, or the data are missing, unreadable or not as declared.
     """
     loader = find_loader(config.name)
     if config.name in DATASETS:
@@ -111,16 +111,20 @@ def load(config: DataConfig, cache_dir: pathlib.Path, names: Sequence[str] | Non
 
 
 def thinned(dataset: types.Dataset, config: DataConfig) -> types.Dataset:
-    """Return a data set with those training and validation rows, and modalities of them, that a config leaves.
+    """Return a data set without the training and validation rows and modalities that a config leaves out.
 
     Raises:
-      SbmError: if rows on disk, or all that there are, would be left out.
+      SbmError: if rows on disk, or all rows, would be left out.
     """
     return with_missing(only_complete(dataset) if config.complete else dataset, config.missing)
 
 
 def only_complete(dataset: types.Dataset) -> types.Dataset:
-    """Return a data set without the training and validation rows that lack a modality."""
+    """Return a data set without the training and validation rows that lack a modality.
+
+    Raises:
+      SbmError: if rows on disk, or all rows, would be left out.
+    """
     kept = {}
     for name in ("train", "validation"):
         split = getattr(dataset, name)
@@ -132,16 +136,16 @@ def only_complete(dataset: types.Dataset) -> types.Dataset:
             continue
         if isinstance(split, records.RecordSplit):
             raise SbmError(
-                "data.complete leaves out rows in memory only. Write the complete rows to files of their own."
+                "data.complete can only leave out rows in memory. Write the complete rows to files of their own."
             )
         if not len(rows):
-            raise SbmError(f"no row of the {name} split has all modalities, which data.complete asks for. Add some.")
+            raise SbmError(f"no row of the {name} split has all modalities, which data.complete requires. Add some.")
         kept[name] = dataclasses.replace(split.take(rows), present=None)
     return dataset._replace(**kept, settings=dataset.settings | {"complete": True}) if kept else dataset
 
 
 def with_missing(dataset: types.Dataset, share: float) -> types.Dataset:
-    """Return a data set without a random share of the modalities of training and validation rows; see `hide`."""
+    """Hide a random share of the modalities of training and validation rows; see `hide`."""
     if not share:
         return dataset
     hidden = {name: hide(getattr(dataset, name), share, i) for i, name in enumerate(("train", "validation"))}
@@ -149,12 +153,12 @@ def with_missing(dataset: types.Dataset, share: float) -> types.Dataset:
 
 
 def hide(split: types.Split, share: float, seed: int) -> types.Split:
-    """Return the rows without a random share of their modalities; each keeps one of those that it has.
+    """Hide a random share of the modalities of rows; each row keeps at least one.
 
     Args:
       split: the rows.
-      share: the probability that a modality is missing.
-      seed: of the choice.
+      share: the probability of hiding a modality.
+      seed: seed of the choice.
     """
     rng, names = np.random.default_rng(seed), list(split.data)
     shape = (len(split), len(names))

@@ -1,4 +1,4 @@
-"""Bring-your-own data: a directory of NumPy archives, one for each split."""
+"""Bring-your-own data: a directory of NumPy archives, one per split."""
 
 import collections
 import logging
@@ -25,18 +25,17 @@ _LAYOUT = "train.npz, test.npz and optionally validation.npz, with one array [N,
 
 @checked_dataclass
 class ArraysConfig:
-    """Arrays of one's own.
+    """Your own arrays.
 
     Attributes:
-      directory: of `train.npz`, `test.npz` and optionally `validation.npz`. Each has an array [N, ...] for
-        every modality, under its name, and optionally integer labels [N] under `label`, of which the different
-        values, in their order, are the classes 0, 1, ... Where rows have several labels, each answers a question of
-        its own, under `label.<question>`. Other arrays are not used. uint8 stands for values in [0, 1].
-        Rows for training may lack modalities: `<modality>.present` is bool [N], False where the
-        row has none, and its array has anything there that the modality may have, such as zeros.
-      validation_fraction: the share of the training rows that becomes validation where there is no
-        `validation.npz`.
-      seed: of that choice of rows.
+      directory: directory of `train.npz`, `test.npz` and optionally `validation.npz`. Each has an array [N, ...] for
+        every modality, under its name, and optionally integer labels [N] under `label`, whose distinct values, in
+        increasing order, are the classes 0, 1, ... Rows may have several labels, each the answer to one question,
+        under `label.<question>`. Other arrays are ignored. uint8 stands for value / 255.
+        Training rows may lack modalities: `<modality>.present` is bool [N], False where a row lacks the modality; the
+        array may hold any valid values there, such as zeros.
+      validation_fraction: the share of training rows used for validation if there is no `validation.npz`.
+      seed: seed of that choice of rows.
     """
 
     directory: str = ""
@@ -48,16 +47,16 @@ class ArraysConfig:
 
 
 def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None) -> types.Dataset:
-    """Return the data set in a directory.
+    """Load the data set in a directory.
 
     Args:
       config: where it is.
-      cache_dir: not needed: the arrays are read as they are.
-      names: of the modalities; what else is in the files is not read. None takes every array for one.
+      cache_dir: unused; the arrays are read as they are.
+      names: names of the modalities; other arrays are not read. None takes every array as a modality.
 
     Raises:
-      SbmError: if a file is missing or unreadable, or its arrays are not rows of finite numbers that fit
-        together, or its labels are no classes.
+      SbmError: if a file is missing or unreadable, its arrays are not matching rows of finite numbers, or its labels
+        are not classes.
     """
     del cache_dir
     if not 0 < config.validation_fraction < 1:
@@ -83,7 +82,7 @@ def load_arrays(config: ArraysConfig, cache_dir: pathlib.Path, names: Sequence[s
 
 
 def _read(path: pathlib.Path, names: Sequence[str] | None) -> tuple[types.Split, tuple[str, ...]]:
-    """Return the rows of a file, with labels as they are in it, and the names of the arrays that are not used."""
+    """Return the rows of a file, with labels as stored, and the names of the unused arrays."""
     try:
         with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
             _check_directory(path, len(archive.files))
@@ -101,17 +100,17 @@ def _read(path: pathlib.Path, names: Sequence[str] | None) -> tuple[types.Split,
 
 
 def as_split(arrays: Mapping[str, np.ndarray], where: str) -> types.Split:
-    """Return rows under the names that they have in an archive, with labels as they are.
+    """Return the arrays of an archive as a split, with labels as stored.
 
     Args:
-      arrays: {modality: real numbers [N, *shape]}, labels and masks of what is present; see `ArraysConfig`.
-      where: they come from, for messages.
+      arrays: {modality: real numbers [N, *shape]}, labels and presence masks; see `ArraysConfig`.
+      where: source of the arrays, for messages.
 
     Raises:
-      SbmError: if they are not rows of finite numbers that fit together.
+      SbmError: if they are not matching rows of finite numbers.
     """
     lengths = collections.Counter(len(array) for array in arrays.values() if array.ndim)
-    num_rows = lengths.most_common(1)[0][0] if lengths else 0  # one array of another length is the wrong one
+    num_rows = lengths.most_common(1)[0][0] if lengths else 0  # the most common length: an outlier is at fault
     names = [name for name in arrays if labels.is_label(name) or name.endswith(_PRESENT)]
     small = {name: arrays[name] for name in names}
     data = {name: _checked(array, f"{where}: {name}", num_rows) for name, array in arrays.items() if name not in small}
@@ -123,16 +122,16 @@ def as_split(arrays: Mapping[str, np.ndarray], where: str) -> types.Split:
 def labels_and_masks(
     arrays: Mapping[str, np.ndarray], modalities: Collection[str], where: str, num_rows: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray] | None]:
-    """Return the labels as they are, by question, and {modality: bool [N]} where some are said to be missing.
+    """Return the labels as stored, by question, and {modality: bool [N]}, None without presence masks.
 
     Args:
-      arrays: labels and masks under their names in an archive.
-      modalities: the names of those that there are.
-      where: they come from, for messages.
+      arrays: labels and presence masks, named as in an archive.
+      modalities: names of the modalities.
+      where: source of the arrays, for messages.
       num_rows: N.
 
     Raises:
-      SbmError: if they do not fit the rows.
+      SbmError: if they do not match the rows.
     """
     masks = {name.removesuffix(_PRESENT): array for name, array in arrays.items() if name.endswith(_PRESENT)}
     answers = {
@@ -144,13 +143,13 @@ def labels_and_masks(
 
 
 def small_arrays(split: types.Split) -> dict[str, np.ndarray]:
-    """Return labels and masks under the names that they have in an archive; the inverse of `labels_and_masks`."""
+    """Return labels and presence masks, named as in an archive; the inverse of `labels_and_masks`."""
     answers = {labels.array_of(question): values for question, values in split.labels.items()}
     return answers | {f"{name}{_PRESENT}": mask for name, mask in (split.present or {}).items()}
 
 
 def _used(found: Sequence[str], names: Sequence[str] | None, path: pathlib.Path) -> list[str]:
-    """Return which of the arrays of a file are read, in the file's order.
+    """Return the names of a file's arrays that are read, in file order.
 
     Raises:
       SbmError: if a modality is missing.
@@ -162,11 +161,11 @@ def _used(found: Sequence[str], names: Sequence[str] | None, path: pathlib.Path)
             raise unknown(f"modality in {path}:", name, found)
     used = {*filter(labels.is_label, found), *names, *(f"{name}{_PRESENT}" for name in names)}
     stray = {name for name in found if name.endswith(_PRESENT) and name.removesuffix(_PRESENT) not in found}
-    return [name for name in found if name in used | stray]  # what is stray is refused later
+    return [name for name in found if name in used | stray]  # stray masks are refused later
 
 
 def _tell_unused(unused: Mapping[str, tuple[str, ...]], has_labels: bool) -> None:
-    """Say which arrays are not used, and which of them may be the labels."""
+    """Warn of unused arrays, and of those that may be labels."""
     for names in dict.fromkeys(names for names in unused.values() if names):
         where = " and ".join(file for file, found in unused.items() if found == names)
         like = [name for name in names if name.lower() in _LIKE_LABEL] if not has_labels else []
@@ -175,14 +174,16 @@ def _tell_unused(unused: Mapping[str, tuple[str, ...]], has_labels: bool) -> Non
 
 
 _END = struct.Struct("<4s4H2LH")
-"""The end of a zip archive: signature, disks, numbers of members, size and offset of their list, size of a comment."""
+"""End record of a zip archive: signature, disk and member counts, size and offset of the directory, comment size."""
 
 
 def _check_directory(path: pathlib.Path, num_members: int) -> None:
-    """Check that an archive's list of members is whole: where its size is damaged, the first of them would be lost.
+    """Check that an archive's list of members is complete; if its size is damaged, the first members would be lost.
+
+    Archives with a comment or larger than 4 GB end differently and are not checked.
 
     Raises:
-      ValueError: if it is not. Archives with a comment, or of more than 4 GB, end otherwise and are not checked.
+      ValueError: if it is not complete.
     """
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
@@ -198,7 +199,7 @@ def _check_directory(path: pathlib.Path, num_members: int) -> None:
 def _checked_masks(
     masks: dict[str, np.ndarray], data: Collection[str], where: str, num_rows: int
 ) -> dict[str, np.ndarray]:
-    """Return {modality: bool [N]} of all modalities, present where nothing is said."""
+    """Return {modality: bool [N]} for all modalities; those without a mask are present in all rows."""
     for name, mask in masks.items():
         if name not in data:
             raise SbmError(f"{where} has {name}{_PRESENT}, but no modality {name!r}. Add its array, or leave this out.")
@@ -226,12 +227,12 @@ def _checked(array: np.ndarray, where: str, num_rows: int) -> np.ndarray:
         return _as_int32(array, where)
     if array.dtype.kind not in "fb":
         raise SbmError(f"{where} has the type {array.dtype}; expected numbers or strings. Convert it.")
-    with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # overflow becomes infinite, and is refused below
         array = array.astype(np.float32)
     finite = np.isfinite(array)
     if not finite.all():
         row = np.flatnonzero(~finite.reshape(num_rows, -1).all(axis=1))[0]
-        raise SbmError(f"{where} has NaN or infinite values, first in row {row}; expected finite ones. Fix the data.")
+        raise SbmError(f"{where} has NaN or infinite values, first in row {row}; expected finite values. Fix the data.")
     return array
 
 
@@ -243,7 +244,7 @@ def _as_int32(array: np.ndarray, where: str) -> np.ndarray:
 
 
 def _require_alike(path: pathlib.Path, split: types.Split, train: types.Split) -> None:
-    """Check that a split has the same arrays as the training split, but for the number of rows."""
+    """Check that the arrays of a split match the training split's, up to the number of rows."""
     expected, found = (
         {name: (array.shape[1:], _type_of(array)) for name, array in part.data.items()}
         | {labels.array_of(question): ((), "int32") for question in part.labels}
@@ -258,16 +259,16 @@ def _type_of(array: np.ndarray) -> str:
 
 
 def divide(split: types.Split, fraction: float, seed: int, where: str) -> tuple[types.Split, types.Split]:
-    """Return training rows without a random share of them, and that share, for validation.
+    """Split a random share off the training rows for validation, and return both.
 
     Args:
-      split: the rows.
-      fraction: how many are for validation, of all.
-      seed: of the choice.
-      where: they come from, for messages.
+      split: the training rows.
+      fraction: the share for validation.
+      seed: seed of the choice.
+      where: source of the rows, for messages.
 
     Raises:
-      SbmError: if none is left for training.
+      SbmError: if no row is left for training.
     """
     num_validation = max(1, round(fraction * len(split)))
     if num_validation >= len(split):

@@ -1,11 +1,11 @@
-"""Backgrounds of PolyMNIST-style modalities: textures drawn here, or a directory of images.
+"""Backgrounds of PolyMNIST-style modalities: procedural textures, or a directory of images.
 
-A drawn texture has structure at the scale of the digits' strokes, and a palette that is symmetric about mid-grey: dark
-blue to light yellow, say. The inverted colour of a point of it is in it as well, so a pixel on a digit looks like a
-pixel of the background somewhere else: the best threshold, on a channel, on luminance or on any function of one
-pixel's colour, is wrong on about one pixel in six. What tells the digit, to an eye or a network that sees many
-pixels, is that the dark end is commoner (`_DARK`). Were it not, a blurred reconstruction, which is the mean colour of
-the background or of its inverse, would hide the digit altogether.
+A texture has structure at the scale of the digits' strokes and a palette symmetric about mid-grey, such as dark blue
+to light yellow. The inverse of each colour is in the palette too, so a pixel on a digit looks like a background pixel
+elsewhere: the best threshold on a channel, on luminance or on any function of a single pixel's colour is wrong on
+about one pixel in six. What reveals the digit, to an eye or a network that sees many pixels, is that dark colours are
+more common (`_DARK`). Otherwise a blurred reconstruction, which is the mean colour of the background or of its
+inverse, would hide the digit altogether.
 """
 
 import dataclasses
@@ -19,11 +19,11 @@ from sbm_jax.data import files
 from sbm_jax.errors import SbmError
 
 MIN_SIZE = 28  # pixels: the side of a crop
-_SIZE = 256  # pixels: the side of a drawn texture
-_DARK = 0.82  # the share of pixels below mid-grey: the accuracy of the best threshold
+_SIZE = 256  # pixels: the side of a texture
+_DARK = 0.82  # the share of pixels below mid-grey, which is the accuracy of the best threshold
 _SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 _FINE = 3.6  # pixels: the period of irregular textures
-_GOLDEN = (5**0.5 - 1) / 2  # multiples of it, modulo 1, are spread evenly however many there are
+_GOLDEN = (5**0.5 - 1) / 2  # its multiples modulo 1 are evenly spread, however many
 
 Field = np.ndarray  # float64 [_SIZE, _SIZE]
 Draw = Callable[[np.random.Generator], Field]
@@ -31,11 +31,11 @@ Draw = Callable[[np.random.Generator], Field]
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where backgrounds come from.
+    """A source of backgrounds.
 
     Attributes:
-      load: `(directory, num, seed) -> num arrays`, uint8 [H, W, 3] of any size from 28x28.
-      digest: `(directory, num) -> str`, which changes with the content that `load` would read.
+      load: `(directory, num, seed) -> num arrays`, uint8 [H, W, 3], at least 28x28.
+      digest: `(directory, num) -> str`, a digest of the content that `load` would read.
     """
 
     load: Callable[[str, int, int], list[np.ndarray]]
@@ -46,11 +46,10 @@ class Source:
 
 
 def from_directory(path: str, num: int) -> list[np.ndarray]:
-    """Return the first images of a directory, sorted by name, as uint8 [H, W, 3].
+    """Return the first `num` images of a directory by name, as uint8 [H, W, 3].
 
     Raises:
-      SbmError: if the directory is missing or has too few images, or an image is unreadable or smaller than
-        28x28.
+      SbmError: if the directory is missing or has too few images, or an image is unreadable or smaller than 28x28.
     """
     return [_read(file) for file in _image_files(path, num)]
 
@@ -74,14 +73,14 @@ def _read(file: pathlib.Path) -> np.ndarray:
     return pixels
 
 
-# MARK: Drawn textures
+# MARK: Textures
 
 
 def textures(num: int, seed: int) -> list[np.ndarray]:
-    """Return coloured textures drawn by ten recipes in turn, uint8 [256, 256, 3].
+    """Return coloured textures made by ten recipes in turn, uint8 [256, 256, 3].
 
-    Texture k depends on the seed and k alone. From the eleventh on a recipe comes again, in other colours
-    and with another angle and period.
+    Texture k depends only on the seed and k. From the eleventh on, recipes repeat with other colours, angles and
+    periods.
     """
     return [_texture(k, np.random.default_rng([seed, k])) for k in range(num)]
 
@@ -95,13 +94,13 @@ def _texture(k: int, generator: np.random.Generator) -> np.ndarray:
 
 
 def _level(field: Field, common: float) -> Field:
-    """Return the field mapped to -1/2..1/2, mostly near the ends, a share `common` of it below 0."""
+    """Map a field to [-1/2, 1/2], mostly near the ends, with a share `common` of it below 0."""
     rank = _ranks(field) ** (np.log(0.5) / np.log(common))
     return 0.5 * np.sin(np.pi * (rank - 0.5))
 
 
 def _palette(hue: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return two directions in RGB: from a dark colour of this hue to its inverse, and a weak one across."""
+    """Return two RGB directions: from a dark colour of this hue to its inverse, and a weak one across it."""
     ramp = np.clip(np.abs((hue + np.array([0, 2 / 3, 1 / 3])) % 1.0 * 6 - 3) - 1, 0, 1)
     main = 0.88 - 0.33 * ramp
     side = np.roll(ramp, 1) - np.roll(ramp, 2)
@@ -110,7 +109,7 @@ def _palette(hue: float) -> tuple[np.ndarray, np.ndarray]:
 
 def _ranks(field: Field) -> Field:
     """Return each pixel's rank, from 0 to 1."""
-    # Equal values, of which regular textures have many, share a rank.
+    # Equal values, common in regular textures, share a rank.
     _, inverse, counts = np.unique(np.round(field, 6), return_inverse=True, return_counts=True)
     ranks = (np.cumsum(counts) - 0.5 * counts) / field.size
     return ranks[inverse].reshape(field.shape)
@@ -123,7 +122,7 @@ def _noise(
     angle: float = 0.0,
     stretch: float = 1.0,
 ) -> Field:
-    """Return noise with `cycles` waves across the texture, longer along `angle` by `stretch`."""
+    """Return noise with `cycles` waves across the texture, stretched along `angle` by a factor `stretch`."""
     y, x = np.meshgrid(*[np.fft.fftfreq(_SIZE, 1 / _SIZE)] * 2, indexing="ij")
     across = -np.sin(angle) * x + np.cos(angle) * y
     along = np.cos(angle) * x + np.sin(angle) * y
@@ -134,7 +133,7 @@ def _noise(
 
 
 def _turned(generator: np.random.Generator, warp: float = 0.0) -> tuple[Field, Field]:
-    """Return coordinates in pixels, turned by a random angle and warped by smooth noise of `warp` pixels."""
+    """Return pixel coordinates rotated by a random angle and warped by smooth noise of `warp` pixels."""
     y, x = np.mgrid[:_SIZE, :_SIZE].astype(float)
     if warp:
         x, y = (axis + warp * _noise(generator, _SIZE / 28) for axis in (x, y))
@@ -143,17 +142,17 @@ def _turned(generator: np.random.Generator, warp: float = 0.0) -> tuple[Field, F
 
 
 def _period(generator: np.random.Generator) -> float:
-    """Return a period in pixels: a stroke covers about one."""
+    """Return a period in pixels, about the width of a stroke."""
     return generator.uniform(4.0, 4.8)
 
 
-# Directions (a, b) and n: a x + b y grows by n over one period, n / hypot(a, b) = 4.2 to 4.5 pixels, and the texture
-# repeats after n pixels. Crops at whole pixels then show few different phases, which small autoencoders can learn.
+# (a, b, n): a x + b y grows by n over one period, n / hypot(a, b) = 4.2 to 4.5 pixels, and the texture repeats after n
+# pixels. Crops at whole pixels then have few distinct phases, which small autoencoders can learn.
 _LATTICES = ((2, 1, 10), (1, 2, 10), (1, 1, 6), (2, -1, 10), (1, -2, 10))
 
 
 def _lattice(generator: np.random.Generator, periods: float = 1.0) -> tuple[Field, Field]:
-    """Return two orthogonal coordinates of a turned square lattice, in units of `periods` periods."""
+    """Return two orthogonal coordinates of a rotated square lattice, in units of `periods` periods."""
     a, b, n = _LATTICES[generator.integers(len(_LATTICES))]
     y, x = np.mgrid[:_SIZE, :_SIZE]
     shift = generator.uniform(0, 1, 2)
@@ -170,7 +169,7 @@ def _stripes(generator: np.random.Generator) -> Field:
 
 
 def _cells(generator: np.random.Generator) -> Field:
-    """Return the distance to the nearest of the points of a shaken grid."""
+    """Return the distance to the nearest point of a jittered grid."""
     period = _SIZE / (_SIZE // _period(generator))
     num = round(_SIZE / period)
     y, x = np.mgrid[:_SIZE, :_SIZE] / period
@@ -222,7 +221,7 @@ def _scales(generator: np.random.Generator) -> Field:
     return np.cos(2.2 * np.pi * np.hypot(2 * centre, v - row))
 
 
-# The regular ones first: a small autoencoder learns them in minutes on a CPU.
+# Regular ones first: a small autoencoder learns them in minutes on a CPU.
 _RECIPES: tuple[Draw, ...] = (
     _dots,
     _stripes,

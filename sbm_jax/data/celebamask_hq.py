@@ -1,4 +1,4 @@
-"""CelebAMask-HQ: faces, hand-drawn masks of their parts, and attributes, from the official files.
+"""CelebAMask-HQ: faces, hand-drawn masks of their parts and attributes, from the official files.
 
 Reference: Lee, Liu, Wu, Luo: MaskGAN: Towards Diverse and Interactive Facial Image Manipulation. CVPR 2020.
 https://arxiv.org/abs/1907.11922
@@ -31,23 +31,23 @@ ATTRIBUTES = (
     *("Heavy_Makeup", "Male", "Mouth_Slightly_Open", "Mustache", "Pale_Skin", "Receding_Hairline", "Smiling"),
     *("Straight_Hair", "Wavy_Hair", "Wearing_Hat"),
 )
-"""The 18 of the 40 attributes that the papers use, in the order of the entries of a row."""
+"""The 18 of the 40 attributes that the papers use, in the order of a row's entries."""
 
 SKIN = "skin"
 PARTS = (
     *(SKIN, "nose", "eye_g", "l_eye", "r_eye", "l_brow", "r_brow", "l_ear", "r_ear", "mouth", "u_lip", "l_lip"),
     *("hair", "hat", "ear_r", "neck_l", "neck", "cloth"),
 )
-"""What a file of a mask may show; `eye_g` are glasses, `ear_r` earrings and `neck_l` a necklace."""
+"""The parts of a mask, one per file; `eye_g` stands for glasses, `ear_r` for earrings and `neck_l` for a necklace."""
 
 _FIRST_HELD_OUT = (162_771, 182_638)
-"""The images of CelebA, by `orig_idx`, at which validation and test begin.
+"""The CelebA images, by `orig_idx`, at which the validation and test splits begin.
 
-These are the numbers in the official script, g_partition.py. They are meant for files, which CelebA numbers from 1,
-where `orig_idx` starts at 0; the two images for which that matters are not in CelebAMask-HQ.
+These are the numbers in the official script, g_partition.py. They refer to file names, which CelebA numbers from 1,
+while `orig_idx` starts at 0; the two images for which that matters are not in CelebAMask-HQ.
 """
 
-_RECIPE = 1  # counted up when other rows come out of the same files
+_RECIPE = 1  # increment when the same files give other rows
 _SPLITS = ("train", "validation", "test")
 _FOLDER, _IMAGES, _MASKS = "CelebAMask-HQ", "CelebA-HQ-img", "CelebAMask-HQ-mask-anno"
 _TABLE, _MAPPING = "CelebAMask-HQ-attribute-anno.txt", "CelebA-HQ-to-CelebA-mapping.txt"
@@ -59,29 +59,29 @@ _SUFFIXES = (".jpg", ".jpeg", ".png")
 
 @checked_dataclass
 class CelebaMaskHqConfig:
-    """30,000 faces, split by CelebA's official partition: 24,183 to train on, 2,993 for validation, 2,824 for tests.
+    """30,000 faces in CelebA's official partition: 24,183 for training, 2,993 for validation, 2,824 for testing.
 
     | modality     | from                                        | rows are                                            |
     |--------------|---------------------------------------------|-----------------------------------------------------|
     | `image`      | `CelebA-HQ-img/{id}.jpg`, or `images`       | uint8 [size, size, 3]                               |
-    | `mask`       | `CelebAMask-HQ-mask-anno/*/{id}_{part}.png` | uint8 [size, size, 1]: how much of a pixel the      |
-    |              |                                             | parts other than the skin cover; 255 is all of it   |
+    | `mask`       | `CelebAMask-HQ-mask-anno/*/{id}_{part}.png` | uint8 [size, size, 1]: how much of each pixel is    |
+    |              |                                             | covered by parts other than skin; 255 is all of it  |
     | `attributes` | `CelebAMask-HQ-attribute-anno.txt`          | float32 [18], 0 or 1, in the order of `ATTRIBUTES`  |
 
-    Rows are in the order of their official ids. One without an image, or without any file of its mask, lacks that
-    modality; one that has none of the modalities asked for is no row.
+    Rows are in the order of their official ids. A row without an image, or without any mask file, lacks that modality;
+    rows with none of the requested modalities are left out.
 
-    Larger files are shrunk with Pillow's box filter: a pixel is the mean of the pixels that it covers, so masks are
-    soft along their edges. The paper's code takes the mean of the four pixels nearest to its centre instead, which
-    leaves out 60 of 64 from 1024x1024 to 128x128: of photographs shrunk by 8, the two differ by 15 of 255 as root mean
-    square. Masks are nearly the same: 1,000 of 128x128, shrunk to 32x32 either way and rounded, have an F1 of 0.991.
+    Larger files are shrunk with Pillow's box filter: each pixel is the mean of the pixels it covers, so masks have soft
+    edges. The paper's code instead averages the four pixels nearest to the centre, which ignores 60 of 64 pixels when
+    shrinking 1024x1024 to 128x128: for photographs shrunk by 8, the two differ by 15 of 255 (root mean square). Masks
+    are nearly the same: 1,000 of 128x128, shrunk to 32x32 either way and rounded, have an F1 of 0.991.
 
     Attributes:
-      directory: `CelebAMask-HQ`, as the official archive unpacks, or the directory that it is in.
-      images: a zip archive of `{id}.jpg`, or a directory of them, to read in place of `CelebA-HQ-img`; "" for that.
-      size: of images and masks, in pixels; files may be larger, not smaller.
-      max_train: training rows to use, the first by id; None for all.
-      max_test: the same for validation and for test.
+      directory: the unpacked official archive, `CelebAMask-HQ`, or its parent directory.
+      images: a zip archive or directory of `{id}.jpg` to read instead of `CelebA-HQ-img`; "" for `CelebA-HQ-img`.
+      size: side of images and masks, in pixels; files may be larger, but not smaller.
+      max_train: number of training rows to use, the first by id; None for all.
+      max_test: likewise for validation and for test.
     """
 
     directory: str = ""
@@ -103,13 +103,13 @@ class CelebaMaskHqConfig:
 def load_celebamask_hq(
     config: CelebaMaskHqConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None
 ) -> types.Dataset:
-    """Return the data set.
+    """Load the data set.
 
     Args:
-      config: where the files are, and which rows are used.
-      cache_dir: where images and masks are kept as arrays once they are decoded. They are decoded again when names or
-        sizes of their files change; of those in an archive, also when checksums do.
-      names: of the modalities; None for all. The files of others are not read.
+      config: where the files are, and which rows to use.
+      cache_dir: directory of decoded images and masks, kept as arrays. They are decoded again when the names or sizes
+        of their files change, or, in an archive, their checksums.
+      names: names of the modalities; None for all. Files of other modalities are not read.
 
     Raises:
       SbmError: if a file is missing, damaged, not square or smaller than `size`, or a split has no rows.
@@ -126,14 +126,14 @@ def load_celebamask_hq(
 
 
 def row_ids(config: CelebaMaskHqConfig, names: Sequence[str] | None = None) -> dict[str, np.ndarray]:
-    """Return the official ids of the rows of each split, int [N], in the order in which they are loaded.
+    """Return {split: official ids of its rows, int [N]}, in the order in which rows are loaded.
 
     Args:
-      config: as given to `load_celebamask_hq`.
-      names: the same.
+      config: as for `load_celebamask_hq`.
+      names: as for `load_celebamask_hq`.
 
     Raises:
-      SbmError: as there, but for files that are damaged or have the wrong size.
+      SbmError: as `load_celebamask_hq` does, except for images that are damaged or have the wrong size.
     """
     with contextlib.ExitStack() as held:
         root, sources = _open(config, names, held)
@@ -141,15 +141,15 @@ def row_ids(config: CelebaMaskHqConfig, names: Sequence[str] | None = None) -> d
 
 
 class Source(NamedTuple):
-    """What the rows of a modality are read from.
+    """The source of a modality's rows.
 
     Attributes:
-      items: {id: what `read` and `digest` take}, of all rows that have the modality.
-      shape: of a row.
-      dtype: of its values.
-      read: `item -> ` the row.
-      digest: `items -> ` a digest that changes with their content.
-      is_kept: whether rows are kept in the cache once they are read.
+      items: {id: argument of `read` and `digest`} for all rows that have the modality.
+      shape: shape of a row.
+      dtype: type of its values.
+      read: `item -> row`.
+      digest: `items -> str`, a digest of their content.
+      is_kept: whether the cache keeps rows once they are read.
     """
 
     items: Mapping[int, Any]
@@ -160,14 +160,14 @@ class Source(NamedTuple):
     is_kept: bool = True
 
     def has(self, ids: np.ndarray) -> np.ndarray:
-        """Return which rows have the modality, bool [N]."""
+        """Return whether each row has the modality, bool [N]."""
         return np.array([number in self.items for number in ids.tolist()], bool)
 
 
 def _open(
     config: CelebaMaskHqConfig, names: Sequence[str] | None, held: contextlib.ExitStack
 ) -> tuple[pathlib.Path, dict[str, Source]]:
-    """Return the directory of the official files, and what each modality is read from while `held` is open."""
+    """Return the directory of the official files and each modality's source, usable while `held` is open."""
     for name in names or ():
         if name not in SOURCES:
             raise unknown("modality of CelebAMask-HQ:", name, SOURCES)
@@ -179,13 +179,13 @@ def _open(
 def _read(
     sources: Mapping[str, Source], ids: np.ndarray, cache_dir: pathlib.Path, split: str
 ) -> tuple[types.Split, dict[str, str]]:
-    """Return the rows of these ids, zeros where one lacks a modality, and a digest of each modality's files."""
+    """Return the rows of `ids`, with zeros where a modality is missing, and a digest of each modality's files."""
     data, present, digests = {}, {}, {}
     for name, source in sources.items():
         present[name] = source.has(ids)
         items = [source.items[number] for number in ids[present[name]].tolist()]
         digests[name] = source.digest(items)
-        data[name] = np.zeros((len(ids), *source.shape), source.dtype)  # takes no memory before it is written to
+        data[name] = np.zeros((len(ids), *source.shape), source.dtype)  # uses no memory until written to
         if items and source.is_kept:
             path = cache_dir / "celebamask_hq" / f"{name}_{source.shape[0]}_{_RECIPE}_{digests[name]}.npy"
             data[name][present[name]] = _kept(path, source, items, f"prepare {split} {name}")
@@ -196,21 +196,21 @@ def _read(
 
 
 def _kept(path: pathlib.Path, source: Source, items: Sequence[Any], label: str) -> np.ndarray:
-    """Return rows [K, *shape] from the cache, where they are written first if they are not there."""
+    """Return rows [K, *shape] from the cache, after writing them there if they are missing."""
     if not path.exists():
         write_atomically(path, _npy(source, items, label))
     expected = (np.dtype(source.dtype), (len(items), *source.shape))
     try:
         rows = np.lib.format.open_memmap(path, mode="r")
         if (rows.dtype, rows.shape) != expected:
-            raise ValueError(f"it has {rows.dtype} {list(rows.shape)} in place of {expected[0]} {list(expected[1])}")
+            raise ValueError(f"it has {rows.dtype} {list(rows.shape)} instead of {expected[0]} {list(expected[1])}")
     except (OSError, *DAMAGED_ARRAY) as error:
-        raise SbmError(f"{path}, prepared before, is damaged: {error}. Remove it; it is made again.") from error
+        raise SbmError(f"{path}, prepared before, is damaged: {error}. Remove it; it will be made again.") from error
     return rows
 
 
 def _npy(source: Source, items: Sequence[Any], label: str) -> Iterator[bytes]:
-    """Yield the parts of a .npy file of rows, of which one at a time is in memory."""
+    """Yield the parts of a .npy file of rows, holding one row in memory at a time."""
     header, descr = io.BytesIO(), np.lib.format.dtype_to_descr(np.dtype(source.dtype))
     described = {"shape": (len(items), *source.shape), "fortran_order": False, "descr": descr}
     np.lib.format.write_array_header_1_0(header, described)
@@ -227,13 +227,13 @@ _NUMBER = re.compile(r"[0-9]{1,9}")
 
 
 def _ids(mapping: pathlib.Path, config: CelebaMaskHqConfig, sources: Mapping[str, Source]) -> dict[str, np.ndarray]:
-    """Return the ids of the rows of each split, int [N], sorted."""
+    """Return {split: sorted ids of its rows, int [N]}."""
     number_of = _official_split(mapping)
     for name, source in sources.items():
         strange = sorted(source.items.keys() - number_of.keys())
         if strange:
             raise SbmError(
-                f"{mapping} has no line of row {strange[0]}, which has the modality {name!r} ({len(strange)} such "
+                f"{mapping} has no line for row {strange[0]}, which has the modality {name!r} ({len(strange)} such "
                 f"rows). {_AGAIN}"
             )
     found = {}
@@ -248,7 +248,7 @@ def _ids(mapping: pathlib.Path, config: CelebaMaskHqConfig, sources: Mapping[str
 
 
 def _official_split(path: pathlib.Path) -> dict[int, int]:
-    """Return {id: the number of its split} of all rows."""
+    """Return {id: index of its split in `_SPLITS`} for all rows."""
     found: dict[int, int] = {}
     for line in _lines(path)[1:]:
         fields = line.split()
@@ -261,11 +261,11 @@ def _official_split(path: pathlib.Path) -> dict[int, int]:
 
 
 def _lines(path: pathlib.Path) -> list[str]:
-    """Return the lines of a text that are not empty."""
+    """Return the non-empty lines of a text file."""
     try:
         return [line for line in path.read_text("utf-8").splitlines() if line.strip()]
     except FileNotFoundError as error:
-        raise SbmError(f"{path} does not exist; expected the file of the official archive. Put it there.") from error
+        raise SbmError(f"{path} does not exist; expected a file of the official archive. Put it there.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise SbmError(f"{path} can not be read as text: {error}. {_AGAIN}") from error
 
@@ -274,7 +274,7 @@ def _lines(path: pathlib.Path) -> list[str]:
 
 
 def _images(root: pathlib.Path, config: CelebaMaskHqConfig, held: contextlib.ExitStack) -> Source:
-    """Return the images of a directory, or of a zip archive that stays open as long as it is held."""
+    """Return the source of images in a directory, or in a zip archive that stays open while `held` is."""
     path = user_path(config.images, "data.celebamask_hq.images") if config.images else root / _IMAGES
     shape = (config.size, config.size, 3)
     if path.is_dir():
@@ -282,7 +282,9 @@ def _images(root: pathlib.Path, config: CelebaMaskHqConfig, held: contextlib.Exi
         digest = functools.partial(files.listing_digest, path)
         return Source(items, shape, np.uint8, functools.partial(_image, config.size), digest)
     if not config.images:
-        raise SbmError(f"{path} is not a directory; expected images, as 0.jpg. Put them there, or leave images out.")
+        raise SbmError(
+            f"{path} is not a directory; expected images, such as 0.jpg. Put them there, or leave images out."
+        )
     archive = held.enter_context(_opened(path))
     named = {member.filename: member for member in archive.infolist() if _is_image(member)}
     read = functools.partial(_member, config.size, archive)
@@ -290,28 +292,28 @@ def _images(root: pathlib.Path, config: CelebaMaskHqConfig, held: contextlib.Exi
 
 
 def _by_id(where: pathlib.Path, named: Mapping[str, Any]) -> dict[int, Any]:
-    """Return {id: item} of items under the names of their files."""
+    """Return {id: item} from {file name: item}."""
     found: dict[int, str] = {}
     for name in named:
         stem = pathlib.PurePosixPath(name).stem
         if not _NUMBER.fullmatch(stem):
-            raise SbmError(f"{where / name} has no number for a name; expected the id of its row, as 0.jpg. Remove it.")
+            raise SbmError(f"{where / name} is not named by a number; expected its row's id, as in 0.jpg. Remove it.")
         if int(stem) in found:
-            raise SbmError(f"{where} has {found[int(stem)]} and {name} of one row; expected one file. Remove one.")
+            raise SbmError(f"{where} has {found[int(stem)]} and {name} for one row; expected one file. Remove one.")
         found[int(stem)] = name
     if not found:
-        raise SbmError(f"{where} has no images; expected some, as 0.jpg. Put them there.")
+        raise SbmError(f"{where} has no images; expected some, such as 0.jpg. Put them there.")
     return {number: named[name] for number, name in found.items()}
 
 
 def _image(size: int, path: pathlib.Path, content: bytes | None = None) -> np.ndarray:
-    """Return an image, uint8 [size, size, 3]."""
+    """Read an image, uint8 [size, size, 3]."""
     pixels, _ = files.rgb_image(path, "Fetch it again.", content)
     return _shrunk(pixels, size, path)
 
 
 def _shrunk(pixels: np.ndarray, size: int, path: pathlib.Path) -> np.ndarray:
-    """Return uint8 [H, W, ...] as [size, size, ...]."""
+    """Shrink square pixels, uint8 [H, H, ...], to [size, size, ...]."""
     height, width = pixels.shape[:2]
     if height != width or height < size:
         raise SbmError(
@@ -328,8 +330,8 @@ def _opened(path: pathlib.Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except (OSError, *DAMAGED_ARCHIVE) as error:
         raise SbmError(
-            f"data.celebamask_hq.images: {path} can not be read: {error}. Expected a zip archive of images, as 0.jpg, "
-            "or a directory of them. Fetch it again, or fix the path."
+            f"data.celebamask_hq.images: {path} can not be read: {error}. Expected a zip archive of images, such as "
+            "0.jpg, or a directory of them. Fetch it again, or fix the path."
         ) from error
 
 
@@ -339,7 +341,7 @@ def _is_image(member: zipfile.ZipInfo) -> bool:
 
 
 def _member(size: int, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.ndarray:
-    """Return an image of an archive, uint8 [size, size, 3]."""
+    """Read an image of an archive, uint8 [size, size, 3]."""
     path = pathlib.Path(archive.filename) / member.filename
     try:
         content = archive.read(member)
@@ -349,7 +351,7 @@ def _member(size: int, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.
 
 
 def _digest_of_members(members: Sequence[zipfile.ZipInfo]) -> str:
-    """Return a digest of names, sizes and checksums, which an archive has of its files."""
+    """Return a digest of the names, sizes and checksums of an archive's members."""
     listed = "".join(f"{member.filename}\0{member.file_size}\0{member.CRC}\0" for member in members)
     return hashlib.sha256(listed.encode()).hexdigest()[:16]
 
@@ -358,13 +360,13 @@ def _digest_of_members(members: Sequence[zipfile.ZipInfo]) -> str:
 
 
 def _masks(root: pathlib.Path, config: CelebaMaskHqConfig, held: contextlib.ExitStack) -> Source:
-    """Return masks, of which a row has as many files as it has parts, beside the skin."""
+    """Return the source of masks, which have one file per part; skin is not part of the mask."""
     del held
     where = root / _MASKS
     if not where.is_dir():
         raise SbmError(
-            f"{where} is not a directory; expected parts of masks, as 0/00000_hair.png. Put them there, or leave masks "
-            "out."
+            f"{where} is not a directory; expected parts of masks, such as 0/00000_hair.png. Put them there, or leave "
+            "masks out."
         )
     items: dict[int, dict[str, pathlib.Path]] = {}
     for folder in sorted(path for path in where.iterdir() if path.is_dir()):
@@ -372,17 +374,18 @@ def _masks(root: pathlib.Path, config: CelebaMaskHqConfig, held: contextlib.Exit
             number, _, part = path.stem.partition("_")
             if not _NUMBER.fullmatch(number) or part not in PARTS:
                 raise SbmError(
-                    f"{path} is no part of a mask; expected <id>_<part>.png with one of {', '.join(PARTS)}. Remove it."
+                    f"{path} is not part of a mask; expected <id>_<part>.png, <part> one of {', '.join(PARTS)}. Remove "
+                    "it."
                 )
             own = items.setdefault(int(number), {})
             if part in own:
-                raise SbmError(f"{own[part]} and {path} are of one part; expected one file. Remove one.")
+                raise SbmError(f"{own[part]} and {path} show the same part; expected one file. Remove one.")
             own[part] = path
     if not items:
-        raise SbmError(f"{where} has no files in folders; expected parts of masks, as 0/00000_hair.png. {_AGAIN}")
+        raise SbmError(f"{where} has no files in folders; expected parts of masks, such as 0/00000_hair.png. {_AGAIN}")
     for own in items.values():
         if own.keys() == {SKIN}:
-            raise SbmError(f"{own[SKIN]} is the only part of its mask; expected others beside it. {_AGAIN}")
+            raise SbmError(f"{own[SKIN]} is the only part of its mask; expected other parts too. {_AGAIN}")
     counted = {number: [own[part] for part in PARTS if part in own and part != SKIN] for number, own in items.items()}
 
     def digest(rows: Sequence[Sequence[pathlib.Path]]) -> str:
@@ -392,14 +395,14 @@ def _masks(root: pathlib.Path, config: CelebaMaskHqConfig, held: contextlib.Exit
 
 
 def _mask(size: int, paths: Sequence[pathlib.Path]) -> np.ndarray:
-    """Return the union of parts, uint8 [size, size, 1]."""
+    """Read the union of a mask's parts, uint8 [size, size, 1]."""
     union = None
     for path in paths:
         part = files.rgb_image(path, _AGAIN)[0][..., 0] != 0
         if union is not None and part.shape != union.shape:
             raise SbmError(
                 f"{path} is {part.shape[1]}x{part.shape[0]}, and {paths[0].name} {union.shape[1]}x{union.shape[0]}; "
-                f"expected parts of one size. {_AGAIN}"
+                f"expected parts of the same size. {_AGAIN}"
             )
         union = part if union is None else union | part
     return _shrunk(union * np.uint8(255), size, paths[0])[..., None]
@@ -421,7 +424,7 @@ def _attributes(root: pathlib.Path, config: CelebaMaskHqConfig, held: contextlib
 
 
 def _read_attributes(path: pathlib.Path) -> dict[int, np.ndarray]:
-    """Return {id: float32 [18]}."""
+    """Return {id: attributes, float32 [18]}."""
     expected = "the number of rows, the names of the attributes, and lines of <id>.jpg with 1 or -1 for each of them"
     lines = [line.split() for line in _lines(path)]
     if len(lines) < 3 or lines[0] != [str(len(lines) - 2)]:
@@ -446,6 +449,6 @@ SOURCES: dict[str, Callable[[pathlib.Path, CelebaMaskHqConfig, contextlib.ExitSt
     "mask": _masks,
     "attributes": _attributes,
 }
-"""What finds the files of a modality: `(directory, options, what stays open while they are read) -> source`."""
+"""Finds the files of each modality: `(directory, options, stack of open archives) -> source`."""
 
 DATASET = Loader(CelebaMaskHqConfig, load_celebamask_hq)

@@ -1,4 +1,4 @@
-"""Checks of data before anything is trained on them, and what looks wrong in them."""
+"""Checks data before training, and warns of what looks wrong in them."""
 
 import dataclasses
 import logging
@@ -19,32 +19,32 @@ SPLITS = ("train", "validation", "test")
 
 
 def check(dataset: types.Dataset, modalities: Sequence[types.Modality]) -> types.Dataset:
-    """Turn data into arrays, check that they are what the modalities declare, and say what looks wrong.
+    """Convert data to arrays, check them against the declared modalities, and warn of what looks wrong.
 
     Args:
       dataset: the data.
-      modalities: names, shapes and likelihoods.
+      modalities: the declared names, shapes and likelihoods.
 
     Returns:
-      The data in the types that `check_data` returns.
+      The data, in the types that `check_data` returns.
 
     Raises:
-      SbmError: naming the split and the modality; see `check_data`. Also if one is missing, or if its rows
-        are not as many as those of the others.
+      SbmError: naming the split and the modality; see `check_data`. Also if a modality is missing, or its number of
+        rows differs from the others'.
     """
     checked = {name: _check_split(name, getattr(dataset, name), modalities) for name in SPLITS}
     seen = {name: _in_memory(split) for name, split in checked.items()}
     for modality in modalities:
         rows = {name: _present(split, modality.name) for name, split in seen.items()}
         if not all(map(len, rows.values())):
-            continue  # rows that few have, on disk
+            continue  # no sampled row of a split on disk has the modality
         _tell_unusual(rows["train"], modality)
         _tell_unlike(rows, modality)
     return dataset._replace(**checked)
 
 
 def _in_memory(split: types.Split) -> types.Split:
-    """Return the rows; of those on disk, some from all over the split."""
+    """Return the rows; of rows on disk, an evenly spaced sample."""
     return split.take(np.arange(0, len(split), -(-len(split) // _FEW))) if isinstance(split, RecordSplit) else split
 
 
@@ -75,7 +75,7 @@ def _check_split(name: str, split: types.Split, modalities: Sequence[types.Modal
     lengths = {key: len(rows) for key, rows in data.items()}
     lengths |= {question: len(answers) for question, answers in split.labels.items()}
     if len(set(lengths.values())) != 1:
-        raise SbmError(f"the {name} split has {lengths} rows; expected the same number of each. Fix the data.")
+        raise SbmError(f"the {name} split has {lengths} rows; expected the same number for each. Fix the data.")
     if not isinstance(split, RecordSplit):
         return dataclasses.replace(split, data=data)
     ids = frozenset(modality.name for modality in modalities if modality.vocabulary_size)
@@ -83,7 +83,7 @@ def _check_split(name: str, split: types.Split, modalities: Sequence[types.Modal
 
 
 def _checked_rows(where: str, values: np.ndarray | Repeated, modality: types.Modality) -> np.ndarray:
-    """Return the rows of a modality as networks see them; what is repeated is converted and checked once."""
+    """Return the rows of a modality as networks see them; repeated rows are converted and checked once."""
     if isinstance(values, Repeated):
         return _checked_rows(where, values.distinct, modality)[values.indices]
     return check_data(where, make_format(modality).to_array(values, f"data {where!r}"), modality)
@@ -93,22 +93,22 @@ def _require_arrays(where: str, modality: types.Modality) -> None:
     """Check that rows on disk need no conversion."""
     if not make_format(modality).passes_arrays:
         raise SbmError(
-            f"data {where!r} is on disk, where nothing is converted; modality {modality.name!r} has the format "
-            f"{modality.format.name!r}. Write what networks are to see, with the format 'array'."
+            f"data {where!r} is on disk, where nothing is converted, but modality {modality.name!r} has the format "
+            f"{modality.format.name!r}. Write the arrays that networks are to see, with the format 'array'."
         )
 
 
-_FEW = 1000  # rows that tell the usual size of values
-_LARGE = 20  # values of this many units are far from what a fresh network puts out
-_SMALL = 0.01  # values that differ by this many units are nearly the same to the likelihood
-_DARK = 0.1  # uint8 data that reach no more of their range may not be pixels
+_FEW = 1000  # rows from which the typical size of values is estimated
+_LARGE = 20  # values of this many units are far from an untrained network's outputs
+_SMALL = 0.01  # values that differ by this many units are nearly equal to the likelihood
+_DARK = 0.1  # uint8 data that stay below this share of their range may not be pixels
 
 
 def _tell_unusual(rows: np.ndarray, modality: types.Modality) -> None:
-    """Say which training data can not be learned well: constant ones, or in other units than the likelihood's.
+    """Warn of training data that cannot be learned well: constants, or data in other units than the likelihood's.
 
     Args:
-      rows: as `check_data` returns them.
+      rows: rows as returned by `check_data`.
       modality: their modality.
     """
     where = f"data 'train/{modality.name}'"
@@ -118,7 +118,7 @@ def _tell_unusual(rows: np.ndarray, modality: types.Modality) -> None:
         )
         return
     if modality.vocabulary_size or modality.likelihood == "poisson":
-        return  # ids and counts have no unit
+        return  # ids and counts have no units
     pixels = rows.dtype == np.uint8
     low, high = (float(value) / (255.0 if pixels else 1.0) for value in (rows.min(), rows.max()))
     size, probabilities = _size(rows), _in_unit_range(modality)
@@ -127,34 +127,32 @@ def _tell_unusual(rows: np.ndarray, modality: types.Modality) -> None:
     likelihood = f"the {modality.likelihood} likelihood"
     likelihood += "" if probabilities or not modality.scale else f" of scale {modality.scale:.3g}"
     if pixels and high < _DARK:
-        logger.warning(
-            "%s: it is uint8, which stands for value / 255. If these are not pixels, convert them to float.", found
-        )
+        logger.warning("%s: uint8 stands for value / 255. If these are not pixels, convert them to float.", found)
     elif not pixels and size > _LARGE * max(unit, 1.0):
         logger.warning(
-            "%s, %.3g as root mean square; %s is meant for values of about 1, so the model may learn little. "
+            "%s and a root mean square of %.3g; %s is meant for values of about 1, so the model may learn little. "
             "Standardise the data (store 8-bit pixels as uint8), or raise the modality's scale.",
             *(found, size, likelihood),
         )
     elif high - low < _SMALL * unit:
         logger.warning(
-            "%s; to %s they are nearly equal, so the model may learn little. Standardise the data, or choose another "
+            "%s, which are nearly equal to %s, so the model may learn little. Standardise the data, or choose another "
             "likelihood or scale.",
             *(found, likelihood),
         )
 
 
 def _size(rows: np.ndarray) -> float:
-    """Return the root mean square of some of the rows, in the units in which uint8 is value / 255."""
+    """Return the root mean square of a sample of the rows, where uint8 stands for value / 255."""
     some = rows[:: max(1, len(rows) // _FEW)].astype(np.float64)
     return float(np.sqrt(np.mean(np.square(some)))) / (255.0 if rows.dtype == np.uint8 else 1.0)
 
 
-_UNLIKE = 10.0  # held-out rows that are larger or smaller than training rows by this factor have another unit
+_UNLIKE = 10.0  # held-out rows larger or smaller than training rows by this factor seem to be in other units
 
 
 def _tell_unlike(rows: Mapping[str, np.ndarray], modality: types.Modality) -> None:
-    """Say which held-out rows seem to have another unit than the training rows."""
+    """Warn of held-out rows that seem to be in other units than the training rows."""
     if modality.vocabulary_size:
         return
     trained = _size(rows["train"])
@@ -162,28 +160,28 @@ def _tell_unlike(rows: Mapping[str, np.ndarray], modality: types.Modality) -> No
         size = _size(rows[name])
         if trained and size and not 1 / _UNLIKE < size / trained < _UNLIKE:
             logger.warning(
-                "data '%s/%s' has a root mean square of %.3g, and the training rows one of %.3g: are both in the same "
-                "unit?",
+                "data '%s/%s' has a root mean square of %.3g, but the training rows have %.3g: are both in the same "
+                "units?",
                 *(name, modality.name, size, trained),
             )
 
 
 def _in_unit_range(modality: types.Modality) -> bool:
-    """Return whether the likelihood is one of values in [0, 1]."""
+    """Return whether the likelihood is defined on [0, 1]."""
     return modality.likelihood in LIKELIHOODS and LIKELIHOODS[modality.likelihood].bounded
 
 
 def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndarray:
-    """Check rows of one modality and return them as uint8, float32, or int32 of ids, [N, *shape].
+    """Check the rows of one modality and return them as uint8, float32, or int32 for ids, [N, *shape].
 
     Args:
-      name: what to call them in messages.
+      name: name of the data, for messages.
       rows: real numbers [N, *shape], or ids [N, L].
-      modality: its shape, likelihood and bounds; values that leave these by rounding are brought to them.
+      modality: the declared shape, likelihood and bounds; values out of bounds by rounding errors are clipped.
 
     Raises:
-      SbmError: if there are no rows, or they have another shape, are no numbers, are not finite, leave the bounds, or
-        are no probabilities under the categorical likelihood, or no ids of the vocabulary.
+      SbmError: if there are no rows, or they have another shape, are not numbers, are not finite, are out of bounds,
+        are not probabilities under the categorical likelihood, or are not ids of the vocabulary.
     """
     given = rows = np.asarray(rows)
     where = f"data {name!r}"
@@ -196,19 +194,19 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
         inside = np.flatnonzero(((parts[..., :-1] == 0) & (parts[..., 1:] != 0)).any(axis=(1, 2)))
         if len(inside):
             raise SbmError(
-                f"{where} has an id after a 0 in row {inside[0]}; modality {modality.name!r} expects 0 to pad the end "
-                "only. Number what the data mean by 0 otherwise, from 1."
+                f"{where} has an id after a 0 in row {inside[0]}; modality {modality.name!r} expects 0 only as "
+                "padding at the end. If 0 means something else in the data, number ids from 1."
             )
         return rows.astype(np.int32, copy=False)
     if rows.dtype == np.uint8:
         _check_pixels(where, rows.max(), modality)
     else:
-        with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
+        with np.errstate(over="ignore"):  # overflow becomes infinite, and is refused below
             rows = rows.astype(np.float32, copy=False)
         if given.dtype.kind in "ui" and not np.array_equal(rows.astype(np.float64), given.astype(np.float64)):
-            raise SbmError(f"{where} has integers that float32 can not hold; expected less than 2**24. Rescale it.")
+            raise SbmError(f"{where} has integers that float32 can not hold; expected values up to 2**24. Rescale it.")
         if not np.isfinite(rows).all():
-            raise SbmError(f"{where} has NaN or infinite values; expected finite ones. Fix the data.")
+            raise SbmError(f"{where} has NaN or infinite values; expected finite values. Fix the data.")
         if bounds := _bounds_left(where, rows.min(), rows.max(), modality):
             rows = np.clip(rows, *bounds).astype(rows.dtype)
     if modality.likelihood == "categorical":
@@ -217,10 +215,10 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
 
 
 def _check_column(name: str, column: Column, modality: types.Modality) -> dict[str, tuple[float, float]]:
-    """Check a modality of records by what its description tells of its values, as `check_data` checks arrays.
+    """Check a modality of records from the description of its column, as `check_data` checks arrays.
 
     Returns:
-      {modality: bounds}, where values leave these by rounding; {} otherwise.
+      {modality: bounds} if values are out of bounds by rounding errors, otherwise {}.
     """
     where = f"data {name!r}"
     _check_shape(where, ("N", *column.shape), modality)
@@ -249,22 +247,22 @@ def _check_shape(where: str, shape: Sequence[int | str], modality: types.Modalit
 def _check_ids(where: str, dtype: np.dtype, least: float, largest: float, modality: types.Modality) -> None:
     """Check that values are ids of the vocabulary."""
     if dtype.kind not in "ui":
-        raise SbmError(f"{where} has the type {dtype}; modality {modality.name!r} expects integer ids. Convert it.")
+        raise SbmError(f"{where} has the type {dtype}; modality {modality.name!r} expects integer ids. Convert them.")
     last = modality.vocabulary_size - 1
     if least < 0 or largest > last:
         wrong = least if least < 0 else largest
         raise SbmError(
-            f"{where} has the id {int(wrong)}; modality {modality.name!r} expects 0, which pads, to {last}. Fix the "
+            f"{where} has the id {int(wrong)}; modality {modality.name!r} expects 0 (padding) to {last}. Fix the "
             "data, or the modality's vocabulary_size."
         )
 
 
 def _check_pixels(where: str, largest: float, modality: types.Modality) -> None:
-    """Check that uint8 stands for value / 255, as everywhere."""
+    """Check that uint8 can stand for value / 255, as it does everywhere."""
     if largest == 1:
         raise SbmError(f"{where} is uint8 with no value above 1; uint8 stands for value / 255. Convert it to float.")
     if modality.likelihood == "poisson":
-        raise SbmError(f"{where} is uint8, which stands for value / 255, and counts are whole. Convert it to int32.")
+        raise SbmError(f"{where} is uint8, which stands for value / 255, but counts are integers. Convert it to int32.")
     if modality.bounds and modality.bounds != (0.0, 1.0):
         low, high = modality.bounds
         raise SbmError(
@@ -273,13 +271,17 @@ def _check_pixels(where: str, largest: float, modality: types.Modality) -> None:
         )
 
 
-_ROUNDING = 1e-5  # of the range, by which float32 arithmetic may leave it
+_ROUNDING = 1e-5  # share of the range by which float32 rounding may exceed it
 
 
 def _bounds_left(
     where: str, least: np.number, largest: np.number, modality: types.Modality
 ) -> tuple[float, float] | None:
-    """Return the bounds if values from the least to the largest leave them, by rounding only; None if they do not."""
+    """Return the bounds if values exceed them, by rounding errors only; None if they do not.
+
+    Raises:
+      SbmError: if values exceed the bounds by more.
+    """
     likelihood = LIKELIHOODS.get(modality.likelihood)
     least_known = likelihood.least if likelihood else -np.inf
     low, high = modality.bounds or ((0.0, 1.0) if _in_unit_range(modality) else (least_known, np.inf))
@@ -296,20 +298,20 @@ def _bounds_left(
 
 
 def _digits(value: np.number) -> str:
-    """Return a number with as many digits as tell it from others of its type."""
+    """Return a number with enough digits to identify it among values of its type."""
     return f"{float(str(value)):.9g}"
 
 
-_SUM_ERROR = 0.01  # of probabilities of any precision
+_SUM_ERROR = 0.01  # tolerance of a sum of probabilities of any precision
 
 
 def _check_probabilities(where: str, sums: tuple[float, ...], dtype: np.dtype, num_classes: int) -> None:
-    """Check that the last axis holds probabilities of classes; zeros only, as of rows without the modality, pass."""
-    error = _SUM_ERROR + (num_classes / 510.0 if dtype == np.uint8 else 0.0)  # uint8 rounds each
+    """Check that the last axis holds class probabilities; all zeros, as in rows without the modality, pass."""
+    error = _SUM_ERROR + (num_classes / 510.0 if dtype == np.uint8 else 0.0)  # uint8 rounds each probability
     wrong = [value for value in sums if abs(value - 1.0) > error]
     if wrong:
         raise SbmError(
             f"{where} has entries that sum to {wrong[0]:.4g}; the categorical likelihood expects "
-            "probabilities of classes along the last axis, which sum to 1. Turn numbers of classes into one-hot rows, "
-            "or change the likelihood."
+            "class probabilities along the last axis, which sum to 1. Turn class indices into one-hot rows, or change "
+            "the likelihood."
         )

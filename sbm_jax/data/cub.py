@@ -1,4 +1,4 @@
-"""CUB-200-2011: birds and captions, from the official files.
+"""CUB-200-2011: images of birds and captions, from the official files.
 
 References: C. Wah, S. Branson, P. Welinder, P. Perona and S. Belongie, "The Caltech-UCSD Birds-200-2011 Dataset", 2011.
 S. Reed, Z. Akata, B. Schiele and H. Lee, "Learning Deep Representations of Fine-grained Visual Descriptions", 2016,
@@ -28,32 +28,32 @@ logger = logging.getLogger(__name__)
 MODALITIES = ("image", "caption")
 CROPS = ("none", "square", "box")
 
-_RECIPE = 1  # counted up when other rows come out of the same files
+_RECIPE = 1  # increment when the same files give other rows
 _AGAIN = "Unpack the official archive again."
 
 
 @checked_dataclass
 class CubConfig:
-    """Birds of 200 species with ten captions each; the official split holds out 5,794 of 11,788 images for tests.
+    """Birds of 200 species with ten captions per image; the official split tests on 5,794 of the 11,788 images.
 
     | modality  | from                      | rows are                                       |
     |-----------|---------------------------|------------------------------------------------|
     | `image`   | `images/{species}/*.jpg`  | uint8 [size, size, 3]                          |
-    | `caption` | `text/{species}/*.txt`    | strings, one of each line that is not empty    |
+    | `caption` | `text/{species}/*.txt`    | strings, one per non-empty line                |
 
-    A row is an image with one of its captions: an image has as many rows as captions, next to each other. Images
-    are those of `images.txt` that have a file. The label is the species, numbered in the order of `classes.txt` among
-    those that training images have.
+    A row is an image with one of its captions: each image gives one row per caption, next to each other. Images in
+    `images.txt` without a file are left out. The label is the species, numbered in the order of `classes.txt` among
+    the species of the training images.
 
     Attributes:
-      directory: `CUB_200_2011`, as the official archive unpacks.
-      captions: of the captions' directories of species; "" for `text` in the directory.
-      size: of images, in pixels.
-      crop: what of an image is shown: ``"none"`` is all of it, squeezed into a square; ``"square"`` the largest square
-        in the middle; ``"box"`` the smallest square around the bird's bounding box that fits into the image.
-      validation_fraction: the share of training images that becomes validation, with all their captions.
-      seed: of that choice.
-      max_images: of each split, at even distances, so that all species are among them; None for all.
+      directory: the unpacked official archive, `CUB_200_2011`.
+      captions: directory of captions, with a folder per species; "" for `text` in the directory.
+      size: side of images, in pixels.
+      crop: the part of an image to use: ``"none"``, all of it, squeezed into a square; ``"square"``, the largest
+        central square; ``"box"``, the smallest square around the bird's bounding box that fits into the image.
+      validation_fraction: the share of training images used for validation, with all their captions.
+      seed: seed of that choice.
+      max_images: number of images per split, evenly spaced so that all species are included; None for all.
     """
 
     directory: str = ""
@@ -79,10 +79,10 @@ class _Bird(NamedTuple):
     """An image of the data set.
 
     Attributes:
-      path: of its file.
-      species: its number in the files, from 1.
-      captions: what is said of it.
-      box: around the bird, in pixels: left, top, width, height; zeros where it is not needed.
+      path: path of the image file.
+      species: number of the species in the files, from 1.
+      captions: captions of the image.
+      box: bounding box of the bird in pixels: left, top, width, height; zeros where it is not needed.
     """
 
     path: pathlib.Path
@@ -92,12 +92,12 @@ class _Bird(NamedTuple):
 
 
 def load_cub(config: CubConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None) -> types.Dataset:
-    """Return the data set.
+    """Load the data set.
 
     Args:
-      config: where the files are, and how images are cut.
-      cache_dir: not needed: the files are read as they are.
-      names: of the modalities; None for both. Rows are the same whichever are asked for.
+      config: where the files are, and how to crop images.
+      cache_dir: unused; the files are read as they are.
+      names: names of the modalities; None for both. The choice does not change the rows.
 
     Raises:
       SbmError: if a file is missing or damaged, or a split has no images.
@@ -118,7 +118,7 @@ def load_cub(config: CubConfig, cache_dir: pathlib.Path, names: Sequence[str] | 
         unseen = sorted({bird.species for bird in members} - {*known})
         if unseen:
             raise SbmError(
-                f"{root}: the {split} split has images of species {unseen[0]}, and the training split has none. Leave "
+                f"{root}: the {split} split has images of species {unseen[0]}, but the training split has none. Leave "
                 "them out of images.txt, or raise data.cub.max_images."
             )
     settings = {
@@ -132,7 +132,7 @@ def load_cub(config: CubConfig, cache_dir: pathlib.Path, names: Sequence[str] | 
 
 
 def _birds(root: pathlib.Path, config: CubConfig) -> tuple[list[_Bird], list[bool]]:
-    """Return the images that have a file, and which of them are for tests."""
+    """Return the images that have a file, and whether each is in the test split."""
     named = _table(root / "images.txt", str)
     tables = {
         "train_test_split.txt": _table(root / "train_test_split.txt", _flag),
@@ -144,7 +144,7 @@ def _birds(root: pathlib.Path, config: CubConfig) -> tuple[list[_Bird], list[boo
     for number, name in named.items():
         for file, table in tables.items():
             if table is not None and number not in table:
-                raise SbmError(f"{root / file} has no line of image {number}, {name}. {_AGAIN}")
+                raise SbmError(f"{root / file} has no line for image {number}, {name}. {_AGAIN}")
         path = root / "images" / name
         if not path.is_file():
             continue
@@ -154,12 +154,12 @@ def _birds(root: pathlib.Path, config: CubConfig) -> tuple[list[_Bird], list[boo
         birds.append(_Bird(path, tables["image_class_labels.txt"][number], captions, box))
         tested.append(not tables["train_test_split.txt"][number])
     if len(birds) < len(named):
-        logger.warning("%s: %d of %d images have no file, and are no rows.", root, len(named) - len(birds), len(named))
+        logger.warning("%s: left out %d of %d images, which have no file.", root, len(named) - len(birds), len(named))
     return birds, tested
 
 
 def _split(birds: Sequence[_Bird], tested: Sequence[bool], config: CubConfig) -> dict[str, list[_Bird]]:
-    """Return the images of each split, in the order of the files."""
+    """Return {split: its images in file order}."""
     rest = [bird for bird, is_test in zip(birds, tested, strict=True) if not is_test]
     number = round(config.validation_fraction * len(rest))
     held_out = {*np.random.default_rng(config.seed).permutation(len(rest))[:number].tolist()}
@@ -172,14 +172,14 @@ def _split(birds: Sequence[_Bird], tested: Sequence[bool], config: CubConfig) ->
 
 
 def _some(birds: Sequence[_Bird], number: int | None) -> list[_Bird]:
-    """Return so many images at even distances; all where there are no more."""
+    """Return up to `number` evenly spaced images, all if it is None."""
     if number is None or number >= len(birds):
         return list(birds)
     return [birds[place] for place in np.linspace(0, len(birds) - 1, number).astype(int)]
 
 
 def _digest(root: pathlib.Path, birds: Sequence[_Bird]) -> str:
-    """Return a digest of the names and sizes of images, and of all else that is known of them."""
+    """Return a digest of the images' file names and sizes, species, captions and boxes."""
     digest = hashlib.sha256(files.listing_digest(root, [bird.path for bird in birds]).encode())
     for bird in birds:
         digest.update(repr((bird.species, bird.captions, bird.box)).encode())
@@ -189,7 +189,7 @@ def _digest(root: pathlib.Path, birds: Sequence[_Bird]) -> str:
 def _rows(
     birds: Sequence[_Bird], config: CubConfig, names: Sequence[str], number_of: Mapping[int, int], split: str
 ) -> types.Split:
-    """Return a row for each caption."""
+    """Return a split with one row per caption."""
     repeats = [len(bird.captions) for bird in birds]
     data: dict[str, Any] = {}
     if "image" in names:
@@ -206,7 +206,7 @@ def _rows(
 
 
 def _image(bird: _Bird, config: CubConfig) -> np.ndarray:
-    """Return what is shown of an image, uint8 [size, size, 3]."""
+    """Read, crop and resize an image, uint8 [size, size, 3]."""
     pixels, _ = files.rgb_image(bird.path, "Fetch it again.")
     image = Image.fromarray(pixels)
     width, height = image.size
@@ -220,7 +220,7 @@ def _image(bird: _Bird, config: CubConfig) -> np.ndarray:
 
 
 def _square(box: tuple[float, float, float, float], width: int, height: int) -> tuple[int, int, int, int]:
-    """Return the left, top, right and bottom of the square around a box, moved and shrunk into the image."""
+    """Return left, top, right and bottom of the square around a box, moved and shrunk to fit into the image."""
     x, y, box_width, box_height = box
     side = max(1, min(round(max(box_width, box_height)), width, height))
     left = min(max(round(x + box_width / 2 - side / 2), 0), width - side)
@@ -234,12 +234,12 @@ def _square(box: tuple[float, float, float, float], width: int, height: int) -> 
 def _captions(path: pathlib.Path) -> tuple[str, ...]:
     lines = tuple(line.strip() for line in _lines(path) if line.strip())
     if not lines:
-        raise SbmError(f"{path} has no captions; expected one in each line. Put them there, or remove the image.")
+        raise SbmError(f"{path} has no captions; expected one per line. Put them there, or remove the image.")
     return lines
 
 
 def _table(path: pathlib.Path, convert: Callable[[str], Any]) -> dict[int, Any]:
-    """Return {number of an image: what its line says}."""
+    """Read a table: {number of an image: its converted value}."""
     found = {}
     for line in _lines(path):
         number, _, value = line.strip().partition(" ")
@@ -247,7 +247,7 @@ def _table(path: pathlib.Path, convert: Callable[[str], Any]) -> dict[int, Any]:
             continue
         try:
             if not re.fullmatch(r"[0-9]{1,9}", number) or not value or int(number) in found:
-                raise ValueError("expected the number of an image, once, and a value")
+                raise ValueError("expected the number of an image, only once, and a value")
             found[int(number)] = convert(value)
         except ValueError as error:
             raise SbmError(f"{path} has the line {line!r:.80}: {error}. {_AGAIN}") from error
@@ -271,7 +271,7 @@ def _lines(path: pathlib.Path) -> Iterable[str]:
     try:
         return path.read_text("utf-8", errors="strict").splitlines()
     except FileNotFoundError as error:
-        raise SbmError(f"{path} does not exist; expected the file of the official archive. Put it there.") from error
+        raise SbmError(f"{path} does not exist; expected a file of the official archive. Put it there.") from error
     except (OSError, UnicodeDecodeError) as error:
         raise SbmError(f"{path} can not be read as text: {error}. {_AGAIN}") from error
 

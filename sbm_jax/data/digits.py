@@ -1,4 +1,4 @@
-"""Sources of handwritten digits, split in three before anything is made from them."""
+"""Sources of handwritten digits, split in three before any rows are made from them."""
 
 import dataclasses
 import gzip
@@ -40,12 +40,12 @@ class Digits(NamedTuple):
     labels: np.ndarray
 
     def take(self, rows: slice | np.ndarray) -> "Digits":
-        """Return some of the rows."""
+        """Return the selected rows."""
         return Digits(self.images[rows], self.labels[rows])
 
 
 class DigitSplits(NamedTuple):
-    """Digits of which none is in more than one part."""
+    """Disjoint splits of digits."""
 
     train: Digits
     validation: Digits
@@ -54,11 +54,11 @@ class DigitSplits(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Source:
-    """Where digits come from.
+    """A source of digits.
 
     Attributes:
       load: `(directory, seed) -> DigitSplits`.
-      digest: `directory -> str`, which changes with the content that `load` would read.
+      digest: `directory -> str`, a digest of the content that `load` would read.
     """
 
     load: Callable[[str, int], DigitSplits]
@@ -76,8 +76,8 @@ def from_sklearn(directory: str, seed: int) -> DigitSplits:
     """Return scikit-learn's 1,797 real 8x8 digits, enlarged to 28x28: 1,400 / 97 / 300, stratified by digit.
 
     Args:
-      directory: not needed: the digits come with the package.
-      seed: of the split.
+      directory: unused; the digits come with the package.
+      seed: seed of the split.
     """
     del directory
     small, labels = load_digits(return_X_y=True)
@@ -88,7 +88,7 @@ def from_sklearn(directory: str, seed: int) -> DigitSplits:
 
 
 def _enlarge(small: np.ndarray) -> np.ndarray:
-    """Return uint8 [28, 28] from values 0 to 16 in [8, 8], smoothly, so that strokes keep their slant."""
+    """Enlarge [8, 8] with values from 0 to 16 to uint8 [28, 28], smoothly, so that strokes keep their slant."""
     image = Image.fromarray((small * (255 / 16)).astype(np.uint8))
     canvas = Image.new("L", (SIZE, SIZE))
     margin = (SIZE - _SKLEARN_SIDE) // 2
@@ -106,10 +106,10 @@ _IDX_UINT8 = 0x08
 def from_mnist(directory: str, seed: int) -> DigitSplits:
     """Return MNIST from a directory of its four idx files, gzipped or not: 50,000 / 10,000 / 10,000.
 
-    The first 50,000 of the training file are the training split, the rest validation.
+    The first 50,000 digits of the training files form the training split, the rest the validation split.
 
     Raises:
-      SbmError: if the directory or a file is missing, or a file is not what its name says.
+      SbmError: if the directory or a file is missing, or a file's content does not match its name.
     """
     del seed
     train = _read_mnist(directory, "train", _MNIST_TRAIN)
@@ -118,17 +118,17 @@ def from_mnist(directory: str, seed: int) -> DigitSplits:
 
 
 def read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
-    """Return the uint8 array of an idx file, gzipped if its name ends in `.gz`.
+    """Read the uint8 array of an idx file, gzipped if its name ends in `.gz`.
 
-    The format: two zero bytes, the type (8 is uint8), the number of axes, each axis as a big-endian int32,
-    the values.
+    The format is two zero bytes, the type (8 is uint8), the number of axes, the size of each axis as a big-endian
+    int32, and the values.
 
     Args:
-      path: the file.
-      shape: what it must hold.
+      path: path of the file.
+      shape: expected shape.
 
     Raises:
-      SbmError: if it can not be read, or holds another type, shape or number of bytes.
+      SbmError: if it cannot be read, or holds another type, shape or number of bytes.
     """
     expected = f"an idx file of uint8 {list(shape)}"
     advice = "Fetch the file again."
@@ -148,7 +148,7 @@ def read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
     if len(values) != math.prod(shape):
         raise SbmError(
             f"{path} holds {len(values):,} values; expected {math.prod(shape):,}, {expected}: it is "
-            f"truncated or has been added to. {advice}"
+            f"truncated or too long. {advice}"
         )
     return values.reshape(shape)
 
@@ -187,24 +187,27 @@ def _cut(train: Digits, test: Digits) -> DigitSplits:
 
 # MARK: tensorflow-datasets
 
-_INSTEAD = "Or set digits='mnist' and digits_directory to a directory of the four MNIST files, which needs neither."
+_INSTEAD = (
+    "Or set digits='mnist' and digits_directory to a directory of the four MNIST files, which needs neither TensorFlow "
+    "nor a download."
+)
 _REACH_SECONDS = 10
 
 
 def from_tfds(directory: str, seed: int) -> DigitSplits:
-    """Return the `mnist` of tensorflow-datasets, downloaded if it is not there: 50,000 / 10,000 / 10,000.
+    """Return `mnist` of tensorflow-datasets, downloaded if necessary: 50,000 / 10,000 / 10,000.
 
     Args:
-      directory: where tensorflow-datasets keeps its data; empty for its default.
-      seed: not needed.
+      directory: data directory of tensorflow-datasets; "" for its default.
+      seed: unused.
 
     Raises:
-      SbmError: without TensorFlow, or if the data are neither prepared nor can be downloaded.
+      SbmError: if TensorFlow is not installed, or the data are not prepared and cannot be downloaded.
     """
     del seed
     if importlib.util.find_spec("tensorflow") is None:
         raise SbmError(
-            "digits='tfds' needs TensorFlow, which is not installed; its reader of MNIST is written in it. "
+            "digits='tfds' needs TensorFlow to read MNIST, but it is not installed. "
             f"Install the [tensorboard] extra. {_INSTEAD}"
         )
     builder = tfds.builder("mnist", data_dir=str(user_path(directory, "digits_directory")) if directory else None)
@@ -216,7 +219,7 @@ def from_tfds(directory: str, seed: int) -> DigitSplits:
 
 def _prepare(builder: tfds.core.DatasetBuilder) -> None:
     where = f"the data set mnist is not prepared under {builder.data_path}"
-    # The library retries for minutes before it gives up: ask the server first.
+    # Check the server first: the library retries for minutes before it gives up.
     try:
         with urllib.request.urlopen(
             urllib.request.Request(urllib.parse.urljoin(builder.URL, "t10k-labels-idx1-ubyte.gz"), method="HEAD"),

@@ -1,4 +1,4 @@
-"""Directories and files that the user names: found or refused, and fingerprinted by their content."""
+"""Finds, checks, reads and fingerprints directories and files that the user names."""
 
 import hashlib
 import io
@@ -15,15 +15,15 @@ from sbm_jax.storage import user_path
 
 
 def directory(path: str, what: str, option: str) -> pathlib.Path:
-    """Return an existing directory.
+    """Return the path of an existing, readable directory.
 
     Args:
-      path: as the user gave it; `~` is expanded.
-      what: what it should hold, for messages.
-      option: the name of the option it came from, for messages.
+      path: path given by the user; `~` is expanded.
+      what: what the directory should hold, for messages.
+      option: name of the option that holds the path, for messages.
 
     Raises:
-      SbmError: if nothing was given, or it is not a directory that can be read.
+      SbmError: if the path is empty, or not a readable directory.
     """
     if not path:
         raise SbmError(f"{option} is empty; expected the directory of {what}. Set it.")
@@ -31,14 +31,14 @@ def directory(path: str, what: str, option: str) -> pathlib.Path:
     if not found.is_dir():
         raise SbmError(f"{option}={path!r} is not a directory; expected the directory of {what}. Fix the path.")
     if not os.access(found, os.R_OK | os.X_OK):
-        raise SbmError(f"{option}={path!r} may not be read; expected the directory of {what}. Fix its permissions.")
+        raise SbmError(f"{option}={path!r} is not readable; expected the directory of {what}. Fix its permissions.")
     return found
 
 
 def listing(root: pathlib.Path, suffixes: Iterable[str]) -> list[pathlib.Path]:
-    """Return the files of a directory with these endings, sorted by name.
+    """Return the files of a directory with the given suffixes, sorted by name.
 
-    Hidden ones are left out, such as the .DS_Store and ._one.jpg that some systems add to whatever they copy.
+    Hidden files are left out, such as the .DS_Store and ._one.jpg that some systems add when copying.
     """
     suffixes = tuple(suffixes)
     return sorted(
@@ -52,25 +52,25 @@ _UNREADABLE = (
     *(OSError, ValueError, TypeError, SyntaxError, IndexError, KeyError, OverflowError, MemoryError, struct.error),
     Image.DecompressionBombError,
 )
-"""What Pillow raises on damaged files, by format."""
+"""What Pillow raises on damaged files, depending on the format."""
 
 _TO_8_BITS = 257  # 65535 / 255
-_OF_ANY_RANGE = ("I", "F")  # what of their values is white, no file says
+_OF_ANY_RANGE = ("I", "F")  # modes whose files do not say which value is white
 
 
 _OF_PICTURES = ("PNG", "JPEG")
-"""What files that end like pictures may hold: Pillow would open others too, and run other programs for some."""
+"""Formats that image files may have: Pillow would open others too, and run other programs for some of them."""
 
 
 def image_size(path: pathlib.Path, advice: str) -> tuple[int, int]:
-    """Return the height and width of a PNG or JPEG image, as it is stored, without decoding it.
+    """Return the stored height and width of a PNG or JPEG image, without decoding it.
 
     Args:
-      path: of the file.
-      advice: what to do about one that can not be used, for messages.
+      path: path of the file.
+      advice: what to do about an unusable file, for messages.
 
     Raises:
-      SbmError: if it can not be read as such an image.
+      SbmError: if it cannot be read as a PNG or JPEG image.
     """
     try:
         with Image.open(path, formats=_OF_PICTURES) as image:
@@ -80,33 +80,33 @@ def image_size(path: pathlib.Path, advice: str) -> tuple[int, int]:
 
 
 def rgb_image(path: pathlib.Path, advice: str, content: bytes | None = None) -> tuple[np.ndarray, str]:
-    """Return an image as uint8 [H, W, 3], upright, and its mode in the file, such as ``"RGB"`` or ``"L"``.
+    """Read an image as uint8 [H, W, 3], upright, and its mode in the file, such as ``"RGB"`` or ``"L"``.
 
     Args:
-      path: of the file.
-      advice: what to do about one that can not be used, for messages.
-      content: of the file, where it is not a file of its own but a member of an archive.
+      path: path of the file.
+      advice: what to do about an unusable file, for messages.
+      content: content of the file, if it is a member of an archive.
 
     Raises:
-      SbmError: if it can not be read as an image, is partly transparent, or has 32 bits a channel.
+      SbmError: if it cannot be read as an image, is partly transparent, or has 32 bits per channel.
     """
     try:
         with Image.open(path if content is None else io.BytesIO(content)) as image:
             if image.mode in _OF_ANY_RANGE:
-                raise SbmError(f"{path} has 32 bits a channel, of any range; expected 8 or 16. {advice}")
+                raise SbmError(f"{path} has 32 bits per channel, of unknown range; expected 8 or 16. {advice}")
             return _opaque(ImageOps.exif_transpose(image), path, advice), image.mode
     except _UNREADABLE as error:
         raise SbmError(f"{path} can not be read as an image: {error}. {advice}") from error
 
 
 def _opaque(image: Image.Image, path: pathlib.Path, advice: str) -> np.ndarray:
-    """Return pixels as uint8 [H, W, 3], of which none may be transparent."""
+    """Return the pixels of an opaque image as uint8 [H, W, 3]."""
     if image.has_transparency_data and image.convert("RGBA").getextrema()[3][0] < 255:
         raise SbmError(f"{path} is partly transparent; expected an opaque image. {advice}")
-    if image.mode.startswith("I;16"):  # Pillow would cut it off at 255
+    if image.mode.startswith("I;16"):  # Pillow would clip it at 255
         grey = np.round(np.asarray(image) / _TO_8_BITS).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.has_transparency_data:  # as of palettes, of which Pillow warns
+    if image.has_transparency_data:  # such as palettes, which Pillow would warn about
         image = image.convert("RGBA")
     return np.asarray(image.convert("RGB"))
 
@@ -115,20 +115,20 @@ def content_digest(paths: Iterable[pathlib.Path]) -> str:
     """Return a digest of the names and contents of files, in the order given.
 
     Raises:
-      SbmError: if one of them can not be read.
+      SbmError: if one of them cannot be read.
     """
     digest = hashlib.sha256()
     for path in paths:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise SbmError(f"{path} can not be read: {error}. Fix the file or its rights.") from error
+            raise SbmError(f"{path} can not be read: {error}. Fix the file or its permissions.") from error
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(content).digest())
     return digest.hexdigest()[:16]
 
 
 def listing_digest(root: pathlib.Path, paths: Iterable[pathlib.Path]) -> str:
-    """Return a digest of the relative names and sizes of files, for trees too large to be read twice."""
+    """Return a digest of the relative paths and sizes of files, for directories too large to read twice."""
     digest = hashlib.sha256()
     for path in paths:
         digest.update(f"{path.relative_to(root).as_posix()}\0{path.stat().st_size}\0".encode())

@@ -1,13 +1,13 @@
-"""Bring-your-own data: folders of images, sounds, texts and arrays, one file for each row and modality.
+"""Bring-your-own data: folders of images, sounds, texts and arrays, one file per row and modality.
 
     DIR/train/<modality>/<row>.png     .png, .jpg and .jpeg, .wav, .txt or .npy; `validation` is optional
-    DIR/train/labels.csv               optional: a column `row`, and one for each question, or `label` for a single one
+    DIR/train/labels.csv               optional: a column `row`, and one per question, or `label` for a single one
     DIR/test/...
 
-Files of one row have one name, up to the ending. A row without the file of a modality lacks it, which only rows for
-training and validation may. All is read into memory, as what the files hold: images are uint8 [H, W, C], with one
-channel of grey files and three of others, WAV files waveforms [T], texts strings, and arrays numbers of any shape. The
-modality's format turns them into what networks see. Of more than fits in memory, make records (`data.write_records`).
+The files of a row share its name, up to the suffix. A row without a file for a modality lacks it; only training and
+validation rows may. All files are read into memory: images as uint8 [H, W, C], with one channel for grey files and
+three for others, WAV files as waveforms [T], texts as strings, and arrays as numbers of any shape. The modality's
+format converts them to what networks see. For data larger than memory, write records (`data.write_records`).
 """
 
 import collections
@@ -30,7 +30,7 @@ from sbm_jax.storage import DAMAGED_ARRAY
 
 TABLE = "labels.csv"
 ROW = "row"
-"""The column of `TABLE` that has the names of the rows."""
+"""The column of `TABLE` with the names of the rows."""
 
 _LAYOUT = "train/<modality>/<row>.png (.jpg, .wav, .txt, .npy), the same in test, and optionally in validation"
 _LEFT_BY_SYSTEMS = ("thumbs.db", "desktop.ini")
@@ -38,13 +38,13 @@ _LEFT_BY_SYSTEMS = ("thumbs.db", "desktop.ini")
 
 @checked_dataclass
 class FoldersConfig:
-    """Folders of one's own.
+    """Your own folders.
 
     Attributes:
-      directory: with a folder for each split, and in it one for each modality; see `data.folders`.
-      rate: samples a second of all WAV files; 0 where there are none.
-      validation_fraction: the share of the training rows that becomes validation where there is no such folder.
-      seed: of that choice of rows.
+      directory: directory with one folder per split, each with one folder per modality; see `data.folders`.
+      rate: sampling rate of all WAV files in Hz; 0 if there are none.
+      validation_fraction: the share of training rows used for validation if there is no `validation` folder.
+      seed: seed of that choice of rows.
     """
 
     directory: str = ""
@@ -54,7 +54,7 @@ class FoldersConfig:
 
     def __post_init__(self):
         require(self.seed >= 0, "data.folders.seed", self.seed, "0 or more")
-        require(self.rate >= 0, "data.folders.rate", self.rate, "samples a second, or 0 without WAV files")
+        require(self.rate >= 0, "data.folders.rate", self.rate, "samples per second, or 0 without WAV files")
         inside = 0 < self.validation_fraction < 1
         require(inside, "data.folders.validation_fraction", self.validation_fraction, "a value in (0, 1)")
 
@@ -63,7 +63,7 @@ class _Folder(NamedTuple):
     """The files of one split.
 
     Attributes:
-      path: of the split.
+      path: folder of the split.
       files: {modality: {row: file}}.
       rows: the names of all rows, sorted.
     """
@@ -74,15 +74,15 @@ class _Folder(NamedTuple):
 
 
 def load_folders(config: FoldersConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None) -> types.Dataset:
-    """Return the data set in a directory.
+    """Load the data set in a directory.
 
     Args:
       config: where it is.
-      cache_dir: not needed: the files are read as they are.
-      names: of the modalities; other folders are not read. None takes every folder of `train` for one.
+      cache_dir: unused; the files are read as they are.
+      names: names of the modalities; other folders are not read. None takes every folder of `train` as a modality.
 
     Raises:
-      SbmError: if a folder is missing, a file is unreadable, of an unknown kind or unlike the others, a row has two
+      SbmError: if a folder is missing, a file is unreadable, of an unknown type or unlike the others, a row has two
         files of one modality or no label, or no training row has all modalities.
     """
     del cache_dir
@@ -127,7 +127,7 @@ def _is_folder(path: pathlib.Path) -> bool:
 
 
 def _list(path: pathlib.Path, names: Sequence[str]) -> _Folder:
-    """Return the files of a split."""
+    """List the files of a split."""
     there = [folder.name for folder in path.iterdir() if _is_folder(folder)]
     for name in names:
         if name not in there:
@@ -138,22 +138,28 @@ def _list(path: pathlib.Path, names: Sequence[str]) -> _Folder:
 
 
 def _files(folder: pathlib.Path) -> dict[str, pathlib.Path]:
-    """Return {row: file} of one modality, all of one kind."""
+    """Return {row: file} for one modality, all of the same type.
+
+    Raises:
+      SbmError: if files have unknown or different types, two belong to one row, or there are none.
+    """
     found: dict[str, pathlib.Path] = {}
     for path in sorted(folder.iterdir()):
         if path.name.startswith(".") or path.name.lower() in _LEFT_BY_SYSTEMS:
             continue
         if path.suffix.lower() not in _READERS or not path.is_file():
-            raise SbmError(f"{path} is none of {', '.join(_READERS)}. Convert it, or leave it out.")
+            raise SbmError(f"{path} is not one of {', '.join(_READERS)}. Convert it, or leave it out.")
         if path.stem in found:
-            raise SbmError(f"{found[path.stem]} and {path.name} are of one row; expected one file. Leave one out.")
+            raise SbmError(f"{found[path.stem]} and {path.name} share a row; expected one file. Leave one out.")
         found[path.stem] = path
     if not found:
         raise SbmError(f"{folder} has no files; expected <row>.png, .jpg, .wav, .txt or .npy. Add some.")
     kinds = {_READERS[path.suffix.lower()]: path for path in found.values()}
     if len(kinds) > 1:
         first, second = list(kinds.values())[:2]
-        raise SbmError(f"{first} and {second.name} are files of two kinds; expected one in each folder. Part them.")
+        raise SbmError(
+            f"{first} and {second.name} are of different types; expected one type per folder. Separate them."
+        )
     return found
 
 
@@ -161,8 +167,8 @@ def _require_complete_row(train: _Folder) -> None:
     """Check that some training row has every modality."""
     if not set.intersection(*({*own} for own in train.files.values())):
         raise SbmError(
-            f"no row of {train.path} has a file in each of {', '.join(train.files)}; files of one row have one name, "
-            "up to the ending. Rename them."
+            f"no row of {train.path} has a file in each of {', '.join(train.files)}; files of one row must share its "
+            "name, up to the suffix. Rename them."
         )
 
 
@@ -174,9 +180,9 @@ def _digests(folder: _Folder) -> dict[str, str]:
 
 
 def _answers(path: pathlib.Path, rows: Sequence[str]) -> dict[str, list[str]]:
-    """Return the answers in a table as they are written, by question, in the order of the rows.
+    """Return {question: answers as written, in the order of `rows`} from a table.
 
-    Lines of rows without any file are of modalities that are not read.
+    Lines of other rows are ignored: their files belong to modalities that are not read.
     """
     try:
         with path.open(encoding="utf-8-sig", newline="") as file:
@@ -184,22 +190,24 @@ def _answers(path: pathlib.Path, rows: Sequence[str]) -> dict[str, list[str]]:
     except (OSError, ValueError, csv.Error) as error:
         raise SbmError(f"{path} can not be read as a table: {error}. Write commas between values, in UTF-8.") from error
     if len(header) < 2 or header[0] != ROW or len({*header}) < len(header):
-        raise SbmError(f"{path} has the columns {header}; expected {ROW!r}, and one for each question. Fix it.")
+        raise SbmError(f"{path} has the columns {header}; expected {ROW!r}, and one column per question. Fix it.")
     found: dict[str, list[str]] = {}
     for line in lines:
         if len(line) != len(header) or line[0] in found or not all(line):
-            raise SbmError(f"{path} has the line {line}; expected a value of {header}, once for each row. Fix it.")
+            raise SbmError(
+                f"{path} has the line {line}; expected one line per row, with a value for each of {header}. Fix it."
+            )
         found[line[0]] = line
     lacking = [row for row in rows if row not in found]
     if lacking:
-        raise SbmError(f"{path} has no line of row {lacking[0]!r} ({len(lacking)} such rows). Add it.")
+        raise SbmError(f"{path} has no line for row {lacking[0]!r} ({len(lacking)} such rows). Add it.")
     return {question: [found[row][i] for row in rows] for i, question in enumerate(header) if i}
 
 
 def _numbered(
     tables: Mapping[str, Mapping[str, Sequence[str]]], paths: Mapping[str, pathlib.Path]
 ) -> dict[str, dict[str, np.ndarray]]:
-    """Return {split: {array of the question: integers [N]}}: integers as they are, words by their place in order."""
+    """Return {split: {array of the question: integers [N]}}, with words replaced by their rank in sorted order."""
     found: dict[str, dict[str, np.ndarray]] = {name: {} for name in tables}
     for question in dict.fromkeys(question for table in tables.values() for question in table):
         column = {name: np.array(table[question]) for name, table in tables.items() if question in table}
@@ -218,7 +226,7 @@ def _numbered(
 
 
 def _is_integer(answer: str) -> bool:
-    """Return whether an answer is a number, and no word, that int64 can hold."""
+    """Return whether an answer is an integer that int64 can hold."""
     return re.fullmatch(r"[+-]?\d{1,18}", answer.strip()) is not None
 
 
@@ -226,12 +234,12 @@ def _is_integer(answer: str) -> bool:
 
 
 def _read(folder: _Folder, answers: Mapping[str, np.ndarray], config: FoldersConfig) -> types.Split:
-    """Return the rows of a split."""
+    """Read the rows of a split."""
     found: dict[str, Any] = dict(answers)
     for name, own in folder.files.items():
         first = next(iter(own.values()))
         values = _READERS[first.suffix.lower()](list(own.values()), config)
-        # What a row lacks may be anything of the modality's range, so it is what the first row has.
+        # Rows that lack the modality may hold any valid value: use the first file's.
         places = {row: place for place, row in enumerate(own)}
         found[name] = values[[places.get(row, 0) for row in folder.rows]]
         if len(own) < len(folder.rows):
@@ -240,49 +248,49 @@ def _read(folder: _Folder, answers: Mapping[str, np.ndarray], config: FoldersCon
 
 
 def _require_alike(path: pathlib.Path, split: types.Split, train: types.Split) -> None:
-    """Check that the files of a split are like those for training."""
+    """Check that the files of a split match those for training."""
     for name, values in split.data.items():
         (shape, kind), (expected, trained) = ((v.shape[1:], v.dtype.kind) for v in (values, train.data[name]))
         if (shape, kind) != (expected, trained):
             raise SbmError(
-                f"{path / name} has arrays {list(shape)} of the kind {kind!r}; expected {list(expected)} of "
+                f"{path / name} has arrays {list(shape)} of dtype kind {kind!r}; expected {list(expected)} of "
                 f"{trained!r}, as for training. Fix the files."
             )
 
 
 def _read_images(paths: Sequence[pathlib.Path], config: FoldersConfig) -> np.ndarray:
-    """Return images, uint8 [N, H, W, C], of which all are grey (C = 1) or none (C = 3)."""
+    """Read images, uint8 [N, H, W, C], which must be all grey (C = 1) or all colour (C = 3)."""
     del config
     images = []
     for path in paths:
         if _has_16_bits(path):
-            raise SbmError(f"{path} has 16 bits a channel; expected 8. Convert it, or store it as .npy.")
-        image, mode = files.rgb_image(path, "Write it again as an opaque image of 8 bits a channel.")
+            raise SbmError(f"{path} has 16 bits per channel; expected 8. Convert it, or store it as .npy.")
+        image, mode = files.rgb_image(path, "Write it again as an opaque image of 8 bits per channel.")
         images.append(image[..., :1] if mode in ("1", "L", "LA") else image)
     return _stacked(images, paths)
 
 
 def _has_16_bits(path: pathlib.Path) -> bool:
-    """Return whether a file is a PNG image of 16 bits a channel, of which Pillow may keep 8 without a word."""
+    """Return whether a file is a PNG image of 16 bits per channel, which Pillow may silently reduce to 8."""
     try:
         with path.open("rb") as file:
             start = file.read(25)
     except OSError as error:
-        raise SbmError(f"{path} can not be read: {error}. Fix the file or its rights.") from error
+        raise SbmError(f"{path} can not be read: {error}. Fix the file or its permissions.") from error
     return start.startswith(b"\x89PNG") and start[24:] == b"\x10"
 
 
 def _read_sounds(paths: Sequence[pathlib.Path], config: FoldersConfig) -> np.ndarray:
-    """Return waveforms, float32 [N, T]."""
+    """Read waveforms, float32 [N, T]."""
     if not config.rate:
         raise SbmError(
-            f"data.folders.rate is 0, but there is {paths[0]}. Set it to the samples a second of all sounds."
+            f"data.folders.rate is 0, but there is {paths[0]}. Set it to the sampling rate of all sounds, in Hz."
         )
     return _stacked([read_wav(path, config.rate) for path in paths], paths)
 
 
 def _read_texts(paths: Sequence[pathlib.Path], config: FoldersConfig) -> np.ndarray:
-    """Return texts, strings [N], without the line end that closes a file."""
+    """Read texts, strings [N], without the line break at the end of a file."""
     del config
     texts = []
     for path in paths:
@@ -291,13 +299,13 @@ def _read_texts(paths: Sequence[pathlib.Path], config: FoldersConfig) -> np.ndar
         except (OSError, UnicodeDecodeError) as error:
             raise SbmError(f"{path} can not be read as UTF-8 text: {error}. Write it again.") from error
         if "\0" in text:
-            raise SbmError(f"{path} has the character NUL, which no text has. Write it again.")
+            raise SbmError(f"{path} has the character NUL; expected plain text. Write it again.")
         texts.append(text)
     return np.array(texts)
 
 
 def _read_arrays(paths: Sequence[pathlib.Path], config: FoldersConfig) -> np.ndarray:
-    """Return numbers [N, *shape]."""
+    """Read arrays of numbers, [N, *shape]."""
     del config
     found = []
     for path in paths:
@@ -313,14 +321,18 @@ def _read_arrays(paths: Sequence[pathlib.Path], config: FoldersConfig) -> np.nda
 
 
 def _stacked(found: Sequence[np.ndarray], paths: Sequence[pathlib.Path]) -> np.ndarray:
-    """Return arrays of one shape and type as one, [N, *shape]; the file that differs from most is named."""
+    """Stack arrays of one shape and type, [N, *shape].
+
+    Raises:
+      SbmError: naming a file whose shape or type differs from most.
+    """
     forms = [(values.shape, values.dtype.name) for values in found]
     shape, kind = collections.Counter(forms).most_common(1)[0][0]
     for path, form in zip(paths, forms, strict=True):
         if form != (shape, kind):
             raise SbmError(
-                f"{path} is {form[1]} {list(form[0])}; expected {kind} {list(shape)}, as most files of {path.parent} "
-                "are. Cut, pad, scale or convert it."
+                f"{path} is {form[1]} {list(form[0])}; expected {kind} {list(shape)}, like most files of "
+                f"{path.parent}. Cut, pad, scale or convert it."
             )
     return np.stack(found)
 
@@ -331,22 +343,22 @@ _READERS: dict[str, Callable[[Sequence[pathlib.Path], FoldersConfig], np.ndarray
     ".txt": _read_texts,
     ".npy": _read_arrays,
 }
-"""What reads the files of an ending."""
+"""The reader of each suffix."""
 
 
 def read_file(path: pathlib.Path, rate: int = 0) -> Any:
-    """Return the row that a file holds: an image, a waveform, a text or an array of numbers, as this module reads them.
+    """Read one file as this module does: an image, a waveform, a text or an array of numbers.
 
     Args:
-      path: of the file; its ending says what it is.
-      rate: the samples a second of a WAV file.
+      path: path of the file; its suffix determines its type.
+      rate: sampling rate of a WAV file in Hz.
 
     Raises:
-      SbmError: if it is of no known kind, or can not be read.
+      SbmError: if the type is unknown, or the file cannot be read.
     """
     reader = _READERS.get(path.suffix.lower())
     if reader is None:
-        raise SbmError(f"{path} is none of {', '.join(_READERS)}. Convert it.")
+        raise SbmError(f"{path} is not one of {', '.join(_READERS)}. Convert it.")
     return reader([path], FoldersConfig(rate=rate))[0]
 
 

@@ -1,4 +1,4 @@
-"""GRID: a speaker's face, voice and words, from three files.
+"""GRID: video, sound and words of spoken sentences, from three files.
 
 Reference: M. Cooke, J. Barker, S. Cunningham and X. Shao, "An audio-visual corpus for speech perception and automatic
 speech recognition", 2006. https://doi.org/10.1121/1.2229005
@@ -24,14 +24,14 @@ WORDS = {
     "command": ("bin", "lay", "place", "set"),
     "colour": ("blue", "green", "red", "white"),
     "preposition": ("at", "by", "in", "with"),
-    "letter": tuple("abcdefghijklmnopqrstuvxyz"),  # w takes three syllables, and is left out
+    "letter": tuple("abcdefghijklmnopqrstuvxyz"),  # without w, which has three syllables
     "digit": ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"),
     "adverb": ("again", "now", "please", "soon"),
 }
-"""What each of the six words of a sentence may be: the grammar of the corpus, and the questions that labels answer."""
+"""The grammar of the corpus: the choices for each of a sentence's six words, which are the questions of the labels."""
 
 _SILENCE = ("sil", "sp")
-_RECIPE = 1  # counted up when other rows come out of the same files
+_RECIPE = 1  # increment when the same files give other rows
 _VIDEO, _SOUND, _ALIGNMENTS = "video_64_grey_12.5fps.npz", "audio_8khz_mulaw.npz", "alignments.json"
 _AGAIN = "Make the files again."
 _FRAMES, _SIDE, _SAMPLES = 38, 64, 24_000
@@ -43,22 +43,22 @@ class GridConfig:
 
     | modality | from                        | rows are                                                                |
     |----------|-----------------------------|-------------------------------------------------------------------------|
-    | `video`  | `video_64_grey_12.5fps.npz` | uint8 [38, 64, 64, 1]: 12.5 grey frames a second                        |
-    | `sound`  | `audio_8khz_mulaw.npz`      | float32 [24000] in [-1, 1]: 8,000 samples a second                      |
+    | `video`  | `video_64_grey_12.5fps.npz` | uint8 [38, 64, 64, 1]: 12.5 grey frames per second                      |
+    | `sound`  | `audio_8khz_mulaw.npz`      | float32 [24000] in [-1, 1]: 8,000 samples per second                    |
     | `words`  | `alignments.json`           | strings of six words; labels answer the questions of `WORDS`            |
 
-    The archives have arrays of all clips, in the order of their ``names``: ``jpeg``, all files end to end, and
-    ``offsets`` [N + 1], where each begins and ends, a JPEG file of the frames from top to bottom; ``mulaw`` uint8
-    [N, 24000], companded with μ = 255. The alignments have ``names``, and for each clip [start, end, word] in units of
-    1 / 25,000 s.
+    The archives hold arrays for all clips, in the order of their ``names``: ``jpeg``, the concatenated JPEG files, one
+    per clip with its frames from top to bottom, and ``offsets`` [N + 1], where each file begins and ends; ``mulaw``,
+    uint8 [N, 24000], companded with μ = 255. The alignments hold ``names`` and, for each clip, a list of
+    [start, end, word] in units of 1 / 25,000 s.
 
-    A clip is in the test split if the first eight hexadecimal digits of its name's SHA-1 are 0 modulo 10, in validation
-    if 1.
+    A clip is in the test split if the first eight hexadecimal digits of its name's SHA-1 are 0 modulo 10, and in the
+    validation split if they are 1.
 
     Attributes:
-      directory: of the three files.
-      max_train: training rows to use, the first by name; None for all.
-      max_test: the same for validation and for test.
+      directory: directory of the three files.
+      max_train: number of training rows to use, the first by name; None for all.
+      max_test: likewise for validation and for test.
     """
 
     directory: str = ""
@@ -72,15 +72,15 @@ class GridConfig:
 
 
 def load_grid(config: GridConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None) -> types.Dataset:
-    """Return the data set.
+    """Load the data set.
 
     Args:
-      config: where the files are, and which rows are used.
-      cache_dir: not needed: the files are read as they are.
-      names: of the modalities; None for all. The files of others are not read.
+      config: where the files are, and which rows to use.
+      cache_dir: unused; the files are read as they are.
+      names: names of the modalities; None for all. Files of other modalities are not read.
 
     Raises:
-      SbmError: if a file is missing, damaged or of other clips than another, or a split has no rows.
+      SbmError: if a file is missing or damaged, the files hold different clips, or a split has no rows.
     """
     del cache_dir
     names = MODALITIES if names is None else tuple(names)
@@ -117,7 +117,7 @@ def load_grid(config: GridConfig, cache_dir: pathlib.Path, names: Sequence[str] 
 
 
 def _rows(clips: Sequence[str], config: GridConfig) -> dict[str, np.ndarray]:
-    """Return the numbers of the clips of each split, int [N]."""
+    """Return {split: indices of its clips, int [N]}, sorted by name."""
     places = np.array([int(hashlib.sha1(name.encode()).hexdigest()[:8], 16) % 10 for name in clips])
     order = np.argsort(np.array(clips), kind="stable")
     chosen = {"train": places > 1, "validation": places == 1, "test": places == 0}
@@ -129,7 +129,7 @@ def _rows(clips: Sequence[str], config: GridConfig) -> dict[str, np.ndarray]:
 
 
 def _sentences(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
-    """Return the names of all clips, and their words."""
+    """Read the names of all clips, and their words."""
     try:
         content = json.loads(path.read_text("utf-8"))
         clips, alignments = [str(name) for name in content["names"]], content["alignments"]
@@ -140,19 +140,19 @@ def _sentences(path: pathlib.Path) -> tuple[list[str], list[list[str]]]:
         raise SbmError(f"{path} does not hold names and alignments: {error!r}. {_AGAIN}") from error
     if len(clips) != len(spoken) or len({*clips}) != len(clips) or not clips:
         raise SbmError(
-            f"{path} has {len(clips)} names and {len(spoken)} alignments; expected one of each clip. {_AGAIN}"
+            f"{path} has {len(clips)} names and {len(spoken)} alignments; expected one of each per clip. {_AGAIN}"
         )
     for name, words in zip(clips, spoken, strict=True):
         known = len(words) == len(WORDS) and all(w in k for w, k in zip(words, WORDS.values(), strict=True))
         if not known:
             raise SbmError(
-                f"{path}: clip {name!r} has the words {' '.join(words)!r}, no sentence of the corpus. {_AGAIN}"
+                f"{path}: clip {name!r} has the words {' '.join(words)!r}, not a sentence of the corpus. {_AGAIN}"
             )
     return clips, spoken
 
 
 def _archive(path: pathlib.Path, clips: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the arrays of a file that has these clips."""
+    """Read the arrays of an archive, and check that it holds the given clips."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             found = {name: arrays[name] for name in arrays.files}
@@ -167,14 +167,14 @@ def _archive(path: pathlib.Path, clips: Sequence[str]) -> dict[str, np.ndarray]:
     except (OSError, *DAMAGED_ARCHIVE) as error:
         raise SbmError(f"{path} can not be read: {error!r}. {_AGAIN}") from error
     if names != list(clips):
-        raise SbmError(f"{path} has other clips than {_ALIGNMENTS}, or another order. {_AGAIN}")
+        raise SbmError(f"{path} has other clips than {_ALIGNMENTS}, or has them in another order. {_AGAIN}")
     if not whole or found.get("mulaw", found.get("jpeg")).dtype != np.uint8:
-        raise SbmError(f"{path} has arrays of other shapes or types than GridConfig says. {_AGAIN}")
+        raise SbmError(f"{path} has arrays of other shapes or types than GridConfig describes. {_AGAIN}")
     return found
 
 
 def _waveforms(companded: np.ndarray) -> np.ndarray:
-    """Return waveforms, float32 in [-1, 1], of bytes that are companded with μ = 255."""
+    """Expand μ-law bytes (μ = 255) to waveforms, float32 in [-1, 1]."""
     y = companded.astype(np.float32) / 127.5 - 1.0
     return (np.sign(y) * np.expm1(np.abs(y) * np.log(256.0)) / 255.0).astype(np.float32)
 

@@ -1,4 +1,4 @@
-"""Labels of rows: the answers to one question or several, and the classes that they number."""
+"""Labels of rows: the answers to one or more questions, and their classes."""
 
 import dataclasses
 import logging
@@ -17,24 +17,24 @@ logger = logging.getLogger(__name__)
 
 
 def array_of(question: str) -> str:
-    """Return the name of the array of an archive that has the answers to a question."""
+    """Return the name of an archive's array of answers to a question."""
     return LABEL if question == LABEL else f"{LABEL}.{question}"
 
 
 def is_label(name: str) -> bool:
-    """Return whether an array of an archive has the answers to a question."""
+    """Return whether an archive's array of this name holds the answers to a question."""
     return name == LABEL or name.startswith(f"{LABEL}.")
 
 
 def numbers_of_words(answers: Mapping[str, np.ndarray], where: Mapping[str, str]) -> dict[str, np.ndarray]:
-    """Return numbers in the place of words: their places among those of the training rows, in order.
+    """Replace words with their ranks among the sorted words of the training rows.
 
     Args:
-      answers: strings [N] of each split.
-      where: they come from, for messages.
+      answers: {split: strings [N]}.
+      where: {split: source of the answers}, for messages.
 
     Returns:
-      int64 [N] of each split.
+      {split: int64 [N]}.
 
     Raises:
       SbmError: if a held-out row has a word that no training row has.
@@ -53,16 +53,16 @@ def numbers_of_words(answers: Mapping[str, np.ndarray], where: Mapping[str, str]
 def numbered(
     splits: Mapping[str, types.Split], classes: Mapping[str, np.ndarray], path: pathlib.Path, settings: dict[str, Any]
 ) -> types.Dataset:
-    """Return the data set of three splits with their labels numbered from 0.
+    """Return the data set of three splits, with their labels numbered from 0.
 
     Args:
-      splits: by name, with labels as they are in the files.
-      classes: the labels that occur, by question, from `classes_of`.
-      path: of the labels of the training rows, for messages.
-      settings: of the data set; classes that are not 0, 1, ... are added.
+      splits: {name: split}, with labels as stored.
+      classes: {question: labels that occur}, from `classes_of`.
+      path: file of the training rows' labels, for messages.
+      settings: settings of the data set; classes other than 0, 1, ... are added to them.
 
     Raises:
-      SbmError: if the labels look like no classes.
+      SbmError: if the labels do not look like classes.
     """
     for question, values in classes.items():
         check_classes(question, values, splits["train"].labels[question], path)
@@ -74,7 +74,7 @@ def numbered(
 
 
 def _renumbered(split: types.Split, classes: Mapping[str, np.ndarray]) -> types.Split:
-    """Return a split with the numbers of the classes in place of the labels of the file."""
+    """Return a split with its labels replaced by class indices, int32 [N]."""
     labels = {
         question: np.searchsorted(values, split.labels[question]).astype(np.int32)
         for question, values in classes.items()
@@ -83,26 +83,32 @@ def _renumbered(split: types.Split, classes: Mapping[str, np.ndarray]) -> types.
 
 
 def checked_labels(labels: np.ndarray, where: str, num_rows: int) -> np.ndarray:
-    """Return the labels as int64."""
+    """Check labels and return them as int64 [N].
+
+    Raises:
+      SbmError: if they are not one integer per row, or int64 cannot hold them.
+    """
     if labels.dtype.kind not in "iub" or labels.shape != (num_rows,):
         raise SbmError(
-            f"{where} is {labels.dtype} {list(labels.shape)}; expected integers [{num_rows}], the number of each row's "
-            "class. Fix the labels or leave them out."
+            f"{where} is {labels.dtype} {list(labels.shape)}; expected integers [{num_rows}], the class of each row. "
+            "Fix the labels or leave them out."
         )
     if labels.dtype.kind == "u" and labels.max() > np.iinfo(np.int64).max:
-        raise SbmError(f"{where} has integers that int64 can not hold; expected numbers of classes. Renumber them.")
+        raise SbmError(
+            f"{where} has integers that int64 can not hold; expected classes numbered from 0. Renumber them."
+        )
     return labels.astype(np.int64)
 
 
 def classes_of(splits: Mapping[str, types.Split], paths: Mapping[str, pathlib.Path]) -> dict[str, np.ndarray]:
-    """Return the answers to each question that occur, in order.
+    """Return {question: the distinct answers, sorted}.
 
     Args:
-      splits: by name.
-      paths: of the labels of each split, for messages.
+      splits: {name: split}.
+      paths: {name: file of the split's labels}, for messages.
 
     Raises:
-      SbmError: if the splits do not answer the same questions, or see `_classes`.
+      SbmError: if the splits do not answer the same questions; also see `_classes`.
     """
     questions = list(splits["train"].labels)
     for name, split in splits.items():
@@ -115,20 +121,20 @@ def classes_of(splits: Mapping[str, types.Split], paths: Mapping[str, pathlib.Pa
 
 
 def _classes(question: str, splits: Mapping[str, types.Split], paths: Mapping[str, pathlib.Path]) -> np.ndarray:
-    """Return the answers to a question that occur, in order.
+    """Return the distinct answers to a question, sorted.
 
     Args:
-      question: what is asked.
-      splits: by name.
-      paths: of the labels of each split, for messages.
+      question: name of the question.
+      splits: {name: split}.
+      paths: {name: file of the split's labels}, for messages.
 
     Raises:
-      SbmError: if the question has no plain name, or some answers occur outside the training rows only: no classifier
-        that learns from these can tell them.
+      SbmError: if the question's name has other characters than letters, digits and _, or an answer does not occur in
+        the training rows, so that no classifier can learn it.
     """
-    if not re.fullmatch(r"\w+", question):  # the name of a directory
+    if not re.fullmatch(r"\w+", question):  # it names a directory
         raise SbmError(
-            f"{paths['train']}: the array {array_of(question)!r} has the answers to a question; expected its name in "
+            f"{paths['train']}: the array {array_of(question)!r} holds the answers to a question; expected a name of "
             "letters, digits and _. Rename it."
         )
     classes = np.unique(splits["train"].labels[question])
@@ -143,36 +149,36 @@ def _classes(question: str, splits: Mapping[str, types.Split], paths: Mapping[st
 
 
 def check_classes(question: str, classes: np.ndarray, labels: np.ndarray, path: pathlib.Path) -> None:
-    """Check that there are fewer classes than rows to learn them from.
+    """Check that there are enough rows to learn the classes from, and warn of doubtful labels.
 
     Args:
-      question: what the labels answer.
-      classes: the labels that occur.
-      labels: those of the training rows, without what was split off for validation.
-      path: of the file they come from, for messages.
+      question: name of the question.
+      classes: the distinct labels, sorted.
+      labels: labels of the training rows, without those split off for validation.
+      path: file of the labels, for messages.
 
     Raises:
-      SbmError: if there are not two training rows for each class.
+      SbmError: if there are fewer than two training rows per class on average.
     """
     name = array_of(question)
     if 2 * len(classes) > len(labels):
         raise SbmError(
             f"{path}: {name} has {len(classes):,} different values ({_some(classes)}) in {len(labels):,} training "
-            "rows; these look like identifiers of rows, not classes. Expected two rows or more of a class on average. "
+            "rows; these look like row identifiers, not classes. Expected at least two rows per class on average. "
             f"Store the class of each row under {name!r}, or leave it out."
         )
     lost = np.setdiff1d(classes, labels)
     if len(lost):
         logger.warning(
-            "%s: all rows with the label %s were split off for validation; no classifier learns them. Add rows, or "
-            "a validation.npz.",
+            "%s: all rows with the label %s were split off for validation, so no classifier can learn it. Add rows, "
+            "or a validation.npz.",
             path,
             _some(lost),
         )
     if len(classes) == 1 or classes[0] < 0:
         logger.warning(
-            "%s: the labels are %s. A single class can not be missed, and a negative label is a class as any other; "
-            "leave labels out where they mean nothing.",
+            "%s: the labels are %s. A single class makes every prediction right, and negative labels count as classes "
+            "too; leave out labels that are meaningless.",
             *(path, ", ".join(map(str, classes[:10]))),
         )
 

@@ -1,4 +1,4 @@
-"""What each kind of data set brings: its options, and the function that reads it."""
+"""The interface of data sets: their options, and the function that loads them."""
 
 import pathlib
 from collections.abc import Callable, Sequence
@@ -8,13 +8,13 @@ from sbm_jax import types
 
 
 class Loader(NamedTuple):
-    """A kind of data set, found by `data.name`.
+    """A data set, selected by `data.name`.
 
     Attributes:
       options: a `config.checked_dataclass`.
-      load: `(options, cache_dir, names) -> data set`: the options, a directory that is kept for prepared data, and the
-        names of the modalities that are wanted (None: all). The settings of what it returns must tell its content, by a
-        digest where that comes from files: what is trained on it is used again as long as they are the same.
+      load: `(options, cache_dir, names) -> data set`, from the options, a persistent directory for prepared data, and
+        the names of the wanted modalities (None: all). The settings of the result must identify its content, with a
+        digest where it comes from files: models trained on it are reused as long as the settings are the same.
     """
 
     options: type

@@ -1,6 +1,6 @@
-"""Rows that users hand over in memory: as arrays, checked to fit together, and divided into splits.
+"""Rows that users pass in memory: converted to arrays, checked for consistency and divided into splits.
 
-They keep the form in which they were given; formats convert them (see `formats`).
+Rows stay in the users' form; formats convert them later (see `formats`).
 """
 
 import dataclasses
@@ -22,20 +22,20 @@ from sbm_jax.rows import Repeated
 Columns = Mapping[str, Any]
 
 MOST_CLASSES, MOST_NUMBERED = 100, 20
-"""Strings, or integers, with more different values are no names of classes."""
+"""The most distinct strings, and integers, that count as classes."""
 
 ROWS_PER_CLASS = 5
-"""Nor are integers and sentences that occur in fewer rows on average; single words may occur in 2."""
+"""The fewest rows per distinct integer or sentence, on average, for these to count as classes; 2 for single words."""
 
 
 @checked_dataclass
 class MemoryConfig:
-    """Rows that were given to `fit`, which no file holds."""
+    """Rows that were passed to `fit` in memory."""
 
 
 def _refuse(config: MemoryConfig, cache_dir: pathlib.Path, names: Sequence[str] | None) -> types.Dataset:
     del config, cache_dir, names
-    raise SbmError("this experiment was trained on rows in memory. Call sbm_jax.fit again with them.")
+    raise SbmError("this experiment was trained on rows in memory. Call sbm_jax.fit with them again.")
 
 
 DATASET = Loader(MemoryConfig, _refuse)
@@ -44,7 +44,16 @@ DATASET = Loader(MemoryConfig, _refuse)
 
 
 def make_splits(data: Columns, held_out: Mapping[str, Columns | float], seed: int) -> dict[str, types.Split]:
-    """Return the rows of the three splits, as they were given; words for labels are numbers."""
+    """Divide rows into three splits, in the users' form, with words as labels replaced by numbers.
+
+    Args:
+      data: training rows by column, from which splits without rows of their own are held out.
+      held_out: {"test" or "validation": rows by column, or a share of `data`}.
+      seed: seed of the choice of rows.
+
+    Raises:
+      SbmError: if the rows are inconsistent, or too few.
+    """
     given = {"train": _read(data, "data")}
     given |= {name: _read(rows, name) for name, rows in held_out.items() if isinstance(rows, Mapping)}
     for name, split in given.items():
@@ -57,9 +66,9 @@ def make_splits(data: Columns, held_out: Mapping[str, Columns | float], seed: in
     rng = np.random.default_rng(seed)
     parts = 3 - sum(name in splits for name in held_out)
     if len(splits["train"]) < parts:
-        raise SbmError(f"data has {len(splits['train'])} rows; expected {parts} at least, some to hold out.")
+        raise SbmError(f"data has {len(splits['train'])} rows; expected at least {parts}, some to hold out.")
     whole = splits["train"]
-    for name in ("test", "validation"):  # test rows first, which are complete
+    for name in ("test", "validation"):  # test first, which needs complete rows
         if name not in splits:
             wanted = _share(name, held_out[name]) * len(_complete(whole) if name == "test" else whole)
             splits["train"], splits[name] = _divided(splits["train"], max(1, round(wanted)), name, rng)
@@ -79,23 +88,23 @@ def _share(name: str, given: Any) -> float:
 
 
 def _complete(split: types.Split) -> np.ndarray:
-    """Return the numbers of the rows that have all modalities."""
+    """Return the indices of the rows that have all modalities."""
     if split.present is None:
         return np.arange(len(split))
     return np.flatnonzero(np.all(list(split.present.values()), axis=0))
 
 
 def _require_pairs(train: types.Split) -> None:
-    """Refuse training rows none of which shows what two modalities have to do with each other."""
+    """Refuse training rows if none has two modalities, so that nothing shows how modalities are related."""
     if train.present is not None and max(np.sum(list(train.present.values()), axis=0)) < 2 <= len(train.present):
         raise SbmError(
-            f"none of the {len(train)} training rows has two modalities, from which any could learn what they have in "
-            "common. Give rows that have several, or hold out fewer of them."
+            f"none of the {len(train)} training rows has two modalities, so nothing shows how modalities are related. "
+            "Give rows that have several, or hold out fewer of them."
         )
 
 
 def _read(data: Columns, where: str) -> types.Split:
-    """Return rows as they were given, checked to be as many of each, without those of modalities that a row lacks."""
+    """Return checked rows in the users' form; missing modalities become masks, and hold another row's data."""
     columns, small, there = {}, {}, {}
     for name, values in data.items():
         if name.endswith(".present"):
@@ -103,11 +112,11 @@ def _read(data: Columns, where: str) -> types.Split:
             continue
         array, there[name] = _column(values, f"{where} {name!r}")
         if labels.is_label(name) and there[name] is not None:
-            raise SbmError(f"{where} {name!r} is None or NaN in some rows; expected the class of each. Fix it.")
+            raise SbmError(f"{where} {name!r} is None or NaN in some rows; expected a class for every row. Fix it.")
         (small if labels.is_label(name) else columns)[name] = array
     lengths = {name: len(array) for name, array in {**columns, **small}.items()}
     if not columns:
-        raise SbmError(f"{where} has no modality{' but labels' if small else ''}; expected rows by modality.")
+        raise SbmError(f"{where} has no modality{', only labels' if small else ''}; expected rows by modality.")
     if len({*lengths.values()}) > 1:
         raise SbmError(f"{where} has {lengths} rows; expected the same number of rows for every modality.")
     for name in columns:
@@ -116,11 +125,11 @@ def _read(data: Columns, where: str) -> types.Split:
         told = own is not None and own.dtype == bool and own.shape == (len(columns[name]),)
         if mask is not None:
             small[key] = mask & own if told else mask
-        if told and small[key].any():  # what stands in absent rows is not looked at
+        if told and small[key].any():  # the values of absent rows are never used
             columns[name] = _filled(columns[name], small[key])
     for name, array in small.items():
         if array.dtype.kind == "U" and array.ndim != 1:
-            raise SbmError(f"{where} {name!r} has the shape {list(array.shape)}; expected one class for each row, [N].")
+            raise SbmError(f"{where} {name!r} has the shape {list(array.shape)}; expected one class per row, [N].")
     words = {name.removeprefix(f"{types.LABEL}."): a for name, a in small.items() if a.dtype.kind == "U"}
     numeric = {name: array for name, array in small.items() if array.dtype.kind != "U"}
     answers, present = arrays.labels_and_masks(numeric, columns, where, next(iter(lengths.values())))
@@ -133,12 +142,12 @@ def _mask(values: Any, where: str) -> np.ndarray:
     except ValueError:
         mask = np.empty(())
     if mask.ndim != 1:
-        raise SbmError(f"{where} is {values!r:.50}; expected True or False for each row, bool [N].")
+        raise SbmError(f"{where} is {values!r:.50}; expected True or False for every row, bool [N].")
     return mask
 
 
 def _filled(column: np.ndarray, there: np.ndarray) -> np.ndarray:
-    """Return a column in which the rows that are not there are like the first one that is."""
+    """Return a column with absent rows replaced by the first present one."""
     if there.all():
         return column
     which = np.where(there, np.arange(len(column)), np.argmax(there))
@@ -146,13 +155,13 @@ def _filled(column: np.ndarray, there: np.ndarray) -> np.ndarray:
 
 
 def _column(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return rows as an array, and which there are: None where all are.
+    """Return rows as an array, and a presence mask [N], None if all are present.
 
-    A row is lacking where it is None, or NaN in all its entries; the array has another row there. Rows of numbers that
-    differ in length become an array of objects.
+    A row is missing if it is None or all NaN; the array holds another row there. Rows of numbers of different lengths
+    become an object array.
     """
     if isinstance(values, np.ma.MaskedArray):
-        raise SbmError(f"{where} is masked; give plain rows, and by '<modality>.present' which there are.")
+        raise SbmError(f"{where} is a masked array; give plain rows, and '<modality>.present' to mark missing ones.")
     if hasattr(values, "__array__") and not isinstance(values, np.ndarray):
         values = np.asarray(values)  # of JAX, pandas and others
     single = isinstance(values, (str, bytes)) or (isinstance(values, np.ndarray) and not values.ndim)
@@ -186,13 +195,13 @@ def _is_nothing(row: Any) -> bool:
 
 
 def stacked(rows: list[Any], where: str) -> np.ndarray:
-    """Return a list of rows as an array; of numbers that differ in length, an array of objects.
+    """Convert a list of rows to an array; rows of numbers of different lengths become an object array.
 
     Raises:
-      SbmError: on rows that are of no type, or of no shape, that an array has.
+      SbmError: if the rows have types or shapes that do not fit into an array.
     """
     if len({isinstance(row, str) for row in rows}) > 1:
-        raise SbmError(f"{where} has strings and other things; expected strings, and None where there is none.")
+        raise SbmError(f"{where} mixes strings with other types; expected strings, and None for missing rows.")
     try:
         array = np.array(rows)
         if array.dtype == object:
@@ -203,7 +212,7 @@ def stacked(rows: list[Any], where: str) -> np.ndarray:
     except ValueError as error:
         parts = [np.asarray(row) for row in rows]
         if any(part.ndim != 1 or part.dtype.kind not in "if" for part in parts):
-            told = f"{where} has rows of different shapes ({error}); expected equal ones. Fix the data."
+            told = f"{where} has rows of different shapes ({error}); expected equal shapes. Fix the data."
             raise SbmError(told) from error
         ragged = np.empty(len(parts), object)
         ragged[:] = parts
@@ -211,7 +220,7 @@ def stacked(rows: list[Any], where: str) -> np.ndarray:
 
 
 def _plain_type(array: np.ndarray, where: str) -> np.ndarray:
-    """Return an array with integers [N, 1] and strings as [N], and floats of at least 32 bits."""
+    """Return integers and strings [N, 1] as [N], and floats with 32 or 64 bits."""
     if array.dtype.name in ("bfloat16", "float16"):
         array = array.astype(np.float32)
     elif array.dtype.kind == "f" and array.itemsize > 8:
@@ -220,24 +229,24 @@ def _plain_type(array: np.ndarray, where: str) -> np.ndarray:
         advice = "Decode them to str." if array.dtype.kind == "S" else "Convert it."
         raise SbmError(f"{where} is {array.dtype}; expected numbers, booleans or strings. {advice}")
     if array.ndim == 0 or 0 in array.shape:
-        raise SbmError(f"{where} has the shape {list(array.shape)}; expected rows [N, ...] that are not empty.")
+        raise SbmError(f"{where} has the shape {list(array.shape)}; expected non-empty rows [N, ...].")
     if array.dtype.kind == "U":
         try:
             "".join(array.ravel().tolist()).encode()
         except UnicodeEncodeError as error:
-            raise SbmError(f"{where} has a string that is no Unicode text ({error.reason}). Fix it.") from error
+            raise SbmError(f"{where} has a string that is not valid Unicode ({error.reason}). Fix it.") from error
     single = array.ndim == 2 and array.shape[1] == 1 and array.dtype.kind in "iuU"
     return array[:, 0] if single else array
 
 
 def _with_numbers(splits: Mapping[str, types.Split]) -> dict[str, types.Split]:
-    """Return splits with numbers in the place of words that are labels."""
+    """Return splits with words as labels replaced by numbers."""
     found = dict(splits)
     for question, known in {**splits["train"].labels}.items():
         answers = {name: split.labels[question] for name, split in splits.items()}
         if len({values.dtype.kind == "U" for values in answers.values()}) > 1:
             raise SbmError(
-                f"{labels.array_of(question)} is words in some splits and numbers in others. Write it alike."
+                f"{labels.array_of(question)} has words in some splits and numbers in others. Use one type in all."
             )
         if known.dtype.kind == "U":
             where = {name: f"{name}: {labels.array_of(question)}" for name in splits}
@@ -247,9 +256,12 @@ def _with_numbers(splits: Mapping[str, types.Split]) -> dict[str, types.Split]:
 
 
 def _divided(split: types.Split, number: int, name: str, rng: np.random.Generator) -> tuple[types.Split, types.Split]:
-    """Return the rows without a random choice of them, and these.
+    """Hold out `number` random rows; return the remaining rows and the held-out ones.
 
-    Test rows are taken from those that are complete. Of every class some row is left to train on.
+    Test rows are chosen among complete rows. At least one row of every class is left to train on.
+
+    Raises:
+      SbmError: if too few rows can be held out.
     """
     complete = _complete(split) if name == "test" else np.arange(len(split))
     candidates = np.setdiff1d(complete, _one_of_each_class(split, rng))
@@ -264,16 +276,16 @@ def _divided(split: types.Split, number: int, name: str, rng: np.random.Generato
 
 
 def one_text_each(split: types.Split, where: str) -> types.Split:
-    """Return rows with one text each: a row with K texts of a modality becomes K rows, whose other data are shared.
+    """Turn each row with K texts of a modality into K rows with one text each, which share their other data.
 
     Raises:
-      SbmError: if several modalities have texts of different numbers.
+      SbmError: if modalities have different numbers of texts per row.
     """
     several = {name: column.shape[1] for name, column in split.data.items() if has_several_texts(column)}
     if not several:
         return split
     if len({*several.values()}) > 1:
-        raise SbmError(f"{where} has {several} texts a row; expected the same number of each, or one.")
+        raise SbmError(f"{where} has {several} texts per row; expected the same number for each, or one.")
     number = next(iter(several.values()))
     again = np.repeat(np.arange(len(split)), number)
     data = {
@@ -284,12 +296,12 @@ def one_text_each(split: types.Split, where: str) -> types.Split:
 
 
 def has_several_texts(column: np.ndarray) -> bool:
-    """Return whether rows have several texts each, strings [N, K]."""
+    """Return whether rows have several texts each: strings [N, K]."""
     return column.dtype.kind == "U" and column.ndim == 2
 
 
 def _one_of_each_class(split: types.Split, rng: np.random.Generator) -> np.ndarray:
-    """Return a random row of each label, and of each value of a modality that is strings or integers, one a row."""
+    """Return the indices of a random row for each label, and for each value of a modality that holds classes."""
     answers = list(split.labels.values())
     for name, column in split.data.items():
         if column.ndim == 1 and column.dtype.kind in "Uiu" and is_class(column):
@@ -300,7 +312,7 @@ def _one_of_each_class(split: types.Split, rng: np.random.Generator) -> np.ndarr
 
 
 def is_class(rows: np.ndarray) -> bool:
-    """Return whether strings or integers [N] have so few values that they are names of classes."""
+    """Return whether strings or integers [N] have few enough distinct values to be classes."""
     values = np.unique(rows)
     most, each = MOST_NUMBERED, ROWS_PER_CLASS
     if rows.dtype.kind == "U":

@@ -1,4 +1,4 @@
-"""MHD: digits as images, spoken and drawn, from its official files."""
+"""MHD: digits as images, sounds and pen trajectories, from its official files."""
 
 import pathlib
 from collections.abc import Sequence
@@ -12,27 +12,27 @@ from sbm_jax.data.loader import Loader
 from sbm_jax.errors import SbmError, require, unknown
 
 NUM_CLASSES = 10
-_PIECES, _SIDE = 4, 32  # sounds are cut into pieces of 32 bands
+_PIECES, _SIDE = 4, 32  # the files split sounds into pieces of 32 bands
 
 _SHAPES = {"image": (1, 28, 28), "trajectory": (200,), "sound": (_PIECES, _SIDE, _SIDE)}
-"""The shapes of rows in the files, in their order behind the labels."""
+"""The shapes of rows in the files, in the order in which they follow the labels."""
 
 
 @checked_dataclass
 class MhdConfig:
-    """The Multimodal Handwritten Digits of M. Vasco, H. Yin, F. Melo and A. Paiva, 2022: 50,000 and 10,000 rows.
+    """Multimodal Handwritten Digits (M. Vasco, H. Yin, F. Melo and A. Paiva, 2022): 50,000 and 10,000 rows.
 
     | modality     | rows are                                                                                      |
     |--------------|-----------------------------------------------------------------------------------------------|
-    | `image`      | float32 [28, 28, 1] in [0, 1]: of MNIST                                                       |
-    | `sound`      | float32 [32, 128, 1] in [0, 1]: 32 frames and 128 mel bands of a second at 16 kHz, in         |
-    |              | decibels, of which the data set maps its own range to [0, 1]                                  |
-    | `trajectory` | float32 [200] in [0, 1]: 100 points of a pen                                                  |
+    | `image`      | float32 [28, 28, 1] in [0, 1]: MNIST images                                                   |
+    | `sound`      | float32 [32, 128, 1] in [0, 1]: 32 frames and 128 mel bands of one second at 16 kHz, in       |
+    |              | decibels, whose range in the data set is mapped to [0, 1]                                     |
+    | `trajectory` | float32 [200] in [0, 1]: 100 points of a pen trajectory                                       |
 
     Attributes:
-      directory: of `mhd_train.pt` and `mhd_test.pt`.
-      validation_fraction: the share of the training rows that becomes validation.
-      seed: of that choice of rows.
+      directory: directory of `mhd_train.pt` and `mhd_test.pt`.
+      validation_fraction: the share of training rows used for validation.
+      seed: seed of that choice of rows.
     """
 
     directory: str = ""
@@ -46,15 +46,15 @@ class MhdConfig:
 
 
 def load_mhd(config: MhdConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None) -> types.Dataset:
-    """Return the data set.
+    """Load the data set.
 
     Args:
       config: where the files are.
-      cache_dir: not needed: the files are read as they are.
-      names: of the modalities; None for all.
+      cache_dir: unused; the files are read as they are.
+      names: names of the modalities; None for all.
 
     Raises:
-      SbmError: if a file is missing, can not be read or holds something else.
+      SbmError: if a file is missing, cannot be read or holds something else.
     """
     del cache_dir
     for name in names or ():
@@ -80,32 +80,34 @@ def load_mhd(config: MhdConfig, cache_dir: pathlib.Path, names: Sequence[str] | 
 
 
 def _read(path: pathlib.Path, names: Sequence[str]) -> types.Split:
-    """Return the rows of a file."""
+    """Read the rows of a file."""
     content = torch_files.read_torch(path)
     if not isinstance(content, (tuple, list)) or len(content) != 6:
         found = f"{type(content).__name__} of {len(content)}" if hasattr(content, "__len__") else repr(content)
         raise SbmError(
-            f"{path} holds a {found}; expected six: labels, images, trajectories, sounds, and the ranges of the last "
-            "two. Fetch it again."
+            f"{path} holds a {found}; expected six items: labels, images, trajectories, sounds, and the ranges of the "
+            "last two. Fetch it again."
         )
     labels = _array(content[0], (), "iu", f"{path}: labels")
     if len(labels) == 0 or labels.min() < 0 or labels.max() >= NUM_CLASSES:
-        raise SbmError(f"{path} has labels that are not 0 to {NUM_CLASSES - 1}, or none. Fetch it again.")
+        raise SbmError(f"{path} has no labels, or labels outside 0 to {NUM_CLASSES - 1}. Fetch it again.")
     rows = {}
     for name, values in zip(_SHAPES, content[1:4], strict=True):
         if name in names:
             rows[name] = _array(values, _SHAPES[name], "f", f"{path}: {name}")
             if len(rows[name]) != len(labels):
-                raise SbmError(f"{path} has {len(labels)} labels, but {len(rows[name])} of {name}. Fetch it again.")
+                raise SbmError(
+                    f"{path} has {len(labels)} labels, but {len(rows[name])} rows of {name}. Fetch it again."
+                )
     return types.Split({name: _as_shown(name, rows[name]) for name in names}, {types.LABEL: labels.astype(np.int32)})
 
 
 def _array(values: object, shape: tuple[int, ...], kinds: str, where: str) -> np.ndarray:
-    """Return a tensor, or a list of such, as an array [N, *shape]."""
+    """Return a tensor, or a list of tensors, as an array [N, *shape]."""
     try:
         array = np.asarray(values)
     except ValueError as error:
-        raise SbmError(f"{where} are of several shapes ({error}); expected one. Fetch the file again.") from error
+        raise SbmError(f"{where} have different shapes ({error}); expected one. Fetch the file again.") from error
     if array.dtype.kind not in kinds or array.shape[1:] != shape or array.ndim == 0:
         raise SbmError(
             f"{where} is {array.dtype} {list(array.shape)}; expected {'integers' if kinds == 'iu' else 'floats'} "

@@ -1,4 +1,4 @@
-"""Digits that are seen, heard, named and drawn: real images, recordings and pen strokes, paired by the digit."""
+"""Digits as real images, recordings, pen strokes and tags, paired by digit."""
 
 import pathlib
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +14,7 @@ from sbm_jax.errors import SbmError, require, unknown
 from sbm_jax.rows import Repeated
 from sbm_jax.storage import DAMAGED_ARCHIVE
 
-_RECIPE = 1  # counted up when other rows come out of the same options
+_RECIPE = 1  # increment when the same options give other rows
 _SPLITS = ("train", "validation", "test")
 
 # MARK: Options
@@ -22,31 +22,31 @@ _SPLITS = ("train", "validation", "test")
 
 @checked_dataclass
 class PairedDigitsConfig:
-    """Rows of which all modalities show one digit.
+    """Rows whose modalities all show the same digit.
 
     | modality  | from                                  | rows are                                                     |
     |-----------|---------------------------------------|--------------------------------------------------------------|
     | `image`   | `mnist/`: its four files              | uint8 [28, 28, 1]                                            |
-    | `sound`   | `spoken_digits/fsdd_8khz_int16.npz`   | int16 [8000]: waveforms of a second, for the format          |
+    | `sound`   | `spoken_digits/fsdd_8khz_int16.npz`   | int16 [8000]: waveforms of one second, for the format        |
     |           |                                       | `spectrogram`                                                |
     | `strokes` | `pendigits/pendigits.tra`             | float32 [16]: eight points of the pen, x and y from 0 to 100 |
     | `tags`    | the digit                             | float32 [10], one-hot                                        |
 
-    Images, recordings and strokes are split before they are paired, so that nothing of a test row was trained on: test
-    rows are made of MNIST's test images, the recordings of index 0 to 4 (the data set's official split), and a tenth of
-    the strokes; validation rows of MNIST's last 10,000 training images, the recordings of index 5 to 9, and a tenth of
+    Images, recordings and strokes are split before they are paired, so that no part of a test row is ever trained on.
+    Test rows use MNIST's test images, recordings with index 0 to 4 (the data set's official split) and a tenth of the
+    strokes; validation rows use MNIST's last 10,000 training images, recordings with index 5 to 9, and another tenth of
     the strokes.
 
-    The level of a recording is that of its microphone: each is scaled to a peak of 1. Shorter ones are followed by
-    silence. Of longer ones (20 of 3,000), the second with most of the energy is kept: at least 99.2 % of it.
+    The level of a recording depends on its microphone, so each is scaled to a peak of 1. Shorter recordings are padded
+    with silence. Longer ones (20 of 3,000) are cut to the second with the most energy, which has at least 99.2 % of it.
 
     Attributes:
-      directory: of `mnist`, `spoken_digits` and `pendigits`; what is not among the modalities is not read.
-      num_train: training rows. Each digit comes equally often in every split, and so does each of its images,
-        recordings and strokes.
-      num_validation: validation rows.
-      num_test: test rows.
-      seed: of the pairing, and of the split of the strokes.
+      directory: directory of `mnist`, `spoken_digits` and `pendigits`; only those of the chosen modalities are read.
+      num_train: number of training rows. In every split, all digits are equally frequent, and so are the images,
+        recordings and strokes of each digit.
+      num_validation: number of validation rows.
+      num_test: number of test rows.
+      seed: seed of the pairing and of the split of the strokes.
     """
 
     directory: str = ""
@@ -68,12 +68,12 @@ class PairedDigitsConfig:
 def load_paired_digits(
     config: PairedDigitsConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None
 ) -> types.Dataset:
-    """Return the data set.
+    """Load the data set.
 
     Args:
-      config: where the files are, and how many rows there are to be.
-      cache_dir: not needed: the files are read as they are.
-      names: of the modalities; None for all.
+      config: where the files are, and how many rows to make.
+      cache_dir: unused; the files are read as they are.
+      names: names of the modalities; None for all.
 
     Raises:
       SbmError: if a file is missing or damaged, or a split lacks a digit.
@@ -94,14 +94,14 @@ def load_paired_digits(
 
 
 class Items(NamedTuple):
-    """What rows of a modality are made of.
+    """The items from which rows of a modality are made.
 
     Attributes:
-      values: [K, ...].
-      labels: the digit of each, int [K].
-      split: the number of the split that each belongs to, int [K]; None where all belong to every split.
-      digest: of the content of their files.
-      where: they come from, for messages.
+      values: the items, [K, ...].
+      labels: digit of each item, int [K].
+      split: index in `_SPLITS` of each item's split, int [K]; None if every split uses all items.
+      digest: digest of the content of their files.
+      where: source of the items, for messages.
     """
 
     values: np.ndarray
@@ -112,9 +112,9 @@ class Items(NamedTuple):
 
 
 def _paired(split: str, num_rows: int, found: Mapping[str, Items], seed: int) -> types.Split:
-    """Return rows whose modalities have the same digit.
+    """Return rows whose modalities all show the same digit.
 
-    What is random in a modality has its own stream, so that it does not depend on which others there are.
+    Each modality has its own random stream, so that it does not depend on the other modalities.
     """
     number = _SPLITS.index(split)
     labels = np.random.default_rng([seed, number]).permutation(np.arange(num_rows) % digits.NUM_CLASSES)
@@ -158,9 +158,9 @@ def _tags(root: pathlib.Path, seed: int) -> Items:
 # MARK: Recordings
 
 LENGTH = 8000
-"""Samples of a recording: a second."""
+"""Samples of a recording: one second."""
 
-_PER_SPLIT = 5  # recordings of each digit by each speaker that are held out: 0 to 4 for tests, 5 to 9 for validation
+_PER_SPLIT = 5  # held-out recordings per digit and speaker: index 0 to 4 for test, 5 to 9 for validation
 _ARRAYS = {"samples": "int16 [S], all recordings end to end", "length": "[K]", "label": "[K]", "index": "[K]"}
 
 
@@ -180,7 +180,7 @@ def _recordings(root: pathlib.Path, seed: int) -> Items:
 
 
 def as_second(wave: np.ndarray) -> np.ndarray:
-    """Return a recording, int16 [L], with a peak of 1 (32,767), cut to the second that has most of the energy."""
+    """Scale a recording, int16 [L], to a peak of 1 (32,767), and cut it to the second with the most energy."""
     wave = wave.astype(np.float64)
     if len(wave) > LENGTH:
         energy = np.concatenate([[0], np.cumsum(wave**2)])
@@ -191,7 +191,7 @@ def as_second(wave: np.ndarray) -> np.ndarray:
 
 
 def _read_recordings(path: pathlib.Path) -> dict[str, np.ndarray]:
-    """Return the arrays of the file of recordings, checked."""
+    """Read and check the arrays of the file of recordings."""
     advice = "Fetch the file again."
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -218,13 +218,13 @@ def _read_recordings(path: pathlib.Path) -> dict[str, np.ndarray]:
 
 # MARK: Strokes
 
-_NUMBERS = 17  # of a line: eight points, and the digit
+_NUMBERS = 17  # per line: eight points and the digit
 _HIGHEST = 100
 
 
 def _strokes(root: pathlib.Path, seed: int) -> Items:
     path = root / "pendigits" / "pendigits.tra"
-    expected = f"lines of {_NUMBERS} integers, 16 from 0 to {_HIGHEST} and the digit, with commas between"
+    expected = f"lines of {_NUMBERS} integers, 16 from 0 to {_HIGHEST} and the digit, separated by commas"
     digest = files.content_digest([path])
     try:
         lines = path.read_text("utf-8").splitlines()
@@ -253,6 +253,6 @@ SOURCES: dict[str, Callable[[pathlib.Path, int], Items]] = {
     "tags": _tags,
     "strokes": _strokes,
 }
-"""What reads a modality: `(directory, seed) -> items`."""
+"""The reader of each modality: `(directory, seed) -> items`."""
 
 DATASET = Loader(PairedDigitsConfig, load_paired_digits)

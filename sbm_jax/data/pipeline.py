@@ -1,4 +1,4 @@
-"""From rows to batches: which rows each step uses, a function of the step alone, and in which form."""
+"""Batches: the rows that each step uses, as a function of the step alone, and their conversion for networks."""
 
 import functools
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from sbm_jax.types import Array
 
 
 def in_units(data: Mapping[str, Array]) -> dict[str, Array]:
-    """Return data as networks see them: uint8 as float32 in [0, 1]; float32, and int32, which are ids, as they are."""
+    """Return data as networks see them: uint8 as float32 in [0, 1]; float32, and int32 ids, unchanged."""
     return {
         name: values.astype(jnp.float32) / 255.0 if values.dtype == jnp.uint8 else values
         for name, values in data.items()
@@ -19,18 +19,18 @@ def in_units(data: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def batch_rows(num_rows: int, batch_size: int, seed: int, first_step: int, num_steps: int) -> np.ndarray:
-    """Return the rows of consecutive batches, shuffled anew in each epoch.
+    """Return the row indices of consecutive batches, reshuffled in each epoch.
 
-    A function of the step alone, so that a resumed run equals an unbroken one. The rows of all steps are one
-    sequence: a permutation for each epoch, from (seed, epoch), end to end. A batch at the end of an epoch
-      goes on into the next, so that every row comes equally often.
+    They depend only on the step, so that a resumed run equals an uninterrupted one. The rows of all steps form one
+    sequence: the concatenated permutations of all epochs, each drawn from (seed, epoch). A batch at the end of an
+    epoch continues into the next, so that all rows are used equally often.
 
     Args:
-      num_rows: N, the number of rows there are.
-      batch_size: B, the rows of a step.
-      seed: non-negative.
-      first_step: the step of the first batch, from 0.
-      num_steps: the number of batches.
+      num_rows: N, the number of rows.
+      batch_size: B, rows per step.
+      seed: non-negative integer.
+      first_step: step of the first batch, from 0.
+      num_steps: number of batches.
 
     Returns:
       int32 [num_steps, batch_size], values in [0, N).
@@ -40,7 +40,7 @@ def batch_rows(num_rows: int, batch_size: int, seed: int, first_step: int, num_s
     """
     if not 1 <= batch_size <= num_rows:
         raise SbmError(
-            f"the batch size is {batch_size}, the data have {num_rows} rows; expected a batch of 1 to "
+            f"the batch size is {batch_size}, but the data have {num_rows} rows; expected a batch of 1 to "
             f"{num_rows}. Lower the batch size or use more data."
         )
     first, last = first_step * batch_size, (first_step + num_steps) * batch_size
@@ -50,9 +50,9 @@ def batch_rows(num_rows: int, batch_size: int, seed: int, first_step: int, num_s
     return rows[start : start + last - first].reshape(num_steps, batch_size)
 
 
-@functools.lru_cache(maxsize=4)  # most steps are in the epoch of the step before
+@functools.lru_cache(maxsize=4)  # consecutive steps mostly share an epoch
 def _shuffled(num_rows: int, seed: int, epoch: int) -> np.ndarray:
-    """Return the order of the rows in an epoch, int32 [N], which nobody may change."""
+    """Return the order of the rows in an epoch, read-only int32 [N]."""
     order = np.random.default_rng([seed, epoch]).permutation(num_rows).astype(np.int32)
     order.flags.writeable = False
     return order

@@ -1,7 +1,7 @@
 """PolyMNIST-style data: digits over the backgrounds of several modalities, which share only the label.
 
-A tuple takes, for every modality, another image of the same digit, on that modality's background (`polymnist_tuples`).
-The sets are tensorflow-datasets builders that need no TensorFlow; the official archive is read into the same one.
+Every modality of a tuple shows another image of the same digit, on that modality's background (`polymnist_tuples`).
+The data sets use a tensorflow-datasets builder that needs no TensorFlow; the official archive is read into it too.
 
 Reference: Sutter, Daunhawer, Vogt: Generalized Multimodal ELBO. ICLR 2021. https://arxiv.org/abs/2105.02470
 """
@@ -31,16 +31,16 @@ from sbm_jax.data.polymnist_tuples import Row, modality_names, tuples
 from sbm_jax.errors import SbmError, unknown
 from sbm_jax.progress import progress_bar
 
-_RECIPE = 1  # raise it when the same options make other images, so that folders of the old ones are not read
+_RECIPE = 1  # increment when the same options give other images, so that old folders are not read
 _SPLITS = ("train", "validation", "test")
 
 
 class Stream(NamedTuple):
-    """The rows of a split, to be made one by one.
+    """The rows of a split, made one by one.
 
     Attributes:
-      num: how many.
-      iterator: which gives them.
+      num: number of rows.
+      iterator: iterator over the rows.
     """
 
     num: int
@@ -55,20 +55,20 @@ class PolyMnistConfig:
     """A PolyMNIST-style data set.
 
     Attributes:
-      digits: the source of digits, a key of `digits.SOURCES`: ``"sklearn"``, ``"mnist"``, ``"tfds"``.
-      digits_directory: of the four MNIST files, or of tensorflow-datasets.
-      backgrounds: the source of backgrounds, a key of `backgrounds.SOURCES`: ``"textures"``, ``"directory"``.
-      backgrounds_directory: of background images, the first `num_modalities` by name.
-      num_modalities: M; they are named m0, m1, ... Modality k is the same whatever M is.
-      seed: of the split of scikit-learn's digits, the drawn textures, the pairing and the crops.
-      rounds: how many times the training digits are paired anew, each time with new crops.
-      test_rounds: the same for the test digits.
-      augment: strength of random shifts (±2 pixels), rotations (±12°) and scalings (±10 %) of training
-        digits; 1 is those ranges, 0 none, as in the paper.
-      max_train: training digits to use, or tuples of an archive; None for all.
-      max_test: the same for validation and for test.
-      archive: directory of the official archive (with `train/m0/0.5.png`, ...); if set, it is read and the
-        options above, but for `num_modalities`, `max_train` and `max_test`, do not matter.
+      digits: source of digits, a key of `digits.SOURCES`: ``"sklearn"``, ``"mnist"``, ``"tfds"``.
+      digits_directory: directory of the four MNIST files, or of tensorflow-datasets.
+      backgrounds: source of backgrounds, a key of `backgrounds.SOURCES`: ``"textures"``, ``"directory"``.
+      backgrounds_directory: directory of background images; the first `num_modalities` by name are used.
+      num_modalities: M; modalities are named m0, m1, ... Modality k does not depend on M.
+      seed: seed of the split of scikit-learn's digits, the textures, the pairing and the crops.
+      rounds: how many times the training digits are paired, each time anew and with new crops.
+      test_rounds: likewise for the test digits.
+      augment: strength of random shifts (±2 pixels), rotations (±12°) and scalings (±10 %) of training digits; 1 for
+        these ranges, 0 for none, as in the paper.
+      max_train: number of training digits to use, or of tuples of an archive; None for all.
+      max_test: likewise for validation and for test.
+      archive: directory of the official archive (with `train/m0/0.5.png`, ...). If set, the archive is read, and of
+        the options above only `num_modalities`, `max_train` and `max_test` have an effect.
     """
 
     digits: str = "sklearn"
@@ -106,16 +106,15 @@ def _validate(config: PolyMnistConfig) -> None:
 def load_polymnist(
     config: PolyMnistConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None
 ) -> types.Dataset:
-    """Return the data set, from `cache_dir` if it was prepared there before.
+    """Load the data set, from `cache_dir` if it was prepared there before.
 
     Args:
-      config: what to make.
-      cache_dir: the directory of prepared sets; each recipe has its own folder in it.
-      names: not needed: they are m0, m1, ...
+      config: options of the data set.
+      cache_dir: directory of prepared data sets, with a folder per recipe.
+      names: unused; all modalities, m0, m1, ..., are loaded.
 
     Raises:
-      SbmError: on options out of range, missing or unreadable sources, or a directory that can not be
-        written.
+      SbmError: if options are out of range, sources are missing or unreadable, or `cache_dir` cannot be written.
     """
     del names
     _validate(config)
@@ -147,25 +146,27 @@ def _prepare(builder_config: "PolyMnistBuilderConfig", cache_dir: pathlib.Path) 
         with _quiet():
             builder.download_and_prepare(download_config=tfds.download.DownloadConfig(try_download_gcs=False))
     except OSError as error:
-        if not builder.is_prepared():  # else another process was first
+        if not builder.is_prepared():  # otherwise another process was faster
             raise _unwritable(cache_dir, error) from error
     return builder
 
 
 def _damaged(folder: os.PathLike, error: Exception) -> SbmError:
-    return SbmError(f"the prepared data set in {folder} is damaged: {error}. Remove that folder; it is made again.")
+    return SbmError(
+        f"the prepared data set in {folder} is damaged: {error}. Remove that folder; it will be made again."
+    )
 
 
 def _unwritable(cache_dir: pathlib.Path, error: OSError) -> SbmError:
     return SbmError(
-        f"the data set can not be written under {cache_dir}: {error}. Free space there, fix its rights, or "
-        "name another directory."
+        f"the data set can not be written under {cache_dir}: {error}. Free space there, fix its permissions, "
+        "or name another directory."
     )
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the library: it says that it downloads, which it does not; its bars know no time left."""
+    """Silence the library, which reports downloads that it does not make and progress without a time left."""
     tfds.disable_progress_bar()
     try:
         with contextlib.redirect_stdout(io.StringIO()):
@@ -194,12 +195,12 @@ def _read_split(builder: "PolyMnist", split: str, num_modalities: int) -> types.
 
 @dataclasses.dataclass(eq=False, repr=False)
 class PolyMnistBuilderConfig(tfds.core.BuilderConfig):
-    """One recipe of the data set; its name holds the recipe's fingerprint.
+    """One recipe of the data set; its name contains the recipe's fingerprint.
 
     Attributes:
       num_modalities: M.
-      rows_fn: `() -> {split: rows}`; called only if the set has to be made.
-      terminal: where progress is shown.
+      rows_fn: `() -> {split: rows}`; called only if the data set must be made.
+      terminal: stream that shows progress.
     """
 
     num_modalities: int = 0
@@ -211,7 +212,7 @@ class PolyMnistBuilderConfig(tfds.core.BuilderConfig):
 
 
 class PolyMnist(tfds.core.GeneratorBasedBuilder):
-    """Tuples of images that share the digit they show, one record each."""
+    """Tuples of images that all show the same digit, one tuple per record."""
 
     VERSION = tfds.core.Version("1.0.0")
     RELEASE_NOTES: ClassVar[dict[str, str]] = {"1.0.0": "First release."}
@@ -227,7 +228,7 @@ class PolyMnist(tfds.core.GeneratorBasedBuilder):
             builder=self,
             description=self.builder_config.description,
             features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,  # rows keep the order in which they were made
+            disable_shuffling=True,  # keep rows in the order in which they are made
         )
 
     def _split_generators(self, dl_manager: tfds.download.DownloadManager) -> dict[str, Iterator[tuple[int, Row]]]:
@@ -322,7 +323,7 @@ def _archive_rows(config: PolyMnistConfig) -> dict[str, Stream]:
 
 
 def _archive_names(config: PolyMnistConfig) -> tuple[pathlib.Path, dict[str, list[str]]]:
-    """Return the archive's directory, and the file names of its two parts in numeric order."""
+    """Return the archive's directory, and the file names of its two parts, in numeric order."""
     root = files.directory(config.archive, "the PolyMNIST archive", "archive")
     root = root / "MMNIST" if (root / "MMNIST").is_dir() else root
     return root, {part: _paired_names(root / part, config.num_modalities) for part in ("train", "test")}
@@ -333,7 +334,7 @@ def _paired_names(part: pathlib.Path, num_modalities: int) -> list[str]:
     for name in modality_names(num_modalities):
         if not (part / name).is_dir():
             raise SbmError(
-                f"{part / name} is not a directory; expected the archive's images of modality {name}, as "
+                f"{part / name} is not a directory; expected the archive's images of modality {name}, such as "
                 f"{part.name}/{name}/0.5.png. Fix data.polymnist.archive or lower num_modalities."
             )
         listed[name] = {file.name for file in files.listing(part / name, (".png",))}
@@ -342,14 +343,14 @@ def _paired_names(part: pathlib.Path, num_modalities: int) -> list[str]:
         if found != expected:
             example = sorted(found ^ expected)[0]
             raise SbmError(
-                f"{part / name} and {part / 'm0'} differ, in {example!r} for one; pairing is by file name, "
-                "so both must have the same. Unpack the archive again."
+                f"{part / name} and {part / 'm0'} differ, for example in {example!r}; images are paired by file name, "
+                "so both must have the same names. Unpack the archive again."
             )
     wrong = sorted(name for name in expected if not _ARCHIVE_NAME.fullmatch(name))
     if wrong or len(expected) < _VALIDATION_SHARE:
         found = f"the file {wrong[0]!r}" if wrong else f"{len(expected)} files"
         raise SbmError(
-            f"{part / 'm0'} has {found}; expected at least {_VALIDATION_SHARE} named index.digit.png, as "
+            f"{part / 'm0'} has {found}; expected at least {_VALIDATION_SHARE} files named index.digit.png, such as "
             "0.5.png. Unpack the archive again."
         )
     return sorted(expected, key=lambda name: int(name.split(".")[0]))

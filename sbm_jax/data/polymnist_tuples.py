@@ -1,6 +1,6 @@
-"""How tuples of PolyMNIST-style data are drawn: for every modality another image of the same digit.
+"""Renders tuples of PolyMNIST-style data: for every modality, another image of the same digit.
 
-It is binarised and laid on a random crop of that modality's background, whose colours are inverted on the digit.
+The image is binarised and laid on a random crop of the modality's background, whose colours are inverted on the digit.
 """
 
 from collections.abc import Iterator, Sequence
@@ -11,8 +11,8 @@ from PIL import Image
 
 from sbm_jax.data import digits
 
-_BLOCK = 1024  # tuples drawn at a time, which bounds the memory
-_THRESHOLD = 128  # a pixel above it is on the digit
+_BLOCK = 1024  # tuples rendered at a time, to bound memory
+_THRESHOLD = 128  # pixels above it are on the digit
 _MAX_SHIFT = 2  # pixels
 _MAX_TURN = 12  # degrees
 _MAX_SCALE = 0.1
@@ -26,7 +26,7 @@ def modality_names(num_modalities: int) -> list[str]:
 
 
 class _Draws(NamedTuple):
-    """What is random in one modality of N tuples: digit, left and top of the crop [N]; warp [N, 6]."""
+    """The random choices for one modality of N tuples: digit, left and top of the crop [N]; warp [N, 6]."""
 
     digit: np.ndarray
     left: np.ndarray
@@ -37,16 +37,16 @@ class _Draws(NamedTuple):
 def tuples(
     part: digits.Digits, images: Sequence[np.ndarray], seed: Sequence[int], augment: float = 0.0
 ) -> Iterator[Row]:
-    """Yield one tuple for each digit, in order: modality k shows a digit of the same label over background k.
+    """Yield one tuple per digit, in order: modality k shows a digit of the same label over background k.
 
-    In every modality each digit is shown exactly once. A modality's randomness has its own stream, so it
-    does not depend on how many there are.
+    Every modality shows each digit exactly once. Each modality has its own random stream, so it does not depend on the
+    number of modalities.
 
     Args:
       part: the digits.
-      images: a background for each modality, uint8 [H, W, 3].
+      images: one background per modality, uint8 [H, W, 3].
       seed: non-negative integers.
-      augment: strength of the random warps, see `polymnist.PolyMnistConfig`.
+      augment: strength of the random warps; see `polymnist.PolyMnistConfig`.
     """
     draws = [
         _draw(part.labels, image.shape, np.random.default_rng([*seed, k]), augment) for k, image in enumerate(images)
@@ -70,7 +70,7 @@ def _draw(labels: np.ndarray, shape: tuple[int, ...], generator: np.random.Gener
 
 
 def _warps(generator: np.random.Generator, num: int, strength: float) -> np.ndarray:
-    """Return maps from result to source [num, 6]: (a, b, c, d, e, f), x' = ax + by + c, y' = dx + ey + f."""
+    """Return affine maps from result to source, [num, 6]: (a, b, c, d, e, f), x' = ax + by + c, y' = dx + ey + f."""
     shift, turn, scale = (strength * generator.uniform(-1, 1, (n, num)) for n in (2, 1, 1))
     angle = np.deg2rad(_MAX_TURN) * turn[0]
     size = 1 / (1 + _MAX_SCALE * scale[0])
@@ -81,7 +81,7 @@ def _warps(generator: np.random.Generator, num: int, strength: float) -> np.ndar
 
 
 def _render(shapes: np.ndarray, image: np.ndarray, draws: _Draws, block: slice) -> np.ndarray:
-    """Return the images uint8 [n, 28, 28, 3] of one block of tuples."""
+    """Render one modality of a block of tuples, uint8 [n, 28, 28, 3]."""
     shown = shapes[draws.digit[block]]
     if draws.warp is not None:
         shown = np.stack([_warped(*pair) for pair in zip(shown, draws.warp[block], strict=True)])

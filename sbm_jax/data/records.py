@@ -1,8 +1,8 @@
-"""Data on disk: rows in ArrayRecord files, of which those of a batch are read when they are needed.
+"""Data on disk: rows in ArrayRecord files, read one batch at a time.
 
-A split is described by `<split>.json`: the modalities in their order, the files, the number of rows and a digest of all
-of it. A record is one row: the values of all modalities, end to end, as raw bytes. Labels, and which rows lack which
-modality, are a few bytes a row; they are in `<split>.npz` and stay in memory. `write_records` makes such files.
+`<split>.json` describes a split: the modalities in order, the files, the number of rows and a digest of all content. A
+record is one row: the concatenated values of all modalities, as raw bytes. Labels and presence masks take a few bytes
+per row; they are in `<split>.npz` and stay in memory. `write_records` writes these files.
 """
 
 import dataclasses
@@ -32,15 +32,15 @@ _AGAIN = "Copy it again, or write the records again."
 
 @checked_dataclass
 class Column:
-    """A modality in records, and what its checks need to know of its values.
+    """A modality in records, with the statistics of its values that checks need.
 
     Attributes:
-      name: of the modality.
+      name: name of the modality.
       dtype: ``"uint8"``, ``"int32"`` or ``"float32"``, little-endian.
-      shape: of one row.
-      low: the least of all values.
-      high: the largest.
-      sums: the least and the largest sum along the last axis that is not zero, of uint8 as value / 255; () if all are.
+      shape: shape of one row.
+      low: smallest value.
+      high: largest value.
+      sums: smallest and largest nonzero sum along the last axis, of uint8 as value / 255; () if all sums are zero.
     """
 
     name: str
@@ -52,12 +52,12 @@ class Column:
 
     @property
     def num_bytes(self) -> int:
-        """The bytes of one row."""
+        """The number of bytes of one row."""
         return np.dtype(self.dtype).itemsize * int(np.prod(self.shape))
 
 
 def sum_range(values: np.ndarray) -> tuple[float, ...]:
-    """Return the least and the largest sum of values [..., C] along the last axis that is not zero; see `Column`."""
+    """Return the smallest and largest nonzero sum of values [..., C] along the last axis; see `Column.sums`."""
     sums = values.sum(axis=-1, dtype=np.float64) / (255.0 if values.dtype == np.uint8 else 1.0)
     sums = sums[sums != 0.0]
     return (float(sums.min()), float(sums.max())) if sums.size else ()
@@ -68,9 +68,9 @@ class Shard:
     """A file of records.
 
     Attributes:
-      file: its name.
-      num_rows: how many records it has.
-      num_bytes: its size.
+      file: name of the file.
+      num_rows: number of records in it.
+      num_bytes: size of the file in bytes.
     """
 
     file: str
@@ -80,13 +80,13 @@ class Shard:
 
 @checked_dataclass
 class Description:
-    """What `<split>.json` says.
+    """The content of `<split>.json`.
 
     Attributes:
-      columns: the modalities in their order in a record.
-      shards: the files in the order of their rows.
-      digest: of the content of all rows, and of labels and masks.
-      form: the version of this format.
+      columns: the modalities, in record order.
+      shards: the files, in row order.
+      digest: digest of all rows, labels and presence masks.
+      form: version of the file format.
     """
 
     columns: tuple[Column, ...]
@@ -96,7 +96,7 @@ class Description:
 
     @property
     def num_rows(self) -> int:
-        """N."""
+        """N, the number of rows."""
         return sum(shard.num_rows for shard in self.shards)
 
 
@@ -104,10 +104,10 @@ FORM = 1
 
 
 def read_description(root: pathlib.Path, name: str) -> Description:
-    """Return the description of a split.
+    """Read the description of a split.
 
     Raises:
-      SbmError: if it is missing or damaged, or one of its files is missing or of another size.
+      SbmError: if it is missing or damaged, or one of its files is missing or has another size.
     """
     path = root / f"{name}.json"
     try:
@@ -118,7 +118,7 @@ def read_description(root: pathlib.Path, name: str) -> Description:
     except (OSError, ValueError) as error:
         raise SbmError(f"{path} can not be read: {error}. {_AGAIN}") from error
     if description.form != FORM or not description.columns or not description.num_rows:
-        raise SbmError(f"{path} is no description of rows of form {FORM}. Write the records again.")
+        raise SbmError(f"{path} is not a description of rows in form {FORM}. Write the records again.")
     for shard in description.shards:
         file = root / shard.file
         size = file.stat().st_size if file.is_file() else None
@@ -132,10 +132,10 @@ def read_description(root: pathlib.Path, name: str) -> Description:
 
 
 class Records(Mapping[str, "StoredColumn"]):
-    """The modalities of a split on disk, {name: [N, *shape]}, read where they are indexed. Threads may share it."""
+    """The modalities of a split on disk, {name: [N, *shape]}, read when indexed. Threads may share it."""
 
     def __init__(self, root: pathlib.Path, description: Description, names: Sequence[str]):
-        """Open the files of a description in a directory, for some of its modalities."""
+        """Open the files of a description in directory `root`, to read the modalities `names`."""
         self._root, self._shards = root, description.shards
         self._ends = np.cumsum([shard.num_rows for shard in description.shards])
         self._readers: list[ArrayRecordReader | None] = [None] * len(description.shards)
@@ -157,7 +157,7 @@ class Records(Mapping[str, "StoredColumn"]):
         return len(self._columns)
 
     def take(self, names: Iterable[str], indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Return {name: [B, *shape]} of the rows of these numbers, int [B].
+        """Read {name: [B, *shape]} at the given row indices, int [B].
 
         Raises:
           SbmError: naming the file, if it is damaged.
@@ -180,7 +180,7 @@ class Records(Mapping[str, "StoredColumn"]):
         try:
             with self._lock:
                 if self._readers[shard] is None:
-                    # Rows are read in any order: what follows one in the file is of no use.
+                    # Rows are read in random order, so reading ahead is useless.
                     options = {"options": "readahead_buffer_size:0", "file_reader_buffer_size": 32768}
                     self._readers[shard] = ArrayRecordReader(str(path), **options)
             found = b"".join(self._readers[shard].read(positions.tolist()))
@@ -191,11 +191,11 @@ class Records(Mapping[str, "StoredColumn"]):
 
 @dataclasses.dataclass(frozen=True)
 class StoredColumn:
-    """A modality on disk that is indexed as an array [N, *shape].
+    """A modality on disk that can be indexed like an array [N, *shape].
 
     Attributes:
-      records: where it is.
-      column: what it is.
+      records: the records that hold it.
+      column: its description.
     """
 
     records: Records
@@ -208,7 +208,7 @@ class StoredColumn:
 
     @property
     def dtype(self) -> np.dtype:
-        """The type of its values."""
+        """The type of the values."""
         return np.dtype(self.column.dtype)
 
     def __len__(self) -> int:
@@ -222,12 +222,12 @@ class StoredColumn:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordSplit(types.Split):
-    """Rows of a data set on disk; labels and masks are in memory.
+    """Rows of a data set on disk, with labels and presence masks in memory.
 
     Attributes:
-      data: {modality: [N, *shape]}, read where they are indexed; `take` reads several modalities at once.
-      clip: {modality: (low, high)}, the bounds that some values leave by rounding, to which they are brought.
-      ids: the modalities whose integers are ids; all other integers become floats.
+      data: {modality: [N, *shape]}, read when indexed; `data.take` reads several modalities at once.
+      clip: {modality: (low, high)}, bounds to clip values to that exceed them by rounding errors.
+      ids: modalities whose integers are ids; all other integers become floats.
     """
 
     data: Records
@@ -235,7 +235,7 @@ class RecordSplit(types.Split):
     ids: Collection[str] = frozenset()
 
     def read(self, names: Iterable[str], indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Return {modality: [B, *shape]} of the rows of these numbers, int [B]."""
+        """Read {modality: [B, *shape]} at the given row indices, int [B]."""
         values = self.data.take(names, indices)
         for name, rows in values.items():
             if name in self.ids:
@@ -248,18 +248,18 @@ class RecordSplit(types.Split):
         return values
 
     def rows(self, names: Sequence[str], **beside: Any) -> Rows:
-        """Return what a training stage reads, on disk; see `types.Split.rows`."""
+        """Return the rows that a training stage reads from disk; see `types.Split.rows`."""
         return RecordRows(self, tuple(names), self.beside(names, beside))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class RecordRows(Rows):
-    """What a training stage reads from records.
+    """The rows that a training stage reads from records.
 
     Attributes:
       split: the rows.
-      names: of the modalities.
-      beside: pytree of arrays [N, ...] in memory.
+      names: names of the modalities to read.
+      beside: pytree of additional arrays [N, ...] in memory.
     """
 
     split: RecordSplit
@@ -270,7 +270,7 @@ class RecordRows(Rows):
         return len(self.split)
 
     def take(self, indices: np.ndarray) -> dict[str, Any]:
-        """Return ``data`` {modality: [B, *shape]}, and what is beside it."""
+        """Return ``data``, {modality: [B, *shape]}, and the arrays of `beside`, at row indices int [B]."""
         beside = jax.tree.map(lambda array: array[indices], dict(self.beside))
         return {"data": self.split.read(self.names, indices), **beside}
 
@@ -283,22 +283,22 @@ class RecordsConfig:
     """Data on disk.
 
     Attributes:
-      directory: of `train.json`, `validation.json`, `test.json`, and the files that they name.
+      directory: directory of `train.json`, `validation.json`, `test.json`, and the files that they name.
     """
 
     directory: str = ""
 
 
 def load_records(config: RecordsConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None) -> types.Dataset:
-    """Return the data set in a directory; its rows stay there.
+    """Load the data set in a directory; its rows stay on disk.
 
     Args:
       config: where it is.
-      cache_dir: not needed: the records are read where they are.
-      names: of the modalities that are read; None for all.
+      cache_dir: unused; the records are read where they are.
+      names: names of the modalities to read; None for all.
 
     Raises:
-      SbmError: if a file is missing or damaged, or the splits do not fit together.
+      SbmError: if a file is missing or damaged, or the splits do not match.
     """
     del cache_dir
     root = files.directory(config.directory, f"your records: {LAYOUT}", "data.records.directory")

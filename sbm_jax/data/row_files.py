@@ -1,7 +1,7 @@
-"""Rows of a modality as files: read where something is given, written where something is generated.
+"""Reads the rows of given modalities from files, and writes generated rows to files.
 
-Pictures in [0, 1] and masks are .png files (.jpg and .jpeg are read too), sounds that networks see as spectrograms
-.wav, texts and names of classes .txt, everything else .npy. What is written here can be read here.
+Images in [0, 1] and masks are .png files (.jpg and .jpeg are read too), sounds that networks see as spectrograms are
+.wav, texts and class names .txt, everything else .npy. Files written here can be read here.
 """
 
 import io
@@ -24,11 +24,11 @@ from sbm_jax.storage import write_atomically
 from sbm_jax.types import Modality
 
 PICTURES = (".png", ".jpg", ".jpeg")
-"""The endings of pictures."""
+"""The suffixes of images."""
 
 
 def suffix(modality: Modality) -> str:
-    """Return the ending of the files that rows of a modality are written to, such as ``".png"``."""
+    """Return the suffix of files that rows of a modality are written to, such as ``".png"``."""
     values = make_format(modality)
     if _in_pixels(values):
         return ".png"
@@ -38,24 +38,24 @@ def suffix(modality: Modality) -> str:
 
 
 def suffixes(modality: Modality) -> tuple[str, ...]:
-    """Return the endings of the files that rows of a modality may be read from."""
+    """Return the suffixes of files that rows of a modality may be read from."""
     written = suffix(modality)
     own = PICTURES if written == ".png" else (written,)
     return own if _in_words(make_format(modality)) else tuple(dict.fromkeys((*own, ".npy")))
 
 
 def read_row(modality: Modality, path: pathlib.Path) -> Any:
-    """Return one row in the form of the training data (see `types.FormatConfig`).
+    """Read one row in the form of the training data (see `types.FormatConfig`).
 
-    Grey pictures are taken where colour is expected. Sizes are compared before a picture is decoded, and nothing is
+    Grey images are accepted where colour is expected. Sizes are compared before an image is decoded, and nothing is
     scaled, resampled or unpickled.
 
     Args:
-      modality: of the row.
-      path: of the file.
+      modality: modality of the row.
+      path: path of the file.
 
     Raises:
-      SbmError: if the file is of another kind or size, or can not be read.
+      SbmError: if the file has another type or size, or cannot be read.
     """
     known, ending = suffixes(modality), path.suffix.lower()
     if ending not in known:
@@ -73,17 +73,17 @@ def read_row(modality: Modality, path: pathlib.Path) -> Any:
 
 
 def row_of_text(modality: Modality, text: str) -> str | int:
-    """Return the row that a text stands for: itself, or the number of a class.
+    """Return the row that a text stands for: the text itself, or an integer class.
 
     Raises:
-      SbmError: if the modality has neither texts nor classes, or its classes are numbers and the text is none.
+      SbmError: if the modality has neither texts nor classes, or its classes are integers and the text is not one.
     """
     values = make_format(modality)
     if _in_words(values):
         return text
     if not isinstance(values, Category):
         told = ", ".join(suffixes(modality))
-        raise SbmError(f"modality {modality.name!r} takes no text; expected a file of the kinds {told}. Give one.")
+        raise SbmError(f"modality {modality.name!r} takes no text; expected a file of type {told}. Give one.")
     try:
         return int(text)
     except ValueError:
@@ -95,12 +95,12 @@ def write_row(modality: Modality, row: np.ndarray, stem: pathlib.Path) -> pathli
     """Write one row in the form of the training data, and return the path of its file.
 
     Args:
-      modality: of the row.
-      row: such as `TrainedSystem.generate` returns for one sample.
-      stem: the path of the file but for its ending.
+      modality: modality of the row.
+      row: the row, as `TrainedSystem.generate` returns it for one sample.
+      stem: path of the file without its suffix.
 
     Raises:
-      SbmError: if it can not be written.
+      SbmError: if it cannot be written.
     """
     path = stem.with_name(stem.name + suffix(modality))
     values, buffer = make_format(modality), io.BytesIO()
@@ -119,7 +119,7 @@ def write_row(modality: Modality, row: np.ndarray, stem: pathlib.Path) -> pathli
 
 
 def _in_pixels(values: Format) -> bool:
-    """Return whether rows are pictures that 8 bits a channel hold: masks, and grey or RGB in [0, 1]."""
+    """Return whether rows are images that 8 bits per channel can hold: masks, and grey or RGB in [0, 1]."""
     modality = values.modality
     if not values.is_picture or modality.shape[-1] == 4:
         return False
@@ -135,13 +135,13 @@ def _in_words(values: Format) -> bool:
 
 
 def _require_size(path: pathlib.Path, modality: Modality) -> None:
-    """Refuse a picture of another size before it is decoded; cameras may store one on its side."""
+    """Refuse an image of another size before decoding it; height and width may be swapped, as cameras store them."""
     height, width = modality.shape[:2]
     found = files.image_size(path, "Write it again as PNG or JPEG.")
     if sorted(found) != sorted((height, width)):
         raise SbmError(
-            f"{path} has {found[1]} x {found[0]} pixels; modality {modality.name!r} takes {width} x {height}. Cut or "
-            "scale it to this size."
+            f"{path} has {found[1]} x {found[0]} pixels; modality {modality.name!r} takes {width} x {height}. Crop "
+            "or scale it to this size."
         )
 
 

@@ -1,4 +1,4 @@
-"""Video files: clips of frames and sound from any directory of them, decoded by PyAV."""
+"""Video files: clips of frames and sound from a directory of video files, decoded by PyAV."""
 
 import dataclasses
 import hashlib
@@ -22,32 +22,32 @@ logger = logging.getLogger(__name__)
 MODALITIES = ("video", "sound")
 ENDINGS = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts")
 
-_RECIPE = 1  # counted up when other rows come out of the same files
+_RECIPE = 1  # increment when the same files give other rows
 _SHOWN = 5  # names in a message
 
 
 @checked_dataclass
 class VideoFilesConfig:
-    """Clips of the files in a directory, and in those inside it, which end in one of `ENDINGS`.
+    """Clips of the video files in a directory and its subdirectories, with a suffix of `ENDINGS`.
 
     | modality | rows are                                                                        |
     |----------|---------------------------------------------------------------------------------|
-    | `video`  | uint8 [T, size, size, 3]: the middle square of each frame, resized              |
+    | `video`  | uint8 [T, size, size, 3]: the central square of each frame, resized             |
     | `sound`  | float32 [N]: the mean of all channels, resampled, and clipped to [-1, 1]        |
 
-    A file is cut into clips, one after the other; what is left at its end is not used. All clips of a file are in one
-    split, which a hash of its name chooses. Files that can not be decoded, are shorter than a clip, or lack the frames
-    or the sound are left out; a warning names and counts them. All clips are in memory.
+    A file is cut into consecutive clips; the remainder is not used. All clips of a file are in the same split, chosen
+    by a hash of its name. Files that cannot be decoded, are shorter than a clip, or lack frames or sound are left out;
+    a warning names and counts them. All clips are kept in memory.
 
     Attributes:
-      directory: of the files.
-      seconds: length of a clip.
-      frame_rate: frames a second, of which a clip has T = seconds * frame_rate, a whole number.
+      directory: directory of the files.
+      seconds: length of a clip in seconds.
+      frame_rate: frames per second; T = seconds * frame_rate must be an integer.
       size: side of the frames, in pixels.
-      sound_rate: samples a second, of which a clip has N = seconds * sound_rate, a whole number.
-      most_clips: of one file, the first ones; None for all.
-      validation_fraction: the share of files that are for validation.
-      test_fraction: the share of files that are held out.
+      sound_rate: sampling rate in Hz; N = seconds * sound_rate must be an integer.
+      most_clips: maximum number of clips per file, from its start; None for all.
+      validation_fraction: the share of files used for validation.
+      test_fraction: the share of files used for testing.
     """
 
     directory: str = ""
@@ -66,42 +66,47 @@ class VideoFilesConfig:
         for name in ("frame_rate", "sound_rate"):
             number = self.seconds * getattr(self, name)
             whole = number >= 1 and math.isclose(number, round(number))
-            require(whole, where + name, getattr(self, name), f"a whole number in {self.seconds:g} s (seconds)")
+            require(
+                whole, where + name, getattr(self, name), f"an integer number per clip of {self.seconds:g} s (seconds)"
+            )
         most = self.most_clips
         require(most is None or most >= 1, where + "most_clips", most, "1 or more, or None for all")
         shares = self.validation_fraction, self.test_fraction
         fit = min(shares) > 0 and sum(shares) < 1
         require(
-            fit, where + "test_fraction", self.test_fraction, "more than 0, and less than 1 with that of validation"
+            fit,
+            where + "test_fraction",
+            self.test_fraction,
+            "more than 0, and less than 1 together with validation_fraction",
         )
 
     @property
     def num_frames(self) -> int:
-        """T, the frames of a clip."""
+        """T, the number of frames of a clip."""
         return round(self.seconds * self.frame_rate)
 
     @property
     def num_samples(self) -> int:
-        """N, the samples of a clip."""
+        """N, the number of sound samples of a clip."""
         return round(self.seconds * self.sound_rate)
 
 
 class _Unusable(Exception):
-    """A file that has no clip; its message says why."""
+    """Raised for a file without clips; the message says why."""
 
 
 def load_video_files(
     config: VideoFilesConfig, cache_dir: pathlib.Path, names: Sequence[str] | None = None
 ) -> types.Dataset:
-    """Return the data set.
+    """Load the data set.
 
     Args:
-      config: where the files are, and how clips are cut.
-      cache_dir: not needed: the files are decoded each time.
-      names: of the modalities; None for both. What is not asked for is not decoded.
+      config: where the files are, and how to cut clips.
+      cache_dir: unused; the files are decoded each time.
+      names: names of the modalities; None for both. Other modalities are not decoded.
 
     Raises:
-      SbmError: if PyAV is not installed, there is no such directory, or a split has no clip.
+      SbmError: if PyAV is not installed, the directory does not exist, or a split has no clip.
     """
     del cache_dir
     names = MODALITIES if names is None else tuple(names)
@@ -138,12 +143,12 @@ def load_video_files(
 
 
 def _is_video(path: pathlib.Path) -> bool:
-    """Return whether a relative path is that of a video file, of which no part is hidden."""
+    """Return whether a relative path names a video file, with no hidden part."""
     return path.suffix.lower() in ENDINGS and not any(part.startswith(".") for part in path.parts)
 
 
 def _split(name: str, config: VideoFilesConfig) -> str:
-    """Return the split of a file, by its relative path."""
+    """Return the split of a file, chosen by its relative path."""
     place = int(hashlib.sha256(name.encode()).hexdigest()[:8], 16) / 2**32
     if place < config.test_fraction:
         return "test"
@@ -151,7 +156,7 @@ def _split(name: str, config: VideoFilesConfig) -> str:
 
 
 def _told(left_out: dict[pathlib.Path, str], root: pathlib.Path) -> str:
-    """Return the names of the first files that are left out, with the reasons."""
+    """Return the names of the first files left out, with the reasons."""
     told = [f"{path.relative_to(root).as_posix()} ({reason})" for path, reason in left_out.items()]
     more = f" and {len(told) - _SHOWN} more" if len(told) > _SHOWN else ""
     return "; ".join(told[:_SHOWN]) + more
@@ -169,10 +174,10 @@ def _av() -> Any:
 
 
 def _clips(path: pathlib.Path, config: VideoFilesConfig, names: Sequence[str]) -> list[dict[str, np.ndarray]]:
-    """Return the clips of a file.
+    """Decode the clips of a file.
 
     Raises:
-      _Unusable: saying why there is none.
+      _Unusable: if there is none, saying why.
     """
     av = _av()
     lengths = {"video": config.num_frames, "sound": config.num_samples}
@@ -185,7 +190,7 @@ def _clips(path: pathlib.Path, config: VideoFilesConfig, names: Sequence[str]) -
         if "sound" in names:
             with av.open(str(path)) as container:
                 found["sound"] = _sound(container, config, most and most["sound"])
-    except (av.error.FFmpegError, OSError, ValueError) as error:  # what is not decodable, or has sizes of 0
+    except (av.error.FFmpegError, OSError, ValueError) as error:  # undecodable, or with sizes of 0
         raise _Unusable(f"it can not be decoded: {error}") from error
     number = min(len(found[name]) // lengths[name] for name in names)
     if not number:
@@ -197,14 +202,14 @@ def _clips(path: pathlib.Path, config: VideoFilesConfig, names: Sequence[str]) -
 
 
 def _frames(container: Any, config: VideoFilesConfig, most: int | None) -> np.ndarray:
-    """Return frames, uint8 [n, size, size, 3], at even times from the first on: for each the last that has begun."""
+    """Decode frames, uint8 [n, size, size, 3]: those shown at evenly spaced times, from the first frame on."""
     if not container.streams.video:
         raise _Unusable("it has no frames")
     stream = container.streams.video[0]
     found: list[np.ndarray] = []
     for start, end, frame in _shown(container, stream):
         square = None
-        # A frame is shown from its own time to that of the next.
+        # A frame is shown from its own time until that of the next.
         while start - _SLACK <= len(found) / config.frame_rate < end - _SLACK and (most is None or len(found) < most):
             square = _square(frame, config.size) if square is None else square
             found.append(square)
@@ -213,16 +218,16 @@ def _frames(container: Any, config: VideoFilesConfig, most: int | None) -> np.nd
     return np.stack(found) if found else np.zeros((0, config.size, config.size, 3), np.uint8)
 
 
-_SLACK = 1e-3  # seconds by which times may be rounded
+_SLACK = 1e-3  # seconds: tolerance for rounded times
 
 
 def _shown(container: Any, stream: Any) -> Iterator[tuple[float, float, Any]]:
-    """Yield the frames of a stream, with the times in seconds from and until which each is shown."""
+    """Yield (start, end, frame) of a stream: each frame with the times in seconds between which it is shown."""
     usual = 1 / float(stream.average_rate or 25)
     before, first = None, None
     for frame in container.decode(stream):
         time = frame.time
-        if time is None:  # some containers have no times
+        if time is None:  # some containers store no times
             time = usual if before is None else before[0] + usual
         first = time if first is None else first
         if before is not None:
@@ -233,7 +238,7 @@ def _shown(container: Any, stream: Any) -> Iterator[tuple[float, float, Any]]:
 
 
 def _square(frame: Any, size: int) -> np.ndarray:
-    """Return the middle square of a frame, uint8 [size, size, 3]."""
+    """Return the central square of a frame, resized, uint8 [size, size, 3]."""
     image = frame.to_image()
     side = min(image.size)
     left, top = (image.width - side) / 2, (image.height - side) / 2
@@ -242,7 +247,7 @@ def _square(frame: Any, size: int) -> np.ndarray:
 
 
 def _sound(container: Any, config: VideoFilesConfig, most: int | None) -> np.ndarray:
-    """Return samples, float32 [n] in [-1, 1], from the time of the first frame on."""
+    """Decode sound, float32 [n] in [-1, 1], from the time of the first frame on."""
     if not container.streams.audio:
         raise _Unusable("it has no sound")
     stream, rate = container.streams.audio[0], config.sound_rate
@@ -259,7 +264,7 @@ def _sound(container: Any, config: VideoFilesConfig, most: int | None) -> np.nda
 
 
 def _start(stream: Any) -> float:
-    """Return the time in seconds at which a stream begins."""
+    """Return the start time of a stream in seconds."""
     return float((stream.start_time or 0) * stream.time_base)
 
 

@@ -1,8 +1,8 @@
-"""Turns arrays into data on disk, a part at a time: `python -m sbm_jax.data.write_records ARRAYS RECORDS`.
+"""Converts arrays to data on disk, a chunk at a time: `python -m sbm_jax.data.write_records ARRAYS RECORDS`.
 
-ARRAYS has the directories `train`, `validation` and `test`, each with a file `<array>.npy` for every array that an
-archive of the data set ``arrays`` has: those of the modalities, `label.npy`, `photo.present.npy`... (An `.npz` archive
-is a zip file of such files: `unzip train.npz -d ARRAYS/train`.) RECORDS is the directory that is written.
+ARRAYS has the directories `train`, `validation` and `test`, each with a file `<array>.npy` for every array of an
+archive of the data set ``arrays``: one per modality, `label.npy`, `photo.present.npy`... (An `.npz` archive is a zip
+file of .npy files: `unzip train.npz -d ARRAYS/train`.) RECORDS is the directory to write.
 """
 
 import argparse
@@ -27,24 +27,24 @@ from sbm_jax.progress import progress_bar
 from sbm_jax.storage import DAMAGED_ARCHIVE, user_path, write_atomically
 
 SHARD_BYTES = 2**30
-"""Bytes of rows in a file."""
+"""Bytes of rows per file."""
 
-_WRITER = "group_size:1"  # one row can be read alone
+_WRITER = "group_size:1"  # so that single rows can be read
 
 
 def write_records(directory: pathlib.Path, name: str, chunks: Iterable[Mapping[str, np.ndarray]]) -> None:
-    """Write one split of a data set to disk; no more than a chunk of it needs to be in memory.
+    """Write one split of a data set to disk, holding only one chunk of it in memory.
 
-    The description is written last: without it, what was written is no data set.
+    The description is written last, so an interrupted write leaves no valid split.
 
     Args:
-      directory: of the data set; made if it does not exist.
+      directory: directory of the data set; created if it does not exist.
       name: ``"train"``, ``"validation"`` or ``"test"``.
-      chunks: the rows in their order, [n, ...] at a time, under the names that they have in an archive of the data set
-        ``arrays``: {modality: real numbers [n, *shape], "label": integers [n], "<modality>.present": bool [n]}.
+      chunks: the rows in order, [n, ...] at a time, named as in an archive of the data set ``arrays``:
+        {modality: real numbers [n, *shape], "label": integers [n], "<modality>.present": bool [n]}.
 
     Raises:
-      SbmError: if the split exists, can not be written, or its rows are not of finite numbers that fit together.
+      SbmError: if the split exists or cannot be written, or its arrays are not matching rows of finite numbers.
     """
     directory = pathlib.Path(directory)
     path = directory / f"{name}.json"
@@ -71,7 +71,7 @@ def write_records(directory: pathlib.Path, name: str, chunks: Iterable[Mapping[s
 
 
 class _Writer:
-    """The files of one split that are being written."""
+    """Writes the files of one split."""
 
     def __init__(self, directory: pathlib.Path, name: str, first: types.Split):
         self._directory, self._name = directory, name
@@ -86,7 +86,7 @@ class _Writer:
         """Add rows."""
         if _layout(split) != self._layout:
             raise SbmError(
-                f"rows of {self._name} are {_layout(split)}; expected all as the first ones: {self._layout}. Fix them."
+                f"rows of {self._name} are {_layout(split)}; expected all to match the first: {self._layout}. Fix them."
             )
         for name, values in split.data.items():
             low, high, sums = self._ranges[name]
@@ -102,7 +102,7 @@ class _Writer:
             self._file.write(row.tobytes())
 
     def _next_file(self, row_bytes: int) -> None:
-        """Count a row, in a new file where the last one is full."""
+        """Count a row, starting a new file if the last one is full."""
         if self._file is None or self._shards[-1][1] * row_bytes >= SHARD_BYTES:
             self.close()
             path = self._directory / f"{self._name}-{len(self._shards):05d}.array_record"
@@ -112,13 +112,13 @@ class _Writer:
         self._shards[-1] = path, num_rows + 1
 
     def close(self) -> None:
-        """End the file that is being written."""
+        """Close the file that is being written."""
         if self._file is not None:
             self._file.close()
             self._file = None
 
     def small(self) -> dict[str, np.ndarray]:
-        """Return labels, and masks of what is not always present, of all rows under their names in an archive."""
+        """Return labels, and presence masks of modalities that some rows lack, named as in an archive."""
         names = dict.fromkeys(name for _, small in self._small for name in small)
         kept = {
             name: np.concatenate([small.get(name, np.ones(num_rows, bool)) for num_rows, small in self._small])
@@ -127,7 +127,7 @@ class _Writer:
         return {name: array for name, array in kept.items() if not name.endswith(".present") or not array.all()}
 
     def description(self, small: Mapping[str, np.ndarray]) -> Description:
-        """Return what tells of all files, once they are closed."""
+        """Return the description of all files, once they are closed."""
         for name in sorted(small):
             self._digest.update(name.encode() + b"\0" + small[name].tobytes())
         columns = [Column(name, *self._layout[name], *values) for name, values in self._ranges.items()]
@@ -136,7 +136,11 @@ class _Writer:
 
 
 def _numbers(split: types.Split) -> types.Split:
-    """Return rows without strings, which records do not hold."""
+    """Return the rows unchanged.
+
+    Raises:
+      SbmError: if they have strings, which records cannot hold.
+    """
     for name, values in split.data.items():
         if values.dtype.kind == "U":
             raise SbmError(f"{name!r} has strings; records hold numbers. Turn them into ids with the format 'text'.")
@@ -144,7 +148,7 @@ def _numbers(split: types.Split) -> types.Split:
 
 
 def _layout(split: types.Split) -> dict[str, tuple[str, tuple[int, ...]]]:
-    """Return {name: (dtype, shape of a row)} of what all rows must have: modalities, and labels where there are any."""
+    """Return {name: (dtype, shape of a row)} for all modalities and labels, which all rows must share."""
     labels = {name: values for name, values in arrays.small_arrays(split).items() if not name.endswith(".present")}
     return {name: (values.dtype.name, values.shape[1:]) for name, values in {**split.data, **labels}.items()}
 
@@ -155,14 +159,16 @@ _CHUNK_BYTES = 2**26
 
 
 def _mapped(directory: pathlib.Path) -> dict[str, np.ndarray]:
-    """Return the arrays of a directory by name, none of which is read before it is used."""
+    """Return the memory-mapped arrays of a directory, by name."""
     try:
         found = {path.stem: np.load(path, "r", allow_pickle=False) for path in files.listing(directory, (".npy",))}
     except (OSError, *DAMAGED_ARCHIVE) as error:
         raise SbmError(f"an array in {directory} can not be read: {error}. Write it again with numpy.save.") from error
     lengths = {name: array.shape[:1] for name, array in found.items()}
     if len(set(lengths.values())) != 1 or not all(lengths.values()):
-        raise SbmError(f"{directory} has arrays of {lengths} rows; expected one .npy file or more, of equally many.")
+        raise SbmError(
+            f"{directory} has arrays of {lengths} rows; expected one or more .npy files with the same number of rows."
+        )
     return found
 
 

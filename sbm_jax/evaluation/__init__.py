@@ -1,4 +1,4 @@
-"""Judging any system: arrays in, numbers with their spread and sample count out."""
+"""Evaluation of any system: arrays in, estimates with their spread and sample count out."""
 
 from sbm_jax.evaluation.config import EvaluationConfig, check_data, check_metrics, check_size
 from sbm_jax.evaluation.estimates import Estimate, estimate

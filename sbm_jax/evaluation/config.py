@@ -1,4 +1,4 @@
-"""Which metrics are measured, with what options, and on how many rows and samples."""
+"""The options of an evaluation: its metrics, and the numbers of rows and samples."""
 
 import dataclasses
 import inspect
@@ -20,11 +20,11 @@ def _default_metrics() -> dict[str, Any]:
 
 @checked_dataclass
 class VggishConfig:
-    """The network whose features of sounds the metric ``"frechet"`` takes in the space ``"vggish"``.
+    """The network whose sound features the metric ``"frechet"`` uses in the space ``"vggish"``.
 
     Attributes:
       weights: a safetensors file (see `networks.pretrained.vggish`); "" for none.
-      network: sizes, where they are not those of the published network.
+      network: sizes where they differ from the published network's.
     """
 
     weights: str = ""
@@ -33,12 +33,12 @@ class VggishConfig:
 
 @checked_dataclass
 class ClipConfig:
-    """The network by which the metric ``"clip_score"`` compares images and texts.
+    """The network with which the metric ``"clip_score"`` compares images and texts.
 
     Attributes:
       weights: a safetensors file (see `networks.pretrained.clip`); "" for none.
       tokenizer: its `tokenizer.json`.
-      network: sizes, where they are not those of ViT-B/32.
+      network: sizes where they differ from ViT-B/32's.
     """
 
     weights: str = ""
@@ -47,7 +47,7 @@ class ClipConfig:
 
     def __post_init__(self):
         both = bool(self.weights) == bool(self.tokenizer)
-        require(both, "evaluation.clip.tokenizer", self.tokenizer, "a file beside that of weights, or neither")
+        require(both, "evaluation.clip.tokenizer", self.tokenizer, "a file if weights is set, or neither")
 
 
 @checked_dataclass
@@ -55,19 +55,19 @@ class EvaluationConfig:
     """How much is generated, and what is measured.
 
     Attributes:
-      num_examples: rows of the split that are conditioned on, the same in every repeat.
+      num_examples: rows of the split to condition on, the same in every repeat.
       num_unconditional: joint samples per repeat.
       batch_size: rows per compiled call.
-      num_repeats: how often everything is generated anew, with other noise and other random sets.
+      num_repeats: number of repeats, in which everything is generated with fresh noise and random observed sets.
       num_figure_examples: rows shown in the sample grids.
-      inception_weights: a file with the weights of the FID Inception-v3 (see `networks.inception`); "" looks for the
-        installed package that carries them.
+      inception_weights: a file with the weights of the FID Inception-v3 (see `networks.inception`); "" to use those of
+        an installed package.
       vggish: see `VggishConfig`.
       clip: see `ClipConfig`.
-      metrics: the options of each metric; None leaves one out. The key says which one, or the field ``name``: a key of
-        `metrics.METRICS`, or ``"package.module:CLASS"`` for one of another package. Options that are left out get
-        their defaults. Where several entries are of one metric, those with another `name` than their key have their
-        numbers under the key.
+      metrics: {label: options} of each metric; None disables one. The metric is named by the field ``name`` of the
+        options or else by the label: a key of `metrics.METRICS`, or ``"package.module:CLASS"`` for one of another
+        package. Missing options take their defaults. If a metric has several entries, those whose `name` differs from
+        the label prefix their results with the label.
     """
 
     num_examples: int = 1000
@@ -91,10 +91,10 @@ class EvaluationConfig:
         object.__setattr__(self, "metrics", whole)
 
     def chosen(self) -> Iterator[tuple[str, type[Metric], Any]]:
-        """Yield the label, the class and the checked options of each metric that is measured.
+        """Yield the label, class and checked options of each enabled metric.
 
         Raises:
-          SbmError: on an unknown metric or option.
+          SbmError: if a metric or option is unknown.
         """
         for label, group in self.metrics.items():
             if group is None:
@@ -106,10 +106,10 @@ class EvaluationConfig:
 
 
 def find_metric(label: str, group: Any) -> type[Metric]:
-    """Return the class of the metric that a group of options is of.
+    """Return the metric class of a group of options.
 
     Raises:
-      SbmError: if there is none, it is not complete, or this is no group.
+      SbmError: if the class does not exist or is abstract, or `group` is not a group of options.
     """
     where = f"evaluation.metrics.{label}"
     if not isinstance(group, (Mapping, ConfigDict)):
@@ -117,20 +117,20 @@ def find_metric(label: str, group: Any) -> type[Metric]:
     found = find(f"metric ({where})", group.get("name", label), METRICS, type[Metric])
     if inspect.isabstract(found):
         missing = ", ".join(sorted(found.__abstractmethods__))
-        raise SbmError(f"{where}: class {found.__name__} lacks {missing}, which every metric has. Add it.")
+        raise SbmError(f"{where}: class {found.__name__} lacks {missing}, which every metric needs. Add it.")
     return found
 
 
 def check_metrics(config: EvaluationConfig, modalities: Sequence[str], known: Sequence[str] = ()) -> None:
-    """Check all metrics.
+    """Check the options of all metrics.
 
     Args:
-      config: the metrics and how much is generated.
-      modalities: the names of those that are generated.
-      known: the names of all that the data have; () for the same.
+      config: the metrics, and how much is generated.
+      modalities: names of the generated modalities.
+      known: names of all modalities of the data; () if they are the same.
 
     Raises:
-      SbmError: on options that can not work with these modalities.
+      SbmError: if options cannot work with these modalities.
     """
     names, all_names = tuple(modalities), tuple(known or modalities)
     plan = Plan(config.num_examples, config.num_unconditional, names, all_names, config.num_repeats)
@@ -139,17 +139,17 @@ def check_metrics(config: EvaluationConfig, modalities: Sequence[str], known: Se
 
 
 def check_data(config: EvaluationConfig, test: Split) -> None:
-    """Check that all metrics can judge the held-out rows.
+    """Check that all metrics can be computed on the held-out rows.
 
     Raises:
-      SbmError: on data that a metric can not judge, or options that do not fit them.
+      SbmError: if a metric cannot use the data, or its options do not fit them.
     """
     for _, cls, options in config.chosen():
         cls.check_data(options, test)
 
 
 def check_size(config: EvaluationConfig, split: Split) -> None:
-    """Check that the split has as many rows as are asked for.
+    """Check that the split has at least `config.num_examples` rows.
 
     Raises:
       SbmError: if it has fewer.

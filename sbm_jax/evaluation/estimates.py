@@ -1,4 +1,4 @@
-"""A measured number with its spread and its sample count."""
+"""Estimates: measured numbers with their spread and sample count."""
 
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -6,10 +6,10 @@ from typing import NamedTuple
 import numpy as np
 
 REPEATS = "repeats"
-"""Standard deviation (ddof = 1) over repeats with other noise; the test rows are the same in all."""
+"""Standard deviation (ddof = 1) over repeats with different noise and the same test rows."""
 
 BATCHES = "batches"
-"""Standard deviation (ddof = 1) over batches of rows, of what has no randomness."""
+"""Standard deviation (ddof = 1) over batches of rows, for deterministic quantities."""
 
 CALLS = "calls"
 """Standard deviation (ddof = 1) over timed calls."""
@@ -18,10 +18,10 @@ STANDARD_ERROR = "standard_error"
 """Standard error of the value, from the spread of the samples."""
 
 ERROR_BOUND = "standard_error_bound"
-"""Upper bound of the standard error of a mean over modalities, see `average`."""
+"""Upper bound on the standard error of a mean over modalities; see `average`."""
 
 SUBSETS = "subsets"
-"""Standard deviation over random subsets of the samples, which is not an error of their mean."""
+"""Standard deviation over random subsets of the samples, which is not an error of the mean."""
 
 DRAWS = "draws"
 """Standard deviation over simulated data sets of a perfect generator."""
@@ -33,10 +33,10 @@ class Estimate(NamedTuple):
     """A mean over samples.
 
     Attributes:
-      value: the mean over all samples.
-      std: its spread, None where that is not known.
-      n: the number of samples averaged.
-      spread: what `std` is, one of `SPREADS`; "" where it is None.
+      value: mean over all samples.
+      std: spread of the value, or None if unknown.
+      n: number of samples.
+      spread: kind of spread that `std` is, one of `SPREADS`; "" if it is None.
     """
 
     value: float
@@ -46,14 +46,16 @@ class Estimate(NamedTuple):
 
 
 def estimate(groups: Sequence[np.ndarray], spread: str = REPEATS) -> Estimate:
-    """Return the mean of per-sample outcomes, every sample weighted equally whatever the size of its group.
+    """Return the mean of per-sample outcomes, with equal weights for all samples, whatever the sizes of groups.
+
+    The spread is the standard deviation of the groups' means, if there are two or more.
 
     Args:
-      groups: per-sample outcomes [n_g] of each repeat or batch; empty groups are left out.
-      spread: what the groups are: the spread is the standard deviation of their means, where there are two or more.
+      groups: per-sample outcomes [n_g] of each repeat or batch; empty groups are ignored.
+      spread: kind of the groups, one of `SPREADS`.
 
     Raises:
-      ValueError: when there is no sample.
+      ValueError: if there is no sample.
     """
     groups = [np.asarray(group, np.float64) for group in groups if len(group)]
     if not groups:
@@ -66,15 +68,15 @@ def estimate(groups: Sequence[np.ndarray], spread: str = REPEATS) -> Estimate:
 
 
 def average(metrics: Mapping[str, Estimate], names: Sequence[str]) -> Estimate:
-    """Return the mean of estimates of several modalities.
+    """Return the mean of estimates over several modalities.
 
-    Modalities are generated from the same rows, or in the same joint samples, so that their errors are not independent.
-    Whatever their correlation, the standard error of the mean is at most the mean of the standard errors (the triangle
-    inequality), which is taken as a bound. Of other spreads, or different ones, nothing is known of the mean's.
+    Modalities are generated from the same rows, or in the same joint samples, so their errors are not independent.
+    Whatever their correlation, the standard error of the mean is at most the mean of the standard errors (triangle
+    inequality), which is used as a bound. For other or mixed kinds of spread, the spread of the mean is unknown.
 
     Args:
-      metrics: estimates by name.
-      names: those of one measure in all modalities.
+      metrics: {name: estimate}.
+      names: names of one measure for all modalities.
     """
     chosen = [metrics[name] for name in names]
     if len(chosen) == 1:

@@ -1,4 +1,4 @@
-"""Judge a system: generate what the metrics ask for, show it to them, and gather their numbers."""
+"""Evaluates a system: generates the samples that metrics request, passes them on, and collects the results."""
 
 import collections
 import contextlib
@@ -18,7 +18,7 @@ from sbm_jax.evaluation.metrics.base import NO_TOOLS
 from sbm_jax.evaluation.observed_sets import position
 from sbm_jax.types import Key, Split
 
-# Number of batches -> context that yields a function, which is told how many are just done.
+# Number of batches -> context that yields a function to call with the number of batches just done.
 ProgressFn = Callable[[int], AbstractContextManager[Callable[[int], None]]]
 
 
@@ -37,30 +37,29 @@ def evaluate(
     train: Split | None = None,
     trained_on: Split | None = None,
 ) -> Evaluation:
-    """Measure everything that the system and the data allow.
+    """Compute all metrics that the system and the data allow.
 
-    The generator is called with batches of `config.batch_size` rows only, so it compiles once. What several metrics ask
-    for is generated once. Each estimate says what its spread is.
+    The generator is always called with batches of `config.batch_size` rows, so it compiles once. Samples that several
+    metrics request are generated once. Each estimate states the kind of its spread.
 
-    A sample that is not finite is wrong in all that a classifier sees. Metrics of distances leave it out, and say in
-    their `n` how many were measured. ``sampling/diverged`` counts it.
+    A sample that is not finite counts as wrong wherever a classifier is used. Distance metrics leave it out, and their
+    `n` is the number of samples measured. ``sampling/diverged`` counts such samples.
 
     Args:
       subject: the functions of the system.
-      test: held-out rows. Some may lack modalities, which are not given in them, and with which nothing is compared;
-        rows that have all come first.
-      modalities: the names in the order of the columns of observed sets.
-      key: a typed key; equal keys give equal rows and observed sets, and with equal configs equal noise, for every
-        system; another list of metrics gives other noise.
+      test: held-out rows. A row's missing modalities are neither given nor compared with; complete rows come first.
+      modalities: names, in the column order of observed sets.
+      key: a typed key. Equal keys give equal rows and observed sets for every system and, with equal configs, equal
+        noise; another list of metrics gives different noise.
       config: see `EvaluationConfig`.
       tools: classifiers and features.
-      progress: `number of batches -> context`, which yields a function that is told of each batch generated.
-      train: training rows, with which samples are compared where a metric asks for it; None for no such comparison.
-      trained_on: the rows that the system was trained on, to compare it with itself there; None for `train`.
+      progress: `number of batches -> context`, which yields a function that is called after each generated batch.
+      train: training rows to compare samples with, for metrics that do so; None for no comparison.
+      trained_on: the rows that the system was trained on, for metrics on training data; None for `train`.
 
     Raises:
-      SbmError: when the split lacks a modality, no row has all, or there are fewer rows than asked for, or a metric
-        does not fit.
+      SbmError: if the split lacks a modality, has no complete row or fewer rows than `config.num_examples`, or a
+        metric does not fit.
     """
     check_size(config, test)
     scene, repeats_key = _scene(subject, test, modalities, key, config, tools, train, trained_on)
@@ -91,13 +90,13 @@ def evaluate(
 def real(
     train: Split, test: Split, modalities: Sequence[str], key: Key, config: EvaluationConfig, tools: Tools
 ) -> dict[str, Estimate]:
-    """Return what real training rows get where systems are judged by their samples.
+    """Return the metrics of real training rows evaluated in place of a system's samples.
 
     Args:
       train: training rows.
       test: held-out rows.
       modalities: names.
-      key: as given to `evaluate`.
+      key: as for `evaluate`.
       config: see `EvaluationConfig`.
       tools: classifiers and features.
     """
@@ -116,7 +115,7 @@ def _scene(
     train: Split | None = None,
     trained_on: Split | None = None,
 ) -> tuple[Scene, Key]:
-    """Return what metrics may use, and the key of the repeats."""
+    """Return the scene that metrics use, and the key of the repeats."""
     for name in modalities:
         if name not in test.data:
             raise unknown("modality", name, test.data)
@@ -126,7 +125,7 @@ def _scene(
     order = np.asarray(jax.random.permutation(rows_key, len(test)))
     complete = test.having(modalities)[order]
     if not complete.any():
-        raise SbmError(f"no row of the split has all of {', '.join(modalities)}; expected one at least. Add some.")
+        raise SbmError(f"no row of the split has all of {', '.join(modalities)}; expected at least one. Add some.")
     order = np.concatenate([order[complete], order[~complete]])
     examples = test.take(order[: config.num_examples])
 
@@ -144,7 +143,7 @@ def _metrics(config: EvaluationConfig, scene: Scene) -> dict[str, Metric]:
 
 
 def _prefixes(config: EvaluationConfig) -> dict[str, str]:
-    """Return what the names of each entry's numbers begin with: its label, where others are of its class too."""
+    """Return the prefix of each entry's metric names: its label if it is renamed and shares its class, else none."""
     classes = {label: cls for label, cls, _ in config.chosen()}
     count = collections.Counter(classes.values())
     renamed = {label for label in classes if config.metrics[label].get("name", label) != label}
@@ -152,7 +151,7 @@ def _prefixes(config: EvaluationConfig) -> dict[str, str]:
 
 
 def _show(draw: Draw, metrics: Collection[Metric], grids: sample_grids.Grids) -> None:
-    """Show a draw to all who ask for it."""
+    """Pass a draw to the sample grids and the metrics that requested it."""
     if draw.ask in grids.requests:
         grids.look(draw)
     for metric in metrics:
@@ -161,10 +160,10 @@ def _show(draw: Draw, metrics: Collection[Metric], grids: sample_grids.Grids) ->
 
 
 def _joined(parts: Mapping[str, Evaluation], prefixes: Mapping[str, str]) -> Evaluation:
-    """Return all that was found, by the labels of metrics.
+    """Merge the evaluations of all metrics, given by label.
 
     Raises:
-      SbmError: if something is no evaluation, or a name is taken twice.
+      SbmError: if a metric did not return an evaluation, or two metrics share a name.
     """
     joined, owners = Evaluation({}, {}, {}), {}
     for label, part in parts.items():
@@ -176,7 +175,7 @@ def _joined(parts: Mapping[str, Evaluation], prefixes: Mapping[str, str]) -> Eva
                 name = prefixes[label] + name
                 owner = owners.setdefault((field, name), label)
                 if owner != label:
-                    raise SbmError(f"{where} and .{owner} both have {name!r}. Leave one out, or name it otherwise.")
+                    raise SbmError(f"{where} and .{owner} both have {name!r}. Leave one out, or rename it.")
                 joined_values[name] = value
     return joined
 

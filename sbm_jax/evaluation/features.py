@@ -1,4 +1,4 @@
-"""Distances of generated from real data, in the features of a network."""
+"""Distances between generated and real data, in the feature space of a network."""
 
 import dataclasses
 import functools
@@ -14,11 +14,11 @@ from sbm_jax.evaluation import fidelity, frechet
 from sbm_jax.evaluation.estimates import Estimate
 from sbm_jax.storage import DAMAGED_ARCHIVE, write_atomically
 
-# [B, *shape] -> [B, D], or [B, P, D] of data with P parts, such as the frames of a video
+# [B, *shape] -> [B, D], or [B, P, D] for data with P parts, such as the frames of a video
 FeatureFn = Callable[[np.ndarray], np.ndarray]
 
 FEWEST = 40
-"""The smallest number of examples of which every distance can be taken."""
+"""The smallest number of examples for which every distance is defined."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -26,8 +26,8 @@ class Reference:
     """Real examples of one modality.
 
     Attributes:
-      features: [N, D].
-      gaussian: their moments, as the Fréchet distance needs them.
+      features: their features, [N, D].
+      gaussian: moments of the features, for the Fréchet distance.
     """
 
     features: np.ndarray
@@ -35,21 +35,21 @@ class Reference:
 
     @functools.cached_property
     def radii(self) -> Callable[[int], np.ndarray]:
-        """The function that returns the `fidelity.neighbour_distances` of the last n examples among themselves."""
+        """The function from n to the `fidelity.neighbour_distances` among the last n examples."""
         return functools.cache(lambda count: fidelity.neighbour_distances(self.features[-count:]))
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureSpace:
-    """A network's features, and the distances of data in them.
+    """A network's feature space, and the distances of data in it.
 
     Attributes:
-      name: the first part of the names of its metrics.
-      extract: the features of each modality that has some.
-      fingerprint: of the network, so that cached features of real data are of this one.
-      cache: the directory of the features of real data.
-      measures: how its distances are called, where not by their own names.
-      on_request: the modalities that are judged only where they are named.
+      name: first part of the names of its metrics.
+      extract: {modality: feature extractor}, for modalities that have one.
+      fingerprint: fingerprint of the network, which identifies cached features.
+      cache: directory of cached features of real data.
+      measures: {measure: its name in results}, for measures that are renamed.
+      on_request: modalities that are evaluated only if named explicitly.
     """
 
     name: str
@@ -60,12 +60,12 @@ class FeatureSpace:
     on_request: Collection[str] = ()
 
     def judged(self, modalities: Sequence[str], asked: Collection[str]) -> list[str]:
-        """Return the modalities that are compared: those that are asked for by name, or all but `on_request`."""
+        """Return the modalities to compare: those named in `asked`, or all but `on_request` if none is named."""
         missing = self.missing(modalities, asked)
         return [name for name in modalities if name in (asked or modalities) and name not in missing]
 
     def missing(self, modalities: Sequence[str], asked: Collection[str]) -> dict[str, str]:
-        """Return why modalities that are asked for, all where none is named, are not compared."""
+        """Return {modality: why it is not compared}, for modalities in `asked`, or all if none is named."""
         reasons = {}
         for name in asked or modalities:
             if name not in self.extract:
@@ -79,7 +79,7 @@ class FeatureSpace:
         return f"{self.name}/{self.measures.get(name, name)}"
 
     def real(self, modality: str, images: np.ndarray) -> Reference:
-        """Return what distances to these real examples [N, *shape] need; features are read from the cache."""
+        """Return the reference of real examples [N, *shape], with features from the cache if they are there."""
         return self._references(modality, _Hashed(images))
 
     @functools.cached_property
@@ -100,20 +100,20 @@ class FeatureSpace:
                 with np.load(path, allow_pickle=False) as arrays:
                     return arrays["features"]
             except DAMAGED_ARCHIVE:
-                return None  # damaged: made again
+                return None  # damaged: recompute
 
         def write(features: np.ndarray) -> None:
             buffer = io.BytesIO()
-            np.savez(buffer, features=features)  # an archive has checksums
+            np.savez(buffer, features=features)  # archives have checksums
             write_atomically(path, buffer.getvalue())
 
         return parallel.kept(read, lambda: self.extract[modality](images), write, path.name)
 
     def compare(self, modality: str, features: np.ndarray, real: np.ndarray) -> dict[str, Estimate]:
-        """Return every distance of features [N, D] from those of real examples [N', *shape], by its name.
+        """Return {name: distance} between features [N, D] of samples and real examples [N', *shape].
 
-        Precision, recall, density and coverage depend on the counts, so they compare as many real examples as samples:
-        the last ones, as samples are conditioned on the first.
+        Precision, recall, density and coverage depend on the counts, so they use as many real examples as samples: the
+        last ones, because samples are conditioned on the first.
         """
         reference = self.real(modality, real)
         count = min(len(features), len(reference.features))
@@ -125,12 +125,12 @@ class FeatureSpace:
 
 
 def flat(features: np.ndarray) -> np.ndarray:
-    """Return the features of all parts of all rows, [N, D], of [B, D] or [B, P, D]."""
+    """Flatten features [B, D] or [B, P, D] to those of all parts of all rows, [N, D]."""
     return features.reshape(-1, features.shape[-1])
 
 
 class _Hashed:
-    """An array that can be a key."""
+    """A hashable array."""
 
     def __init__(self, array: np.ndarray):
         self.array = array
@@ -145,7 +145,7 @@ class _Hashed:
 
 
 def in_batches(extract: FeatureFn, batch_size: int) -> FeatureFn:
-    """Return the function that calls `extract` with batches of one size, the last one padded with zeros."""
+    """Return a function that calls `extract` with batches of one size, the last padded with zeros."""
 
     def features(images: np.ndarray) -> np.ndarray:
         parts = []

@@ -1,6 +1,6 @@
-"""Do samples look real, and are all real examples among them? Kernel distance, precision, recall, density, coverage.
+"""Fidelity and coverage of samples: kernel distance, precision, recall, density and coverage.
 
-All work on features [N, D], float32.
+All take features [N, D], float32.
 """
 
 import numpy as np
@@ -18,10 +18,10 @@ def kernel_distance(
     Args:
       real: features [N, D].
       generated: features [N', D].
-      num_subsets: subsets over which mean and standard deviation are taken; they overlap, so that the latter is no
-        standard error.
-      subset_size: rows of each, of both kinds; at most half of the rows are used.
-      seed: of the subsets.
+      num_subsets: number of subsets over which mean and standard deviation are taken; subsets overlap, so the latter
+        is not a standard error.
+      subset_size: real and generated rows per subset; at most half of the rows.
+      seed: seed of the subsets.
 
     Reference: M. Bińkowski et al., "Demystifying MMD GANs", 2018. https://arxiv.org/abs/1801.01401
     """
@@ -36,7 +36,7 @@ def kernel_distance(
 
 
 def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
-    """Return the unbiased squared MMD of features [N, D] and [N, D] under (x·y / D + 1)³."""
+    """Return the unbiased squared MMD between features [N, D] and [N, D] under the kernel (x·y / D + 1)³."""
     count = len(x)
 
     def kernel(a: np.ndarray, b: np.ndarray) -> np.ndarray:
@@ -51,15 +51,15 @@ def squared_mmd(x: np.ndarray, y: np.ndarray) -> float:
 
 
 def neighbour_distances(features: np.ndarray, neighbours: int = NUM_NEIGHBOURS) -> np.ndarray:
-    """Return the squared distance of each row to its k-th nearest other row: [N]."""
+    """Return the squared distance [N] of each row to its k-th nearest neighbour."""
     distances = squared_distances(features, features)
     np.fill_diagonal(distances, np.inf)  # a row is not its own neighbour
     return np.partition(distances, neighbours - 1, axis=1)[:, neighbours - 1]
 
 
 def squared_distances(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return ‖x_i - y_j‖² of features [N, D] and [N', D]: [N, N']."""
-    # Distances are small against norms: centring keeps float32 exact enough.
+    """Return ‖x_i - y_j‖², [N, N'], of features [N, D] and [N', D]."""
+    # Distances are small compared with norms: centring keeps float32 accurate enough.
     centre = x.mean(axis=0)
     x, y = x - centre, y - centre
     squares = (x * x).sum(axis=1)[:, None] + (y * y).sum(axis=1)[None] - 2.0 * (x @ y.T)
@@ -71,14 +71,15 @@ def precision_recall(
 ) -> dict[str, Estimate]:
     """Return precision, recall, density and coverage.
 
-    With balls around each example that reach to its k-th neighbour of the same kind: precision is the share of samples
-    in some real ball, recall that of real examples in some generated ball, density the mean number of real balls that a
-    sample is in, over k, and coverage the share of real balls with a sample in them.
+    Around each real (generated) example is a ball that reaches to its k-th nearest real (generated) neighbour.
+    Precision is the share of samples in at least one real ball, recall the share of real examples in at least one
+    generated ball, density the mean number of real balls that contain a sample, divided by k, and coverage the share of
+    real balls that contain a sample.
 
     Args:
       real: features [N, D].
       generated: features [N', D].
-      real_radii: `neighbour_distances` of `real`.
+      real_radii: `neighbour_distances` of `real`, [N].
       neighbours: k.
 
     Reference: T. Kynkäänniemi et al., 2019, https://arxiv.org/abs/1904.06991 (precision and recall); M. F. Naeem et

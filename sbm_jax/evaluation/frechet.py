@@ -1,6 +1,6 @@
-"""The Fréchet distance of two sets of features, as Gaussians, with its error and without the bias of small samples.
+"""The Fréchet distance between two sets of features, as Gaussians, with its error and corrected for small samples.
 
-Letters: N samples, D features; μ, Σ their moments, μ_r, Σ_r those of the reference.
+Letters: N samples, D features; μ, Σ are moments of the samples, μ_r, Σ_r of the reference.
 """
 
 import functools
@@ -16,7 +16,7 @@ class Moments(NamedTuple):
 
     Attributes:
       count: N.
-      mean: [D].
+      mean: mean, [D].
       scatter: Σ (x - mean)(x - mean)ᵀ, [D, D].
     """
 
@@ -30,7 +30,7 @@ class Moments(NamedTuple):
         return self.scatter / (self.count - 1)
 
     def merge(self, other: "Moments") -> "Moments":
-        """Return the moments of both sets together."""
+        """Return the moments of the union of both sets."""
         count = self.count + other.count
         shift = other.mean - self.mean
         between = np.outer(shift, shift) * (self.count * other.count / count)
@@ -51,7 +51,7 @@ def _moments_of_batch(features: np.ndarray) -> Moments:
 
 
 class Gaussian(NamedTuple):
-    """What is needed of the reference: μ_r [D], tr Σ_r, and Σ_r^½ [D, D]."""
+    """The moments of the reference: μ_r [D], tr Σ_r, and Σ_r^½ [D, D]."""
 
     mean: np.ndarray
     trace: float
@@ -76,12 +76,12 @@ def distance(features: np.ndarray, reference: Gaussian) -> float:
 def _distance_and_error(features: np.ndarray, reference: Gaussian) -> tuple[float, float]:
     """Return the distance and its standard error.
 
-    With Y = (X - μ) Σ_r^½ the root's trace is a sum of singular values of Y / √(N - 1), which the smaller Gram matrix
-    has. To first order the distance is a mean over samples of
+    With Y = (X - μ) Σ_r^½, the trace of the root is the sum of the singular values of Y / √(N - 1), computed from the
+    smaller Gram matrix. To first order, the distance is the mean over samples of
 
         2 (μ - μ_r)ᵀ(x - μ) + ‖x - μ‖² - y ((YᵀY)^½)⁺ yᵀ √(N - 1),
 
-    the derivative of the distance in the direction of each sample: its spread gives the error.
+    the derivative of the distance in the direction of each sample, whose spread gives the error.
     """
     count = len(features)
     mean = features.mean(axis=0)
@@ -96,11 +96,11 @@ def _distance_and_error(features: np.ndarray, reference: Gaussian) -> tuple[floa
 
 
 def _root(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the singular values of rows [N, D], and y (YᵀY)^(-½)⁺ yᵀ of each: [N]."""
+    """Return the singular values of rows Y [N, D], and y (YᵀY)^(-½)⁺ yᵀ of each row y, [N]."""
     wide = len(rows) < rows.shape[1]
     squares, vectors = np.linalg.eigh(rows @ rows.T if wide else rows.T @ rows)
     values = np.sqrt(squares.clip(min=0.0))
-    # What is 0 but for rounding has no direction.
+    # Values that are 0 up to rounding have no direction.
     kept = values > 1e-7 * values.max(initial=0.0)
     if wide:  # y (YᵀY)^(-½)⁺ yᵀ = Σ u² s for the left vectors u
         return values, (vectors[:, kept] ** 2) @ values[kept]
@@ -108,12 +108,12 @@ def _root(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def measure(features: np.ndarray, reference: Gaussian) -> dict[str, Estimate]:
-    """Return the distance and, for more than two samples for each feature, its extrapolation to samples without end.
+    """Return the distance and, for more than two samples per feature, its extrapolation to infinitely many samples.
 
-    The distance of N samples is too large by about a constant over N, so that twice the distance of all less the mean
-    of those of both halves is free of it; the sampling error is to first order the same. Where a half has N below D the
-    bias has another form, and nothing is extrapolated. That of a small reference stays in any case. A 95 % interval is
-    1.96 standard errors to each side.
+    The distance of N samples is too large by about a constant over N, so twice the distance of all samples minus the
+    mean distance of the two halves is free of this bias; to first order, the sampling error is the same. If a half has
+    fewer than D samples, the bias has another form and nothing is extrapolated. The bias of a small reference always
+    remains. A 95 % confidence interval is ±1.96 standard errors.
 
     Args:
       features: [N, D], in random order.

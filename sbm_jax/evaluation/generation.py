@@ -1,4 +1,4 @@
-"""Run many generation requests, each with its own observed set, through one compiled batch shape."""
+"""Runs many generation requests, each with its own observed set, through one compiled batch shape."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
@@ -14,10 +14,10 @@ from sbm_jax.types import Key
 
 
 class Requests(NamedTuple):
-    """Samples to be drawn.
+    """Samples to draw.
 
     Attributes:
-      rows: int [R], the examples whose observed modalities are given.
+      rows: int [R], indices of the examples whose observed modalities are given.
       observed: bool [R, M], True = given.
     """
 
@@ -26,13 +26,13 @@ class Requests(NamedTuple):
 
 
 def requests(ask: Ask, scene: Scene, key: Key, num_unconditional: int) -> Requests:
-    """Return the requests that an ask stands for: of the examples that have all that is given.
+    """Return the requests of an ask, for the examples that have all given modalities.
 
     Args:
-      ask: what is asked for.
-      scene: with the examples.
-      key: of the repeat.
-      num_unconditional: samples where nothing is given.
+      ask: the samples to generate.
+      scene: the scene with the examples.
+      key: key of the repeat.
+      num_unconditional: number of samples if nothing is given.
     """
     num_rows = num_unconditional if ask.family == UNCONDITIONAL else len(scene.examples)
     rows = np.zeros(num_rows, int) if ask.family == UNCONDITIONAL else np.arange(num_rows)
@@ -52,14 +52,14 @@ def run(
     look: Callable[[Draw], None],
     advance: Callable[[int], None],
 ) -> None:
-    """Draw one sample for every request; those of different asks share batches.
+    """Draw one sample for every request; requests of different asks share batches.
 
     Args:
-      scene: the subject and the examples; told what each call cost.
+      scene: the subject and the examples; the cost of each call is added to `scene.costs`.
       wanted: the requests of each ask.
-      repeat: the number of the repeat.
-      key: batch i uses `fold_in(key, i)`.
-      look: shown every draw, while it is in memory.
+      repeat: index of the repeat.
+      key: key of the repeat; batch i uses `fold_in(key, i)`.
+      look: called with every draw while it is in memory.
       advance: called with 1 after each batch.
     """
     data = {name: scene.examples.data[name] for name in scene.modalities}
@@ -69,7 +69,7 @@ def run(
     numbers = np.repeat(np.arange(len(asks)), [len(part.rows) for part in wanted.values()])
     for index, (indices, count) in enumerate(batches(len(rows), scene.batch_size)):
         mask = observed[indices]
-        mask[count:] = True  # nothing is sampled in padding, so nothing can diverge there
+        mask[count:] = True  # padding samples nothing, so it cannot diverge
         batch = {name: in_units(values[rows[indices]]) for name, values in data.items()}
         given = _attacked(scene, batch, [asks[number] for number in numbers[indices]])
         generated = jax.block_until_ready(scene.subject.generate(jax.random.fold_in(key, index), given, mask, 1))
@@ -83,7 +83,7 @@ def run(
 
 
 def _attacked(scene: Scene, batch: dict[str, np.ndarray], asks: Sequence[Ask]) -> dict[str, np.ndarray]:
-    """Return the rows as they are given, each after the attack of its ask."""
+    """Return the rows as given to the system, each modified by the attack of its ask."""
     given = dict(batch)
     for source, target in dict.fromkeys(ask.misread for ask in asks if ask.attack):
         strengths = np.array([ask.attack if ask.misread == (source, target) else 0.0 for ask in asks], np.float32)

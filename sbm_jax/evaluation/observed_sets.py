@@ -1,4 +1,4 @@
-"""Which modalities are given: boolean masks, True = observed, and what metrics ask to be generated."""
+"""Observed sets as boolean masks, True = given, and the samples that metrics request for them."""
 
 import dataclasses
 from collections.abc import Collection, Sequence
@@ -10,28 +10,28 @@ from sbm_jax.errors import SbmError, unknown
 from sbm_jax.types import Key
 
 # Families of observed sets.
-GIVEN_REST = "given_rest"  # all but the target
-RANDOM = "random"  # of each row its own, of one size
-FIXED_ORDER = "fixed_order"  # the first ones
-TO_TARGET = "to_target"  # the first ones besides the target
-FROM_ONE = "from_one"  # a single one, the same in all rows
-NAMED = "named"  # the same ones in all rows
-UNCONDITIONAL = "unconditional"  # none
+GIVEN_REST = "given_rest"  # all modalities but the target
+RANDOM = "random"  # a random set of one size, drawn for each row
+FIXED_ORDER = "fixed_order"  # the first modalities
+TO_TARGET = "to_target"  # the first modalities other than the target
+FROM_ONE = "from_one"  # a single modality, the same in all rows
+NAMED = "named"  # named modalities, the same in all rows
+UNCONDITIONAL = "unconditional"  # no modality
 
 
 @dataclasses.dataclass(frozen=True)
 class Ask:
-    """Samples that a metric looks at. Metrics that ask for the same share them.
+    """Samples that a metric requests. Metrics with equal asks share the samples.
 
     Attributes:
-      family: of observed sets, such as `GIVEN_REST`, or the name of a grid of samples.
-      size: how many modalities are given; None where the family says it.
-      target: the modality that is judged; "" for all that are generated.
-      given: the names of the given modalities, of the family `NAMED`.
-      num_samples: samples of each row, next to each other.
-      num_rows: the examples to condition on, the first so many; None for all.
-      attack: ε, how much what is given is changed before; 0 for not at all.
-      misread: the modality that is changed, and the one that is to be misread; () without an attack.
+      family: family of observed sets, such as `GIVEN_REST`, or the name of a sample grid.
+      size: number of given modalities; None if the family determines it.
+      target: the modality that is evaluated; "" for all that are generated.
+      given: names of the given modalities, for the family `NAMED`.
+      num_samples: samples per row, next to each other.
+      num_rows: number of examples to condition on, from the first; None for all.
+      attack: ε, strength of the attack on the given data; 0 for no attack.
+      misread: the attacked modality and the one to be misread from it; () without an attack.
     """
 
     family: str
@@ -45,12 +45,12 @@ class Ask:
 
 
 def asks(family: str, modalities: Sequence[str], targets: Collection[str] = ()) -> tuple[Ask, ...]:
-    """Return all of a family: of every target or size; none where nothing can be given.
+    """Return the asks of a family, one per target or size; none if nothing can be given.
 
     Args:
-      family: of observed sets, but `NAMED`, which `FROM_ONE` asks for.
+      family: family of observed sets, except `NAMED`, which `FROM_ONE` uses.
       modalities: names of the modalities.
-      targets: those to generate, where the family has targets; () for all, of `TO_TARGET` for the first.
+      targets: modalities to generate, for families with targets; () for all, or for the first with `TO_TARGET`.
     """
     if family == UNCONDITIONAL:
         return (Ask(UNCONDITIONAL),)
@@ -59,7 +59,7 @@ def asks(family: str, modalities: Sequence[str], targets: Collection[str] = ()) 
         return tuple(Ask(GIVEN_REST, target=name) for name in targets or modalities) if sizes else ()
     if family == TO_TARGET:
         return tuple(Ask(TO_TARGET, size, name) for size in sizes for name in targets or modalities[:1])
-    if family == FROM_ONE:  # of two modalities, the same as given the rest
+    if family == FROM_ONE:  # with two modalities, the same as GIVEN_REST
         two = len(modalities) == 2
         sets = [(name, next(other for other in modalities if other != name)) for name in modalities if sizes]
         return tuple(Ask(GIVEN_REST, target=other) if two else Ask(NAMED, given=(name,)) for name, other in sets)
@@ -67,16 +67,16 @@ def asks(family: str, modalities: Sequence[str], targets: Collection[str] = ()) 
 
 
 def ask_given(given: Collection[str], target: str, modalities: Sequence[str]) -> Ask:
-    """Return what generates a target from the given modalities, from all others where none is named.
+    """Return the ask for a target given some modalities, or all others if `given` is empty.
 
     Raises:
-      SbmError: if a name is no modality, or the target is given.
+      SbmError: if a name is not a modality, or the target is given.
     """
     for name in (target, *given):
         if name not in modalities:
             raise unknown("modality of a metric:", name, modalities)
     if target in given:
-        raise SbmError(f"a metric asks for {target!r}, and gives it. Leave it out of what is given.")
+        raise SbmError(f"a metric generates {target!r}, but also gives it. Leave it out of what is given.")
     others = tuple(name for name in modalities if name != target)
     chosen = tuple(name for name in others if name in given)
     return Ask(GIVEN_REST, target=target) if chosen in ((), others) else Ask(NAMED, given=chosen)
@@ -86,7 +86,7 @@ _SIZED = (RANDOM, FIXED_ORDER, TO_TARGET)
 
 
 def position(ask: Ask, modalities: Sequence[str]) -> tuple:
-    """Return the key by which asks are sorted: the order in which they are generated, whoever asks for them."""
+    """Return the sort key of an ask: samples are generated in this order, whichever metrics request them."""
     names = list(modalities)
     target = names.index(ask.target) if ask.target else -1
     if ask.num_samples > 1:
@@ -97,20 +97,20 @@ def position(ask: Ask, modalities: Sequence[str]) -> tuple:
         place = (1, ask.size, _SIZED.index(ask.family), target)
     else:
         place = (3, ask.family == UNCONDITIONAL, tuple(names.index(name) for name in ask.given))
-    return place, repr(ask)  # the latter for an order in any case, the same in all processes
+    return place, repr(ask)  # repr breaks ties, equally in all processes
 
 
 def masks(ask: Ask, key: Key, num_rows: int, modalities: Sequence[str]) -> np.ndarray:
-    """Return the observed sets of `num_rows` rows: bool [num_rows, M].
+    """Return the observed sets of `num_rows` rows, bool [num_rows, M].
 
     Args:
-      ask: the family, and what it needs.
-      key: of one repeat; random sets of each size, and number of samples, are drawn from a key of their own.
-      num_rows: R.
-      modalities: the names of the columns.
+      ask: the family and its parameters.
+      key: key of the repeat; random sets use a separate key for each size and number of samples.
+      num_rows: R, number of rows.
+      modalities: names of the columns.
 
     Raises:
-      SbmError: on an unknown family.
+      SbmError: if the family is unknown.
     """
     names, count = list(modalities), len(modalities)
     if ask.family == RANDOM:
@@ -134,21 +134,21 @@ def given_rest(target: int, num_modalities: int) -> np.ndarray:
 
 
 def first(size: int, num_modalities: int) -> np.ndarray:
-    """Return the mask [M] of the first `size` modalities, the papers' fixed order '0', '01', '012', ..."""
+    """Return the mask [M] of the first `size` modalities: the papers' fixed order '0', '01', '012', ..."""
     return np.arange(num_modalities) < size
 
 
 def first_others(size: int, target: int, num_modalities: int) -> np.ndarray:
-    """Return the mask [M] of the first `size` modalities besides `target`: '0', '01', '013', ... for target 2."""
+    """Return the mask [M] of the first `size` modalities other than `target`: '0', '01', '013', ... for target 2."""
     indices = np.arange(num_modalities)
     return (indices < size + (size > target)) & (indices != target)
 
 
 def random_of_size(key: Key, batch: int, size: int, num_modalities: int) -> np.ndarray:
-    """Return masks [batch, M]: for each row its own set, uniform among those of `size` modalities.
+    """Return masks [batch, M], each drawn uniformly from the sets of `size` modalities.
 
     Raises:
-      ValueError: when `size` is not in 0..M.
+      ValueError: if `size` is not in 0..M.
     """
     if not 0 <= size <= num_modalities:
         raise ValueError(f"a set of {size} modalities can not be drawn from {num_modalities}.")

@@ -1,6 +1,6 @@
-"""Samples to look at: grids of examples, laid out for the report.
+"""Grids of samples for the report.
 
-A grid is a set of arrays under ``samples/<grid>/``, for E examples with L lines of one cell per modality:
+A grid is a set of arrays under ``samples/<grid>/`` for E examples of L lines with one cell per modality:
 ``data/<modality>`` [E, L, *shape], and ``observed`` bool [E, L, M].
 """
 
@@ -22,16 +22,16 @@ Samples = Mapping[Ask, Mapping[str, np.ndarray]]  # {grid: {modality: [R, *shape
 
 
 class Grids:
-    """The samples that fill the grids, taken as they are drawn."""
+    """Collects the samples that fill the grids."""
 
     def __init__(self, rows: np.ndarray, num_modalities: int):
-        """Show some of the examples, by their rows [E]."""
+        """Prepare grids for the examples at indices `rows`, int [E]."""
         self.rows = rows
         self.requests = requests(rows, num_modalities)
         self.samples: dict[Ask, dict[str, list[np.ndarray]]] = {grid: {} for grid in self.requests}
 
     def look(self, draw: Draw) -> None:
-        """Take the samples of one draw."""
+        """Collect the samples of one draw."""
         for name in draw.call.samples:
             self.samples[draw.ask].setdefault(name, []).append(draw.generated(name))
 
@@ -39,7 +39,7 @@ class Grids:
         """Return the arrays of all grids.
 
         Args:
-          data: of the examples, {modality: [N, *shape]}.
+          data: data of all examples, {modality: [N, *shape]}.
         """
         samples = {
             grid: {name: np.concatenate(values) for name, values in parts.items()}
@@ -49,7 +49,7 @@ class Grids:
 
 
 def examples(labels: Mapping[str, np.ndarray], num_rows: int, count: int) -> np.ndarray:
-    """Return up to `count` of `num_rows` rows, of different answers to the first question as far as there are."""
+    """Return the indices of up to `count` rows, with distinct answers to the first question where possible."""
     if not labels:
         return np.arange(min(count, num_rows))
     _, first = np.unique(next(iter(labels.values())), return_index=True)
@@ -62,7 +62,7 @@ def requests(rows: np.ndarray, num_modalities: int) -> dict[Ask, Requests]:
     """Return the requests whose samples fill the grids.
 
     Args:
-      rows: int [E], the examples.
+      rows: int [E], indices of the examples.
       num_modalities: M.
     """
     identity = np.eye(num_modalities, dtype=bool)
@@ -80,12 +80,12 @@ def requests(rows: np.ndarray, num_modalities: int) -> dict[Ask, Requests]:
 
 
 def grids(samples: Samples, data: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
-    """Return the arrays of the grids whose samples are there.
+    """Return the arrays of the grids that have samples.
 
     Args:
       samples: the samples of `requests`.
-      data: {modality: [N, *shape]}.
-      rows: int [E], the examples.
+      data: data of all examples, {modality: [N, *shape]}.
+      rows: int [E], indices of the examples.
     """
     figures = {}
     if GIVEN_ONE in samples:
@@ -96,7 +96,7 @@ def grids(samples: Samples, data: Mapping[str, np.ndarray], rows: np.ndarray) ->
 
 
 def given_one(samples: Mapping[str, np.ndarray], num_examples: int) -> dict[str, np.ndarray]:
-    """Return a grid with M lines per example: modality i is given in line i."""
+    """Return a grid with M lines per example; modality i is given in line i."""
     num_modalities = len(samples)
     data = {name: _fold(values, num_examples, num_modalities) for name, values in samples.items()}
     observed = np.broadcast_to(np.eye(num_modalities, dtype=bool), (num_examples, num_modalities, num_modalities))
@@ -106,7 +106,7 @@ def given_one(samples: Mapping[str, np.ndarray], num_examples: int) -> dict[str,
 def given_rest(
     samples: Mapping[str, np.ndarray], data: Mapping[str, np.ndarray], rows: np.ndarray
 ) -> dict[str, np.ndarray]:
-    """Return a grid whose first line is true; in the others each cell is drawn given the true others."""
+    """Return a grid with the true data in the first line; in other lines each cell is drawn given the true others."""
     num_modalities = len(samples)
     cells = {}
     for target, (name, values) in enumerate(samples.items()):
@@ -118,18 +118,18 @@ def given_rest(
 
 
 def unconditional(samples: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return a grid of one example: each line is a joint sample."""
+    """Return a grid of one example, each line of which is a joint sample."""
     data = {name: values[None] for name, values in samples.items()}
     count = len(next(iter(samples.values())))
     return _named("unconditional", data, np.zeros((1, count, len(samples)), bool))
 
 
 def reconstructions(data: Mapping[str, np.ndarray], reconstructed: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return a grid with two lines per example: what was encoded, and what was decoded.
+    """Return a grid with two lines per example: the data, and their reconstructions.
 
     Args:
       data: {modality: [E, *shape]}.
-      reconstructed: the same modalities and shapes.
+      reconstructed: reconstructions, {modality: [E, *shape]}.
     """
     cells = {name: np.stack([values, reconstructed[name]], axis=1) for name, values in data.items()}
     count = len(next(iter(data.values())))

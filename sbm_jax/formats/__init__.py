@@ -1,4 +1,4 @@
-"""Formats: in what form users have the data of a modality, and how it becomes the arrays that networks see."""
+"""Formats: the form in which users hold the data of a modality, and its conversion to and from network arrays."""
 
 from typing import Any
 
@@ -31,37 +31,37 @@ FORMATS: dict[str, type[Format]] = {
     "log_mel": LogMel,
     "video": Video,
 }
-"""The formats of this package, by name."""
+"""The built-in formats, by name."""
 
 
 def make_format(modality: Modality) -> Format:
     """Return the format of a modality.
 
     Raises:
-      SbmError: if there is none of that name, or its options do not fit the modality.
+      SbmError: if the format is unknown, or its options do not fit the modality.
     """
     cls, options = _find(modality)
     return cls(modality, options)
 
 
 def is_complete(modality: Modality) -> bool:
-    """Return whether a modality leaves nothing to the data, such as a vocabulary."""
+    """Return whether a modality is fully specified, with nothing, such as a vocabulary, left to infer from the data."""
     cls, options = _find(modality)
     return cls.is_complete(modality, options)
 
 
 def completed(modality: Modality, rows: np.ndarray) -> Modality:
-    """Return a modality that is not complete with what training rows [N, ...], in the users' form, tell of it.
+    """Return an incomplete modality with what it lacks inferred from training rows [N, ...] in the users' form.
 
     Raises:
-      SbmError: if they do not tell.
+      SbmError: if it cannot be inferred from them.
     """
     cls, options = _find(modality)
     return cls.completed(modality, options, rows)
 
 
 def _find(modality: Modality) -> tuple[type[Format], Any]:
-    """Return the format of a modality, and its options."""
+    """Return the format class of a modality and its options."""
     where = f"modality {modality.name!r}: format"
     cls = find(f"{where}:", modality.format.name, FORMATS, type[Format])
     return cls, build(cls.Options, modality.format.options, f"{where}.options")

@@ -1,4 +1,4 @@
-"""Data that are the arrays that networks see, but for the axis of a single channel."""
+"""Data stored as the arrays that networks see, possibly without the axis of a single channel."""
 
 import numpy as np
 
@@ -6,15 +6,15 @@ from sbm_jax.formats.base import Format
 
 
 class ArrayFormat(Format):
-    """Nothing is converted."""
+    """Arrays that need no conversion."""
 
     passes_arrays = True
 
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
-        """Return the values; a last axis of size 1 is added where it is lacking."""
+        """Return the values, with a last axis of size 1 added where users' rows lack it."""
         del where
         return self.with_axis(values) if self.lacks_axis else values
 
     def to_raw(self, array: np.ndarray) -> np.ndarray:
-        """Return the array, without the axis that users' rows lack."""
+        """Return the array, without the last axis where users' rows lack it."""
         return self.like_rows(array)

@@ -1,4 +1,4 @@
-"""Yes or no in many places: tags of a row, one-hot classes, masks of a picture."""
+"""Arrays of yes/no values: tags, one-hot classes, image masks."""
 
 import numpy as np
 
@@ -13,13 +13,13 @@ _TYPES = ("bool", *_INTEGERS, "float16", "float32", "float64")
 
 @checked_dataclass
 class BinaryOptions(ArrayOptions):
-    """How yes and no are written.
+    """How yes and no are encoded.
 
     Attributes:
       yes: the value that stands for yes.
       no: the value that stands for no.
-      dtype: the type of the values, as NumPy names it.
-      names: what the entries of vectors are called, which reports show of those that are yes; () for nothing.
+      dtype: NumPy name of the values' type.
+      names: names of a vector's entries; reports list those that are yes. () for none.
     """
 
     yes: int = 1
@@ -28,16 +28,16 @@ class BinaryOptions(ArrayOptions):
     names: tuple[str, ...] = ()
 
     def __post_init__(self):
-        require(self.yes != self.no, "format.options.yes", self.yes, f"another value than that for no ({self.no})")
+        require(self.yes != self.no, "format.options.yes", self.yes, f"a value other than that for no ({self.no})")
         if self.dtype not in _TYPES:
             raise unknown("type (format.options.dtype)", self.dtype, _TYPES)
 
 
 class Binary(Format):
-    """Values `no` and `yes`, which networks see as 0 and 1; booleans are taken too.
+    """Values `no` and `yes`, which networks see as 0 and 1; booleans are accepted too.
 
-    Generated ones are yes where their probability is above a half; one-hot vectors, of the categorical likelihood, are
-    yes at their most probable class.
+    A generated value is yes if its probability is above 0.5; with the categorical likelihood, only the most probable
+    class of a one-hot vector is yes.
     """
 
     Options = BinaryOptions
@@ -47,10 +47,10 @@ class Binary(Format):
         super().__init__(modality, options)
         where = f"modality {modality.name!r}: format.options.names"
         fit = not options.names or modality.shape == (len(options.names),)
-        require(fit, where, options.names, f"one for each entry of a vector, where the shape is {modality.shape}")
+        require(fit, where, options.names, f"one for each entry of a vector; the shape is {modality.shape}")
 
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
-        """Return 0 and 1 as float32 [N, *shape]."""
+        """Return float32 [N, *shape], 0 for no and 1 for yes."""
         values = self.with_axis(values)
         if values.shape[1:] != self.modality.shape:
             raise self.refuse(where, f"has the shape {list(values.shape)}", f"{['N', *self.modality.shape]}")
@@ -58,8 +58,8 @@ class Binary(Format):
         known = (values == no) | (values == yes)
         if not known.all():
             raise SbmError(
-                f"{where} has {values[~known].tolist()[0]!r}; modality {self.modality.name!r} expects {no}, for no, or "
-                f"{yes}, for yes. Fix the data, or change its format.options.yes."
+                f"{where} has {values[~known].tolist()[0]!r}; modality {self.modality.name!r} expects {no} (no) or "
+                f"{yes} (yes). Fix the data, or change its format.options.yes."
             )
         return (values == yes).astype(np.float32)
 
@@ -69,7 +69,7 @@ class Binary(Format):
         return self.like_rows(values.astype(self.options.dtype))
 
     def to_texts(self, array: np.ndarray) -> np.ndarray | None:
-        """Return the names of the entries that are yes, strings [N]; None where they have no names."""
+        """Return the names of the entries that are yes, strings [N], or None if the entries have no names."""
         names = np.array(self.options.names)
         return np.array([", ".join(names[row]) for row in self._is_yes(array)]) if len(names) else None
 

@@ -1,4 +1,4 @@
-"""One of several classes by its name or number."""
+"""Class labels, by name or number."""
 
 from typing import Any
 
@@ -15,7 +15,7 @@ class CategoryOptions:
     """The classes.
 
     Attributes:
-      classes: strings or integers, all different, in the order of the entries of one-hot vectors.
+      classes: distinct strings or integers, in the order of the entries of one-hot vectors.
     """
 
     classes: tuple[Any, ...] = ()
@@ -28,7 +28,7 @@ class CategoryOptions:
 
 
 class Category(Format):
-    """The class of each row, [N], which networks see as a one-hot vector [K]."""
+    """Classes [N], which networks see as one-hot vectors [N, K]."""
 
     Options = CategoryOptions
     passes_arrays = True
@@ -42,7 +42,11 @@ class Category(Format):
         self.classes = np.array(options.classes)
 
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
-        """Return one-hot vectors, float32 [N, K], of classes [N] or [N, 1]; such vectors are returned as they are."""
+        """Convert classes [N] or [N, 1] to one-hot vectors, float32 [N, K]; vectors [N, K] are returned unchanged.
+
+        Raises:
+          SbmError: if a class is unknown or the values have another type or shape.
+        """
         values = np.asarray(values)
         if values.ndim == 2 and values.shape[1] == 1:
             values = values[:, 0]
@@ -64,5 +68,5 @@ class Category(Format):
         return ", ".join(map(repr, self.options.classes))
 
     def to_raw(self, array: np.ndarray) -> np.ndarray:
-        """Return the most probable class of vectors [N, K]: [N]."""
+        """Return the most probable class [N] of each vector [N, K]."""
         return self.classes[np.argmax(array, axis=-1)]

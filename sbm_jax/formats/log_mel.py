@@ -1,4 +1,4 @@
-"""Waveforms that networks see as logarithms of magnitudes in mel bands, as HiFi-GAN and AudioLDM do."""
+"""Waveforms that networks see as log-magnitude mel spectrograms, as in HiFi-GAN and AudioLDM."""
 
 import dataclasses
 import functools
@@ -18,12 +18,12 @@ from sbm_jax.types import Modality
 
 @checked_dataclass
 class LogMelOptions(SpectrogramOptions):
-    """How waveforms are analysed, by default as for AudioLDM's networks; `decibels` does not matter.
+    """How waveforms are analysed; the defaults match AudioLDM's networks, and `decibels` has no effect.
 
     Attributes:
-      logarithms: the range that [0, 1] stands for, of natural logarithms of magnitudes.
-      vocoder: a safetensors file of HiFi-GAN, which makes waveforms; "" for the search for phases.
-      network: its sizes, where they are not those of AudioLDM's.
+      logarithms: (low, high), the natural log magnitudes that map to 0 and 1.
+      vocoder: a safetensors file of HiFi-GAN, which synthesises waveforms; "" for the search for phases (Griffin-Lim).
+      network: sizes of the vocoder where they differ from AudioLDM's.
     """
 
     num_mels: int = 64
@@ -41,10 +41,10 @@ class LogMelOptions(SpectrogramOptions):
 
 
 class LogMel(Spectrogram):
-    """Waveforms [N, T] in [-1, 1], or int16, that networks see as pictures [frames, mels, 1] in [0, 1].
+    """Waveforms [N, T] in [-1, 1], or int16, that networks see as images [frames, mels, 1] in [0, 1].
 
-    Where `Spectrogram` has the power in decibels, this has what vocoders read: the magnitude of a Fourier transform
-    that is not normalised, summed in each band. Beyond the ends of a waveform there is silence.
+    Where `Spectrogram` uses the power in decibels, this uses what vocoders expect: the magnitude of an unnormalised
+    Fourier transform, summed over each band. Waveforms are padded with silence at both ends.
 
     Reference: J. Kong et al., "HiFi-GAN", 2020. https://arxiv.org/abs/2010.05646
     """
@@ -52,9 +52,9 @@ class LogMel(Spectrogram):
     Options = LogMelOptions
 
     def __init__(self, modality: Modality, options: LogMelOptions):
-        """Check that the modality is such a picture, and the vocoder's sizes."""
+        """Check the shape of the modality and the vocoder's sizes."""
         super().__init__(modality, options)
-        # The transform's window has the sum 1, and half of the frequencies stand for all.
+        # The transform's window sums to 1, and it is one-sided: half of the frequencies represent all.
         self._sum = signal.windows.hann(options.window, sym=False).sum() / 2
         if options.vocoder:
             sizes = self._sizes
@@ -63,7 +63,7 @@ class LogMel(Spectrogram):
             require(fits, f"modality {modality.name!r}: format.options.network", options.network, told)
 
     def _analyse(self, waves: np.ndarray) -> np.ndarray:
-        """Return pictures [n, frames, mels, 1] of waveforms [n, T]."""
+        """Return spectrograms [n, frames, mels, 1] of waveforms [n, T]."""
         spectra = self._transform.stft(waves, 0, self.options.num_frames)  # [n, bins, frames]
         bands = np.einsum("mk,nkt->ntm", self._filters, self._sum * np.abs(spectra))
         low, high = self.options.logarithms
@@ -71,10 +71,12 @@ class LogMel(Spectrogram):
         return np.clip(heights, 0, 1)[..., None].astype(np.float32)
 
     def to_raw(self, array: np.ndarray) -> np.ndarray:
-        """Return waveforms, float32 [N, T] in [-1, 1], of pictures [N, frames, mels, 1], by the vocoder if any.
+        """Synthesise waveforms, float32 [N, T] in [-1, 1], from spectrograms [N, frames, mels, 1].
+
+        Uses the vocoder if there is one.
 
         Raises:
-          SbmError: if the vocoder's file can not be read, or is of another network.
+          SbmError: if the vocoder's file cannot be read or belongs to another network.
         """
         waves = np.zeros((len(array), self.options.length), np.float32)
         for start in range(0, len(array), _PART):
@@ -100,12 +102,12 @@ class LogMel(Spectrogram):
         return build(HifiGanConfig, self.options.network, where)
 
     def check_files(self) -> None:
-        """Raise `SbmError` for a vocoder that can not be read, or is of another network."""
+        """Raise `SbmError` if the vocoder's file cannot be read or belongs to another network."""
         if self.options.vocoder:
             _vocoder(self.options.vocoder, self._sizes)
 
 
-_PART = 16  # rows that are converted together, which bounds the memory
+_PART = 16  # rows converted at a time, to bound memory
 
 
 @functools.lru_cache(maxsize=2)

@@ -1,4 +1,4 @@
-"""Text, as the ids of the two tokenizers of a pair of pretrained networks."""
+"""Text as token ids of the tokenizers of two pretrained networks."""
 
 import dataclasses
 import logging
@@ -20,9 +20,9 @@ class PretrainedTextOptions:
     """The tokenizers.
 
     Attributes:
-      decoder: the file `tokenizer.json` of the network that writes, such as GPT-2.
-      encoder: that of the network that reads, such as BERT, which adds a begin and an end to a text.
-      cut: leave out the end of texts that are too long, and say how many there are; False to refuse them.
+      decoder: `tokenizer.json` of the network that writes texts, such as GPT-2.
+      encoder: `tokenizer.json` of the network that reads texts, such as BERT, which adds begin and end tokens.
+      cut: truncate texts that are too long, and warn of their number; False to refuse them.
     """
 
     decoder: str = ""
@@ -35,13 +35,13 @@ class PretrainedTextOptions:
 
 
 class PretrainedText(Format):
-    """Strings [N] that networks see as rows of ids [N, 2 L]: the decoder's and, side by side, the encoder's.
+    """Strings [N] that networks see as rows of ids [N, 2 L]: the decoder's L ids, then the encoder's L ids.
 
-    A text has two tokenisations, and none follows from the other on a device: so both are made where texts are read,
-    and travel together. Ids are counted from 1; 0 ends and pads each half, and the decoder's has one 0 at least, so
-    that whatever reads a row up to its first 0 sees the decoder's. What is generated has the decoder's half only;
-    `filled` adds the other one where it leaves the devices. So the decoder's tokens are the text; of one that the
-    encoder needs more than L tokens for, it reads the first ones.
+    A text has two tokenisations, and neither can be computed from the other on a device, so both are made when texts
+    are read and stay together. Ids start at 1; 0 ends and pads each half. The decoder's half has at least one 0, so
+    that code that reads a row up to its first 0 sees the decoder's ids. Generated rows have only the decoder's half;
+    `filled` adds the encoder's on the host. Thus the decoder's tokens define the text; if the encoder needs more than
+    L tokens for it, it reads the first ones.
     """
 
     Options = PretrainedTextOptions
@@ -50,19 +50,19 @@ class PretrainedText(Format):
     num_sequences = 2
 
     def __init__(self, modality: Modality, options: PretrainedTextOptions):
-        """Read the tokenizers, and check that the modality has as many ids."""
+        """Read the tokenizers and check that the modality has the right vocabulary size."""
         super().__init__(modality, options)
         where = f"modality {modality.name!r}:"
         self.decoder, self.encoder = _tokenizers(options)
         size = _vocabulary_size(options)
         require(modality.vocabulary_size == size, f"{where} vocabulary_size", modality.vocabulary_size, str(size))
         twice = modality.shape[0] % 2 == 0 and modality.shape[0] >= 4
-        require(twice, f"{where} shape", modality.shape, "(2 L,), twice the most tokens of a text, with L of 2 or more")
+        require(twice, f"{where} shape", modality.shape, "(2 L,), twice the most tokens that a text may have, L >= 2")
         self.length = modality.shape[0] // 2
 
     @classmethod
     def is_complete(cls, modality: Modality, options: PretrainedTextOptions) -> bool:
-        """Return whether the size of the vocabulary is known."""
+        """Return whether the vocabulary size is known."""
         del options
         return bool(modality.vocabulary_size)
 
@@ -73,10 +73,10 @@ class PretrainedText(Format):
         return dataclasses.replace(modality, vocabulary_size=_vocabulary_size(options))
 
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
-        """Return rows of ids, int32 [N, 2 L], of strings [N]; integers [N, 2 L] are returned as they are.
+        """Convert strings [N] to rows of ids, int32 [N, 2 L]; integers [N, 2 L] are returned unchanged.
 
         Raises:
-          SbmError: if they are something else, or one has too many tokens.
+          SbmError: if the values are neither, or a text has too many tokens.
         """
         values = np.asarray(values)
         if values.ndim == 2 and values.dtype.kind in "ui":
@@ -90,37 +90,37 @@ class PretrainedText(Format):
         if long and not self.options.cut:
             needed = len(written[long[0]]) + 1
             raise SbmError(
-                f"{where} has a text of {needed} tokens, with its end, in row {long[0]}; modality "
+                f"{where} has a text of {needed} tokens, including its end, in row {long[0]}; modality "
                 f"{self.modality.name!r} holds {self.length} at most. Raise its shape to ({2 * needed},) or more, "
                 "shorten the text, or set format.options.cut."
             )
         if long:
             logger.warning(
-                "%s: %d of %d texts have more than %d tokens; what is beyond is left out (format.options.cut).",
+                "%s: %d of %d texts have more than %d tokens and are truncated (format.options.cut).",
                 *(where, len(long), len(values), self.length),
             )
         half_read = sum(len(ids) > self.length for ids in read)
         if half_read:
             logger.warning(
-                "%s: %d of %d texts have more than %d tokens of the encoder, which reads the first ones only.",
+                "%s: %d of %d texts have more than %d encoder tokens; the encoder reads only the first ones.",
                 *(where, half_read, len(values), self.length),
             )
         return np.concatenate([self._row([ids[: self.length - 1] for ids in written]), self._read(read)], axis=1)
 
     def _read(self, rows: list[list[int]]) -> np.ndarray:
-        """Return the encoder's half; of a text that is cut the end mark is kept."""
+        """Return the encoder's half [N, L]; a truncated text keeps its end token."""
         return self._row([ids if len(ids) <= self.length else [*ids[: self.length - 1], ids[-1]] for ids in rows])
 
     def _row(self, rows: list[list[int]]) -> np.ndarray:
         return padded([[i + 1 for i in ids] for ids in rows], self.length)
 
     def to_raw(self, array: np.ndarray) -> np.ndarray:
-        """Return the texts [R] of rows [R, 2 L], by the decoder's half; a sample that diverged is an empty one."""
+        """Decode rows [R, 2 L] to texts [R] from the decoder's half; a diverged sample gives an empty text."""
         texts = [self.decoder.decode(_ids(row), skip_special_tokens=False) for row in array[:, : self.length]]
         return np.array(texts, dtype=str)
 
     def filled(self, array: np.ndarray) -> np.ndarray:
-        """Return rows [R, 2 L] with the encoder's half where it is empty, cut where it is too long."""
+        """Return rows [R, 2 L] with empty encoder halves filled in, truncated where they are too long."""
         rows = np.array(array)
         empty = np.flatnonzero((rows[:, self.length] == 0) & (rows[:, 0] >= 0))
         texts = self.to_raw(rows[empty]).tolist()
@@ -129,7 +129,7 @@ class PretrainedText(Format):
 
 
 def _ids(row: np.ndarray) -> list[int]:
-    """Return the tokenizer's ids before the first that is no part of a text."""
+    """Return the tokenizer's ids of a row, up to its first id that is not part of the text."""
     ends = np.flatnonzero(row <= 0)
     return [int(i) - 1 for i in (row[: ends[0]] if len(ends) else row)]
 

@@ -1,4 +1,4 @@
-"""Waveforms that networks see as pictures: the power in bands of the mel scale, in decibels. And back to waveforms."""
+"""Waveforms that networks see as mel spectrograms in decibels, and their synthesis from spectrograms."""
 
 from collections.abc import Callable
 from typing import NamedTuple
@@ -17,17 +17,17 @@ class SpectrogramOptions:
     """How waveforms are analysed.
 
     Attributes:
-      rate: samples a second.
-      length: T, the samples of a waveform.
-      num_mels: bands, which divide the frequencies from 0 to rate / 2 evenly on the mel scale.
+      rate: sampling rate in Hz.
+      length: T, number of samples of a waveform.
+      num_mels: number of bands, spaced evenly on the mel scale from 0 to rate / 2.
       bands: ``"htk"``, triangles of height 1 on the scale 2595 log10(1 + f / 700), or ``"slaney"``, triangles of area 1
-        (per Hz) on the scale that librosa has by default.
-      window: samples of a (Hann) window.
+        (over frequency in Hz) on librosa's default scale.
+      window: length of the Hann window in samples.
       hop: samples from one window to the next, at most half a window.
-      decibels: the range that [0, 1] stands for. 0 dB is the power of a sine of amplitude 1. What is below the range is
-        raised to its lower end, and what is above is lowered to its upper end: both are lost.
-      pad: lengthen shorter waveforms with zeros at their end. Otherwise they are refused.
-      iterations: of the search for phases in the synthesis.
+      decibels: (low, high), the levels that map to 0 and 1. 0 dB is the power of a sine of amplitude 1. Levels outside
+        the range are clipped to it.
+      pad: pad shorter waveforms with zeros at the end; False to refuse them.
+      iterations: iterations of the search for phases in the synthesis.
     """
 
     rate: int = 16_000
@@ -53,15 +53,15 @@ class SpectrogramOptions:
 
     @property
     def num_frames(self) -> int:
-        """The windows of a picture, centred at the samples 0, hop, 2 hop, ..."""
+        """The number of windows of a spectrogram, centred at the samples 0, hop, 2 hop, ..."""
         return -(-self.length // self.hop)
 
 
 class Spectrogram(Format):
-    """Waveforms [N, T] in [-1, 1], or int16, that networks see as pictures [frames, mels, 1] in [0, 1].
+    """Waveforms [N, T] in [-1, 1], or int16, that networks see as images [frames, mels, 1] in [0, 1].
 
-    The analysis loses phases, the fine structure within bands, and what is outside the range of decibels. The synthesis
-    finds a waveform that has nearly the same picture: with random phases at first, the same for all rows and calls.
+    The analysis loses phases, the fine structure within bands, and levels outside `decibels`. The synthesis searches
+    for a waveform with nearly the same spectrogram, from random initial phases, the same for all rows and calls.
 
     Reference: D. Griffin and J. Lim, "Signal Estimation from Modified Short-Time Fourier Transform", 1984, with the
       momentum of N. Perraudin, P. Balazs and P. Søndergaard, "A Fast Griffin-Lim Algorithm", 2013.
@@ -69,15 +69,15 @@ class Spectrogram(Format):
 
     Options = SpectrogramOptions
     passes_arrays = True
-    is_picture = False  # but for networks: it is to be heard
+    is_picture = False  # an image to networks only
 
     def __init__(self, modality: Modality, options: SpectrogramOptions):
-        """Check that the modality is such a picture."""
+        """Check the shape and bounds of the modality."""
         super().__init__(modality, options)
         where, shape = f"modality {modality.name!r}:", (options.num_frames, options.num_mels, 1)
-        told = f"{shape}: (frames, mels, 1), of length / hop = {options.length} / {options.hop} frames, rounded up"
+        told = f"{shape}: (frames, mels, 1), with length / hop = {options.length} / {options.hop} frames, rounded up"
         require(modality.shape == shape, f"{where} shape", modality.shape, told)
-        require(modality.bounds == (0.0, 1.0), f"{where} bounds", modality.bounds, "(0, 1), the range of the pictures")
+        require(modality.bounds == (0.0, 1.0), f"{where} bounds", modality.bounds, "(0, 1), the range of spectrograms")
         window = signal.windows.hann(options.window, sym=False)
         self._transform = signal.ShortTimeFFT(
             window, options.hop, options.rate, fft_mode="onesided2X", scale_to="magnitude"
@@ -86,17 +86,20 @@ class Spectrogram(Format):
         empty = np.flatnonzero(self._filters.sum(axis=1) == 0)
         if len(empty):
             raise SbmError(
-                f"{where} band {empty[0]} of {options.num_mels} has no frequency of a window of {options.window} "
+                f"{where} band {empty[0]} of {options.num_mels} contains no frequency of a window of {options.window} "
                 "samples. Lengthen format.options.window, or lower num_mels."
             )
 
     # MARK: Analysis
 
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
-        """Return pictures, float32 [N, frames, mels, 1], of waveforms [N, T]; pictures are returned as they are.
+        """Convert waveforms [N, T] to spectrograms, float32 [N, frames, mels, 1]; spectrograms are returned unchanged.
 
-        Waveforms are floats in [-1, 1] or int16. With the option `pad`, they may be shorter, and an array of N objects,
-        waveforms of different lengths.
+        Waveforms are floats in [-1, 1] or int16. With the option `pad` they may be shorter, and an object array of N
+        waveforms may mix lengths.
+
+        Raises:
+          SbmError: if a waveform has another type, range or length.
         """
         values = np.asarray(values)
         if values.shape[1:] == self.modality.shape:
@@ -111,7 +114,7 @@ class Spectrogram(Format):
         return pictures
 
     def _checked(self, wave: np.ndarray, where: str) -> np.ndarray:
-        """Return one waveform as floats, not yet padded."""
+        """Return a checked waveform as floats, not yet padded."""
         length, rate = self.options.length, self.options.rate
         expected = f"waveforms of {length} samples at {rate} Hz, floats in [-1, 1] or int16"
         if wave.ndim != 1 or not (wave.dtype == np.int16 or wave.dtype.kind == "f"):
@@ -130,7 +133,7 @@ class Spectrogram(Format):
         return wave
 
     def _analyse(self, waves: np.ndarray) -> np.ndarray:
-        """Return pictures [n, frames, mels, 1] of waveforms [n, T]."""
+        """Return spectrograms [n, frames, mels, 1] of waveforms [n, T]."""
         spectra = self._transform.stft(waves, 0, self.options.num_frames)  # [n, bins, frames]
         power = np.einsum("mk,nkt->ntm", self._filters, np.abs(spectra) ** 2)
         low, high = self.options.decibels
@@ -140,9 +143,9 @@ class Spectrogram(Format):
     # MARK: Synthesis
 
     def to_raw(self, array: np.ndarray) -> np.ndarray:
-        """Return waveforms, float32 [N, T] in [-1, 1], that have nearly the pictures [N, frames, mels, 1].
+        """Synthesise waveforms, float32 [N, T] in [-1, 1], with nearly the given spectrograms [N, frames, mels, 1].
 
-        What is at the lower end of the range is silent.
+        Values of 0 are silent.
         """
         waves = np.zeros((len(array), self.options.length), np.float32)
         for part in _parts(len(array)):
@@ -154,10 +157,10 @@ class Spectrogram(Format):
         return waves
 
     def _with_magnitudes(self, magnitudes: np.ndarray) -> np.ndarray:
-        """Return waveforms [n, T] whose spectra have nearly these magnitudes [n, bins, frames]."""
+        """Return waveforms [n, T] whose spectra have nearly the given magnitudes [n, bins, frames]."""
         transform, length = self._transform, self.options.length
         first, last = transform.p_min, transform.p_max(length)
-        declared = slice(-first, -first + self.options.num_frames)  # windows beyond the ends are as they come
+        declared = slice(-first, -first + self.options.num_frames)  # windows beyond the ends are unconstrained
         phases = np.exp(2j * np.pi * np.random.default_rng(0).random(magnitudes.shape[1:]))
         spectra = np.zeros((*magnitudes.shape[:2], last - first), complex)
         spectra[..., declared] = magnitudes * phases
@@ -171,7 +174,7 @@ class Spectrogram(Format):
 
 
 _MOMENTUM = 0.99
-_PART = 64  # rows that are converted together, which bounds the memory
+_PART = 64  # rows converted at a time, to bound memory
 
 
 def _parts(num: int) -> list[slice]:
@@ -185,9 +188,9 @@ class Scale(NamedTuple):
     """A mel scale.
 
     Attributes:
-      to_mel: of frequencies in Hz.
-      from_mel: its inverse.
-      per_hertz: whether bands have the same area, not the same height.
+      to_mel: converts frequencies in Hz to mels.
+      from_mel: inverse of `to_mel`.
+      per_hertz: whether bands have equal area rather than equal height.
     """
 
     to_mel: Callable[[np.ndarray], np.ndarray]
@@ -196,7 +199,7 @@ class Scale(NamedTuple):
 
 
 def _slaney(frequencies: np.ndarray) -> np.ndarray:
-    """Return mels that are even up to 1000 Hz, 3 for 200 Hz, and of even ratios above, 27 for a factor of 6.4."""
+    """Convert Hz to mels: linear up to 1000 Hz (3 mels per 200 Hz), logarithmic above (27 mels per factor of 6.4)."""
     above = 15 + 27 * np.log(np.maximum(frequencies, 1000) / 1000) / np.log(6.4)
     return np.where(np.less(frequencies, 1000), np.multiply(frequencies, 3 / 200), above)
 
@@ -212,15 +215,15 @@ SCALES = {
     ),
     "slaney": Scale(_slaney, _from_slaney, True),
 }
-"""The mel scales by name: of the Hidden Markov Model Toolkit, and of M. Slaney's Auditory Toolbox."""
+"""The mel scales of the Hidden Markov Model Toolkit and of M. Slaney's Auditory Toolbox, by name."""
 
 
 def mel_filters(frequencies: np.ndarray, num_mels: int, highest: float, bands: str = "htk") -> np.ndarray:
-    """Return the weights of frequencies [K] in each band, [num_mels, K].
+    """Return the weights [num_mels, K] of frequencies [K], in Hz, in each band.
 
-    Bands are triangles, whose centres divide the mels from 0 to the highest frequency evenly and whose feet are at
-    their neighbours' centres. Where they have height 1, the weights of each frequency between the first centre and the
-    last sum to 1.
+    Bands are triangles whose centres are spaced evenly on the mel scale from 0 to `highest` Hz and whose feet are at
+    the neighbouring centres. With bands of height 1, the weights of each frequency between the first and the last
+    centre sum to 1.
     """
     scale = SCALES[bands]
     centres = scale.from_mel(np.linspace(0, scale.to_mel(highest), num_mels + 2))
@@ -229,11 +232,11 @@ def mel_filters(frequencies: np.ndarray, num_mels: int, highest: float, bands: s
 
 
 def spread_bands(power: np.ndarray, filters: np.ndarray, iterations: int = 30) -> np.ndarray:
-    """Return non-negative power at each frequency, [..., K], that has the power [..., num_mels] in the bands.
+    """Return a non-negative power at each frequency, [..., K], whose power in the bands is `power`, [..., num_mels].
 
-    From an even spread, every step multiplies each frequency by the mean ratio of the wanted to the present power of
-    its bands (the Richardson-Lucy algorithm), in which loud bands do not outweigh quiet ones, as they would in least
-    squares.
+    Starting from an even spread, each iteration multiplies every frequency by the mean ratio of the wanted to the
+    current power of its bands (the Richardson-Lucy algorithm). Unlike in least squares, loud bands do not outweigh
+    quiet ones.
     """
     reached = np.maximum(filters.sum(axis=0), 1e-12)
     spectrum = (power / filters.sum(axis=1)) @ filters

@@ -1,4 +1,4 @@
-"""Numbers in units of their own."""
+"""Numbers in physical units, standardised for networks."""
 
 import numpy as np
 
@@ -10,11 +10,11 @@ from sbm_jax.types import Modality
 
 @checked_dataclass
 class StandardizedOptions(ArrayOptions):
-    """The units of the data, in which networks see them as (x - mean) / std.
+    """The mean and standard deviation that standardise the data.
 
     Attributes:
-      mean: one for all entries, or one for each along the last axis.
-      std: the same, positive.
+      mean: one number for all entries, or one for each entry along the last axis.
+      std: likewise, positive.
     """
 
     mean: tuple[float, ...] = (0.0,)
@@ -30,7 +30,7 @@ class Standardized(Format):
     Options = StandardizedOptions
 
     def __init__(self, modality: Modality, options: StandardizedOptions):
-        """Check the numbers of means and standard deviations."""
+        """Check that there is one mean and standard deviation, or one per entry of the last axis."""
         super().__init__(modality, options)
         for name in ("mean", "std"):
             values = getattr(options, name)
@@ -40,7 +40,7 @@ class Standardized(Format):
         self.mean, self.std = (np.asarray(values, np.float64) for values in (options.mean, options.std))
 
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
-        """Return (x - mean) / std, float32 [N, *shape], of numbers [N, *shape]; the last axis may lack, of size 1."""
+        """Return (x - mean) / std, float32 [N, *shape], of numbers [N, *shape]; a last axis of size 1 is optional."""
         values = self.with_axis(values)
         if values.dtype.kind not in "uif" or values.shape[1:] != self.modality.shape:
             expected = f"numbers [N, {', '.join(map(str, self.modality.shape))}]"

@@ -1,4 +1,4 @@
-"""Text, as the ids of its words or bytes."""
+"""Text as ids of words or bytes."""
 
 import collections
 import dataclasses
@@ -17,30 +17,30 @@ from sbm_jax.types import FormatConfig, Modality
 logger = logging.getLogger(__name__)
 
 UNKNOWN = "<unk>"
-"""How a word that is not in the vocabulary is written in texts that are made from ids."""
+"""Stands for a word outside the vocabulary in texts decoded from ids."""
 
 UNKNOWN_ID, FIRST_WORD, FIRST_BYTE = 1, 2, 1
-"""The id of unknown words, that of the first word of a vocabulary, and that of the byte 0; the id 0 ends and pads."""
+"""The ids of unknown words, of a vocabulary's first word, and of the byte 0; the id 0 ends and pads."""
 
 _MARKS = "".join(chr(code) for code in range(0x300, 0x3000) if unicodedata.category(chr(code)).startswith("M"))
-"""Accents and vowel signs, which are parts of words, and which `re` takes for none."""
+"""Accents and vowel signs, which belong to words but do not match `\\w`."""
 
 _WORDS = re.compile(rf"{UNKNOWN}|\d+(?:[.,]\d+)+|[\w{_MARKS}]+|[^\w\s]")
 _NO_SPACE_BEFORE, _NO_SPACE_AFTER = {*".,;:!?)]}%'’-/"}, {*"([{'’-/"}
 
 
 def words_of(text: str) -> list[str]:
-    """Return the words and punctuation marks of a text, in lower case and composed (NFC).
+    """Split a text into words and punctuation marks, in lower case and composed (NFC).
 
-    A word is a run of letters, digits, accents and underscores, or a number such as "3.14"; every other character but
-    white space stands alone, so that "long-billed" is three. What is lost are spaces and capitals: `text_of` writes a
-    text of the same words.
+    A word is a run of letters, digits, accents and underscores, or a number such as "3.14"; every other character
+    except white space is a word of its own, so "long-billed" gives three. Spacing and capitals are lost; `text_of`
+    returns a text with the same words.
     """
     return _WORDS.findall(unicodedata.normalize("NFC", text.lower()))
 
 
 def text_of(words: Iterable[str]) -> str:
-    """Return a text of these words, with spaces where they are usual; `words_of` finds the same words in it."""
+    """Join words into a text with the usual spacing; `words_of` recovers the same words."""
     text, before = "", ""
     for word in words:
         glued = not text or word in _NO_SPACE_BEFORE or before in _NO_SPACE_AFTER
@@ -50,11 +50,11 @@ def text_of(words: Iterable[str]) -> str:
 
 
 def build_vocabulary(texts: Iterable[str], least: int = 1) -> tuple[str, ...]:
-    """Return the different words of texts, the most frequent first: the option ``words`` of the format "text".
+    """Return the distinct words of texts, most frequent first: the option ``words`` of the format "text".
 
     Args:
-      texts: such as the training data.
-      least: how often a word must occur; the others are left to the id of unknown words.
+      texts: the texts, such as the training data.
+      least: minimum number of occurrences; rarer words get the id of unknown words.
     """
     counts = collections.Counter(word for text in texts for word in words_of(text) if word != UNKNOWN)
     return tuple(sorted((word for word, count in counts.items() if count >= least), key=lambda w: (-counts[w], w)))
@@ -62,16 +62,16 @@ def build_vocabulary(texts: Iterable[str], least: int = 1) -> tuple[str, ...]:
 
 @checked_dataclass
 class TextOptions:
-    """What the ids of a text stand for.
+    """The meaning of the ids of a text.
 
     Attributes:
-      words: the vocabulary, such as `build_vocabulary` returns. The id 0 ends and pads, 1 stands for unknown words, and
-        the words follow. () for ids of bytes of UTF-8, where the byte b has the id b + 1; or, where the modality's
-        vocabulary_size is 0, for the words of the training data, with which an experiment replaces it.
-      least: how often a word must occur among these.
-      allow_unknown: take words that are not in the vocabulary for the unknown word, and say how many there are; False
-        to refuse them.
-      cut: leave out the end of texts that are too long, and say how many there are; False to refuse them.
+      words: the vocabulary, as returned by `build_vocabulary`. The id 0 ends and pads, 1 stands for unknown words, and
+        the words follow. If (), ids are UTF-8 bytes, and the byte b has the id b + 1; but if the modality's
+        vocabulary_size is 0, an experiment replaces () with the words of the training data.
+      least: minimum number of occurrences of those words.
+      allow_unknown: replace words outside the vocabulary with the unknown word, and warn of their number; False to
+        refuse them.
+      cut: truncate texts that are too long, and warn of their number; False to refuse them.
     """
 
     words: tuple[str, ...] = ()
@@ -89,7 +89,7 @@ class TextOptions:
 
     @property
     def vocabulary_size(self) -> int:
-        """The number of ids."""
+        """The number of ids, including 0."""
         return FIRST_WORD + len(self.words) if self.words else FIRST_BYTE + 256
 
 
@@ -101,7 +101,7 @@ class Text(Format):
     is_text = True
 
     def __init__(self, modality: Modality, options: TextOptions):
-        """Check that the modality has as many ids as the vocabulary."""
+        """Check that the modality's vocabulary size matches the vocabulary."""
         super().__init__(modality, options)
         size, where = options.vocabulary_size, f"modality {modality.name!r}: vocabulary_size"
         what = f"{len(options.words)} words, an end and an unknown word" if options.words else "256 bytes and an end"
@@ -111,12 +111,12 @@ class Text(Format):
 
     @classmethod
     def is_complete(cls, modality: Modality, options: TextOptions) -> bool:
-        """Return whether there is a vocabulary."""
+        """Return whether the vocabulary is known."""
         return bool(modality.vocabulary_size or options.words)
 
     @classmethod
     def completed(cls, modality: Modality, options: TextOptions, rows: np.ndarray) -> Modality:
-        """Return the modality with the words of strings [N] as its vocabulary."""
+        """Return the modality with the words of the strings `rows` [N] as its vocabulary."""
         where = f"modality {modality.name!r}"
         if rows.ndim != 1 or rows.dtype.kind != "U":
             raise SbmError(
@@ -134,10 +134,10 @@ class Text(Format):
         )
 
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
-        """Return the ids, int32 [N, L], of strings [N]; integers [N, L] are returned as they are.
+        """Convert strings [N] to ids, int32 [N, L]; integers [N, L] are returned unchanged.
 
         Raises:
-          SbmError: if they are something else, or one is longer than L or has unknown words where these are refused.
+          SbmError: if the values are neither, or a text is longer than L or has unknown words and these are refused.
         """
         values = np.asarray(values)
         if values.ndim == 2 and values.dtype.kind in "ui":
@@ -161,7 +161,7 @@ class Text(Format):
             ids[row, : len(found)] = found
         if num_cut:
             logger.warning(
-                "%s: %d of %d texts have more than %d %s; what is beyond is left out (format.options.cut).",
+                "%s: %d of %d texts have more than %d %s and are truncated (format.options.cut).",
                 *(where, num_cut, len(values), self.length, self._unit),
             )
         if unknown:
@@ -176,7 +176,7 @@ class Text(Format):
         return "words" if self.options.words else "bytes"
 
     def _ids(self, words: list[str], unknown: collections.Counter, where: str, row: int) -> list[int]:
-        """Return the ids of words, and count those that are unknown."""
+        """Return the ids of words, and count the unknown ones in `unknown`."""
         lacking = [word for word in words if word not in self.id_of and word != UNKNOWN]
         if lacking and not self.options.allow_unknown:
             raise SbmError(
@@ -187,14 +187,14 @@ class Text(Format):
         return [self.id_of.get(word, UNKNOWN_ID) for word in words]
 
     def _bytes(self, text: str, where: str, row: int) -> bytes:
-        """Return the bytes of a text."""
+        """Return the UTF-8 bytes of a text."""
         try:
             return text.encode()
         except UnicodeEncodeError as error:
             raise SbmError(f"{where} has a text in row {row} that is not Unicode ({error}). Fix the data.") from error
 
     def to_raw(self, array: np.ndarray) -> np.ndarray:
-        """Return the texts [R] of ids [R, L]; a sample that diverged, ids -1, is an empty one.
+        """Decode ids [R, L] to texts [R]; a diverged sample, with ids -1, gives an empty text.
 
         Bytes that are not UTF-8 are left out.
         """
@@ -209,6 +209,6 @@ class Text(Format):
 
 
 def _length(row: np.ndarray) -> int:
-    """Return how many ids are before the first that is no part of a text."""
+    """Return the number of ids before the first that is not part of the text."""
     ends = np.flatnonzero(row <= 0)
     return int(ends[0]) if len(ends) else len(row)

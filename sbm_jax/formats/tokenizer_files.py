@@ -1,4 +1,4 @@
-"""Tokenizers of pretrained networks, from their `tokenizer.json` files."""
+"""Reads the tokenizers of pretrained networks from `tokenizer.json` files."""
 
 import functools
 import json
@@ -13,14 +13,14 @@ from sbm_jax.storage import user_path
 
 
 def read_tokenizer(path: str | os.PathLike[str], option: str) -> Any:
-    """Return the `tokenizers.Tokenizer` in a file, which neither cuts nor pads.
+    """Return the `tokenizers.Tokenizer` in a file, without truncation or padding.
 
     Args:
-      path: of the file.
-      option: the name of the option that the path came from, for messages.
+      path: path of the file.
+      option: name of the option that holds the path, for messages.
 
     Raises:
-      SbmError: if the package is not installed, or the file is missing or no tokenizer.
+      SbmError: if `tokenizers` is not installed, or the file is missing or not a tokenizer.
     """
     return _read(str(user_path(path, option)), option)
 
@@ -39,9 +39,9 @@ def _read(path: str, option: str) -> Any:
         raise SbmError(f"{option}: {path} can not be read: {error}. Name a file tokenizer.json.") from error
     try:
         found = tokenizers.Tokenizer.from_str(content)
-    except Exception as error:  # the package has no exception of its own
-        raise SbmError(f"{option}: {path} is no tokenizer: {error}. Name a file tokenizer.json.") from error
-    found.encode_special_tokens = True  # a text that has "<|endoftext|>" does not end there
+    except Exception as error:  # the package raises plain Exception
+        raise SbmError(f"{option}: {path} is not a tokenizer: {error}. Name a file tokenizer.json.") from error
+    found.encode_special_tokens = True  # "<|endoftext|>" in a text does not end it
     found.no_truncation()
     found.no_padding()
     return found
@@ -60,7 +60,7 @@ def id_of(tokenizer: Any, token: str, option: str) -> int:
 
 
 def padded(rows: Sequence[Sequence[int]], length: int, padding: int = 0) -> np.ndarray:
-    """Return ids, int32 [N, length], of rows that are at most so long, padded at their ends."""
+    """Pad rows of at most `length` ids at the end: int32 [N, length]."""
     ids = np.full((len(rows), length), padding, np.int32)
     for row, own in zip(ids, rows, strict=True):
         row[: len(own)] = own

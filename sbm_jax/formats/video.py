@@ -1,4 +1,4 @@
-"""Videos, with the rate of their frames."""
+"""Videos, with their frame rate."""
 
 import math
 
@@ -11,10 +11,10 @@ from sbm_jax.types import Modality
 
 @checked_dataclass
 class VideoOptions(ArrayOptions):
-    """What rows look like, and how fast they are shown.
+    """The layout of users' rows, and their frame rate.
 
     Attributes:
-      rate: frames a second.
+      rate: frames per second.
     """
 
     rate: float = 25.0
@@ -24,12 +24,12 @@ class VideoOptions(ArrayOptions):
 
 
 class Video(ArrayFormat):
-    """Videos [N, T, H, W, C] of grey or RGB frames, uint8 or floats in [0, 1]; nothing is converted."""
+    """Videos [N, T, H, W, C] of grey or RGB frames, uint8 or floats in [0, 1], without conversion."""
 
     Options = VideoOptions
 
     def __init__(self, modality: Modality, options: VideoOptions):
-        """Check that the modality has frames."""
+        """Check the shape and bounds of the modality."""
         super().__init__(modality, options)
         where, shape = f"modality {modality.name!r}:", modality.shape
         frames = len(shape) == 4 and shape[-1] in (1, 3)

@@ -296,7 +296,7 @@ PIXELS = np.zeros((SIDE, SIDE), np.uint8)
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda root: (root / MAPPING).unlink(), rf"{MAPPING} does not exist; expected the file of the official"),
+        (lambda root: (root / MAPPING).unlink(), rf"{MAPPING} does not exist; expected a file of the official"),
         (lambda root: (root / TABLE).unlink(), rf"{TABLE} does not exist"),
         (lambda root: shutil.rmtree(root / "CelebA-HQ-img"), r"CelebA-HQ-img is not a directory; expected images"),
         (lambda root: shutil.rmtree(root / "CelebAMask-HQ-mask-anno"), r"mask-anno is not a directory; expected parts"),
@@ -306,21 +306,21 @@ PIXELS = np.zeros((SIDE, SIDE), np.uint8)
         (cut("*/1/02003_hat.png"), r"02003_hat\.png can not be read as an image"),
         (lambda root: save(root / "CelebA-HQ-img/30.jpg", face(1, 7)), r"30\.jpg is 7x7; expected a square of 8x8"),
         (lambda root: save(root / "CelebA-HQ-img/30.jpg", face(1, 9)[:8]), r"30\.jpg is 9x8; expected a square"),
-        (lambda root: save(root / "CelebA-HQ-img/30.png", face(1)), r"CelebA-HQ-img has 30\.jpg and 30\.png of one"),
-        (lambda root: save(root / "CelebA-HQ-img/b.png", face(1)), r"b\.png has no number for a name"),
+        (lambda root: save(root / "CelebA-HQ-img/30.png", face(1)), r"CelebA-HQ-img has 30\.jpg and 30\.png for one"),
+        (lambda root: save(root / "CelebA-HQ-img/b.png", face(1)), r"b\.png is not named by a number"),
         (
             lambda root: save(root / "CelebA-HQ-img/1.png", face(1)),
-            r"has no line of row 1, which has the modality 'image'",
+            r"has no line for row 1, which has the modality 'image'",
         ),
         (
             lambda root: save_parts(root, 9, hair=LEFT),
-            r"has no line of row 9, which has the modality 'mask'",
+            r"has no line for row 9, which has the modality 'mask'",
         ),
-        (lambda root: save_parts(root, 2, beard=LEFT), r"00002_beard\.png is no part of a mask; expected <id>_<part>"),
+        (lambda root: save_parts(root, 2, beard=LEFT), r"00002_beard\.png is not part of a mask; expected <id>_<part>"),
         (lambda root: save_parts(root, 2, nose=np.zeros((4, 4), np.uint8)), r"is 8x8, and 00002_nose\.png 4x4"),
         (
             lambda root: save(root / "CelebAMask-HQ-mask-anno/9/00002_hair.png", LEFT),
-            r"0/00002_hair\.png and .*9/00002_hair\.png are of one part",
+            r"0/00002_hair\.png and .*9/00002_hair\.png show the same part",
         ),
         (
             lambda root: [path.unlink() for path in root.glob("*/0/00002_ha*.png")],
@@ -329,7 +329,7 @@ PIXELS = np.zeros((SIDE, SIDE), np.uint8)
         (replace(TABLE, "7\n", "8\n"), r"begins with \[\['8'\]\], and has 9 lines; expected the number of rows"),
         (
             replace(TABLE, "\n2.jpg", "\n\n3.jpg"),
-            r"has no line of row 3, which has the modality 'attrib",
+            r"has no line for row 3, which has the modality 'attrib",
         ),
         (replace(TABLE, "\n2.jpg", "\n5.jpg"), r"has the line '5\.jpg -1 .*; expected .* each once"),
         (replace(TABLE, "\n2.jpg", "\n2.png"), r"has the line '2\.png"),
@@ -342,7 +342,7 @@ PIXELS = np.zeros((SIDE, SIDE), np.uint8)
         (replace(MAPPING, "2003 ", "2    "), r"has the line '2 .*once for each idx"),
         (
             lambda root: (root / MAPPING).write_text((root / MAPPING).read_text().replace("182638", "3")[:-40]),
-            r"has no line of row 2004",
+            r"has no line for row 2004",
         ),
     ],
 )

@@ -92,7 +92,7 @@ def write(name, text):
         (lambda root: (root / "images.txt").unlink(), r"images\.txt does not exist"),
         (write("images.txt", "one a.jpg\n"), r"images\.txt has the line 'one a\.jpg'"),
         (write("train_test_split.txt", "1 2\n"), "'2' is neither 0 nor 1"),
-        (write("train_test_split.txt", "1 1\n"), "no line of image 2"),
+        (write("train_test_split.txt", "1 1\n"), "no line for image 2"),
         (write("bounding_boxes.txt", "1 0 0 0 0\n"), "expected x, y, width and height"),
         (write(f"text/{SPECIES[1]}/bird_3.txt", "\n"), r"bird_3\.txt has no captions"),
         (lambda root: (root / "text" / SPECIES[1] / "bird_3.txt").unlink(), r"bird_3\.txt does not exist"),

@@ -45,7 +45,7 @@ def test_good_data_pass():
         ({"signal": None}, "unknown modality in the test split: 'signal'"),
         ({"signal": np.zeros((2, 4), np.float32)}, r"'test/signal' has the shape \[2, 4\]; expected \['N', 5\]"),
         ({"signal": np.zeros((0, 5), np.float32)}, "N of 1 or more"),
-        ({"signal": np.zeros((3, 5), np.float32)}, "expected the same number of each"),
+        ({"signal": np.zeros((3, 5), np.float32)}, "expected the same number for each"),
         ({"signal": np.full((2, 5), np.nan, np.float32)}, "'test/signal' has NaN"),
         ({"signal": np.full((2, 5), 1.5, np.float32)}, r"values from 1\.5 to 1\.5; .*bernoulli likelihood"),
         ({"signal": np.full((2, 5), -1, np.int32)}, "values from -1 to -1"),
@@ -106,5 +106,5 @@ def test_incomplete_rows_are_left_out_where_that_is_asked_for():
     hidden = data.thinned(whole, dataclasses.replace(config, missing=0.9))
     assert not all(mask.all() for mask in hidden.train.present.values())
     nobody = whole._replace(train=dataclasses.replace(split(4), present={"image": there, "signal": ~there}))
-    with pytest.raises(SbmError, match=r"no row of the train split has all modalities, which data\.complete asks for"):
+    with pytest.raises(SbmError, match=r"no row of the train split has all modalities, which data\.complete requires"):
         data.thinned(nobody, config)

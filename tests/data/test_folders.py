@@ -173,11 +173,11 @@ def two_channels(root):
         (remove("test/text/*"), r"test/text has no files"),
         (lambda root: (root / "test").rename(root / "tests"), r"test is not a directory; expected train/<modality>"),
         (lambda root: (root / "train/text").rename(root / "train/texts"), r"'text'\. Did you mean 'texts'"),
-        (text("train/text/row.02.doc", b"a"), r"row\.02\.doc is none of \.png"),
-        (lambda root: (root / "train/text/more").mkdir(), r"text/more is none of"),
-        (put("train/text/row.02.npy", np.zeros(3)), r"row\.02\.npy and row\.02\.txt are of one row"),
-        (put("train/photo/row.02.JPG", value("photo", 1)), r"are of one row; expected one file"),
-        (put("train/text/new.npy", np.zeros(3)), r"are files of two kinds"),
+        (text("train/text/row.02.doc", b"a"), r"row\.02\.doc is not one of \.png"),
+        (lambda root: (root / "train/text/more").mkdir(), r"text/more is not one of"),
+        (put("train/text/row.02.npy", np.zeros(3)), r"row\.02\.npy and row\.02\.txt share a row"),
+        (put("train/photo/row.02.JPG", value("photo", 1)), r"share a row; expected one file"),
+        (put("train/text/new.npy", np.zeros(3)), r"are of different types"),
         (cut("train/photo/row.02.png"), r"row\.02\.png can not be read as an image"),
         (cut("train/sound/row.02.wav"), r"row\.02\.wav can not be read as a WAV"),
         (cut("train/level/row.02.npy"), r"row\.02\.npy can not be read"),
@@ -186,20 +186,23 @@ def two_channels(root):
         (put("train/level/row.02.npy", np.array([1, np.nan, 2])), r"row\.02\.npy is float64, or has NaN"),
         (put("train/level/row.02.npy", np.array([{}], object)), r"row\.02\.npy can not be read: Object arrays"),
         (put("train/level/row.02.npy", np.zeros(3)), r"row\.02\.npy is float64 \[3\]; expected int64 \[3\]"),
-        (put("train/level/row.02.npy", np.arange(4)), r"row\.02\.npy is int64 \[4\]; expected int64 \[3\], as most"),
+        (put("train/level/row.02.npy", np.arange(4)), r"row\.02\.npy is int64 \[4\]; expected int64 \[3\], like most"),
         (put("train/photo/row.02.png", np.zeros((5, 5, 3), np.uint8)), r"row\.02\.png is uint8 \[5, 5, 3\]"),
         (
             put("train/sound/row.02.wav", np.zeros(9, np.float32)),
             r"row\.02\.wav is float32 \[9\]; expected float32 \[8\]",
         ),
-        (pixels_of_16_bits, r"row\.02\.png has 16 bits a channel; expected 8"),
-        (another_rate, r"row\.02\.wav has 16000 samples a second; expected 8000"),
+        (pixels_of_16_bits, r"row\.02\.png has 16 bits per channel; expected 8"),
+        (another_rate, r"row\.02\.wav has 16000 samples per second; expected 8000"),
         (two_channels, r"row\.02\.wav has 2 channels"),
         (
             lambda root: [path.rename(path.with_stem(f"x{path.stem}")) for path in root.glob("train/text/*")],
             r"no row of .*train has a file in each of photo, sound, text, level",
         ),
-        (text("train/labels.csv", b"row,parity,kind\nrow.00,1,owl\n"), r"labels\.csv has no line of row 'row\.01' \(9"),
+        (
+            text("train/labels.csv", b"row,parity,kind\nrow.00,1,owl\n"),
+            r"labels\.csv has no line for row 'row\.01' \(9",
+        ),
         (text("train/labels.csv", b"name,parity\nrow.00,1\n"), r"has the columns \['name', 'parity'\]; expected 'row'"),
         (text("train/labels.csv", b"row,parity\nrow.00,1\nrow.00,0\n"), r"has the line \['row\.00', '0'\]"),
         (text("train/labels.csv", b"row,parity\nrow.00\n"), r"has the line \['row\.00'\]"),
@@ -223,7 +226,7 @@ def test_what_is_wrong_is_named(root, change, message):
 def test_splits_must_be_alike(root):
     for path in root.glob("test/level/*.npy"):
         np.save(path, np.arange(4))
-    with pytest.raises(SbmError, match=r"test/level has arrays \[4\] of the kind 'i'; expected \[3\]"):
+    with pytest.raises(SbmError, match=r"test/level has arrays \[4\] of dtype kind 'i'; expected \[3\]"):
         load(root)
 
 

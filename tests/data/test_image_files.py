@@ -46,7 +46,7 @@ def test_colours_stay_what_they_are(tmp_path):
 
 @pytest.mark.parametrize(("kind", "dtype"), [("I", np.int32), ("F", np.float32)])
 def test_values_of_any_range_are_refused(tmp_path, kind, dtype):
-    with pytest.raises(SbmError, match=r"a\.tif has 32 bits a channel.*Remove it"):
+    with pytest.raises(SbmError, match=r"a\.tif has 32 bits per channel.*Remove it"):
         read(tmp_path / "a.tif", Image.fromarray(RAMP.astype(dtype)))
 
 

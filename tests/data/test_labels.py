@@ -64,7 +64,7 @@ def test_labels_of_any_integers_are_read(tmp_path, dtype):
     ("labels", "message"),
     [
         (np.arange(20) * 10**9, r"20 different values \(0, 1000000000, 2000000000, ...\) in 18 training rows"),
-        (np.arange(20) // 2 * 3, "look like identifiers"),  # nearly as many as rows
+        (np.arange(20) // 2 * 3, "look like row identifiers"),  # nearly as many as rows
         (np.arange(20).astype(str), "label is <U"),
         (np.arange(20) / 2, "label is float64"),
         (np.full(20, 2**64 - 1, np.uint64), "int64 can not hold"),
@@ -106,7 +106,7 @@ def test_rows_may_answer_several_questions(tmp_path):
     taken = dataset.test.take(np.array([3, 0]))
     assert {name: array.tolist() for name, array in taken.labels.items()} == {"label": [3, 0], "colour": [1, 0]}
     write(tmp_path, train=rows(**{"label.a/b": np.zeros(20, int)}), test=rows(6, **{"label.a/b": np.zeros(6, int)}))
-    with pytest.raises(SbmError, match=r"the array 'label\.a/b' has the answers to a question"):
+    with pytest.raises(SbmError, match=r"the array 'label\.a/b' holds the answers to a question"):
         load(tmp_path)
 
 

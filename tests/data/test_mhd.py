@@ -136,7 +136,7 @@ class Harmful:
 def test_whatever_else_a_pickle_names_is_refused_and_not_run(tmp_path, value):
     Harmful.path = tmp_path / "made"
     save(tmp_path / "a.pt", [Tensor(np.zeros(2)), value])
-    with pytest.raises(SbmError, match=r"a\.pt names [\w.]+; expected tensors"):
+    with pytest.raises(SbmError, match=r"a\.pt names [\w.]+; expected only tensors"):
         torch_files.read_torch(tmp_path / "a.pt")
     assert not Harmful.path.exists()
 
@@ -157,8 +157,8 @@ def test_attributes_of_what_is_known_can_not_be_set(tmp_path):
 def test_damaged_files_are_refused(tmp_path):
     path = tmp_path / "a.pt"
     for write, message in (
-        (lambda: path.write_bytes(b"\x80\x02 an old file"), "is no zip archive .* PyTorch before 1.6"),
-        (lambda: save(path, Tensor(np.zeros(3)), lie=1), "part '0' has 3 values where 4 are declared"),
+        (lambda: path.write_bytes(b"\x80\x02 an old file"), "is not a zip archive .* PyTorch before 1.6"),
+        (lambda: save(path, Tensor(np.zeros(3)), lie=1), "part '0' has 3 values, but declares 4"),
         (lambda: zipfile.ZipFile(path, "w").close(), "has 0 parts named data.pkl"),
     ):
         write()
@@ -237,15 +237,15 @@ def test_settings_and_names(directory):
 @pytest.mark.parametrize(
     ("made", "message"),
     [
-        (lambda: [1, 2], "holds a list of 2; expected six: labels"),
+        (lambda: [1, 2], "holds a list of 2; expected six items: labels"),
         (lambda: Tensor(np.zeros(5)), "holds a ndarray of 5"),
         (
             lambda: content(20, sound=np.zeros((20, 3, 32, 32), np.float32)),
             r"sound is float32 \[20, 3, 32, 32\]; expected floats \['N', 4, 32",
         ),
         (lambda: content(20, image=np.zeros((20, 1, 28, 28), np.uint8)), "image is uint8 .*expected floats"),
-        (lambda: content(20, image=np.zeros((19, 1, 28, 28), np.float32)), "has 20 labels, but 19 of image"),
-        (lambda: content(20, labels=np.arange(20)), "has labels that are not 0 to 9"),
+        (lambda: content(20, image=np.zeros((19, 1, 28, 28), np.float32)), "has 20 labels, but 19 rows of image"),
+        (lambda: content(20, labels=np.arange(20)), "has no labels, or labels outside 0 to 9"),
         (lambda: content(20, labels=np.zeros(20)), r"labels is float64 \[20\]; expected integers"),
     ],
 )

@@ -36,7 +36,7 @@ def test_no_steps_give_no_rows():
 
 @pytest.mark.parametrize("batch_size", [0, 12])
 def test_impossible_batches_are_refused(batch_size):
-    with pytest.raises(SbmError, match=f"the batch size is {batch_size}, the data have 11 rows"):
+    with pytest.raises(SbmError, match=f"the batch size is {batch_size}, but the data have 11 rows"):
         batch_rows(11, batch_size, seed=0, first_step=0, num_steps=1)
 
 

@@ -226,7 +226,7 @@ def break_archive(root, what):
 @pytest.mark.parametrize(
     ("what", "message"),
     [
-        ("missing", r"m1 and .*m0 differ, in '3\.3\.png'"),
+        ("missing", r"m1 and .*m0 differ, for example in '3\.3\.png'"),
         ("name", r"the file 'three\.png'; expected .* index\.digit\.png"),
         ("size", r"m1/3\.3\.png is RGB 27x28; expected RGB 28x28"),
         ("grey", r"m1/3\.3\.png is L 28x28"),

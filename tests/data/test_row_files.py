@@ -79,7 +79,7 @@ def test_classes_that_are_numbers_are_read_from_text():
     assert row_files.row_of_text(CAPTION, "7") == "7"
     with pytest.raises(SbmError, match=r"'number' is 'seven'; expected one of 3, 7"):
         row_files.row_of_text(NUMBER, "seven")
-    with pytest.raises(SbmError, match=r"'photo' takes no text; expected a file of the kinds \.png"):
+    with pytest.raises(SbmError, match=r"'photo' takes no text; expected a file of type \.png"):
         row_files.row_of_text(PHOTO, "red")
 
 
@@ -125,7 +125,7 @@ def test_an_array_that_claims_to_be_huge_is_refused(tmp_path):
 
 def test_sounds_of_another_rate_are_refused(tmp_path):
     wavfile.write(tmp_path / "a.wav", 8000, np.zeros(64, np.int16))
-    with pytest.raises(SbmError, match="has 8000 samples a second; expected 1000"):
+    with pytest.raises(SbmError, match="has 8000 samples per second; expected 1000"):
         row_files.read_row(WAVE, tmp_path / "a.wav")
 
 

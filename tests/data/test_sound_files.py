@@ -77,7 +77,7 @@ def cut(path):
 @pytest.mark.parametrize(
     ("write", "message"),
     [
-        (written(WAVE, rate=44_100), "has 44100 samples a second; expected 8000. Resample it"),
+        (written(WAVE, rate=44_100), "has 44100 samples per second; expected 8000. Resample it"),
         (written(np.stack([WAVE, WAVE], axis=1)), "has 2 channels; expected one"),
         (written(np.zeros(0, np.int16)), "has no samples"),
         (written(np.full(9, np.nan)), "has NaN or infinite values"),

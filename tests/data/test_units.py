@@ -63,7 +63,7 @@ def test_uint8_is_refused_in_other_bounds(bounds):
     ],
 )
 def test_what_are_no_probabilities_is_refused(rows):
-    with pytest.raises(SbmError, match=r"sum to 1\. Turn numbers of classes into one-hot"):
+    with pytest.raises(SbmError, match=r"sum to 1\. Turn class indices into one-hot"):
         checked(rows, "categorical")
 
 
@@ -156,5 +156,5 @@ def test_counts_may_be_large_but_neither_negative_nor_pixels(caplog):
     assert not caplog.records
     with pytest.raises(SbmError, match="values from -1 to 900"):
         data.check_data("x", np.where(rows == 0, -1, rows), counts)
-    with pytest.raises(SbmError, match="counts are whole"):
+    with pytest.raises(SbmError, match="counts are integers"):
         data.check_data("x", rows.astype(np.uint8), counts)

@@ -171,11 +171,17 @@ def test_rows_count_that_have_what_is_compared_and_what_is_given():
 @pytest.mark.parametrize(
     ("metrics", "message"),
     [
-        ({"iou": {}}, r"metrics\.iou\.modality is ''; expected a binary one, one of image, mask, attributes"),
+        ({"iou": {}}, r"metrics\.iou\.modality is ''; expected a binary modality, one of image, mask, attributes"),
         ({"iou": {"modality": "masks"}}, r"unknown modality in .*\.iou: 'masks'\. Did you mean 'mask'"),
-        ({"per_attribute": {"modality": "mask", "given": ("mask",)}}, r"per_attribute\.given has 'mask', so none"),
-        ({"per_attribute": {"modality": "mask", "names": ("a", "a")}}, r"names is \('a', 'a'\); expected names that d"),
-        ({"per_attribute": {"modality": "mask", "names": ("a/b",)}}, r"names is 'a/b'; expected names .* without '/'"),
+        ({"per_attribute": {"modality": "mask", "given": ("mask",)}}, r"per_attribute\.given has 'mask', so nothing"),
+        (
+            {"per_attribute": {"modality": "mask", "names": ("a", "a")}},
+            r"names is \('a', 'a'\); expected distinct names",
+        ),
+        (
+            {"per_attribute": {"modality": "mask", "names": ("a/b",)}},
+            r"names is 'a/b'; expected non-empty names without '/'",
+        ),
     ],
 )
 def test_options_that_can_not_work_are_refused(metrics, message):
@@ -199,7 +205,7 @@ LEVELS = Split({**TEST.data, "attributes": np.where(np.arange(COUNT)[:, None] ==
             r"1\.67% of the values, such as 0\.25, .*expected none",
         ),
         ({"per_attribute": {"modality": "mask"}}, TEST, r"rows have the shape \[6, 6, 1\]; expected vectors"),
-        ({"per_attribute": {"modality": "attributes", "names": ("a",)}}, TEST, r"names has 1 names; .* has 4 attrib"),
+        ({"per_attribute": {"modality": "attributes", "names": ("a",)}}, TEST, r"names has 1 names, .* has 4 attrib"),
     ],
 )
 def test_data_that_can_not_be_judged_are_refused_before_training(metrics, test, message):

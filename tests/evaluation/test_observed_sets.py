@@ -44,7 +44,7 @@ def test_asks_are_the_same_whoever_asks():
     assert observed_sets.asks("given_rest", ("a",)) == observed_sets.asks("random", ("a",)) == ()
     with pytest.raises(SbmError, match="unknown modality of a metric: 'd'"):
         observed_sets.ask_given(("d",), "a", NAMES)
-    with pytest.raises(SbmError, match="asks for 'a', and gives it"):
+    with pytest.raises(SbmError, match="generates 'a', but also gives it"):
         observed_sets.ask_given(("a",), "a", NAMES)
     with pytest.raises(SbmError, match="unknown family of observed sets 'all'"):
         masks(Ask("all"))

@@ -138,7 +138,7 @@ def test_readings_are_those_of_what_is_generated():
     ("options", "message"),
     [
         ({"modality": "photo"}, r"readings\.target\): ''"),
-        ({"modality": "photo", "target": "photo"}, "which is generated. Name what is read from it"),
+        ({"modality": "photo", "target": "photo"}, "which is generated. Name the modality to read from it"),
         ({"target": "tags"}, r"readings\.modality is ''"),
     ],
 )
@@ -153,7 +153,7 @@ def test_readings_that_can_not_be_are_refused(options, message):
         ({}, "robustness.modality is ''"),
         ({"modality": "smell"}, "'smell'"),
         ({"modality": "tags", "given": ("smell",)}, "'smell'"),
-        ({"modality": "tags", "given": ("tags",)}, "so none is left to compare"),
+        ({"modality": "tags", "given": ("tags",)}, "so nothing is left to compare"),
         ({"modality": "tags", "strengths": ()}, "expected one or more positive numbers"),
         ({"modality": "tags", "strengths": (0.0,)}, "expected one or more positive numbers"),
     ],

@@ -118,9 +118,9 @@ def test_of_constants_there_is_no_relative_error(tmp_path):
     ("metrics", "message"),
     [
         ({"f1": {"modality": "attribute"}}, r"unknown modality in config\.evaluation\.metrics\.f1: 'attribute'"),
-        ({"f1": {}}, r"metrics\.f1\.modality is ''; expected a binary one, one of image, attributes"),
-        ({"mse": {"modality": "image", "given": ("image",)}}, r"metrics\.mse\.given has 'image', so none is left"),
-        ({"mse": {"given": NAMES}}, r"metrics\.mse\.given has every modality, so none is left"),
+        ({"f1": {}}, r"metrics\.f1\.modality is ''; expected a binary modality, one of image, attributes"),
+        ({"mse": {"modality": "image", "given": ("image",)}}, r"metrics\.mse\.given has 'image', so nothing is left"),
+        ({"mse": {"given": NAMES}}, r"metrics\.mse\.given has every modality, so nothing is left"),
     ],
 )
 def test_what_can_not_be_compared_is_told_before_training(metrics, message):

@@ -90,7 +90,7 @@ class Incomplete(Metric):
 
 
 def test_a_metric_without_a_result_is_refused_before_anything_is_trained():
-    with pytest.raises(SbmError, match=r"metrics\.mine: class Incomplete lacks result, which every metric has"):
+    with pytest.raises(SbmError, match=r"metrics\.mine: class Incomplete lacks result, which every metric needs"):
         EvaluationConfig(metrics={"mine": {"name": f"{__name__}:Incomplete"}})
 
 

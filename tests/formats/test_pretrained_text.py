@@ -53,20 +53,20 @@ def test_the_encoders_half_is_filled_where_it_is_empty(tmp_path):
 def test_long_texts_are_refused_or_cut(tmp_path, caplog):
     modality = caption(tmp_path)
     long = np.array(["bird", "a a a a red bird"])
-    with pytest.raises(SbmError, match=r"a text of 7 tokens, with its end, in row 1; .* holds 6 at most.*\(14,\)"):
+    with pytest.raises(SbmError, match=r"a text of 7 tokens, including its end, in row 1; .* holds 6 at most.*\(14,\)"):
         make_format(modality).to_array(long, "data")
     options = {**modality.format.options, "cut": True}
     form = make_format(dataclasses.replace(modality, format=FormatConfig("pretrained_text", options)))
     rows = form.to_array(long, "data")
     np.testing.assert_array_equal(rows[1], [5, 5, 5, 5, 4, 0, 7, 1, 1, 1, 1, 8])
-    assert "1 of 2 texts have more than 6 tokens; what is beyond is left out" in caplog.text
+    assert "1 of 2 texts have more than 6 tokens and are truncated" in caplog.text
 
 
 def test_the_encoder_may_read_less_than_is_written(tmp_path, caplog):
     """What was generated can be given back, though the encoder adds a begin and an end."""
     rows = make_format(caption(tmp_path)).to_array(np.array(["a a a red bird"]), "data")
     np.testing.assert_array_equal(rows, [[5, 5, 5, 4, 1, 0, 7, 1, 1, 1, 2, 8]])
-    assert "1 of 1 texts have more than 6 tokens of the encoder" in caplog.text
+    assert "1 of 1 texts have more than 6 encoder tokens" in caplog.text
 
 
 def test_the_vocabulary_is_that_of_the_tokenizers(tmp_path):

@@ -196,7 +196,7 @@ def test_spread_power_has_the_power_of_the_bands():
         ({"decibels": (0.0, -70.0)}, r"format.options.decibels is \(0.0, -70.0\); expected \(low, high\)"),
         ({"rate": 0}, "format.options.rate is 0; expected at least 1"),
         ({"bands": "slanei"}, r"unknown format.options.bands: 'slanei'\. Did you mean 'slaney'"),
-        ({"shape": (32, 200, 1), "num_mels": 200}, "band . of 200 has no frequency of a window of 512"),
+        ({"shape": (32, 200, 1), "num_mels": 200}, "band . of 200 contains no frequency of a window of 512"),
     ],
 )
 def test_bad_options_are_refused(options, message):

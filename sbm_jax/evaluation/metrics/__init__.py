@@ -1,4 +1,4 @@
-"""Metrics, one file each, by their names in configs."""
+"""Metrics, one per file, by their names in configs."""
 
 from sbm_jax.config import plain
 from sbm_jax.evaluation.metrics.agreement import Agreement
@@ -44,10 +44,10 @@ METRICS: dict[str, type[Metric]] = {
     "clip_score": ClipScore,
 }
 
-# They compare what is named with the truth of the row.
+# They compare named modalities with the true data of the row.
 _NOT_BY_DEFAULT = ("mse", "f1", "iou", "per_attribute", "readings", "robustness", "agreement", "clip_score")
 
 DEFAULT = {name: plain(cls.Options()) for name, cls in METRICS.items() if name not in _NOT_BY_DEFAULT}
-"""What is measured where a config does not say, with all options; distances and likelihoods of no examples."""
+"""The default metrics with all their options; distances and likelihoods are off (with no examples)."""
 
 __all__ = ["DEFAULT", "METRICS", "Call", "Draw", "Evaluation", "Metric", "Plan", "Scene", "Subject", "Tools"]

@@ -1,4 +1,4 @@
-"""How well generated data agree with what they are generated from, in a space of vectors for all modalities."""
+"""Agreement of generated data with the data they are generated from, in an embedding space of all modalities."""
 
 import collections
 
@@ -12,20 +12,20 @@ from sbm_jax.evaluation.metrics.base import Draw, Evaluation, Metric, Plan, Scen
 from sbm_jax.evaluation.observed_sets import UNCONDITIONAL, Ask, ask_given
 
 ROUNDING = 1e-5
-"""Cosines that differ by no more are equal: those of one source in two rows are summed in another order."""
+"""Cosines within this difference count as equal: sums for one source in two rows may be taken in different orders."""
 
 NO_MATCHER = "there is no matcher (config.matcher)"
 
 
 @checked_dataclass
 class AgreementOptions:
-    """Which two modalities are to agree.
+    """The two modalities to compare.
 
     Attributes:
-      source: what is given.
-      target: what is generated from it.
-      from_nothing: generate both from nothing, and compare them with each other.
-      candidates: held-out rows, the true one among them, of which the generated target has to find its source.
+      source: the given modality.
+      target: the modality generated from it.
+      from_nothing: generate both unconditionally, and compare them with each other.
+      candidates: number of held-out rows, including the true one, among which the true source is ranked.
     """
 
     source: str = ""
@@ -38,16 +38,16 @@ class AgreementOptions:
 
 
 class Agreement(Metric):
-    """The cosine of the vectors of source and target, and the rank of the true source by it: 1 is best.
+    """The cosine between embeddings of source and target, and the rank of the true source by it; 1 is best.
 
-    The vectors are a matcher's (`systems.matcher`). Beside these numbers are those of real held-out rows.
+    Embeddings are a matcher's (`systems.matcher`). The same numbers are reported for real held-out rows.
     """
 
     Options = AgreementOptions
     name = "agreement"
 
     def __init__(self, options: AgreementOptions, scene: Scene):
-        """Ask for the target given the source, or for both from nothing."""
+        """Request the target given the source, or both unconditionally."""
         super().__init__(options, scene)
         names = (options.source, options.target)
         self.there = scene.examples.having(names)
@@ -65,7 +65,7 @@ class Agreement(Metric):
 
     @classmethod
     def check(cls, options: AgreementOptions, plan: Plan) -> None:
-        """Check the names of modalities."""
+        """Check that source and target are two known modalities."""
         for field in ("source", "target"):
             if (name := getattr(options, field)) not in plan.modalities:
                 raise unknown(f"modality (config.evaluation.metrics.agreement.{field}):", name, plan.modalities)
@@ -76,7 +76,7 @@ class Agreement(Metric):
             )
 
     def look(self, draw: Draw) -> None:
-        """Take the cosines, and the ranks of the true sources."""
+        """Collect the cosines, and the ranks of the true sources."""
         options = self.options
         if draw.ask != self.ask:
             return
@@ -90,20 +90,20 @@ class Agreement(Metric):
         self.cosines[draw.repeat].append(cosines[there])
 
     def _ranks(self, targets: np.ndarray, true: np.ndarray, rows: np.ndarray) -> np.ndarray:
-        """Return the ranks [R] of the true sources among all candidates but the row itself, from 1.
+        """Return the ranks [R] of the true sources among all candidates other than the row itself, from 1.
 
-        One that is as near as the true one counts half: a matcher that tells nothing apart has the rank of chance.
+        Ties with the true source count half, so that a matcher that distinguishes nothing has the rank of chance.
         """
         own = np.sum(targets * true, axis=1, keepdims=True)
         others = self.candidates[None] != rows[:, None]
-        # One of as many for all rows: the last is left out where the row is none of the candidates.
+        # Rank among equally many for all rows: leave out the last candidate if the row is not a candidate.
         others[others.all(axis=1), -1] = False
         nearer = targets @ self.vectors[self.options.source].T - own
         before = np.where(np.abs(nearer) <= ROUNDING, 0.5, nearer > 0)
         return 1.0 + np.sum(others * before, axis=1)
 
     def result(self) -> Evaluation:
-        """Return means over samples, and those of real rows."""
+        """Return means over samples, and over real rows."""
         options, tools = self.options, self.scene.tools
         pair = f"{options.source}/{options.target}"
         label = f"unconditional/{pair}" if options.from_nothing else f"given_{pair}"
@@ -120,7 +120,7 @@ class Agreement(Metric):
         return Evaluation(metrics | self._of_real(pair), missing, {})
 
     def _of_real(self, pair: str) -> dict[str, Estimate]:
-        """Return the numbers of the real candidates."""
+        """Return the metrics of the real candidates."""
         source, target = (self.vectors[name] for name in (self.options.source, self.options.target))
         if len(self.candidates) < 2:
             return {}
@@ -131,7 +131,7 @@ class Agreement(Metric):
         }
 
     def _real(self, name: str, rows: np.ndarray) -> np.ndarray:
-        """Return the vectors [K, E] of examples."""
+        """Return the embeddings [K, E] of one modality of the examples at indices `rows`, int [K]."""
         found = []
         for indices, count in batches(len(rows), self.scene.batch_size):
             data = in_units(self.scene.examples.data[name][rows[indices]])

@@ -1,7 +1,7 @@
-"""What a metric is: what it asks to be generated, how it looks at it, and the numbers that it ends in.
+"""The interface of metrics: the samples they request, how they collect them, and the estimates they return.
 
-A metric is one class with its own checked options. This package's are the entries of `metrics.METRICS`; one of another
-package is named in a config as ``"package.module:CLASS"``.
+A metric is one class with its own checked options. Built-in metrics are the entries of `metrics.METRICS`; a config
+names one of another package as ``"package.module:CLASS"``.
 """
 
 import abc
@@ -27,15 +27,15 @@ EncodeFn = Callable[[Data], Mapping[str, Array]]  # {modality: [B, *shape]} -> {
 PosteriorsFn = Callable[[Data], Mapping[str, tuple[Array, Array | None]]]  # see `system.HasCodecs`
 EmbedFn = Callable[[Data], Mapping[str, np.ndarray]]  # {modality: [B, *shape]} -> {modality: [B, E]}
 LogWeightsFn = Callable[[Key, Mapping[str, Array], int], Array]
-# (name of the space or "" for the best, modalities asked for) -> the features, and why others are not there, by metric
+# (name of the space or "" for the best, wanted modalities) -> feature space or None, and {metric: why it is missing}
 SpaceFn = Callable[[str, Sequence[str]], tuple[FeatureSpace | None, dict[str, str]]]
 
 NO_CLASS = -1
-"""The class of a sample that is not finite: it is never right, agrees with nothing and is no share of any class."""
+"""The class of a sample that is not finite: it is never right, agrees with nothing and counts towards no class."""
 
 
 class GenerateFn(Protocol):
-    """A system's `generate` with everything but these arguments bound, already compiled."""
+    """A system's compiled `generate`, with all other arguments bound."""
 
     def __call__(self, key: Key, data: Data, observed: Array, num_samples: int) -> Generated:
         """Return `num_samples` samples per row."""
@@ -43,16 +43,16 @@ class GenerateFn(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Subject:
-    """What is judged: the compiled functions of one system, None for those that it lacks.
+    """The evaluated system: its compiled functions, None for those that it lacks.
 
     Attributes:
-      generate: `(key, data, observed [B, M], num_samples) -> Generated`; None where real data are judged.
+      generate: `(key, data, observed [B, M], num_samples) -> Generated`; None if real data are evaluated.
       reconstruct: `{modality: [B, *shape]} -> {modality: [B, *shape]}`.
-      encode: `{modality: [B, *shape]} -> {modality: [B, D_m]}` in the units of generated latents.
-      log_weights: `(key, data, S) -> log p(x, z_s) - log q(z_s | x) [B, S]`.
-      costly_weights: whether one sample of the weights is all that can be afforded.
+      encode: `{modality: [B, *shape]} -> {modality: [B, D_m]}`, in the units of generated latents.
+      log_weights: `(key, data, S) -> log p(x, z_s) - log q(z_s | x) [B, S]`, in nats.
+      costly_weights: whether only one log weight per row should be computed.
       posteriors: `{modality: [B, *shape]} -> {modality: (mean [B, D_m], log variance or None)}` of each codec.
-      codec_reconstructions: the same, of the codecs alone; there where `posteriors` are.
+      codec_reconstructions: like `reconstruct`, by the codecs alone; available if `posteriors` is.
     """
 
     generate: GenerateFn | None = None
@@ -65,17 +65,17 @@ class Subject:
 
 
 def no_space(name: str, asked: Sequence[str]) -> tuple[None, dict[str, str]]:
-    """Return that there are no features of any network."""
+    """Return no feature space, with the reason."""
     del name, asked
     return None, {"inception/fid": "there are no features to compare in"}
 
 
 class ReaderFns(NamedTuple):
-    """What tells a target from a source.
+    """A reader, which predicts a target modality from a source modality.
 
     Attributes:
-      read: `sources [B, *shape] -> targets [B, *shape']`, as they are expected to be.
-      attack: `(sources, targets, strengths [B]) -> sources` that are misread.
+      read: `sources [B, *shape] -> targets [B, *shape']`, the expected targets.
+      attack: `(sources, targets, strengths [B]) -> sources`, modified to be misread.
     """
 
     read: Callable[[np.ndarray], np.ndarray]
@@ -84,16 +84,16 @@ class ReaderFns(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Tools:
-    """What the subject is judged with, the same for all subjects.
+    """The networks with which subjects are evaluated, the same for all subjects.
 
     Attributes:
-      classifiers: by question, `{modality: [B, *shape]} -> {modality: int [B]}`.
-      num_classes: the number of classes of each question that has a classifier.
-      space: the features in which samples are compared with real data.
-      readers: by source and target, what tells one modality from another.
-      pictures: the names of the modalities that are pictures to look at.
-      embed: `{modality: [B, *shape]} -> {modality: [B, E]}`, unit vectors in one space; None without a matcher.
-      clip: the same of images and texts, by CLIP, NaN where data are not finite; None without its weights.
+      classifiers: {question: classifier `{modality: [B, *shape]} -> {modality: int [B]}`}.
+      num_classes: {question: number of classes}, for questions with a classifier.
+      space: finds the feature space in which samples are compared with real data.
+      readers: {(source, target): reader}.
+      pictures: names of the modalities that are viewable images.
+      embed: `{modality: [B, *shape]} -> {modality: [B, E]}`, unit vectors in a shared space; None without a matcher.
+      clip: CLIP's embedding of images and texts, like `embed`, NaN where data are not finite; None without its weights.
     """
 
     classifiers: Mapping[str, ClassifierFn] = dataclasses.field(default_factory=dict)
@@ -112,8 +112,8 @@ class Cost(NamedTuple):
     """The cost of one compiled call.
 
     Attributes:
-      num_rows: rows asked for, without padding.
-      info: the scalars that the system reports.
+      num_rows: number of requested rows, without padding.
+      info: scalars reported by the system.
     """
 
     num_rows: int
@@ -122,21 +122,20 @@ class Cost(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """All that a metric may use besides the samples that it asks for.
+    """Everything that a metric may use in addition to the samples that it requests.
 
     Attributes:
-      subject: what is judged.
-      tools: what it is judged with.
-      modalities: the names, in the order of the columns of observed sets.
+      subject: the evaluated system.
+      tools: the networks that evaluate it.
+      modalities: names, in the column order of observed sets.
       test: the held-out rows.
-      order: int [N], all rows of `test`, in the order in which they are conditioned on: first those that have all
-        modalities.
-      examples: those that are conditioned on, in this order.
+      order: int [N], indices of all rows of `test` in the order of conditioning: complete rows first.
+      examples: the rows to condition on, in this order.
       batch_size: rows per compiled call.
-      key: `number -> key` for what a metric draws on its own; each takes a number of its own.
-      costs: for each repeat those of the calls of the generator, as they are done.
-      train: training rows, the same for all subjects; None where they are not known.
-      trained_on: the rows that the subject was trained on, which a variation may have fewer of.
+      key: `number -> key` for a metric's own random draws; each metric uses its own number.
+      costs: for each repeat, the costs of the generator's calls so far.
+      train: training rows, the same for all subjects; None if unknown.
+      trained_on: the rows that the subject was trained on; variations may have fewer.
     """
 
     subject: Subject
@@ -153,16 +152,16 @@ class Scene:
 
     @property
     def judged(self) -> list[str]:
-        """The questions that have both a classifier and true answers."""
+        """The questions with both a classifier and true answers."""
         return [question for question in self.tools.classifiers if question in self.examples.labels]
 
     @functools.cached_property
     def complete(self) -> Split:
-        """The examples that have all modalities: the first ones."""
+        """The examples that have all modalities, which come first."""
         return self.examples.take(np.arange(self.examples.having(self.modalities).sum()))
 
     def real(self, count: int = 0) -> dict[str, np.ndarray]:
-        """Return the first `count` real held-out rows that have each modality, 0 for all: {modality: [n, *shape]}."""
+        """Return {modality: [n, *shape]}, the first `count` held-out rows that have each modality, or all if 0."""
         found = {}
         for name in self.modalities:
             rows = self.order[self.test.having([name])[self.order]]
@@ -170,7 +169,7 @@ class Scene:
         return found
 
     def classify(self, question: str, data: Data) -> np.ndarray:
-        """Return the class seen in each modality, int [B, M], `NO_CLASS` where the data are not finite."""
+        """Return the predicted class of each modality, int [B, M], `NO_CLASS` where the data are not finite."""
         seen = self.tools.classifiers[question]({name: data[name] for name in self.modalities})
         columns = []
         for name in self.modalities:
@@ -180,12 +179,12 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Call:
-    """One compiled call of the generator, with one sample of each row; what is derived from it is kept.
+    """One compiled call of the generator, with one sample per row; derived values are cached.
 
     Attributes:
-      scene: where it was made.
-      given: the true data of its rows, {modality: float [B, *shape]}.
-      generated: what came of it, [B, 1, ...].
+      scene: the scene of the call.
+      given: true data of the rows, {modality: float [B, *shape]}.
+      generated: result of the call, [B, 1, ...].
     """
 
     scene: Scene
@@ -194,23 +193,23 @@ class Call:
 
     @functools.cached_property
     def samples(self) -> dict[str, Array]:
-        """{modality: [B, *shape]}."""
+        """The samples, {modality: [B, *shape]}."""
         return {name: self.generated.data[name][:, 0] for name in self.scene.modalities}
 
     @functools.cached_property
     def classes(self) -> Callable[[str], np.ndarray]:
-        """The function from a question to the class seen in each modality of each row, int [B, M]."""
+        """The function from a question to the predicted class of each modality of each row, int [B, M]."""
         return functools.cache(lambda question: self.scene.classify(question, self.samples))
 
     @functools.cached_property
     def readings(self) -> Callable[[str, str], np.ndarray]:
-        """The function from source and target to what a reader tells of each sample of the source, [B, *shape]."""
+        """The function from source and target to a reader's prediction for each sample of the source, [B, *shape]."""
         readers = self.scene.tools.readers
         return functools.cache(lambda source, target: readers[source, target].read(np.asarray(self.samples[source])))
 
     @functools.cached_property
     def embedded(self) -> Callable[[str, bool], np.ndarray]:
-        """The function from a modality to the matcher's vectors [B, E] of its samples, or of the true data if so told.
+        """The function from (modality, real) to the matcher's embeddings [B, E] of samples or, if `real`, true data.
 
         They are NaN where the data are not finite.
         """
@@ -232,12 +231,12 @@ class Draw:
     """The samples of one ask in one call: R rows.
 
     Attributes:
-      ask: what asked for them.
-      repeat: everything is generated anew so many times, with other noise.
-      rows: int [R], rows of `Scene.examples`.
+      ask: the ask that requested them.
+      repeat: index of the repeat.
+      rows: int [R], indices into `Scene.examples`.
       observed: bool [R, M], True = given.
-      inside: int [R], where the samples are in the arrays of the call.
-      call: what all draws of the call share.
+      inside: int [R], indices of the samples in the arrays of the call.
+      call: the call, shared by all its draws.
     """
 
     ask: Ask
@@ -248,7 +247,7 @@ class Draw:
     call: Call
 
     def generated(self, modality: str) -> np.ndarray:
-        """Return the samples of a modality, float [R, *shape]; the given ones where it was given."""
+        """Return the samples of a modality, float [R, *shape]; the given data where it was given."""
         return np.asarray(self.call.samples[modality])[self.inside]
 
     def real(self, modality: str) -> np.ndarray:
@@ -260,33 +259,33 @@ class Draw:
         return self.call.scene.examples.labels[question][self.rows]
 
     def classes(self, question: str) -> np.ndarray:
-        """Return the class that a classifier sees in each modality, int [R, M], `NO_CLASS` where not finite."""
+        """Return the class that a classifier predicts for each modality, int [R, M], `NO_CLASS` where not finite."""
         return self.call.classes(question)[self.inside]
 
     def read(self, source: str, target: str) -> np.ndarray:
-        """Return the target that a reader tells from the samples of a source, float [R, *shape]."""
+        """Return the target that a reader predicts from the samples of a source, float [R, *shape]."""
         return self.call.readings(source, target)[self.inside]
 
     def embedded(self, modality: str, real: bool = False) -> np.ndarray:
-        """Return the matcher's vectors of samples, or of the true data, [R, E]; NaN where these are not finite."""
+        """Return the matcher's embeddings [R, E] of samples or, if `real`, true data; NaN where not finite."""
         return self.call.embedded(modality, real)[self.inside]
 
     def latents(self, modality: str) -> np.ndarray | None:
-        """Return the generated latents [R, D_m], or None where the system has none of each modality."""
+        """Return the generated latents [R, D_m], or None if the system has no latents per modality."""
         latents = self.call.generated.latents
         return None if latents is None else np.asarray(latents[modality])[self.inside, 0]
 
     def encoded(self, modality: str) -> np.ndarray:
-        """Return the latents of the true data [R, D_m], of systems that encode."""
+        """Return the latents of the true data [R, D_m], for systems that encode."""
         return np.asarray(self.call.encoded[modality])[self.inside]
 
 
 class Evaluation(NamedTuple):
-    """What was measured.
+    """The results of an evaluation.
 
     Attributes:
-      metrics: estimates by flat name, such as ``coherence/given_rest``.
-      not_available: why a metric is missing, by its name.
+      metrics: {flat name, such as ``coherence/given_rest``: estimate}.
+      not_available: {name: why the metric is missing}.
       figures: arrays for the report: sample grids (see `sample_grids`), and ``class_shares`` [M, num_classes].
     """
 
@@ -296,14 +295,14 @@ class Evaluation(NamedTuple):
 
 
 class Plan(NamedTuple):
-    """What is going to be generated.
+    """How much will be generated.
 
     Attributes:
-      num_examples: rows that are conditioned on.
+      num_examples: rows to condition on.
       num_unconditional: joint samples per repeat.
-      modalities: the names of those that are generated.
-      known: the names of all that the data have.
-      num_repeats: how often everything is generated anew.
+      modalities: names of the generated modalities.
+      known: names of all modalities of the data.
+      num_repeats: number of repeats.
     """
 
     num_examples: int
@@ -315,58 +314,58 @@ class Plan(NamedTuple):
 
 @checked_dataclass
 class NoOptions:
-    """Of metrics that have none."""
+    """The options of metrics that have none."""
 
 
 class Metric(abc.ABC):
-    """What looks at generated and real data and ends in named numbers, for one subject.
+    """Computes named estimates from generated and real data, for one subject.
 
     Attributes:
-      Options: a `checked_dataclass`, whose fields are those of the metric's group in the config.
-      asks: what is to be generated; () for metrics that need no samples.
+      Options: a `checked_dataclass` with the fields of the metric's group in the config.
+      asks: the samples to generate; () for metrics that need none.
     """
 
     Options: ClassVar[type] = NoOptions
     asks: tuple[Ask, ...] = ()
 
     def __init__(self, options: Any, scene: Scene):
-        """Prepare to judge the subject of `scene`."""
+        """Prepare to evaluate the subject of `scene`."""
         self.options, self.scene = options, scene
 
     @classmethod
     def check(cls, options: Any, plan: Plan) -> None:
-        """Raise `SbmError` for options that can not work with a plan, before anything is trained.
+        """Raise `SbmError` if the options cannot work with a plan, before anything is trained.
 
-        A metric with names of modalities among its options makes its asks here too: `ask_given` checks the names.
+        A metric whose options name modalities should check the names here, for example with `ask_given`.
         """
         del options, plan
 
     @classmethod
     def check_data(cls, options: Any, test: Split) -> None:
-        """Raise `SbmError` for held-out rows that the metric can not judge, before anything is trained."""
+        """Raise `SbmError` if the metric cannot use the held-out rows, before anything is trained."""
         del options, test
 
     def look(self, draw: Draw) -> None:
-        """Take what the numbers need of one draw of `asks`, while it is in memory."""
+        """Collect what the metric needs from one draw of `asks`, while it is in memory."""
         del draw
 
     @abc.abstractmethod
     def result(self) -> Evaluation:
-        """Return the numbers, and why others are not there, once everything is generated."""
+        """Return the estimates, and why others are missing, once everything is generated."""
 
     def of_real(self, train: Split) -> dict[str, Estimate]:
-        """Return what real training rows get in the place of samples, by name; {} where that means nothing."""
+        """Return the metrics of real training rows in place of samples, by name; {} where that is meaningless."""
         del train
         return {}
 
 
 def prefixed(group: str, question: str, name: str) -> str:
-    """Return the name of a metric of one question: without it where data have one label a row."""
+    """Return the name of a question's metric; the question is omitted if data have one label per row."""
     return f"{group}/{name}" if question == LABEL else f"{group}/{question}/{name}"
 
 
 def check_targets(metric: str, options: Any, modalities: Sequence[str]) -> None:
-    """Raise `SbmError` where the family ``"to_target"`` is asked for a target that is not generated."""
+    """Raise `SbmError` if the family ``"to_target"`` has a target that is not generated."""
     for name in options.targets if TO_TARGET in options.sets else ():
         if name not in modalities:
             raise unknown(f"modality in config.evaluation.metrics.{metric}.targets:", name, modalities)

@@ -1,4 +1,4 @@
-"""What compares binary data, such as masks and attributes, with the true data of the same row."""
+"""Base of metrics that compare binary data, such as masks and attributes, with the true data of the same row."""
 
 import abc
 from typing import ClassVar
@@ -13,15 +13,15 @@ from sbm_jax.evaluation.metrics.paired import Paired, PairedOptions
 from sbm_jax.types import Split
 
 MOST_CHECKED = 1000
-"""Rows of which it is checked that they are binary."""
+"""The most rows that are checked to be binary."""
 
 
 @checked_dataclass
 class BinaryOptions(PairedOptions):
-    """What is generated from what, and what counts as positive; `modality` must be named.
+    """The compared and given modalities, and what counts as positive; `modality` must be set.
 
     Attributes:
-      threshold: a value above it is positive. The default rounds probabilities, as the papers do.
+      threshold: values above it are positive. The default rounds probabilities, as the papers do.
     """
 
     threshold: float = 0.5
@@ -31,9 +31,9 @@ class Binary(Paired):
     """The mean over rows of a score of binary data. Samples that are not finite are left out.
 
     Attributes:
-      compared: the option that names what is compared.
-      most_between: the largest share of the true values that may lie between the lowest and the highest. Masks that
-        were resized are soft at their edges.
+      compared: the option that names the compared modality.
+      most_between: largest share of the true values that may lie between the lowest and the highest; resized masks
+        have soft edges.
     """
 
     Options = BinaryOptions
@@ -42,14 +42,16 @@ class Binary(Paired):
 
     @classmethod
     def check(cls, options: BinaryOptions, plan: Plan) -> None:
-        """Check that the modality is named, and the names of modalities."""
+        """Check that `modality` is set, and that all modalities are known."""
         field = f"config.evaluation.metrics.{cls.name}.modality"
-        require(bool(options.modality), field, options.modality, f"a binary one, one of {', '.join(plan.modalities)}")
+        require(
+            bool(options.modality), field, options.modality, f"a binary modality, one of {', '.join(plan.modalities)}"
+        )
         super().check(options, plan)
 
     @classmethod
     def check_data(cls, options: BinaryOptions, test: Split) -> None:
-        """Refuse ids, and what is not binary."""
+        """Raise `SbmError` for ids and for data that are not binary."""
         name = getattr(options, cls.compared)
         rows = np.flatnonzero(test.having([name]))
         rows = rows[:: max(1, -(-len(rows) // MOST_CHECKED))]
@@ -67,7 +69,7 @@ class Binary(Paired):
             )
 
     def compare(self, true: np.ndarray, generated: np.ndarray) -> np.ndarray:
-        """Return the score of each row, nan where a sample is not finite."""
+        """Return the score of each row, NaN where a sample is not finite."""
         threshold = self.options.threshold
         scores = np.asarray(self.score(true > threshold, generated > threshold), np.float64)
         scores[~finite_rows(generated)] = np.nan
@@ -75,10 +77,10 @@ class Binary(Paired):
 
     @abc.abstractmethod
     def score(self, true: np.ndarray, found: np.ndarray) -> np.ndarray:
-        """Return what is measured of each row, [R, ...], of positives bool [R, *shape]."""
+        """Return the score of each row, [R, ...], from true and generated positives, bool [R, *shape]."""
 
 
 def values_between(values: np.ndarray) -> np.ndarray:
-    """Return the finite values that are neither the lowest nor the highest of them, flat."""
+    """Return the finite values strictly between the lowest and the highest, flattened."""
     finite = values[np.isfinite(values)]
     return finite[(finite != finite.min()) & (finite != finite.max())] if finite.size else finite

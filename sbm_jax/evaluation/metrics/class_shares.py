@@ -1,4 +1,4 @@
-"""Is every class generated? Shares of the classes, beside what a perfect generator would get by chance."""
+"""Is every class generated? Shares of the classes, compared with what a perfect generator would get by chance."""
 
 import collections
 from collections.abc import Sequence
@@ -21,14 +21,14 @@ from sbm_jax.evaluation.observed_sets import UNCONDITIONAL, Ask
 from sbm_jax.types import Split
 
 NUM_DRAWS = 4000
-"""Simulated sets of samples of a perfect generator."""
+"""The number of simulated sample sets of a perfect generator."""
 
 
 class ClassShares(Metric):
-    """The share of each class in joint samples, for each question; metrics are called ``coverage/...``."""
+    """The share of each class in joint samples, for each question; metrics are named ``coverage/...``."""
 
     def __init__(self, options: NoOptions, scene: Scene):
-        """Ask for joint samples, where there is a classifier."""
+        """Request joint samples if there is a classifier."""
         super().__init__(options, scene)
         self.asks = (Ask(UNCONDITIONAL),) if scene.tools.classifiers else ()
         self.classes: dict[str, dict[int, list[np.ndarray]]] = {
@@ -36,12 +36,12 @@ class ClassShares(Metric):
         }  # {question: {repeat: classes of each draw}}
 
     def look(self, draw: Draw) -> None:
-        """Take the classes that are seen."""
+        """Collect the predicted classes."""
         for question, repeats in self.classes.items():
             repeats[draw.repeat].append(draw.classes(question))
 
     def result(self) -> Evaluation:
-        """Return shares, and their distance from those of real data."""
+        """Return the shares, and their distance from those of real data."""
         found = Evaluation({}, {}, {})
         if not self.classes:
             return found._replace(not_available={"coverage": NO_CLASSIFIER})
@@ -56,7 +56,7 @@ class ClassShares(Metric):
         return found
 
     def of_real(self, train: Split) -> dict[str, Estimate]:
-        """Return the shares of the classes of the test data, which samples are to have."""
+        """Return the class shares of the test data, which samples should match."""
         del train
         metrics: dict[str, Estimate] = {}
         for question, num_classes in self.scene.tools.num_classes.items():
@@ -70,7 +70,7 @@ def _named(question: str, found: dict) -> dict:
 
 
 def by_modality(predicted: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return the share of each modality's samples [B, M] that show each class: [M, num_classes]."""
+    """Return the share of each class among each modality's samples, [M, num_classes], of classes [B, M]."""
     return (predicted[:, :, None] == np.arange(num_classes)).mean(axis=0)
 
 
@@ -79,22 +79,21 @@ def measure(
 ) -> tuple[dict[str, Estimate], dict[str, str]]:
     """Return the share of each class, the smallest share, and the distance from the real shares.
 
-    ``class_<k>`` is the share of class k in all modalities of all joint samples. ``min`` is the
-    smallest of them, over the classes that real data have; its spread is that of this class's share.
-    ``total_variation`` is half the sum of absolute differences from the shares of the labels, a sample that is
-    not finite being of a class that real data lack.
+    ``class_<k>`` is the share of class k over all modalities of all joint samples. ``min`` is the smallest share among
+    the classes of real data, with the spread of that share. ``total_variation`` is half the sum of absolute differences
+    from the shares of the labels, where samples that are not finite count as a class that real data lack.
 
-    The minimum is biased downwards and the distance upwards, by what chance does to so many samples. What a perfect
-    generator would get is beside them, as ``min_expected`` and ``total_variation_expected``. All
-    modalities of a joint sample of a perfect generator show one class, so that joint samples count, not modalities.
+    For a finite number of samples, chance biases the minimum downwards and the distance upwards. ``min_expected`` and
+    ``total_variation_expected`` are what a perfect generator would get. All modalities of its joint samples show one
+    class, so the expectation counts joint samples, not modalities.
 
     Args:
-      repeats: classes seen in the joint samples of each repeat, int [B, M], `NO_CLASS` where not finite.
+      repeats: predicted classes of the joint samples of each repeat, int [B, M], `NO_CLASS` where not finite.
       num_classes: K.
-      labels: int [N], those of the real data, or None.
+      labels: int [N], labels of the real data, or None.
 
     Returns:
-      The estimates, and what is not available, with the reason.
+      {name: estimate}, and {name: why it is not available}.
     """
     shown = [(predicted[:, :, None] == np.arange(num_classes)).mean(axis=1) for predicted in repeats]  # [B, K]
     classes = [estimate([one[:, k] for one in shown]) for k in range(num_classes)]
@@ -112,12 +111,12 @@ def measure(
 
 
 def of_perfect(real: np.ndarray, count: int, seed: int = 0) -> dict[str, Estimate]:
-    """Return what independent draws from the real shares [K] get for the minimum and the distance, by simulation.
+    """Simulate the minimum and the distance for independent draws from the real shares [K].
 
     Args:
-      real: shares [K] of the classes.
-      count: draws of a class: joint samples.
-      seed: of the simulation.
+      real: shares of the classes, [K].
+      count: number of draws, one per joint sample.
+      seed: seed of the simulation.
     """
     shares = np.random.default_rng(seed).multinomial(count, real, size=NUM_DRAWS) / count
     found = {
@@ -131,11 +130,11 @@ def of_perfect(real: np.ndarray, count: int, seed: int = 0) -> dict[str, Estimat
 
 
 def real_shares(labels: np.ndarray, num_classes: int) -> np.ndarray:
-    """Return the share of each class among labels [N]: [K]."""
+    """Return the share of each class among labels [N], [K]."""
     return np.bincount(labels, minlength=num_classes) / len(labels)
 
 
 def of_real(labels: np.ndarray, num_classes: int) -> dict[str, Estimate]:
-    """Return the share of each class among labels [N], by name with ``real``."""
+    """Return {``real/class_<k>``: share of class k among labels [N]}."""
     shares = real_shares(labels, num_classes)
     return {f"real/class_{k}": Estimate(float(share), None, len(labels)) for k, share in enumerate(shares)}

@@ -1,4 +1,4 @@
-"""How often the classifiers are right about real data: the ceiling of what they can confirm."""
+"""Accuracy of the classifiers on real data, an upper limit of the coherence that they can confirm."""
 
 import collections
 
@@ -9,7 +9,7 @@ from sbm_jax.types import LABEL
 
 
 class ClassifierAccuracy(Metric):
-    """The accuracy of each question's classifier on the examples, over all modalities and of each."""
+    """The accuracy of each question's classifier on the examples, over all modalities and for each."""
 
     def result(self) -> Evaluation:
         """Return means over the examples."""

@@ -1,4 +1,4 @@
-"""How well images and texts agree, as CLIP sees it."""
+"""Agreement of images and texts according to CLIP."""
 
 import collections
 
@@ -16,11 +16,11 @@ NO_CLIP = "there are no weights of CLIP (config.evaluation.clip)"
 
 @checked_dataclass
 class ClipScoreOptions:
-    """Which two modalities are compared.
+    """The two modalities to compare.
 
     Attributes:
-      image: pictures in [0, 1].
-      text: texts.
+      image: a modality of images in [0, 1].
+      text: a modality of texts.
     """
 
     image: str = ""
@@ -28,9 +28,9 @@ class ClipScoreOptions:
 
 
 class ClipScore(Metric):
-    """100 max(cos, 0) of CLIP's vectors of image and text: of each given the other, and of both from nothing.
+    """100 max(cos, 0) of CLIP's embeddings of image and text: for each given the other, and for joint samples.
 
-    Beside these numbers is that of real held-out rows. As in the reference every pair is cut at 0, not the mean.
+    The score of real held-out rows is reported too. As in the reference, each pair is clipped at 0, not the mean.
 
     Reference: J. Hessel et al., "CLIPScore", 2021, Eq. 1 with w = 100 and texts as they are, without a prompt.
       https://arxiv.org/abs/2104.08718
@@ -39,7 +39,7 @@ class ClipScore(Metric):
     Options = ClipScoreOptions
 
     def __init__(self, options: ClipScoreOptions, scene: Scene):
-        """Ask for all three directions."""
+        """Request each modality given the other, and joint samples."""
         super().__init__(options, scene)
         self.scores: dict[str, dict[int, list[np.ndarray]]] = {}  # {name: {repeat: of each draw}}
         self.there = scene.examples.having((options.image, options.text))
@@ -52,7 +52,7 @@ class ClipScore(Metric):
 
     @classmethod
     def check(cls, options: ClipScoreOptions, plan: Plan) -> None:
-        """Check the names of modalities."""
+        """Check that image and text are two known modalities."""
         for field in ("image", "text"):
             if (name := getattr(options, field)) not in plan.modalities:
                 raise unknown(f"modality (config.evaluation.metrics.clip_score.{field}):", name, plan.modalities)
@@ -62,7 +62,7 @@ class ClipScore(Metric):
             )
 
     def look(self, draw: Draw) -> None:
-        """Take the scores of all finite pairs, of which one may be given."""
+        """Collect the scores of all finite pairs, in which one modality may be given."""
         data = {name: draw.generated(name) for name in (self.options.image, self.options.text)}
         scores = self._scores(data)
         there = np.isfinite(scores)
@@ -72,13 +72,13 @@ class ClipScore(Metric):
         repeats[draw.repeat].append(scores[there])
 
     def _scores(self, data: dict[str, np.ndarray]) -> np.ndarray:
-        """Return the scores [R] of pairs, NaN where one is not finite."""
+        """Return the scores [R] of pairs, NaN where data are not finite."""
         vectors = self.scene.tools.clip(data)
         cosines = np.sum(vectors[self.options.image] * vectors[self.options.text], axis=1)
         return 100 * np.maximum(cosines, 0)
 
     def result(self) -> Evaluation:
-        """Return means over samples, and that of real rows."""
+        """Return means over samples, and over real rows."""
         if self.scene.tools.clip is None:
             return Evaluation({}, dict.fromkeys(self.names.values(), NO_CLIP), {})
         metrics, missing = {}, {}
@@ -91,7 +91,7 @@ class ClipScore(Metric):
         return Evaluation(metrics | self._of_real(), missing, {})
 
     def _of_real(self) -> dict[str, Estimate]:
-        """Return the score of the examples that have both."""
+        """Return the score of the examples that have both modalities."""
         options, rows, found = self.options, np.flatnonzero(self.there), []
         for indices, count in batches(len(rows), self.scene.batch_size):
             read = self.scene.examples.read([options.image, options.text], rows[indices])

@@ -1,4 +1,4 @@
-"""What the codecs of single modalities keep of the data, of held-out rows and of those that they were trained on."""
+"""Quality of the codecs of single modalities, on held-out rows and on the rows they were trained on."""
 
 import collections
 from collections.abc import Iterator
@@ -11,18 +11,18 @@ from sbm_jax.evaluation.metrics.base import Evaluation, Metric
 from sbm_jax.types import Split
 
 KL_IN_USE = 0.05
-"""Nats from which on an entry of a VAE's latent is in use: of a Gaussian channel, a signal of a tenth of the noise."""
+"""Nats above which an entry of a VAE's latent is in use: in a Gaussian channel, a signal-to-noise ratio of 0.1."""
 
 VARIANCE_IN_USE = 0.01
-"""Share of the largest entry's variance from which on an entry is in use, where there is no KL: an RAE may have its
-latents in any unit, but the score model sees noise, and the decoder a small step, in the units of all of them."""
+"""Share of the largest entry's variance above which an entry is in use, for codecs without a KL: an RAE's latents have
+arbitrary units, but the score model's noise and a small step of the decoder are measured in units of all entries."""
 
 
 class CodecQuality(Metric):
-    """How much of each latent is used, and the error of reconstructions beside the variance of the data."""
+    """The used entries of each latent, and the error of reconstructions relative to the variance of the data."""
 
     def result(self) -> Evaluation:
-        """Return means over the examples, and over as many training rows; rows that are not finite are left out."""
+        """Return means over the examples and as many training rows, leaving out rows that are not finite."""
         scene = self.scene
         if scene.subject.posteriors is None or scene.subject.codec_reconstructions is None:
             reason = "the modalities of the system have no codecs of their own"
@@ -39,7 +39,7 @@ class CodecQuality(Metric):
         return Evaluation(metrics, missing, {})
 
     def _use(self) -> tuple[dict[str, Estimate], dict[str, str]]:
-        """Return the KL divergences and the numbers of entries in use, and why some are missing."""
+        """Return KL divergences in nats and numbers of entries in use, and why some are missing."""
         scene = self.scene
         means, divergences, start = collections.defaultdict(list), collections.defaultdict(list), 0
         for batch, count in self._batches(scene.examples):
@@ -67,7 +67,7 @@ class CodecQuality(Metric):
         return metrics, missing
 
     def _errors(self, split: Split) -> dict[str, Estimate | str]:
-        """Return each modality's squared error over its variance in some rows, or why it is not there."""
+        """Return {modality: squared error over its variance in the rows of `split`, or why it is missing}."""
         names = [name for name in self.scene.modalities if split.data[name].dtype.kind != "i"]
         found: dict[str, Estimate | str] = dict.fromkeys(self.scene.modalities, "ids have no squared error")
         present = {name: split.having([name]) for name in names}
@@ -84,13 +84,13 @@ class CodecQuality(Metric):
         return found | {name: _relative(errors[name], rows[name]) for name in names}
 
     def _batches(self, split: Split) -> Iterator[tuple[dict[str, np.ndarray], int]]:
-        """Yield rows as networks see them, padded to the size of a batch, and how many of them are no padding."""
+        """Yield padded batches of rows as networks see them, and their number of rows that are not padding."""
         for indices, count in batches(len(split), self.scene.batch_size):
             yield {name: in_units(split.data[name][indices]) for name in self.scene.modalities}, count
 
 
 def _relative(errors: list[np.ndarray], rows: "Moments") -> Estimate | str:
-    """Return the mean error over the variance of rows, or why there is none."""
+    """Return the mean error over the variance of the rows, or why it is missing."""
     if not any(map(len, errors)):
         return "no row has it and a finite reconstruction"
     variance = rows.variance.sum()
@@ -100,14 +100,14 @@ def _relative(errors: list[np.ndarray], rows: "Moments") -> Estimate | str:
 
 
 def kl_of_entries(mean: np.ndarray, log_variance: np.ndarray) -> np.ndarray:
-    """Return KL(N(mean, variance) ‖ N(0, 1)) of each entry, in nats; of the shape of both."""
+    """Return KL(N(mean, variance) ‖ N(0, 1)) of each entry, in nats, with the shape of both arguments."""
     return 0.5 * (np.square(mean) + np.exp(log_variance) - log_variance - 1.0)
 
 
 class Moments:
-    """The variance of each entry over rows that come in parts.
+    """The running variance of each entry over rows.
 
-    They are taken about the first row, so that a large mean costs no digits.
+    Moments are taken about the first row, so that a large mean costs no precision.
     """
 
     def __init__(self) -> None:
@@ -116,7 +116,7 @@ class Moments:
         self.sum = self.squares = 0.0
 
     def add(self, rows: np.ndarray) -> None:
-        """Take rows, float64 [n, D]."""
+        """Add rows, float64 [n, D]."""
         if not len(rows):
             return
         if not self.count:
@@ -127,5 +127,5 @@ class Moments:
 
     @property
     def variance(self) -> np.ndarray:
-        """The variance of each entry [D], about its mean."""
+        """The variance of each entry, [D]."""
         return self.squares / self.count - np.square(self.sum / self.count)

@@ -1,7 +1,7 @@
-"""Do generated modalities show the same class, and the class that was given?
+"""Do generated modalities show the same class, and the class of the given data?
 
-All functions take the classes that a classifier sees in each modality, `predicted` int [B, M], with `NO_CLASS` where a
-sample is not finite.
+All functions take the class that a classifier predicts for each modality, `predicted` int [B, M], with `NO_CLASS` where
+a sample is not finite.
 """
 
 import collections
@@ -37,7 +37,7 @@ SETS = {
     FROM_ONE: ("from/<given>/to/<target>",),
     UNCONDITIONAL: ("unconditional_k", "unconditional_majority_k"),
 }
-"""Each family of observed sets, and what is measured on it."""
+"""The families of observed sets, and the metrics measured on each."""
 
 NAMES = {
     GIVEN_REST: "given_rest/{target}",
@@ -45,17 +45,17 @@ NAMES = {
     FIXED_ORDER: "fixed_order/given_{size}",
     TO_TARGET: "to_target/given_{size}/{target}",
 }
-"""The metric that samples serve, by family; those of `FROM_ONE` serve one for each target."""
+"""The metric of each family's samples; samples of `FROM_ONE` have one metric per target."""
 
 
 @checked_dataclass
 class CoherenceOptions:
-    """What is to show the same class.
+    """The observed sets on which coherence is measured.
 
     Attributes:
-      sets: the families of observed sets, keys of `SETS`.
-      targets: the modalities that the family ``"to_target"`` generates, each from one, two, ... others in their order;
-        () for the first modality.
+      sets: families of observed sets, keys of `SETS`.
+      targets: modalities that the family ``"to_target"`` generates, each given the first one, two, ... others; () for
+        the first modality.
     """
 
     sets: tuple[str, ...] = (GIVEN_REST, RANDOM, FIXED_ORDER, FROM_ONE, UNCONDITIONAL)
@@ -68,12 +68,12 @@ class CoherenceOptions:
 
 
 class Coherence(Metric):
-    """The share of samples that show the class of what is given, or one class, for each question."""
+    """The share of samples that show the class of the given data, or agree on a class, for each question."""
 
     Options = CoherenceOptions
 
     def __init__(self, options: CoherenceOptions, scene: Scene):
-        """Ask for the families that can be judged."""
+        """Request samples of the families that can be measured."""
         super().__init__(options, scene)
         self.questions = list(scene.tools.classifiers)
         self.missing = {
@@ -84,7 +84,7 @@ class Coherence(Metric):
         }
         judged = [family for family in options.sets if any((q, family) not in self.missing for q in self.questions)]
         targets = {TO_TARGET: options.targets}
-        self.families: dict[Ask, list[str]] = {}  # that each ask serves
+        self.families: dict[Ask, list[str]] = {}  # the families of each ask
         for name in judged:
             for ask in observed_sets.asks(name, scene.modalities, targets.get(name, ())):
                 self.families.setdefault(ask, []).append(name)
@@ -95,11 +95,11 @@ class Coherence(Metric):
 
     @classmethod
     def check(cls, options: CoherenceOptions, plan: Plan) -> None:
-        """Check the targets, where they matter."""
+        """Check the targets if they are used."""
         check_targets("coherence", options, plan.modalities)
 
     def _reason(self, question: str, family: str) -> str | None:
-        """Return why a family can not be measured; None where it can."""
+        """Return why a family cannot be measured, or None."""
         if family not in self.options.sets:
             return f"{NOT_ASKED}: {family!r} is not in evaluation.metrics.coherence.sets"
         if not self.questions:
@@ -111,7 +111,7 @@ class Coherence(Metric):
         return None if len(self.scene.modalities) > 1 else ALONE
 
     def look(self, draw: Draw) -> None:
-        """Take the outcome of each row."""
+        """Collect the outcome of each row."""
         for question in self.questions:
             for family in self.families[draw.ask]:
                 if (question, family) in self.missing:
@@ -120,7 +120,7 @@ class Coherence(Metric):
                     self.outcomes[prefixed("coherence", question, name)][draw.repeat].append(values)
 
     def _outcomes(self, draw: Draw, family: str, question: str) -> dict[str, np.ndarray]:
-        """Return the outcome of each row [R], by the metrics of a family."""
+        """Return {metric: outcome of each row, [R]} for the metrics of a family."""
         classes, ask, names = draw.classes(question), draw.ask, self.scene.modalities
         if family == UNCONDITIONAL:
             return unconditional(classes)
@@ -139,7 +139,7 @@ class Coherence(Metric):
         return outcomes
 
     def result(self) -> Evaluation:
-        """Return the means over rows, and over the modalities that are generated."""
+        """Return the means over rows and generated modalities."""
         metrics = {
             name: estimate([np.concatenate(parts) for parts in repeats.values()])
             for name, repeats in self.outcomes.items()
@@ -153,7 +153,7 @@ class Coherence(Metric):
 
 
 def unconditional(predicted: np.ndarray) -> dict[str, np.ndarray]:
-    """Return whether at least k modalities agree in each row, by name: bool [B] for each k."""
+    """Return {name: whether at least k modalities agree in each row, bool [B]}, for each k."""
     num_modalities = predicted.shape[1]
     outcomes = {}
     for prefix, rule in (("unconditional", "first"), ("unconditional_majority", "majority")):
@@ -165,11 +165,11 @@ def unconditional(predicted: np.ndarray) -> dict[str, np.ndarray]:
 
 
 def conditional(predicted: np.ndarray, labels: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Return each row's share of unobserved modalities that show its label: [B], nan where all are observed.
+    """Return the share of each row's unobserved modalities that show its label, [B], NaN where all are observed.
 
     Args:
       predicted: int [B, M].
-      labels: int [B], the classes of the given data.
+      labels: int [B], classes of the given data.
       observed: bool [B, M] or [M], True = given.
     """
     free = np.broadcast_to(~observed, predicted.shape)
@@ -193,15 +193,15 @@ RULES = {"first": _agree_with_first, "majority": _agree_with_majority}
 
 
 def agreement(predicted: np.ndarray, rule: str = "first") -> np.ndarray:
-    """Return how many of the M modalities agree, for each row: int [B].
+    """Return how many of the M modalities of each row agree, int [B].
 
     Args:
       predicted: int [B, M].
-      rule: ``"first"`` counts the modalities that show the class of modality 0, itself included, as published
-        baselines do; ``"majority"`` counts those that show the row's most frequent class.
+      rule: ``"first"`` counts the modalities with the class of modality 0, including itself, as published baselines
+        do; ``"majority"`` counts those with the row's most frequent class.
 
     Raises:
-      SbmError: when `rule` is unknown.
+      SbmError: if `rule` is unknown.
     """
     if rule not in RULES:
         raise unknown("agreement rule", rule, RULES)

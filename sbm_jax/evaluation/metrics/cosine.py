@@ -1,4 +1,4 @@
-"""How near generated latents are to encoded ones."""
+"""Cosine similarity of generated and encoded latents."""
 
 import collections
 
@@ -13,10 +13,10 @@ METRIC = "latents/cosine/given_rest"
 
 
 class Cosine(Metric):
-    """How near generated latents are to those of the true data, all other modalities given (Table 7)."""
+    """The cosine between generated latents and those of the true data, given all other modalities (Table 7)."""
 
     def __init__(self, options: NoOptions, scene: Scene):
-        """Ask for each modality given the rest, of systems that encode."""
+        """Request each modality given the rest, for systems that encode."""
         super().__init__(options, scene)
         self.asks = () if scene.subject.encode is None else observed_sets.asks(GIVEN_REST, scene.modalities)
         self.values: dict[str, dict[int, list[np.ndarray]]] = {
@@ -24,7 +24,7 @@ class Cosine(Metric):
         }  # {modality: {repeat: cosines of each draw}}
 
     def look(self, draw: Draw) -> None:
-        """Take the cosines of the target."""
+        """Collect the cosines of the target."""
         target = draw.ask.target
         found = draw.latents(target)
         if found is not None:
@@ -32,7 +32,7 @@ class Cosine(Metric):
             self.values[target][draw.repeat].append(_cosines(draw.encoded(target)[there], found[there]))
 
     def result(self) -> Evaluation:
-        """Return the mean cosine of each modality, and over all, without samples that are not finite."""
+        """Return the mean cosine for each modality and over all, leaving out samples that are not finite."""
         if self.scene.subject.encode is None:
             return Evaluation({}, {METRIC: "the system has no latents of each modality"}, {})
         finite = {
@@ -44,7 +44,7 @@ class Cosine(Metric):
             missing = {METRIC: "no latents were generated given all the others, or none has a direction"}
             return Evaluation({}, missing, {})
         metrics = {f"{METRIC}/{name}": estimate(list(repeats.values())) for name, repeats in finite.items()}
-        # One group for each repeat, of all modalities: they share rows, so their errors are not independent.
+        # One group per repeat for all modalities: they share rows, so their errors are not independent.
         numbers = sorted({repeat for repeats in finite.values() for repeat in repeats})
         every = [np.concatenate([repeats[number] for repeats in finite.values()]) for number in numbers]
         return Evaluation(metrics | {METRIC: estimate(every)}, {}, {})
@@ -55,6 +55,6 @@ def _joined(repeats: dict[int, list[np.ndarray]]) -> dict[int, np.ndarray]:
 
 
 def _cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the cosine of each pair of rows [N, D]: [N], nan where one is 0 or not finite."""
+    """Return the cosine of each pair of rows [N, D], [N], NaN where a row is 0 or not finite."""
     norms = np.linalg.norm(x, axis=1) * np.linalg.norm(y, axis=1)
     return np.divide(np.sum(x * y, axis=1), norms, out=np.full(len(x), np.nan), where=norms > 0)

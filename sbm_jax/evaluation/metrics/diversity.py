@@ -1,4 +1,4 @@
-"""Do samples for the same condition differ as much as real examples of one class?"""
+"""Do samples for one condition differ as much as real examples of one class?"""
 
 import collections
 from collections.abc import Mapping
@@ -16,10 +16,10 @@ PAIRS = Ask(RANDOM, 1, num_samples=2, num_rows=MOST_PAIRS)
 
 
 class Diversity(Metric):
-    """The distance of two samples given the same modality, in units of that of real examples of one class."""
+    """The distance between two samples given the same modality, relative to that of real examples of one class."""
 
     def __init__(self, options: NoOptions, scene: Scene):
-        """Measure the real examples; ask for pairs where these differ."""
+        """Measure the real examples; request pairs of samples if these differ."""
         super().__init__(options, scene)
         self.reference: dict[str, float] = {}
         for name in scene.modalities if scene.examples.labels else ():
@@ -40,7 +40,7 @@ class Diversity(Metric):
         return None
 
     def look(self, draw: Draw) -> None:
-        """Take the samples; a pair may lie in two calls."""
+        """Collect the samples; a pair may be split between two calls."""
         self.observed[draw.repeat].append(draw.observed)
         samples = self.samples.setdefault(draw.repeat, collections.defaultdict(list))
         for name in self.scene.modalities:
@@ -66,7 +66,7 @@ class Diversity(Metric):
 
 
 def joint_labels(labels: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Return a number for each row, int [N], that rows share which have the same answers to all questions."""
+    """Return a label for each row, int [N], equal for rows with the same answers to all questions."""
     answers = np.stack(list(labels.values()), axis=1)
     return np.unique(answers, axis=0, return_inverse=True)[1].reshape(-1)
 
@@ -74,15 +74,15 @@ def joint_labels(labels: Mapping[str, np.ndarray]) -> np.ndarray:
 def relative_distances(
     samples: Mapping[str, np.ndarray], observed: np.ndarray, reference: Mapping[str, float]
 ) -> np.ndarray:
-    """Return how far the two samples of each pair are apart, in units of the reference: [R / 2].
+    """Return the distance between the two samples of each pair relative to the reference, [R / 2].
 
-    Squared distances, of ids the share of positions that differ; a mean over the unobserved modalities whose reference
-    is above 0, nan where there is none, or a sample is not finite.
+    Distances are squared or, for ids, the share of positions that differ. They are averaged over the unobserved
+    modalities with a reference above 0; NaN if there is none, or a sample is not finite.
 
     Args:
       samples: {modality: [R, *shape]}, pairs next to each other.
-      observed: bool [R, M], equal within a pair.
-      reference: {modality: the mean squared distance of real examples}.
+      observed: bool [R, M], True = given, equal within a pair.
+      reference: {modality: mean squared distance between real examples}.
     """
     names = list(samples)
     measured = np.array([reference[name] > 0 for name in names])
@@ -96,7 +96,7 @@ def relative_distances(
 
 
 def _distances(values: np.ndarray) -> np.ndarray:
-    """Return the distance of the two samples of each pair, [R / 2], of values [R, *shape]."""
+    """Return the distance between the two samples of each pair, [R / 2], of values [R, *shape]."""
     if values.dtype.kind == "i":
         both = finite_rows(values).reshape(-1, 2).all(axis=1)
         return np.where(both, np.mean(values[::2] != values[1::2], axis=1), np.nan)
@@ -104,14 +104,14 @@ def _distances(values: np.ndarray) -> np.ndarray:
     return np.mean(pairs**2, axis=1)
 
 
-_ROUNDING = 1e-10  # of the mean square: examples that differ by no more are equal, but for how float32 rounds them
+_ROUNDING = 1e-10  # share of the mean square: smaller differences are float32 rounding errors
 
 
 def within_class_distances(data: Mapping[str, np.ndarray], labels: np.ndarray) -> dict[str, float]:
-    """Return the mean squared distance, per entry, of different real examples with the same label.
+    """Return the mean squared distance per entry between different real examples with the same label.
 
-    E‖x - x'‖² = 2 Σ_d Var x_d within a class, with the unbiased variance; a mean over classes, by their size. Of ids
-    it is the share of positions that differ.
+    E‖x - x'‖² = 2 Σ_d Var x_d within a class, with the unbiased variance, averaged over classes weighted by size. For
+    ids it is the share of positions that differ.
 
     Args:
       data: {modality: [N, *shape]}.
@@ -125,7 +125,7 @@ def within_class_distances(data: Mapping[str, np.ndarray], labels: np.ndarray) -
         if values.dtype.kind == "i":
             return float(np.average([_differing(values[members]) for members in classes], weights=sizes))
         least = _ROUNDING * np.mean(np.square(in_units(values), dtype=np.float64))
-        # In float64, where the variance of equal float32 values is exactly 0.
+        # In float64, the variance of equal float32 values is exactly 0.
         own = [2 * np.mean(np.var(in_units(values[members]), axis=0, ddof=1, dtype=np.float64)) for members in classes]
         mean = float(np.average(own, weights=sizes))
         return mean if mean > least else 0.0
@@ -134,7 +134,7 @@ def within_class_distances(data: Mapping[str, np.ndarray], labels: np.ndarray) -
 
 
 def _differing(ids: np.ndarray) -> float:
-    """Return the share of positions in which two different rows of ids [N, L] differ, a mean over pairs of rows."""
+    """Return the share of positions in which two rows of ids [N, L] differ, averaged over pairs of different rows."""
     count = len(ids)
     equal = [np.sum(number * (number - 1)) for number in (np.unique(c, return_counts=True)[1] for c in ids.T)]
     return float(1 - np.mean(equal) / (count * (count - 1)))

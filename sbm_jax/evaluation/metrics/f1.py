@@ -1,4 +1,4 @@
-"""How well generated attributes, or masks, are those of the row."""
+"""F1 score of generated attributes or masks."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ from sbm_jax.evaluation.metrics.binary import Binary
 
 
 class F1(Binary):
-    """The F1 score of binary data: of each row over its entries, and the mean over rows.
+    """The F1 score of binary data: computed over the entries of each row, and averaged over rows.
 
-    It is scikit-learn's `f1_score(average="samples", zero_division=0)`: a row without positives, in which none is found
-    either, scores 0.
+    It equals scikit-learn's `f1_score(average="samples", zero_division=0)`: a row without true or generated positives
+    scores 0.
     """
 
     name = "f1"
@@ -24,7 +24,7 @@ def f1(true: np.ndarray, found: np.ndarray) -> np.ndarray:
 
     Args:
       true: bool [N, *shape].
-      found: the same.
+      found: bool [N, *shape].
     """
     true, found = true.reshape(len(true), -1), found.reshape(len(found), -1)
     total = true.sum(axis=1) + found.sum(axis=1)

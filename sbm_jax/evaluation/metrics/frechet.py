@@ -1,4 +1,4 @@
-"""Distances of what a system generates from real data, in the features of a network."""
+"""Distances between generated and real data, in the feature space of a network."""
 
 import numpy as np
 
@@ -15,11 +15,11 @@ from sbm_jax.types import NOT_ASKED, Split
 RECONSTRUCTION = "reconstruction"
 
 SETS = (GIVEN_REST, FROM_ONE, UNCONDITIONAL, FIXED_ORDER, TO_TARGET, RECONSTRUCTION)
-"""What can be compared with real data: of ``fixed_order`` the last modality only, of ``to_target`` the targets."""
+"""Sets of samples that can be compared: in ``fixed_order`` only the last modality, in ``to_target`` the targets."""
 
 REFERENCES = ("held_out", "train")
 
-BATCH = 250  # reconstructions in memory
+BATCH = 250  # reconstructions held in memory
 
 Found = dict[tuple[str, str], dict[str, Estimate]]  # {(set of samples, modality): {measure: distance}}
 
@@ -29,17 +29,18 @@ class FrechetOptions:
     """What is compared with real data.
 
     Attributes:
-      num_examples: samples per distance, of the first repeat, or of all of them; 0 for no distances. Of videos and
-        sounds all frames and windows count, of which those of one sample are alike: the standard error is too small.
-      num_real: real examples that they are compared with; 0 for all that there are.
-      sets: families of observed sets, of `SETS`.
-      targets: the modalities that ``"to_target"`` generates; () for the first.
-      modalities: those to judge; where there is none, all that the features are made for. Inception's are made for
-        images and videos of three channels in [0, 1]; those of one channel are judged where they are named.
-      space: the features: ``"inception"``, of images and of the frames of videos, ``"vggish"``, of sounds, or
-        ``"classifier_features"``; "" for the first that there are.
-      all_repeats: take them of all repeats, in which the same rows are given: their standard error is then too small.
-      reference: where these are from, ``"held_out"`` or ``"train"``: few held-out rows inflate all distances.
+      num_examples: samples per distance, from the first repeat, or from all (`all_repeats`); 0 for no distances. For
+        videos and sounds, all frames and windows count; those of one sample are correlated, so the standard error is
+        too small.
+      num_real: real examples to compare with; 0 for all.
+      sets: sets of samples to compare, from `SETS`.
+      targets: modalities that ``"to_target"`` generates; () for the first.
+      modalities: modalities to evaluate; () for all that the feature space supports. Inception supports images and
+        videos of three channels in [0, 1]; those of one channel are evaluated only if named here.
+      space: the feature space: ``"inception"``, for images and video frames, ``"vggish"``, for sounds, or
+        ``"classifier_features"``; "" for the first that is available.
+      all_repeats: use samples of all repeats, which condition on the same rows, so the standard error is too small.
+      reference: source of the real examples, ``"held_out"`` or ``"train"``; few held-out rows inflate all distances.
     """
 
     num_examples: int = 0
@@ -68,14 +69,14 @@ class FrechetOptions:
 class Frechet(Metric):
     """Fréchet and kernel distances from real data, precision, recall, density and coverage.
 
-    Features are taken while samples are in memory. Samples that are not finite are left out.
+    Features are computed while samples are in memory. Samples that are not finite are left out.
     """
 
     Options = FrechetOptions
     space: FeatureSpace | None = None
 
     def __init__(self, options: FrechetOptions, scene: Scene):
-        """Find the features; ask for samples of the modalities that have some."""
+        """Find the feature space; request samples of the modalities that it supports."""
         super().__init__(options, scene)
         self.judged: list[str] = []
         self.features: dict[tuple[Ask, str], list[np.ndarray]] = {}
@@ -98,13 +99,13 @@ class Frechet(Metric):
 
     @classmethod
     def check(cls, options: FrechetOptions, plan: Plan) -> None:
-        """Check names of modalities, and that as many samples are generated."""
+        """Check the names of modalities, and that enough samples are generated."""
         most = min(plan.num_examples, plan.num_unconditional) * (plan.num_repeats if options.all_repeats else 1)
         if options.num_examples > most:
             raise SbmError(
                 f"evaluation.metrics.frechet.num_examples is {options.num_examples}, but no more than {most} samples "
-                "of a kind are generated (evaluation.num_examples, evaluation.num_unconditional; with all_repeats as "
-                "many in each of evaluation.num_repeats)."
+                "per set are generated (evaluation.num_examples, evaluation.num_unconditional; times "
+                "evaluation.num_repeats with all_repeats). Lower it, or raise these."
             )
         check_targets("frechet", options, plan.modalities)
         for name in options.modalities:
@@ -112,14 +113,14 @@ class Frechet(Metric):
                 raise unknown("modality in config.evaluation.metrics.frechet.modalities:", name, plan.known)
 
     def _judged_in(self, ask: Ask) -> list[str]:
-        """Return the modalities that are judged in an ask: of the fixed order the last one, and none that is given."""
+        """Return the modalities evaluated in an ask: the last one in `FIXED_ORDER`, and never a given one."""
         target = self.scene.modalities[-1] if ask.family == FIXED_ORDER else ask.target
         return [name for name in self.judged if target in ("", name) and name not in ask.given]
 
     def look(self, draw: Draw) -> None:
-        """Take features of as many samples as are asked for."""
+        """Collect the features of up to `num_examples` samples."""
         if draw.repeat and not self.options.all_repeats:
-            return  # distances have an error of their own
+            return  # distances estimate their own error
         for name in self._judged_in(draw.ask):
             taken = self.features.setdefault((draw.ask, name), [])
             missing = self.options.num_examples - sum(map(len, taken))
@@ -127,7 +128,7 @@ class Frechet(Metric):
                 taken.append(self._extract(name, draw.generated(name)[:missing]))
 
     def _extract(self, name: str, samples: np.ndarray) -> np.ndarray:
-        """Return features [N, ..., D] of samples [N, *shape], nan where a sample is not finite."""
+        """Return features [N, ..., D] of samples [N, *shape], NaN where a sample is not finite."""
         features = self.space.extract[name](samples)
         finite = finite_rows(samples).reshape(-1, *(1,) * (features.ndim - 1))
         return np.where(finite, features, np.nan)
@@ -160,12 +161,12 @@ class Frechet(Metric):
         return Evaluation(_metrics(found), not_available, {})
 
     def _missing(self) -> dict[str, str]:
-        """Return the sets of samples, and the modalities, of which nothing is compared, and why."""
+        """Return why sets of samples and modalities are not compared, by name."""
         fid = self.space.measure("frechet")
         if not self.judged:
             return {fid: f"no modality that is asked for has features in {self.space.name}"}
         there = {FROM_ONE if ask.given else ask.family for ask, _ in self.features}
-        if len(self.scene.modalities) == 2 and GIVEN_REST in there:  # which then is the same
+        if len(self.scene.modalities) == 2 and GIVEN_REST in there:  # the same with two modalities
             there.add(FROM_ONE)
         missing = self.space.missing(self.scene.modalities, self.options.modalities)
         return {f"{fid}/{name}": reason for name, reason in missing.items()} | {
@@ -177,7 +178,7 @@ class Frechet(Metric):
         }
 
     def of_real(self, train: Split) -> dict[str, Estimate]:
-        """Return the distances of as many real training examples."""
+        """Return the distances of `num_examples` real training examples."""
         found: Found = {}
         for name in self.judged:
             chosen = _some(train, name)[: self.options.num_examples]
@@ -187,13 +188,17 @@ class Frechet(Metric):
         return _metrics(found)
 
     def _of_train(self, train: Split, skipped: int, count: int) -> dict[str, np.ndarray]:
-        """Return training rows, other than those that `of_real` compares them with."""
+        """Return {modality: training rows} as real examples, distinct from the first `skipped`, used by `of_real`.
+
+        Raises:
+          SbmError: if too few rows are left.
+        """
         chosen = {name: _some(train, name)[skipped : skipped + count if count else None] for name in self.judged}
         for name, rows in chosen.items():
             if len(rows) < FEWEST:
                 raise SbmError(
-                    f"evaluation.metrics.frechet.reference 'train': {len(rows)} rows with {name!r} are left besides "
-                    f"{skipped} to compare them with; {FEWEST} are needed. Lower num_examples, or compare with "
+                    f"evaluation.metrics.frechet.reference 'train': {len(rows)} rows with {name!r} are left beyond the "
+                    f"{skipped} to compare with them; {FEWEST} are needed. Lower num_examples, or compare with "
                     "'held_out'."
                 )
         return {name: train.read([name], rows)[name] for name, rows in chosen.items()}
@@ -210,20 +215,20 @@ class Frechet(Metric):
 
 
 def _some(train: Split, name: str) -> np.ndarray:
-    """Return the numbers of the rows that have a modality, in an order that is random and always the same."""
+    """Return the indices of the rows that have a modality, in a random but fixed order."""
     rows = np.arange(len(train)) if train.present is None else np.flatnonzero(train.present[name])
     return rows[np.random.default_rng(0).permutation(len(rows))]
 
 
 def _label(ask: Ask) -> str:
-    """Return what the samples of an ask are called in the names of metrics."""
+    """Return the part of metric names that identifies the samples of an ask."""
     if ask.given:
         return f"from/{'+'.join(ask.given)}"
     return ask.family if ask.size is None else f"{ask.family}/given_{ask.size}"
 
 
 def _metrics(found: Found) -> dict[str, Estimate]:
-    """Return all distances, and their means over the modalities that are judged, by their full names."""
+    """Return all distances, and their means over modalities, by full name."""
     metrics: dict[str, Estimate] = {}
     members: dict[str, list[str]] = {}
     for (label, modality), measures in found.items():

@@ -1,4 +1,4 @@
-"""How much of a mask its generated counterpart covers."""
+"""Intersection over union of generated masks."""
 
 import numpy as np
 
@@ -6,10 +6,10 @@ from sbm_jax.evaluation.metrics.binary import Binary
 
 
 class Iou(Binary):
-    """The intersection over union of binary masks: of each row over its entries, and the mean over rows.
+    """The intersection over union of binary masks: computed over the entries of each row, and averaged over rows.
 
-    It is scikit-learn's `jaccard_score(average="samples", zero_division=0)`: a row whose mask is empty, and generated
-    empty too, scores 0, as with F1, which is 2 IoU / (1 + IoU) of each row.
+    It equals scikit-learn's `jaccard_score(average="samples", zero_division=0)`: a row with empty true and generated
+    masks scores 0, as with F1, which equals 2 IoU / (1 + IoU) for each row.
     """
 
     name = "iou"
@@ -24,7 +24,7 @@ def iou(true: np.ndarray, found: np.ndarray) -> np.ndarray:
 
     Args:
       true: bool [N, *shape].
-      found: the same.
+      found: bool [N, *shape].
     """
     true, found = true.reshape(len(true), -1), found.reshape(len(found), -1)
     return (true & found).sum(axis=1) / np.maximum((true | found).sum(axis=1), 1)

@@ -1,4 +1,4 @@
-"""Bounds of the log likelihood, from importance weights."""
+"""Lower bounds on the log likelihood, from importance weights."""
 
 from collections.abc import Mapping
 
@@ -17,11 +17,11 @@ MEASURES = ("likelihood/elbo", "likelihood/importance_weighted")
 
 @checked_dataclass
 class LikelihoodOptions:
-    """How well bounds are estimated.
+    """How bounds are estimated.
 
     Attributes:
-      num_examples: held-out rows; 0 measures none.
-      num_samples: K, posterior samples of each row for the importance-weighted bound.
+      num_examples: number of held-out rows; 0 for no bounds.
+      num_samples: K, posterior samples per row for the importance-weighted bound.
       batch_size: rows per compiled call.
       samples_per_call: posterior samples per compiled call, a divisor of num_samples.
     """
@@ -46,17 +46,17 @@ class LikelihoodOptions:
 
 
 class Likelihood(Metric):
-    """The ELBO and the importance-weighted bound of held-out rows, of systems that have them."""
+    """The ELBO and the importance-weighted bound of held-out rows, for systems that have them."""
 
     Options = LikelihoodOptions
 
     @classmethod
     def check(cls, options: LikelihoodOptions, plan: Plan) -> None:
-        """Check that there are as many examples."""
+        """Check that there are enough examples."""
         if options.num_examples > plan.num_examples:
             raise SbmError(
                 f"evaluation.metrics.likelihood.num_examples is {options.num_examples}, but evaluation.num_examples "
-                f"is {plan.num_examples}; it can not be more."
+                f"is {plan.num_examples}; it can not be more. Lower the first, or raise the second."
             )
 
     def result(self) -> Evaluation:
@@ -79,26 +79,26 @@ def bounds(
     key: Key,
     options: LikelihoodOptions,
 ) -> tuple[dict[str, Estimate], dict[str, str]]:
-    """Return the ELBO and the importance-weighted bound of log p(x), in nats per row, with their standard errors.
+    """Return the ELBO and the importance-weighted bound on log p(x), in nats per row, with standard errors.
 
     Rows whose bound is not finite are left out.
 
     Args:
       weights_fn: `(key, float data, S) -> log p(x, z_s) - log q(z_s | x) [B, S]`, compiled for each S.
-      costly: take one sample of each row only, which gives no importance-weighted bound.
-      data: what is measured, {modality: [n, *shape]}.
+      costly: draw only one sample per row, which gives no importance-weighted bound.
+      data: held-out rows, {modality: [n, *shape]}.
       key: a typed key.
       options: see `LikelihoodOptions`.
 
     Returns:
-      The bounds, and what is not available, with the reason.
+      {name: bound}, and {name: why it is not available}.
     """
     num_rows = len(next(iter(data.values())))
     size, per_call = min(options.batch_size, num_rows), 1 if costly else options.samples_per_call
     total = 1 if costly else options.num_samples
     weights = []
     for start in range(0, num_rows, size):
-        first = min(start, num_rows - size)  # the last batch starts early, to have the size that is compiled
+        first = min(start, num_rows - size)  # the last batch starts early, to keep the compiled size
         batch = {name: in_units(array[first : first + size]) for name, array in data.items()}
         batch_key = jax.random.fold_in(key, start)
         calls = [weights_fn(jax.random.fold_in(batch_key, i), batch, per_call) for i in range(total // per_call)]
@@ -107,7 +107,7 @@ def bounds(
 
 
 def _bounds_of(weights: np.ndarray, costly: bool) -> tuple[dict[str, Estimate], dict[str, str]]:
-    """Return the bounds that log weights [n, K] give, and what is not available, with the reason."""
+    """Return {name: bound} from log weights [n, K], and {name: why it is not available}."""
     count, total = weights.shape
     weights = weights[~np.isnan(weights).any(axis=1)]
     bounds_of_rows = {MEASURES[0]: weights.mean(axis=1)}

@@ -1,4 +1,4 @@
-"""How near generated data are to the true data of the same row."""
+"""Mean squared error between generated data and the true data of the same row."""
 
 import numpy as np
 
@@ -11,12 +11,12 @@ RELATIVE = "mse_over_variance"
 
 
 class Mse(Paired):
-    """The mean squared error per element, also over the variance of the data: 1 is what their mean would get."""
+    """The mean squared error per element, also relative to the variance of the data: their mean would score 1."""
 
     name = "mse"
 
     def result(self) -> Evaluation:
-        """Return the means, and those over the variances."""
+        """Return the mean errors, and their ratios to the variances."""
         found = super().result()
         metrics, missing = dict(found.metrics), dict(found.not_available)
         for metric, estimate in found.metrics.items():
@@ -31,7 +31,7 @@ class Mse(Paired):
         return found._replace(metrics=metrics, not_available=missing)
 
     def reason_against(self, data: np.ndarray) -> str:
-        """Refuse ids."""
+        """Return why data [N, *shape] cannot be compared; "" unless they are ids."""
         return "ids have no squared error" if data.dtype.kind == "i" else ""
 
     def compare(self, true: np.ndarray, generated: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What compares generated data with the true data of the same row, and needs no labels."""
+"""Base of metrics that compare generated data with the true data of the same row, without labels."""
 
 import abc
 import collections
@@ -16,11 +16,11 @@ from sbm_jax.evaluation.observed_sets import ask_given
 
 @checked_dataclass
 class PairedOptions:
-    """What is generated from what, and compared with the truth.
+    """The modality to generate and compare with the truth, and the given modalities.
 
     Attributes:
-      modality: the one that is compared; "" for each.
-      given: the modalities that it is generated from; () for all others.
+      modality: the compared modality; "" for each.
+      given: the modalities it is generated from; () for all others.
     """
 
     modality: str = ""
@@ -28,17 +28,17 @@ class PairedOptions:
 
 
 class Paired(Metric):
-    """The mean over rows of a measure of generated and true data of one row.
+    """The mean over rows of a measure that compares the generated and true data of a row.
 
-    Rows that lack what is compared, or anything that it is generated from, are left out.
+    Rows that lack the compared modality or a given one are left out.
     """
 
     Options = PairedOptions
     name: str
-    """The first part of the names of the metrics."""
+    """First part of the names of the metrics."""
 
     def __init__(self, options: PairedOptions, scene: Scene):
-        """Ask for the modalities given the others."""
+        """Request each compared modality given the others."""
         super().__init__(options, scene)
         names = (options.modality,) if options.modality else scene.modalities
         targets = [name for name in names if name not in options.given]
@@ -58,34 +58,36 @@ class Paired(Metric):
 
     @classmethod
     def check(cls, options: PairedOptions, plan: Plan) -> None:
-        """Check the names of modalities, and that what is compared is not given."""
+        """Check that modalities are known, and that no compared modality is given."""
         for name in {*options.given, *filter(None, [options.modality])}:
             if name not in plan.modalities:
                 raise unknown(f"modality in config.evaluation.metrics.{cls.name}:", name, plan.modalities)
         if {options.modality} & {*options.given} or {*plan.modalities} == {*options.given}:
             what = repr(options.modality) if options.modality else "every modality"
-            raise SbmError(f"config.evaluation.metrics.{cls.name}.given has {what}, so none is left to compare.")
+            raise SbmError(
+                f"config.evaluation.metrics.{cls.name}.given has {what}, so nothing is left to compare. Remove it."
+            )
 
     def reason_against(self, data: np.ndarray) -> str:
-        """Return why data [N, *shape] can not be compared; "" for those that can."""
+        """Return why data [N, *shape] cannot be compared, or ""."""
         del data
         return ""
 
     @abc.abstractmethod
     def compare(self, true: np.ndarray, generated: np.ndarray) -> np.ndarray:
-        """Return what is measured of each row, [R, ...], of data [R, *shape]; nan where there is nothing."""
+        """Return the measure of each row, [R, ...], from data [R, *shape]; NaN where it is undefined."""
 
     def estimates(self, label: str, groups: Sequence[np.ndarray]) -> dict[str, Estimate]:
-        """Return estimates by name.
+        """Return {name: estimate}.
 
         Args:
-          label: the last parts of their names: what was given, and the modality.
-          groups: what `compare` returned in each repeat, where it is finite; one has a row at least.
+          label: last parts of the names: what was given, and the modality.
+          groups: finite results of `compare` for each repeat; at least one repeat has a row.
         """
         return {f"{self.name}/{label}": estimate(groups)}
 
     def look(self, draw: Draw) -> None:
-        """Compare the rows."""
+        """Compare the rows of a draw."""
         for name, ask in self.wanted.items():
             there = self.complete[name][draw.rows]
             if ask == draw.ask and there.any():
@@ -93,7 +95,7 @@ class Paired(Metric):
                 self.values[name][draw.repeat].append(found)
 
     def result(self) -> Evaluation:
-        """Return the mean of each modality, without samples that are not finite."""
+        """Return the mean for each modality, leaving out samples that are not finite."""
         given = "given_" + ("+".join(n for n in self.scene.modalities if n in self.options.given) or "rest")
         metrics, missing = {}, {f"{self.name}/{given}/{name}": reason for name, reason in self.reasons.items()}
         if len(self.scene.modalities) == 1:

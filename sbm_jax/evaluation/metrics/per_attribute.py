@@ -1,4 +1,4 @@
-"""How well each attribute is generated."""
+"""F1 and balanced accuracy of each generated attribute."""
 
 from collections.abc import Sequence
 
@@ -15,10 +15,10 @@ from sbm_jax.types import Split
 
 @checked_dataclass
 class PerAttributeOptions(BinaryOptions):
-    """What is generated from what, and what the attributes are called.
+    """The attributes to generate, the given modalities, and the attributes' names.
 
     Attributes:
-      names: of the attributes, in their order, which the names of their numbers end in; () for 0, 1, ...
+      names: names of the attributes in order, used as suffixes of metric names; () for 0, 1, ...
     """
 
     names: tuple[str, ...] = ()
@@ -26,17 +26,17 @@ class PerAttributeOptions(BinaryOptions):
     def __post_init__(self):
         field = "config.evaluation.metrics.per_attribute.names"
         for name in self.names:
-            require(bool(name) and "/" not in name, field, name, "names that are not empty, without '/'")
-        require(len({*self.names}) == len(self.names), field, self.names, "names that differ")
+            require(bool(name) and "/" not in name, field, name, "non-empty names without '/'")
+        require(len({*self.names}) == len(self.names), field, self.names, "distinct names")
 
 
 class PerAttribute(Binary):
-    """F1 and balanced accuracy of each binary attribute over all rows, beside its base rate, and their macro averages.
+    """F1, balanced accuracy and base rate of each binary attribute over all rows, and their macro averages.
 
-    F1 is scikit-learn's `f1_score(average=None, zero_division=0)`: 0 for an attribute that no row has, and none is
-    generated with. Balanced accuracy is the mean of the recalls of both classes, scikit-learn's
-    `balanced_accuracy_score`: of an attribute that all rows have, or none, it is the recall of the only class. Both are
-    means over repeats. The base rate is the share of the rows that have the attribute.
+    F1 is scikit-learn's `f1_score(average=None, zero_division=0)`: 0 for an attribute without true or generated
+    positives. Balanced accuracy is the mean recall of both classes, scikit-learn's `balanced_accuracy_score`; for an
+    attribute that all rows have, or none, it is the recall of the only class. Both are averaged over repeats. The base
+    rate is the share of rows that have the attribute.
     """
 
     Options = PerAttributeOptions
@@ -45,7 +45,7 @@ class PerAttribute(Binary):
 
     @classmethod
     def check_data(cls, options: PerAttributeOptions, test: Split) -> None:
-        """Refuse what are no vectors of attributes, and other names than they have."""
+        """Raise `SbmError` for data that are not vectors of attributes, or a wrong number of names."""
         super().check_data(options, test)
         where = "config.evaluation.metrics.per_attribute"
         shape = test.read([options.modality], np.arange(1))[options.modality].shape[1:]
@@ -56,16 +56,16 @@ class PerAttribute(Binary):
             )
         if len(options.names) not in (0, shape[0]):
             raise SbmError(
-                f"{where}.names has {len(options.names)} names; {options.modality!r} has {shape[0]} attributes. Name "
-                "each, in their order, or none."
+                f"{where}.names has {len(options.names)} names, but {options.modality!r} has {shape[0]} attributes. "
+                "Name each in order, or none."
             )
 
     def score(self, true: np.ndarray, found: np.ndarray) -> np.ndarray:
-        """Return which attributes are there, and which are found, [R, A, 2]."""
+        """Return true and generated attributes, [R, A, 2]."""
         return np.stack([true, found], axis=-1)
 
     def estimates(self, label: str, groups: Sequence[np.ndarray]) -> dict[str, Estimate]:
-        """Return the numbers of each attribute, and their means over attributes."""
+        """Return the measures of each attribute, and their means over attributes."""
         pairs = [np.moveaxis(group > 0, -1, 0) for group in groups if len(group)]
         count = sum(len(true) for true, _ in pairs)
         target = label.rpartition("/")[2]
@@ -86,14 +86,14 @@ class PerAttribute(Binary):
 
 
 def balanced_accuracy(true: np.ndarray, found: np.ndarray) -> np.ndarray:
-    """Return the mean recall of both classes, of attributes bool [N, A]: [A]; the recall of one that is alone."""
+    """Return the mean recall of both classes for each attribute, [A], of bool [N, A]; absent classes are ignored."""
     classes = [(true.sum(axis=0), (true & found).sum(axis=0)), ((~true).sum(axis=0), (~true & ~found).sum(axis=0))]
     recalls = sum(right / np.maximum(number, 1) for number, right in classes)
     return recalls / sum((number > 0).astype(int) for number, _ in classes)
 
 
 def _over_repeats(values: np.ndarray, n: int) -> Estimate:
-    """Return the mean of the values of the repeats, made of `n` samples in all."""
+    """Return the mean of the repeats' values, computed from `n` samples in total."""
     if len(values) == 1:
         return Estimate(float(values[0]), None, n)
     return Estimate(float(values.mean()), float(values.std(ddof=1)), n, REPEATS)

@@ -1,4 +1,4 @@
-"""What readers see in generated data: is the mask, or are the attributes, of the row kept in its picture?"""
+"""F1 score of what readers predict from generated data: does an image keep the row's mask or attributes?"""
 
 from collections.abc import Sequence
 
@@ -17,24 +17,24 @@ UNREAD = "config.readers has no network that reads it"
 
 @checked_dataclass
 class ReadingsOptions(BinaryOptions):
-    """What is generated (`modality`) from what, and what is read from it and compared with the row.
+    """The generated modality (`modality`), the given ones, and the modality read from the generated one.
 
     Attributes:
-      target: the binary modality that a reader of `config.readers` tells from the generated one; it may be given.
+      target: the binary modality that a reader of `config.readers` predicts from the generated one; it may be given.
     """
 
     target: str = ""
 
 
 class Readings(F1):
-    """The F1 score of what a reader sees in generated data; see `f1.F1`. Beside it is that of real held-out data."""
+    """The F1 score of a reader's predictions from generated data, and from real held-out data; see `f1.F1`."""
 
     Options = ReadingsOptions
     name = "readings"
     compared = "target"
 
     def __init__(self, options: ReadingsOptions, scene: Scene):
-        """Ask for the modality given the others, where there is a reader."""
+        """Request the modality given the others if there is a reader."""
         super().__init__(options, scene)
         source, target = options.modality, options.target
         given = options.given or tuple(name for name in scene.modalities if name != source)
@@ -44,16 +44,16 @@ class Readings(F1):
 
     @classmethod
     def check(cls, options: ReadingsOptions, plan: Plan) -> None:
-        """Check the names of modalities."""
+        """Check that modalities are known, and that the target is not the generated one."""
         super().check(options, plan)
         field = "config.evaluation.metrics.readings.target"
         if options.target not in plan.modalities:
             raise unknown(f"modality ({field}):", options.target, plan.modalities)
         if options.target == options.modality:
-            raise SbmError(f"{field} is {options.target!r}, which is generated. Name what is read from it.")
+            raise SbmError(f"{field} is {options.target!r}, which is generated. Name the modality to read from it.")
 
     def look(self, draw: Draw) -> None:
-        """Read the samples."""
+        """Read the target from the samples and compare it with the row's."""
         source, target = self.options.modality, self.options.target
         there = self.complete[source][draw.rows]
         if self.wanted.get(source) == draw.ask and there.any():
@@ -61,11 +61,11 @@ class Readings(F1):
             self.values[source][draw.repeat].append(found)
 
     def estimates(self, label: str, groups: Sequence[np.ndarray]) -> dict[str, Estimate]:
-        """Return the mean score, under a name that ends with what is read."""
+        """Return the mean score, under a name that ends with the target."""
         return {f"{self.name}/f1/{label}/{self.options.target}": estimate(groups)}
 
     def result(self) -> Evaluation:
-        """Return the score of samples, and of the real rows that have both."""
+        """Return the score of samples, and of real rows that have both modalities."""
         found = super().result()
         name = f"{self.name}/f1/real/{self.options.modality}/{self.options.target}"
         return found._replace(metrics=found.metrics | ({name: self._of_examples()} if self.wanted else {}))

@@ -1,4 +1,4 @@
-"""How well autoencoders return what they are given."""
+"""Reconstruction error of autoencoders."""
 
 import collections
 
@@ -10,13 +10,13 @@ from sbm_jax.evaluation.metrics.base import Evaluation, Metric, prefixed
 
 
 class Reconstruction(Metric):
-    """The error of reconstructed examples, of ids the share that is right, and what a classifier sees in them.
+    """The squared error of reconstructed examples, or the accuracy of ids, and the classifiers' accuracy on them.
 
-    Joint systems reconstruct from all modalities, so only examples that have all are measured.
+    Joint systems reconstruct from all modalities, so only complete examples are measured.
     """
 
     def result(self) -> Evaluation:
-        """Return means over the examples; errors that are not finite are left out."""
+        """Return means over the examples, leaving out errors that are not finite."""
         scene = self.scene
         if scene.subject.reconstruct is None:
             return Evaluation({}, {"reconstruction/mse": "the system has no autoencoders"}, {})
@@ -38,16 +38,16 @@ class Reconstruction(Metric):
 
 
 def _outcome(name: str, x: np.ndarray, y: np.ndarray) -> tuple[str, np.ndarray]:
-    """Return what is measured of a modality, and its value for each row [B] of data and reconstructions."""
+    """Return the name of a modality's metric, and its value [B] for each row of data x and reconstructions y."""
     if x.dtype.kind == "i":
         return f"reconstruction/token_accuracy/{name}", token_accuracy(x, y)
     return f"reconstruction/mse/{name}", squared_error(x, y)
 
 
 def token_accuracy(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return the share of the ids of each sequence x [B, L] that y has at the same place: [B].
+    """Return the share of ids of each sequence x [B, L] that y has in the same position, [B].
 
-    Padding, 0, does not count; nan for a sequence without any id, or a sample that diverged.
+    Padding (0) is ignored; NaN for a sequence of padding only, or a diverged sample.
     """
     real = x > 0
     right = ((x == y) & real).sum(axis=1)
@@ -56,6 +56,6 @@ def token_accuracy(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def squared_error(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Return ‖x - y‖² / dim(x) of each row of arrays [B, *shape]: [B]."""
+    """Return ‖x - y‖² / dim(x) for each row of arrays [B, *shape], [B]."""
     difference = np.asarray(y, np.float64) - np.asarray(x, np.float64)
     return np.square(difference).reshape(len(x), -1).mean(axis=1)

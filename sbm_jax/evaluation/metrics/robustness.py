@@ -1,4 +1,4 @@
-"""How much of what a system predicts an attack on what it is given takes away."""
+"""Robustness of generated data to attacks on the given data."""
 
 import dataclasses
 
@@ -14,10 +14,10 @@ NO_READER = "config.readers has none that reads it from what is given, whose gra
 
 @checked_dataclass
 class RobustnessOptions(BinaryOptions):
-    """What is predicted from what, of which one modality is attacked by a reader of `config.readers`, and how.
+    """The predicted and given modalities, and the attacks on one of these by a reader of `config.readers`.
 
     Attributes:
-      strengths: ε of each attack, in the units of the attacked data; none is measured too.
+      strengths: ε of each attack, in the units of the attacked data; the score without an attack is measured too.
     """
 
     strengths: tuple[float, ...] = (0.05,)
@@ -34,7 +34,7 @@ class Attacked(F1):
     name = "robustness"
 
     def __init__(self, options: RobustnessOptions, scene: Scene, misread: tuple[str, str], strength: float):
-        """Ask for what is predicted from attacked data."""
+        """Request the modality given attacked data."""
         super().__init__(options, scene)
         if strength:
             attacked = {"attack": strength, "misread": misread}
@@ -43,7 +43,7 @@ class Attacked(F1):
 
 
 class Robustness(F1):
-    """The F1 score under attacks, without any, and by how much of itself it drops; see `f1.F1`.
+    """The F1 score with and without attacks, and its relative drop; see `f1.F1`.
 
     Reference: D. Wesego and A. Rooshenas, "Score-Based Multimodal Autoencoder", 2024, section 4.2.1.
       https://openreview.net/forum?id=JbuP6UV3Fk
@@ -53,7 +53,7 @@ class Robustness(F1):
     name = "robustness"
 
     def __init__(self, options: RobustnessOptions, scene: Scene):
-        """Ask for the modality given the attacked ones, at each strength."""
+        """Request the modality given attacked data, at each strength."""
         super().__init__(options, scene)
         given = options.given or [name for name in scene.modalities if name != options.modality]
         readers = [pair for pair in scene.tools.readers if pair[0] in given and pair[1] == options.modality]
@@ -62,12 +62,12 @@ class Robustness(F1):
         self.asks = tuple(ask for part in self.attacked.values() for ask in part.asks)
 
     def look(self, draw: Draw) -> None:
-        """Score the rows, each under its attack."""
+        """Score the rows of a draw, each under its attack."""
         for part in self.attacked.values():
             part.look(draw)
 
     def result(self) -> Evaluation:
-        """Return the scores by strength, and the drops, of rows whose samples are finite."""
+        """Return the scores by strength, and the relative drops, over rows with finite samples."""
         if not self.attacked:
             return Evaluation({}, {self.name: NO_READER}, {})
         metrics, missing = {}, {}

@@ -1,4 +1,4 @@
-"""What a sample costs, and how often sampling fails."""
+"""The cost of samples, and how often sampling diverges."""
 
 import time
 from collections.abc import Sequence
@@ -20,10 +20,10 @@ NUM_TIMED = 3
 
 @checked_dataclass
 class SamplingOptions:
-    """Where sampling is watched.
+    """The observed sets to sample.
 
     Attributes:
-      sets: families of observed sets to generate, of `SETS`, besides all that other metrics ask for.
+      sets: families of observed sets, from `SETS`, in addition to those that other metrics request.
     """
 
     sets: tuple[str, ...] = (UNCONDITIONAL,)
@@ -40,12 +40,12 @@ class Sampling(Metric):
     Options = SamplingOptions
 
     def __init__(self, options: SamplingOptions, scene: Scene):
-        """Ask for samples of the families that are named."""
+        """Request samples of the families in `sets`."""
         super().__init__(options, scene)
         self.asks = tuple(ask for name in options.sets for ask in observed_sets.asks(name, scene.modalities))
 
     def result(self) -> Evaluation:
-        """Return the cost of all calls, whoever asked for them, and the speed."""
+        """Return the cost of all calls, whichever metrics requested them, and the speed."""
         repeats = [costs for costs in self.scene.costs if costs]
         metrics = {"sampling/samples_per_second": self._speed()}
         if _reported("network_evaluations", repeats):
@@ -62,7 +62,7 @@ class Sampling(Metric):
         return Evaluation(metrics, missing, {})
 
     def _speed(self) -> Estimate:
-        """Return how many joint samples are generated per second with nothing given, after a call that may compile."""
+        """Return the number of joint samples per second with nothing given, after a warm-up call that may compile."""
         scene, size = self.scene, self.scene.batch_size
         chosen = np.resize(np.arange(len(scene.complete)), size)
         batch = {name: in_units(scene.examples.data[name][chosen]) for name in scene.modalities}

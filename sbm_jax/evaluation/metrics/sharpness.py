@@ -1,4 +1,4 @@
-"""Are generated pictures as sharp as real ones?"""
+"""Are generated images as sharp as real ones?"""
 
 import collections
 
@@ -17,10 +17,10 @@ SETS = (GIVEN_REST, UNCONDITIONAL)
 
 @checked_dataclass
 class SharpnessOptions:
-    """What is compared with real pictures.
+    """The samples to compare with real images.
 
     Attributes:
-      sets: families of observed sets, of `SETS`.
+      sets: families of observed sets, from `SETS`.
     """
 
     sets: tuple[str, ...] = (GIVEN_REST,)
@@ -32,12 +32,12 @@ class SharpnessOptions:
 
 
 class Sharpness(Metric):
-    """The mean absolute difference of neighbouring pixels, over that of real pictures: 1 where they are as sharp."""
+    """The mean absolute difference between neighbouring pixels, relative to real images: 1 is equally sharp."""
 
     Options = SharpnessOptions
 
     def __init__(self, options: SharpnessOptions, scene: Scene):
-        """Measure the real examples; ask for samples of those that are pictures and no constants."""
+        """Measure the real examples; request samples of the image modalities that are not constant."""
         super().__init__(options, scene)
         pictures = [name for name in scene.modalities if name in scene.tools.pictures]
         real = {name: scene.examples.data[name][scene.examples.having([name])] for name in pictures}
@@ -54,7 +54,7 @@ class Sharpness(Metric):
 
     @classmethod
     def check(cls, options: SharpnessOptions, plan: Plan) -> None:
-        """There is nothing to check: without pictures nothing is measured, and that is said."""
+        """Check nothing: without images, the results say that nothing was measured."""
         del options, plan
 
     def look(self, draw: Draw) -> None:
@@ -88,6 +88,6 @@ class Sharpness(Metric):
 
 
 def roughness(pictures: np.ndarray) -> np.ndarray:
-    """Return the mean absolute difference of neighbouring pixels of pictures [N, H, W, C]: [N]."""
+    """Return the mean absolute difference between neighbouring pixels of images [N, H, W, C], [N]."""
     steps = [np.abs(np.diff(pictures, axis=axis)).mean(axis=(1, 2, 3)) for axis in (1, 2) if pictures.shape[axis] > 1]
     return np.mean(steps, axis=0) if steps else np.zeros(len(pictures))
