@@ -37,6 +37,10 @@ def _parser(name: str) -> Parser:
         f"{name} --workdir=runs/quickstart",
     )
     parser.add_workdir()
-    parser.add_argument("--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on; default: 127.0.0.1")
-    parser.add_argument("--port", type=int, default=7860, metavar="N", help="port to listen on, 0 for any; default: 7860")
+    parser.add_argument(
+        "--host", default="127.0.0.1", metavar="ADDRESS", help="address to listen on; default: 127.0.0.1"
+    )
+    parser.add_argument(
+        "--port", type=int, default=7860, metavar="N", help="port to listen on, 0 for any; default: 7860"
+    )
     return parser
