@@ -37,7 +37,7 @@ class Case(NamedTuple):
       label: label of the row.
       system: name of the system.
       sampler: sampler options that differ from the config's.
-      strength: strength of the guidance.
+      strength: guidance strength.
     """
 
     label: str

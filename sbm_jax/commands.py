@@ -194,7 +194,7 @@ def info(options: argparse.Namespace) -> None:
     """
     workdir = user_path(options.workdir, "--workdir")
     if not (workdir / "stages").is_dir():
-        raise SbmError(f"{workdir} is no work directory: it has no folder 'stages'. Train one with sbm-jax train.")
+        raise SbmError(f"{workdir} is not a work directory: it has no folder 'stages'. Train one with sbm-jax train.")
     console = Console(highlight=False, soft_wrap=True)
     stages = {path.parent.name: steps_done(path.parent.name, workdir) for path in workdir.glob("stages/*/stage.json")}
     complete = {name for name, (step, num_steps) in stages.items() if step == num_steps}

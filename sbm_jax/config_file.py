@@ -83,7 +83,7 @@ def read(given: str) -> ConfigDict:
       given: the file; text after a colon is passed to `get_config`.
 
     Raises:
-      SbmError: naming the file, the line and what is wrong there.
+      SbmError: if it is invalid; names the file, the line and the problem.
     """
     name, *variants = given.split(":", 1)
     path = user_path(name, "--config")

@@ -67,7 +67,7 @@ def write(
       targets: names of the modalities to return.
       num_rows: B, rows per call.
       num_samples: S, samples per row.
-      strength: strength of the guidance; None for that of the config.
+      strength: guidance strength; None for the config's.
       platforms: some of `PLATFORMS`.
       weights: a file for the weights, which the program then takes as an argument; None embeds them in the program.
 

@@ -149,7 +149,7 @@ class Judges:
           products: the products of its stages, by name.
           sampler: sampler options.
           config: what to measure, and on how much data.
-          strength: strength of the guidance; None for the system's own.
+          strength: guidance strength; None for the system's own.
           trained_on: what the system was trained on; None for `dataset`.
         """
         seen = self.dataset if trained_on is None else trained_on

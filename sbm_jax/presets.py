@@ -233,7 +233,7 @@ def _modality(name: str, guess: Guess, sizes: Preset) -> dict[str, Any]:
 
 
 def _beta(guess: Guess) -> float | None:
-    """Return the weight of a modality's KL divergence; None for that of the config, which is for images.
+    """Return the weight of a modality's KL divergence; None for the config's, which is for images.
 
     A weight of 1 or more only suits data with a learned scale and many more entries than the latent: there one nat of
     information saves many nats of likelihood. In data that are discrete or have few entries it saves one nat at most,

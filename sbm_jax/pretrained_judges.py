@@ -55,7 +55,7 @@ def may_be_image(modality: Modality) -> bool:
 
 
 def check(config: EvaluationConfig, modalities: Sequence[Modality]) -> None:
-    """Raise `SbmError` for files that can not be read, or do not fit the modalities, before anything is trained."""
+    """Raise `SbmError` for files that cannot be read, or do not fit the modalities, before anything is trained."""
     if config.vggish.weights:
         _read_vggish(config.vggish)
     if config.clip.weights:
@@ -89,7 +89,7 @@ def vggish_space(config: VggishConfig, modalities: Sequence[Modality], cache: Pa
     generates, not what is lost with the phases.
 
     Raises:
-      SbmError: if the weights can not be read.
+      SbmError: if the weights cannot be read.
     """
     sounds = [modality for modality in modalities if isinstance(make_format(modality), Spectrogram)]
     if not config.weights or not sounds:
@@ -152,7 +152,7 @@ def clip_fn(config: ClipConfig, modalities: Sequence[Modality]) -> EmbedFn | Non
     Texts with more tokens than the network has positions are truncated.
 
     Raises:
-      SbmError: if the files can not be read, or do not belong together.
+      SbmError: if the files cannot be read, or do not belong together.
     """
     if not config.weights:
         return None
@@ -218,7 +218,7 @@ def clip_ids(tokenizer: Any, texts: Sequence[str], network: clip.ClipConfig) -> 
 
 
 def _check_pair(image: Modality, text: Modality) -> None:
-    """Raise `SbmError` for modalities that CLIP can not compare."""
+    """Raise `SbmError` for modalities that CLIP cannot compare."""
     where = "config.evaluation.metrics.clip_score"
     pictures = may_be_image(image) and len(image.shape) == 3
     require(pictures, f"{where}.image", image.name, "images of one or three channels with bounds (0, 1)")

@@ -118,7 +118,7 @@ class Runner:
           observed: bool [M], True for the modalities given in all rows.
           num_rows: B.
           num_samples: S.
-          strength: strength of the guidance, or None.
+          strength: guidance strength, or None.
           targets: names of the modalities to return.
 
         Returns:

@@ -67,7 +67,7 @@ class System(Protocol):
           observed: bool [B, M] or [M], True = given; modalities that are not in `data` count as not given.
           options: the sampler's options.
           num_samples: S, samples per row.
-          strength: strength of the guidance, a number or one for each row [B]; None for the system's own.
+          strength: guidance strength, a number or one for each row [B]; None for the system's own.
 
         Raises:
           SbmError: on an unknown modality, a wrong shape, or a strength without guidance.

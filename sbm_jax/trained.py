@@ -104,7 +104,7 @@ class TrainedSystem:
           num_samples: S, samples per row.
           batch_size: B where `data` is empty.
           seed: a 64-bit integer; equal seeds give equal samples, different seeds different ones.
-          strength: strength of the guidance, a number or one for each row [B], 0 or more; None for that of the config.
+          strength: guidance strength, a number or one for each row [B], 0 or more; None for the config's.
           options: overrides the options that the system was trained with.
           raw: return data in the form of the training data; False for the arrays that networks see, such as class
             probabilities.
@@ -180,7 +180,7 @@ class TrainedSystem:
           targets: the modalities to generate; None for all that are not given.
           num_rows: B, rows per call.
           num_samples: S, samples per row.
-          strength: strength of the guidance, 0 or more; None for that of the config.
+          strength: guidance strength, 0 or more; None for the config's.
           options: overrides the options that the system was trained with.
           platforms: some of ``"cpu"``, ``"cuda"``, ``"rocm"`` and ``"tpu"``; None for the one in use.
           weights: a ``.safetensors`` file for the weights, which the program then takes as its first argument; None to

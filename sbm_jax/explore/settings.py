@@ -23,7 +23,7 @@ class Settings:
       targets: names of the modalities to generate.
       solver: solver of the sampler.
       steps: number of solver steps.
-      strength: strength of the guidance; None for that of the config.
+      strength: guidance strength; None for the config's.
       samples: number of samples.
       seed: seed of the samples.
     """

@@ -13,7 +13,7 @@ SPREADS = {
     "calls": "standard deviation over timed calls",
     "standard_error": "standard error",
     "standard_error_bound": "upper bound of the standard error, as modalities share rows",
-    "subsets": "standard deviation over random subsets of the samples, which is no standard error",
+    "subsets": "standard deviation over random subsets of the samples, which is not a standard error",
     "draws": "standard deviation over simulated samples of a perfect generator",
 }
 """What ± stands for, by the ``spread`` of an estimate."""
