@@ -1,18 +1,18 @@
-"""How many words of held-out captions of birds a `tokens` codec reconstructs.
+"""The share of words in held-out captions of birds that a `tokens` codec reconstructs.
 
-Captions of CUB-200-2011, ten of each bird, by its official split: a codec is trained on those of training birds, and
-reconstructs those of birds that it has not seen, greedily, from the posterior means. By default some of the training
-birds are held out, on which settings are chosen; ``--final`` trains on all of them and judges on the test birds.
+Captions of CUB-200-2011, ten per bird, by its official split: a codec is trained on captions of training birds, and
+reconstructs those of unseen birds greedily, from the posterior means. By default some training birds are held out to
+choose settings on; ``--final`` trains on all training birds and evaluates on the test birds.
 
     python -m benchmarks.captions --directory=DIR --final
 
-DIR has the official ``images.txt``, ``train_test_split.txt`` and ``text/``. It prints one line of JSON: the share of
-words that are right (an unknown word never is), that of ids (an unknown word is right where it comes back as unknown),
-that of whole captions, each on held-out and on training birds, and the nats of the KL divergence.
+DIR has the official ``images.txt``, ``train_test_split.txt`` and ``text/``. It prints one line of JSON: the shares of
+correct words (unknown words never are), of correct ids (unknown words are, if they come back as unknown), and of
+correct whole captions, each on held-out and on training birds, and the KL divergence in nats.
 
 Measured on two cores in 13 minutes, on captions of the 243 test birds: 98.6 % of the ids and 97.1 % of the words come
-back, from 158 nats; all of the ids of training captions do. Of the words 1.5 % are not in the vocabulary, the 562 words
-that occur twice or more in training captions.
+back, from 158 nats; of training captions, all ids do. 1.5 % of the words are not in the vocabulary, the 562 words that
+occur at least twice in training captions.
 """
 
 import argparse
@@ -33,13 +33,13 @@ from sbm_jax.systems.codec_training import AutoencoderConfig, CodecTraining
 from sbm_jax.training.stages import run_stages
 from sbm_jax.types import CodecConfig, Dataset, FormatConfig, Modality, OptimizerConfig, Split, TrainingConfig
 
-LENGTH, LATENT = 80, 256  # ids of a caption, entries of the latent
-HELD_OUT = 45  # training birds on which settings are chosen
-SHORT = 32  # ids of a caption that is short
+LENGTH, LATENT = 80, 256  # ids per caption, entries of the latent
+HELD_OUT = 45  # training birds held out to choose settings on
+SHORT = 32  # the most ids of a short caption
 
 
 def read_captions(directory: Path) -> dict[str, list[list[str]]]:
-    """Return the captions of each bird of the official splits, ``"train"`` and ``"test"``."""
+    """Read the captions of each bird in the official splits, ``"train"`` and ``"test"``."""
     paths = dict(line.split() for line in (directory / "images.txt").read_text().splitlines())
     in_train = dict(line.split() for line in (directory / "train_test_split.txt").read_text().splitlines())
     birds: dict[str, list[list[str]]] = {"train": [], "test": []}
@@ -50,7 +50,7 @@ def read_captions(directory: Path) -> dict[str, list[list[str]]]:
 
 
 def split_birds(birds: dict[str, list[list[str]]], final: bool) -> tuple[list[str], list[str]]:
-    """Return the captions to train on, and those of other birds."""
+    """Return the captions to train on, and those of the held-out birds."""
     order = np.random.default_rng(0).permutation(len(birds["train"]))
     held_out = [birds["train"][number] for number in order[:HELD_OUT]]
     trained = [birds["train"][number] for number in order[HELD_OUT:]]
@@ -59,7 +59,7 @@ def split_birds(birds: dict[str, list[list[str]]], final: bool) -> tuple[list[st
 
 
 def train(modality: Modality, ids: list[np.ndarray], arguments: argparse.Namespace) -> dict:
-    """Return the trained parameters of the codec."""
+    """Train the codec, and return its parameters."""
     optimizer = OptimizerConfig(arguments.learning_rate, warmup_steps=100, clip_norm=1.0)
     training = TrainingConfig(arguments.steps, arguments.batch_size, optimizer, steps_per_dispatch=50)
     own = CodecTraining("captions", (modality,), AutoencoderConfig(training), 0, False, False)
@@ -71,7 +71,7 @@ def train(modality: Modality, ids: list[np.ndarray], arguments: argparse.Namespa
 
 
 def judge(modality: Modality, params: dict, ids: np.ndarray) -> dict[str, float]:
-    """Return the shares of words, ids and captions [N, L] that come back, and the KL divergence in nats."""
+    """Return the shares of words, ids and whole captions, int [N, L], that come back, and the KL divergence in nats."""
     codec = make_codec(modality, AutoencoderConfig().network)
 
     @jax.jit
@@ -99,7 +99,7 @@ def judge(modality: Modality, params: dict, ids: np.ndarray) -> dict[str, float]
 
 
 def parse() -> argparse.Namespace:
-    """Return the arguments."""
+    """Parse the arguments."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--directory", type=Path, required=True)
     parser.add_argument("--final", action="store_true")
@@ -108,12 +108,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--batch_size", type=int, default=64)
     parser.add_argument("--learning_rate", type=float, default=3e-3)
     parser.add_argument("--network", type=json.loads, default={}, help="options of the codec, as JSON")
-    parser.add_argument("--least", type=int, default=2, help="how often a word must occur to be in the vocabulary")
+    parser.add_argument("--least", type=int, default=2, help="least number of occurrences of a word in the vocabulary")
     return parser.parse_args()
 
 
 def make_modality(words: tuple[str, ...], arguments: argparse.Namespace) -> Modality:
-    """Return the modality of captions of these words."""
+    """Return the modality of captions with this vocabulary."""
     return Modality(
         "caption",
         (LENGTH,),
@@ -126,7 +126,7 @@ def make_modality(words: tuple[str, ...], arguments: argparse.Namespace) -> Moda
 
 
 def main() -> None:
-    """Train, judge, and print."""
+    """Train, evaluate, and print."""
     arguments = parse()
     captions = split_birds(read_captions(arguments.directory), arguments.final)
     words = build_vocabulary(captions[0], arguments.least)

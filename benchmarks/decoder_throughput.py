@@ -1,10 +1,10 @@
-"""Pictures per CPU-second of diffusion decoders, against the number of evaluations, with untrained networks.
+"""Images per CPU second of diffusion decoders, against the number of evaluations, with untrained networks.
 
     python -m benchmarks.decoder_throughput
     taskset -c 0 python -m benchmarks.decoder_throughput --threads=1 --against=torch
 
-The command and the versions, then one JSON line for each network and number of evaluations. With `--against=torch` (the
-extra ``bench``) a UNet2D of diffusers, of the same widths, blocks and attention as ours, draws in a PyTorch loop of
+Prints the command and the versions, then one JSON line per network and number of evaluations. With `--against=torch`
+(the extra ``bench``), diffusers' UNet2D with the same widths, blocks and attention as ours samples in a PyTorch loop of
 DDIM, channels last, and the ratio is printed.
 """
 
@@ -32,13 +32,13 @@ SIDE = 28
 
 
 def make_decoder(name: str, evaluations: int) -> DiffusionDecoder:
-    """Return a decoder of `NETWORKS`, which is given pictures."""
+    """Return a decoder of `NETWORKS` that is conditioned on images."""
     config = DiffusionDecoderConfig(NETWORKS[name], sampler=PictureSampler("ddim", evaluations))
     return DiffusionDecoder((SIDE, SIDE, 3), (0.0, 1.0), config, has_picture=True)
 
 
 def make_ours(name: str, batch: int, evaluations: int) -> Callable[[], Any]:
-    """Return the compiled call that draws a batch."""
+    """Return a compiled function that samples a batch."""
     decoder = make_decoder(name, evaluations)
     condition = Condition(picture=jnp.full((batch, SIDE, SIDE, 3), 0.5))
     params = decoder.init(jax.random.key(0), jax.tree.map(lambda array: array[:1], condition))
@@ -48,8 +48,8 @@ def make_ours(name: str, batch: int, evaluations: int) -> Callable[[], Any]:
 
 
 def make_peer_network() -> Any:
-    """Return diffusers' UNet2D of the sizes of `NETWORKS["unet"]`, conditioned on pictures too."""
-    from diffusers import UNet2DModel  # no dependency
+    """Return diffusers' UNet2D with the sizes of `NETWORKS["unet"]`, also conditioned on images."""
+    from diffusers import UNet2DModel  # not a dependency
 
     return UNet2DModel(
         sample_size=SIDE,
@@ -65,13 +65,13 @@ def make_peer_network() -> Any:
 
 
 def make_peer(batch: int, evaluations: int, threads: int | None, at_once: int) -> Callable[[], Any]:
-    """Return the call that draws as many by diffusers' network, so many at a time, on the grid of its DDIM."""
+    """Return a function that samples as many with diffusers' network, `at_once` at a time, on the grid of its DDIM."""
     import torch
     from diffusers import DDIMScheduler
 
     if threads:
         torch.set_num_threads(threads)
-    network = make_peer_network().to(memory_format=torch.channels_last)  # the faster form on CPUs
+    network = make_peer_network().to(memory_format=torch.channels_last)  # faster on CPUs
     scheduler = DDIMScheduler(num_train_timesteps=1000)
     scheduler.set_timesteps(evaluations)
     condition = torch.full((at_once, 3, SIDE, SIDE), 0.5).to(memory_format=torch.channels_last)
@@ -90,11 +90,11 @@ def make_peer(batch: int, evaluations: int, threads: int | None, at_once: int) -
 
 
 def rows(arguments: argparse.Namespace) -> Iterator[dict[str, Any]]:
-    """Yield one row for each combination, the peer's next to ours."""
+    """Yield one row per combination, the peer's next to ours."""
     for evaluations in arguments.evaluations:
         runs = {name: make_ours(name, arguments.batch, evaluations) for name in arguments.networks}
         if arguments.against:
-            # Ours draws a few at a time on CPUs; the peer has the choice too.
+            # Ours samples a few at a time on CPUs; the peer may do either.
             for at_once in {CPU_CHUNK if arguments.batch % CPU_CHUNK == 0 else arguments.batch, arguments.batch}:
                 peer = make_peer(arguments.batch, evaluations, arguments.threads, at_once)
                 runs[f"diffusers, {at_once} at a time"] = peer
@@ -117,7 +117,7 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=64)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--against", choices=["torch"])
-    parser.add_argument("--threads", type=int, help="threads of PyTorch; for XLA's, start under `taskset -c 0`")
+    parser.add_argument("--threads", type=int, help="PyTorch's threads; limit XLA's by `taskset -c 0`")
     arguments = parser.parse_args()
     command = shlex.join(["python", "-m", "benchmarks.decoder_throughput", *sys.argv[1:]])
     print(json.dumps({"command": command, **report.versions(), "device": report.device()}))

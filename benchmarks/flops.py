@@ -1,4 +1,4 @@
-"""What a training step of a score network costs."""
+"""The cost of a training step of a score network."""
 
 import dataclasses
 
@@ -11,7 +11,7 @@ from sbm_jax.experiment_config import ExperimentConfig, make_system
 def flops_per_step(config: ExperimentConfig) -> float:
     """Return the floating-point operations of one optimiser step: three times those of the network on a batch.
 
-    As XLA counts them before it optimises, with convolutions as such, in whatever form they are computed.
+    XLA counts them before optimisation, and convolutions as such, whatever form they are computed in.
     """
     system = make_system(config, "sbm_vae")
     model, context = system.score_model, system.context(config.score.training.batch_size)

@@ -1,26 +1,26 @@
-"""How wrong each sampler is where the answer is known: Gaussian mixtures over modalities, with their exact scores.
+"""The error of each sampler on a problem with a known answer: Gaussian mixtures over modalities, with exact scores.
 
     python -m benchmarks.known_answer [--mixture=FILE.npz] [--out=DIR] [--beta_max=20,5] [--quick | --full]
 
-A mixture is diffused by VP (0.1, beta_max); some modalities are observed, the rest is sampled with the exact score,
-and compared with the exact conditional law. Conditionings with a time for each modality are given the score of the
-joint latents at those times, whose unobserved part is the score of the diffused conditional law; those with a single
-time, the score of the diffused joint law. Entries are first moved to mean 0 and scaled to variance 1, as latents are:
-that is exact, as an affine map of a mixture is a mixture, and changes none of the numbers below.
+A mixture is diffused by VP (0.1, beta_max); some modalities are observed, and the rest is sampled with the exact score
+and compared with the exact conditional law. Conditionings with a time per modality get the score of the joint latents
+at those times, whose unobserved part is the score of the diffused conditional law; those with a single time get the
+score of the diffused joint law. Entries are first standardised to mean 0 and variance 1, as latents are. That is exact,
+because an affine map of a mixture is a mixture, and changes none of the numbers below.
 
-Each number is an average over conditions (observed latents drawn from the mixture), beside its floor: the same number
-for as many exact samples.
+Each number is an average over conditions (observed latents drawn from the mixture), shown beside its floor: the same
+number for as many exact samples.
 
   mode weights  total variation ½ Σ_k |v_k - w_k| between the exact posterior weights w_k = p(k | observed) and those
                 of the samples, v_k = mean of p(k | observed, sample)
   mean          mean over unobserved entries of |sample mean - exact mean| / exact standard deviation
   covariance    ‖C - C*‖ / ‖C*‖ (Frobenius) between the samples' and the exact covariance of the unobserved entries, in
                 units of the exact standard deviations
-  coherence     Σ_k v_k w_k, the expected exact posterior probability of the component that was generated; exact
-                samples have Σ_k w_k²
+  coherence     Σ_k v_k w_k, the expected exact posterior probability of the generated component; exact samples have
+                Σ_k w_k²
 
-Exact standard deviations below the noise that is left at a sampler's end time (0.02) can not be resolved: the errors
-of mean and covariance are then large, and a note says so.
+Exact standard deviations below the noise left at a sampler's end time (0.02) cannot be resolved: the errors of mean
+and covariance are then large, and a note says so.
 
 Writes one JSON line per row to standard output and tables at the end; `--out` keeps the lines and a plot.
 """
@@ -60,10 +60,10 @@ from sbm_jax.types import Array, Context, Key
 
 BETA_MIN = 0.1
 PAPER_END_TIME = 1e-3
-START_ALPHA = 0.08  # α at the time from which the Gaussian start is diffused
+START_ALPHA = 0.08  # α at the start time of samplers with a Gaussian start
 METRICS = ("mode_weights", "mean", "covariance")
-_DEAR = 200  # methods of more network evaluations draw fewer samples
-_LEAST_ERROR = 1e-4  # what is drawn for less, down to 0, on a logarithmic axis
+_DEAR = 200  # methods with more network evaluations draw fewer samples
+_LEAST_ERROR = 1e-4  # smaller errors, down to 0, are drawn here on the logarithmic axis
 
 # MARK: Methods
 
@@ -72,10 +72,10 @@ class Method(NamedTuple):
     """A sampler to be judged.
 
     Attributes:
-      line: which line of the plot it is a point of; empty for none.
+      line: the line of the plot that it is a point of; "" for none.
       options: see `SamplerOptions`.
       gaussian_start: whether it starts from the Gaussian conditional.
-      common: whether it is run for all processes, not for the first only.
+      common: whether it is run for all processes, or only for the first.
     """
 
     line: str
@@ -85,7 +85,7 @@ class Method(NamedTuple):
 
     @property
     def evaluations(self) -> int:
-        """How many network evaluations a sample takes."""
+        """Network evaluations per sample."""
         options = self.options
         solver = SOLVERS[options.solver](options.snr, options.corrector_steps)
         particles = options.num_particles if CONDITIONINGS[options.conditioning].filters else 1
@@ -108,8 +108,8 @@ def all_methods(start_time: float, full: bool) -> Iterator[Method]:
     """Yield every solver on its grids, every conditioning, and the starts.
 
     Args:
-      start_time: the time from which the Gaussian start is diffused.
-      full: whether to include those that take minutes.
+      start_time: the start time of samplers with a Gaussian start.
+      full: whether to include methods that take minutes.
     """
     names = {"sde_dpm_solver_pp_2m": "SDE-DPM-Solver++ 2M", "dpm_solver_pp_2m": "DPM-Solver++ 2M"}
     for solver, name in names.items():
@@ -152,12 +152,12 @@ def _single_time_methods(full: bool) -> Iterator[Method]:
 
 @dataclasses.dataclass(frozen=True)
 class Problem:
-    """What is to be sampled, and the answer.
+    """A sampling problem, and the exact answer.
 
     Attributes:
-      observed: bool [M].
+      observed: bool [M], True = given.
       z_observed: latents [R, M, D] of R conditions.
-      joint: the law of all latents, repeated for the conditions.
+      joint: the law of all latents, repeated for each condition.
       conditional: the law of the unobserved latents given each condition.
       weights: exact posterior weights [R, K].
       means: exact means of the unobserved entries [R, U].
@@ -209,7 +209,7 @@ def make_problem(mixture: GaussianMixture, observed: np.ndarray, num_conditions:
 
 
 def observed_sets(num_modalities: int) -> dict[str, np.ndarray]:
-    """Return the first modality alone and all but the last, which may be the same, by name."""
+    """Return the observed sets by name: the first modality alone, and all but the last unless that is the same."""
     positions = np.arange(num_modalities)
     sets = {"first": positions < 1, "all but last": positions < num_modalities - 1}
     return sets if num_modalities > 2 else {"first": sets["first"]}
@@ -217,12 +217,12 @@ def observed_sets(num_modalities: int) -> dict[str, np.ndarray]:
 
 # MARK: Running and judging
 
-# Compiling is much of the time; this level halves it, and the loops run no slower.
+# Compilation takes much of the time; this level halves it without slowing down the loops.
 _jit = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 1})
 
 
 def _by_condition(law: SpectralMixture, function, *arguments: Array) -> Any:
-    """Return `function(law of one condition, *arguments of one condition)` for all conditions, one after another."""
+    """Map `function(law of one condition, *arguments of one condition)` over all conditions, one at a time."""
 
     def one(condition):
         log_weights, means, *rest = condition
@@ -243,7 +243,7 @@ def _draw(
     num_samples: int,
     gaussian_start: bool,
 ) -> tuple[Array, Array]:
-    """Return samples [R, S, M * D], NaN where diverged, and the network evaluations of each."""
+    """Return samples [R, S, M * D], NaN where diverged, and the network evaluations per sample."""
 
     def draw(law: SpectralMixture, z_observed: Array, key: Key) -> tuple[Array, Array]:
         shape = (num_samples, *z_observed.shape)
@@ -252,7 +252,7 @@ def _draw(
 
         def score_fn(key: Key, z: Array, t: Array) -> Array:
             del key
-            return law.score(sde, z.reshape(len(z), -1), jnp.max(t)).reshape(z.shape)  # what is observed has time 0
+            return law.score(sde, z.reshape(len(z), -1), jnp.max(t)).reshape(z.shape)  # observed modalities have time 0
 
         start_key, key = jax.random.split(key)
         start = gaussian_conditional(start_key, z_observed, context, *moments) if gaussian_start else None
@@ -286,7 +286,7 @@ def _statistics(law: SpectralMixture, samples: Array) -> tuple[Array, Array, Arr
 
 
 def judge(problem: Problem, samples: Array) -> dict[str, float]:
-    """Return the metrics of samples [R, S, M * D], and the share of them that diverged."""
+    """Return the metrics of samples [R, S, M * D], and the share that diverged."""
     weights, means, covariances = (np.asarray(x, np.float64) for x in _statistics(problem.conditional, samples))
     free = problem.free
     deviation = np.sqrt(np.einsum("ruu->ru", problem.covariances))
@@ -305,13 +305,13 @@ def judge(problem: Problem, samples: Array) -> dict[str, float]:
 
 @dataclasses.dataclass(frozen=True)
 class Bench:
-    """The problems of one mixture, and how much is drawn.
+    """The problems of one mixture, and the number of samples.
 
     Attributes:
-      problems: by the name of the observed set.
+      problems: problems by name of the observed set.
       moments: mean [M, D] and covariance [M*D, M*D] of the mixture.
-      num_samples: samples per condition, of which dear methods draw a part (`samples_of`).
-      floors: the metrics of exact samples, by the name of the observed set and the number of samples.
+      num_samples: samples per condition; expensive methods draw fewer (`samples_of`).
+      floors: the metrics of exact samples, by name of the observed set and number of samples.
       seed: seed of the samplers.
     """
 
@@ -333,7 +333,7 @@ class Bench:
         filters = CONDITIONINGS[options.conditioning].filters
         samples, evaluations = _draw(
             problem.conditional if CONDITIONINGS[options.conditioning].own_times else problem.joint,
-            # The key is the method's own, whichever others are run.
+            # Each method has its own key, whichever others are run.
             jax.random.fold_in(jax.random.key(self.seed), zlib.crc32(f"{sde} {method} {name}".encode())),
             problem.z_observed,
             jnp.asarray(problem.observed),
@@ -365,7 +365,7 @@ class Bench:
 
 
 def make_bench(mixture: GaussianMixture, num_conditions: int, num_samples: int, seed: int) -> Bench:
-    """Return the problems of a standardised mixture with what exact samples reach in them."""
+    """Return the problems of a standardised mixture, with the metrics of exact samples."""
     sets = observed_sets(mixture.means.shape[1])
     problems = {name: make_problem(mixture, observed, num_conditions, seed) for name, observed in sets.items()}
     counts = {samples_of(evaluations, num_samples) for evaluations in (_DEAR, _DEAR + 1)}
@@ -379,14 +379,14 @@ def make_bench(mixture: GaussianMixture, num_conditions: int, num_samples: int, 
 
 
 def samples_of(evaluations: int, num_samples: int) -> int:
-    """Return how many samples per condition a method draws: fewer if one is dear, but not below a quarter."""
+    """Return how many samples per condition a method draws: a quarter as many if it is expensive."""
     return num_samples if evaluations <= _DEAR else max(num_samples // 4, 2)
 
 
 def affordable(mixture: GaussianMixture) -> tuple[int, int]:
     """Return numbers of conditions and of samples per condition that keep the run to minutes."""
     count, modalities, size = mixture.means.shape
-    excess = count * (modalities * size) ** 2 / (5 * 24**2)  # cost of an evaluation, in those of our own mixture
+    excess = count * (modalities * size) ** 2 / (5 * 24**2)  # cost of an evaluation, relative to our own mixture
     return int(np.clip(24 * 8 / excess, 8, 24)), int(np.clip(1024 * 4 / excess, 256, 1024))
 
 
@@ -451,7 +451,7 @@ def plot(rows: Sequence[Mapping[str, Any]], path: Path) -> None:
     handles, labels = figure.axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside right center", frameon=False, fontsize=9)
     figure.patch.set_alpha(1.0)
-    # No date and no version: equal results give equal files.
+    # Without date and version, equal results give equal files.
     FigureCanvasAgg(figure).print_png(path, metadata={"Software": None})
 
 
@@ -475,7 +475,7 @@ def _plot_lines(axes: Axes, rows: Sequence[Mapping[str, Any]], lines: Sequence[s
 
 
 def header(mixture: GaussianMixture, source: str) -> dict[str, Any]:
-    """Return the first line of the results: what was run, and on what."""
+    """Return the first line of the results: the command, the mixture and the platform."""
     scale = np.sqrt(np.diagonal(mixture.moments()[1]))
     count, modalities, size = mixture.means.shape
     return {
@@ -497,17 +497,17 @@ def header(mixture: GaussianMixture, source: str) -> dict[str, Any]:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is run.
+    """Settings of a run.
 
     Attributes:
-      mixture: an ``.npz`` file (`mixtures.read_mixture`); our own mixture where empty.
-      beta_max: of the processes; all methods run on the first.
-      conditions: observed latents to average over; `affordable` where 0.
-      samples: samples per condition; `affordable` where 0.
-      seed: of the conditions and the samplers.
-      quick: a few methods on few samples.
-      full: all methods on all processes, and those that take minutes.
-      out: directory for ``known_answer.jsonl`` and ``known_answer.png``; none where empty.
+      mixture: an ``.npz`` file (`mixtures.read_mixture`); "" for our own mixture.
+      beta_max: β(1) of each process; all methods run on the first.
+      conditions: observed latents to average over; 0 for `affordable`.
+      samples: samples per condition; 0 for `affordable`.
+      seed: seed of the conditions and the samplers.
+      quick: run a few methods on few samples.
+      full: run all methods on all processes, including those that take minutes.
+      out: directory for ``known_answer.jsonl`` and ``known_answer.png``; "" for none.
     """
 
     mixture: str = ""
@@ -528,7 +528,7 @@ class Settings:
 
 
 def run(settings: Settings) -> list[dict[str, Any]]:
-    """Run the bench and return its rows, printing and keeping them as the settings say.
+    """Run the bench and return its rows, which are also printed and, if `out` is set, written.
 
     Raises:
       SbmError: on a file that does not hold a mixture.
@@ -556,7 +556,7 @@ def run(settings: Settings) -> list[dict[str, Any]]:
 
 
 def _methods(settings: Settings, beta_max: float, first: bool) -> list[Method]:
-    # α(1) of a slow process is above START_ALPHA: then the start is at 1.
+    # α(1) of a slow process is above START_ALPHA; it then starts at time 1.
     log_snr = math.log(START_ALPHA) - 0.5 * math.log1p(-(START_ALPHA**2))
     start_time = min(1.0, float(VP(BETA_MIN, beta_max).time_of_half_log_snr(jnp.float32(log_snr))))
     if settings.quick:
@@ -571,20 +571,20 @@ def print_tables(rows: Sequence[Mapping[str, Any]]) -> None:
         console.print(results_table([row for row in rows if (row["beta_max"], row["observed"]) == group]))
     if any(row["least_deviation"] < row["resolution"] for row in rows):
         console.print(
-            "Some exact standard deviations are below the noise that is left at the end time of the samplers: the mean "
+            "Some exact standard deviations are below the noise left at the end time of the samplers: the mean "
             "and covariance errors above are in units that these samplers do not resolve."
         )
 
 
 def _define_flags() -> None:
-    # Not at import: several benchmarks have an --out, and tests import them together.
+    # Not at import: several benchmarks define --out, and tests import them together.
     flags.DEFINE_string("mixture", "", "An .npz file: weights [K], means [K, M, D], covariances [K, M*D, M*D].")
     flags.DEFINE_list("beta_max", ["20", "5"], "The processes VP (0.1, beta_max); all methods run on the first.")
     flags.DEFINE_integer("conditions", 0, "Observed latents to average over; 0: 24, fewer for large mixtures.")
     flags.DEFINE_integer("samples", 0, "Samples per condition; 0: 1024, fewer for large mixtures.")
     flags.DEFINE_integer("seed", 7, "Seed of the conditions and of the samplers.")
     flags.DEFINE_bool("quick", False, "A few methods on few samples.")
-    flags.DEFINE_bool("full", False, "All methods on all processes, 1000 steps and 256 particles among them.")
+    flags.DEFINE_bool("full", False, "All methods on all processes, including 1000 steps and 256 particles.")
     flags.DEFINE_string("out", "", "Directory for known_answer.jsonl and known_answer.png.")
 
 

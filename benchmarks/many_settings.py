@@ -1,10 +1,10 @@
-"""Call a trained model with many different settings in one process, and tell the seconds, memory and memory maps.
+"""Call a trained model with many different settings in one process; report seconds, memory and memory maps.
 
     python -m sbm_jax.main --config=configs/quickstart.py:smoke --workdir=runs/smoke
     python -m benchmarks.many_settings --workdir=runs/smoke
 
-Half of the settings differ in the set of given modalities alone, which share a few programs; the others differ in the
-number of rows, of samples and of steps, and each compiles one.
+Half of the settings differ only in the set of given modalities, and share a few programs; the others differ in the
+numbers of rows, samples and steps, and compile one each.
 """
 
 import argparse
@@ -40,9 +40,9 @@ def _maps() -> int | None:
 def main() -> None:
     """Print one line of JSON every tenth of the settings, and a summary."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--workdir", required=True, help="of a finished run")
-    parser.add_argument("--system", default=None, help="which of its systems; default: the first")
-    parser.add_argument("--number", type=int, default=300, help="of settings")
+    parser.add_argument("--workdir", required=True, help="work directory of a finished run")
+    parser.add_argument("--system", default=None, help="name of a system; default: the first")
+    parser.add_argument("--number", type=int, default=300, help="number of settings")
     flags = parser.parse_args()
     model = sbm_jax.load(flags.workdir, flags.system)
     rng = np.random.default_rng(0)

@@ -33,10 +33,10 @@ MODELS = {
 
 
 def make_step(system: JointPosterior, data: dict[str, np.ndarray]) -> Callable[[], float]:
-    """Return a call that makes one training step on a batch and returns the loss.
+    """Return a function that makes one training step on a batch and returns the loss.
 
     Args:
-      system: ours, whose settings and networks are taken over; its modalities have the codec ``"mlp"``.
+      system: our system, whose settings and networks are copied; its modalities have the codec ``"mlp"``.
       data: {modality: float [B, *shape]}.
     """
     model_class, config_class = MODELS[system.name]

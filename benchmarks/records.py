@@ -1,11 +1,11 @@
-"""Training from disk against training from memory: steps per second and the most memory that each held.
+"""Training from disk against training from memory: steps per second and the peak memory of each.
 
     python -m benchmarks.records
     python -m benchmarks.records --rows=5000 --size=32 --batch=16 --steps=8
 
-Random images are written as records, a part at a time. Then the autoencoder of the paper's networks is trained on them
-by the training loop, in a process for each: from memory, which holds all rows, and from disk, in turn, `--repeats`
-times. Each prints one line of JSON; the last is the ratio of the medians. What a process holds besides rows, such as
+Random images are written as records, in parts. Then the training loop trains the autoencoder with the paper's networks
+on them, each time in a process of its own: from memory, which holds all rows, and from disk, in turn, `--repeats`
+times. Each prints one line of JSON; the last line is the ratio of the medians. Memory other than rows, such as
 activations, grows with the batch.
 """
 
@@ -30,20 +30,20 @@ from sbm_jax.types import Modality, Split, TrainingConfig
 
 _ROWS = flags.DEFINE_integer("rows", 200_000, "Training rows.", lower_bound=1)
 _SIZE = flags.DEFINE_integer("size", 64, "Pixels along each side.", lower_bound=8)
-_BATCH = flags.DEFINE_integer("batch", 64, "Rows of a step.", lower_bound=1)
+_BATCH = flags.DEFINE_integer("batch", 64, "Batch size.", lower_bound=1)
 _STEPS = flags.DEFINE_integer(
-    "steps", 20, "Steps that are timed; as many come before, while all is compiled.", lower_bound=1
+    "steps", 20, "Timed steps, after as many untimed ones that include compilation.", lower_bound=1
 )
 _WIDTHS = flags.DEFINE_list("widths", ["64", "128", "256"], "Channels of the network.")
-_REPEATS = flags.DEFINE_integer("repeats", 2, "How often each is run.", lower_bound=1)
-_DIRECTORY = flags.DEFINE_string("directory", None, "Where records are written; by default a temporary directory.")
+_REPEATS = flags.DEFINE_integer("repeats", 2, "Number of runs of each.", lower_bound=1)
+_DIRECTORY = flags.DEFINE_string("directory", None, "Where to write records; default: a temporary directory.")
 
 PART = 1000  # rows
 SOURCES = ("memory", "disk")
 
 
 def images(num_rows: int, size: int) -> Iterator[dict[str, np.ndarray]]:
-    """Yield random images [n, size, size, 3], some at a time."""
+    """Yield random images uint8 [n, size, size, 3], in parts of at most `PART` rows."""
     rng = np.random.default_rng(0)
     for start in range(0, num_rows, PART):
         shape = (min(PART, num_rows - start), size, size, 3)
@@ -51,7 +51,7 @@ def images(num_rows: int, size: int) -> Iterator[dict[str, np.ndarray]]:
 
 
 def in_memory(split: Split) -> Split:
-    """Return the rows of a split in memory, read some at a time."""
+    """Read the rows of a split into memory, in parts."""
     first = split.take(np.arange(1)).data["image"]
     rows = np.empty((len(split), *first.shape[1:]), first.dtype)
     for start in range(0, len(rows), PART):
@@ -61,7 +61,7 @@ def in_memory(split: Split) -> Split:
 
 
 def train(source: str, records: str, batch: int, steps: int, widths: tuple[int, ...]) -> dict[str, Any]:
-    """Train for a few steps, in this process, and return what it took."""
+    """Train for a few steps in this process, and return its speed and peak memory."""
     dataset = load_records(RecordsConfig(records), Path(records))
     if source == "memory":
         dataset = dataset._replace(train=in_memory(dataset.train))
@@ -85,14 +85,14 @@ def train(source: str, records: str, batch: int, steps: int, widths: tuple[int, 
 
 
 def main(argv: list[str]) -> None:
-    """Write the records, and train from both."""
+    """Write the records, and train from memory and from disk."""
     del argv
     with tempfile.TemporaryDirectory(dir=_DIRECTORY.value) as records:
         for name, num_rows in (("train", _ROWS.value), ("validation", _BATCH.value), ("test", _BATCH.value)):
             write_records(Path(records), name, images(num_rows, _SIZE.value))
         widths, speeds = tuple(map(int, _WIDTHS.value)), {source: [] for source in SOURCES}
         for source in SOURCES * _REPEATS.value:
-            with multiprocessing.get_context("spawn").Pool(1) as pool:  # another process, so that its memory is its own
+            with multiprocessing.get_context("spawn").Pool(1) as pool:  # a new process, so that its memory is its own
                 row = pool.apply(train, (source, records, _BATCH.value, _STEPS.value, widths))
             speeds[source].append(row["steps_per_second"])
             print(json.dumps(row), flush=True)

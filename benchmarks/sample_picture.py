@@ -1,9 +1,10 @@
-"""The picture of README: real images, and each drawn given the others, with a diffusion decoder and without.
+"""The figure of the README: real images, and samples of each given the others, with and without a diffusion decoder.
 
     python -m benchmarks.sample_picture --workdir=runs/quickstart --out=benchmarks/results/quickstart_samples.png
 
-One panel for each of `--systems`, side by side. The first line of a panel is the test row `--row`, framed; in each line
-below it every modality is drawn given all others of that row. Systems that share their latents draw the same ones.
+One panel per system of `--systems`, side by side. The first line of a panel is the test row `--row`, framed; in each
+line below it, every modality is sampled given all others of that row. Systems that share their latents draw the same
+ones.
 """
 
 import argparse
@@ -27,10 +28,10 @@ BETWEEN = 14  # pixels from panel to panel
 
 
 def picture(workdir: Path, systems: tuple[str, ...] = SYSTEMS, row: int = 0, num_samples: int = 3) -> np.ndarray:
-    """Return the panels of all systems beside each other, uint8 [H, W, 4].
+    """Return the panels of all systems side by side, uint8 [H, W, 4].
 
     Raises:
-      SbmError: if the run is not finished or lacks a system, or the row or the number of samples is none.
+      SbmError: if the run is not finished or lacks a system, or on an invalid row or number of samples.
     """
     require(num_samples >= 1, "--samples", num_samples, "1 or more")
     config = read_config(workdir)
@@ -41,14 +42,14 @@ def picture(workdir: Path, systems: tuple[str, ...] = SYSTEMS, row: int = 0, num
 
 
 def real_row(config: ExperimentConfig, workdir: Path, row: int) -> Data:
-    """Return a test row as networks see it, {modality: [1, *shape]}, of the modalities that are modelled.
+    """Return a test row of the jointly modelled modalities as networks see it, {modality: [1, *shape]}.
 
     Raises:
-      SbmError: if there is no such row, or a modality is no picture.
+      SbmError: if there is no such row, or a modality is not an image.
     """
     for modality in config.joint_modalities:
         if not make_format(modality).is_picture:
-            raise SbmError(f"modality {modality.name!r} is no picture; only runs of pictures can be shown.")
+            raise SbmError(f"modality {modality.name!r} is not an image; only runs with image modalities can be shown.")
     names = [modality.name for modality in config.joint_modalities]
     test = data.check(data.load(config.data, workdir / "data", names), config.joint_modalities).test
     require(0 <= row < len(test), "--row", row, f"0 to {len(test) - 1}")
@@ -72,12 +73,12 @@ def panel(model: TrainedSystem, real: Data, num_samples: int) -> np.ndarray:
 
 
 def main() -> None:
-    """Draw, and write the file."""
+    """Draw the figure, and write the file."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--workdir", type=Path, required=True, help="of a finished run")
+    parser.add_argument("--workdir", type=Path, required=True, help="work directory of a finished run")
     parser.add_argument("--out", type=Path, required=True, help="a PNG file")
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS))
-    parser.add_argument("--row", type=int, default=0, help="of the test split")
+    parser.add_argument("--row", type=int, default=0, help="row of the test split")
     parser.add_argument("--samples", type=int, default=3, help="lines below the real row")
     arguments = parser.parse_args()
     try:

@@ -4,10 +4,10 @@
     taskset -c 0 python -m benchmarks.sampler_throughput --threads=1 --against=torch \
         --networks=unet:128,transformer:128x4
 
-Every flag that is a list is swept, and one row is measured for each combination: a JSON line on standard output, and a
-table at the end. A network is `name:width`, `name:widthxdepth`, or `unet:width:plain` for XLA's own convolutions in
-place of matrix forms. With `--against=torch` (the extra ``bench``) the same networks with the same weights are run by
-PyTorch, and the paper's sampler too, and ratios are printed.
+Every list flag is swept, and each combination is measured as one row: a JSON line on standard output, and a table at
+the end. A network is `name:width`, `name:widthxdepth`, or `unet:width:plain`, which uses XLA's own convolutions instead
+of matrix forms. With `--against=torch` (the extra ``bench``), PyTorch runs the same networks with the same weights, and
+the paper's sampler too, and ratios are printed.
 """
 
 import dataclasses
@@ -34,19 +34,19 @@ from sbm_jax.errors import SbmError, require
 
 _NETWORKS = flags.DEFINE_list("networks", ["transformer:128x4", "mlp:1024x4", "unet:64"], "Score networks.")
 _SOLVERS = flags.DEFINE_list("solvers", ["sde_dpm_solver_pp_2m"], "Keys of `sbm_jax.sampling.SOLVERS`.")
-_STEPS = flags.DEFINE_list("steps", ["10"], "Steps of a solver.")
-_BATCHES = flags.DEFINE_list("batches", ["256"], "Rows that are sampled at once.")
+_STEPS = flags.DEFINE_list("steps", ["10"], "Solver steps.")
+_BATCHES = flags.DEFINE_list("batches", ["256"], "Rows sampled at once.")
 _MODALITIES = flags.DEFINE_list("modalities", ["10"], "Numbers of modalities.")
-_OBSERVED = flags.DEFINE_list("observed", ["0"], "How many of the modalities are given.")
-_DTYPES = flags.DEFINE_list("dtypes", ["float32"], "Types of the matrix products' operands.")
-_MODES = flags.DEFINE_list("modes", ["jit"], "Ways to run on all devices: jit (on one), shard_map, pmap.")
-_CHUNKS = flags.DEFINE_list("chunks", ["0"], "Rows that are sampled at a time; 0 for the library's choice.")
+_OBSERVED = flags.DEFINE_list("observed", ["0"], "Numbers of given modalities.")
+_DTYPES = flags.DEFINE_list("dtypes", ["float32"], "Dtypes of the operands of matrix products.")
+_MODES = flags.DEFINE_list("modes", ["jit"], "How to run: jit (one device), shard_map or pmap (all devices).")
+_CHUNKS = flags.DEFINE_list("chunks", ["0"], "Rows sampled at a time; 0 for the library's choice.")
 _GUIDANCES = flags.DEFINE_list("guidance", ["none"], "Guidance: none, energy, contrastive.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "How often each row is timed.", lower_bound=1)
-_PEAK_TFLOPS = flags.DEFINE_float("peak_tflops", None, "Peak of one device, to print the fraction that is reached.")
-_AGAINST = flags.DEFINE_enum("against", None, ["torch"], "Run PyTorch too, and print ratios.")
-_PEER_STEPS = flags.DEFINE_integer("peer_steps", 3, "Steps of the paper's sampler that are timed.", lower_bound=3)
-_THREADS = flags.DEFINE_integer("threads", None, "Threads of PyTorch; for XLA's, start under `taskset -c 0`.")
+_PEAK_TFLOPS = flags.DEFINE_float("peak_tflops", None, "Peak TFLOP/s of one device, to print the fraction reached.")
+_AGAINST = flags.DEFINE_enum("against", None, ["torch"], "Also run PyTorch, and print ratios.")
+_PEER_STEPS = flags.DEFINE_integer("peer_steps", 3, "Timed steps of the paper's sampler.", lower_bound=3)
+_THREADS = flags.DEFINE_integer("threads", None, "PyTorch's threads; limit XLA's by `taskset -c 0`.")
 _OUT = flags.DEFINE_string("out", None, "A directory for sampler_throughput.jsonl.")
 
 # MARK: One row of the table
@@ -57,14 +57,14 @@ def run_case(case: Case, repeats: int, peak_tflops: float | None = None) -> dict
 
     Args:
       case: the combination.
-      repeats: how often it is timed.
-      peak_tflops: peak of one device, or None.
+      repeats: number of timed repeats.
+      peak_tflops: peak TFLOP/s of one device, or None.
 
     Returns:
-      the choices, ``compile_seconds``, times, and rates; see `rates`.
+      The choices, ``compile_seconds``, times, and rates; see `rates`.
 
     Raises:
-      SbmError: on a combination that can not run.
+      SbmError: on a combination that cannot run.
     """
     devices = 1 if case.mode == "jit" else jax.device_count()
     if case.batch % devices:
@@ -79,7 +79,7 @@ def run_case(case: Case, repeats: int, peak_tflops: float | None = None) -> dict
     times = measure(lambda: jax.block_until_ready(compiled(params, key, given)), repeats)
     row = {"runner": "sbm_jax", **dataclasses.asdict(case), "devices": devices, "compile_seconds": compile_seconds}
     row |= rates(case.batch, case.evaluations, times)
-    if case.guidance == "energy":  # whose own operations are not those of a network evaluation
+    if case.guidance == "energy":  # whose own operations are not counted in an evaluation
         return row
     flops = evaluation_flops(case)
     rate = flops * case.evaluations / times["seconds"]
@@ -88,7 +88,7 @@ def run_case(case: Case, repeats: int, peak_tflops: float | None = None) -> dict
 
 
 def matmul_gflops(dtype: str, repeats: int = 5, size: int = 2048) -> float:
-    """Return the billions of operations per second of one large matrix product on one device, summed in float32."""
+    """Return the GFLOP/s of one large matrix product on one device, accumulated in float32."""
     x = jnp.ones((size, size), dtype)
     product = jax.jit(lambda x: jnp.matmul(x, x, preferred_element_type=jnp.float32))
     product(x).block_until_ready()
@@ -116,10 +116,10 @@ def swept_cases() -> Iterator[Case]:
 
 
 def whole_numbers(flag: flags.FlagHolder[list[str]]) -> list[int]:
-    """Return the numbers that a flag lists.
+    """Return the integers listed in a flag.
 
     Raises:
-      SbmError: if one is no whole number.
+      SbmError: if one is not a whole number.
     """
     for text in flag.value:
         require(text.isdigit(), f"--{flag.name}", text, "a whole number")
@@ -133,7 +133,7 @@ PEER_MEASURED += ("cpu_time_relative_to_ours", "samples_relative_to_paper", "lef
 
 
 def table(title: str, rows: Sequence[dict[str, Any]], measured: Sequence[str]) -> Table:
-    """Return rows as a table of the choices that differ between them and of what was measured."""
+    """Tabulate rows: the choices in which they differ, and the measurements."""
     result = Table(title=title, title_justify="left")
     choices = ["runner", *(field.name for field in dataclasses.fields(Case))]
     columns = [name for name in choices if name == "network" or len({row.get(name) for row in rows}) > 1]
@@ -189,7 +189,7 @@ def _main(argv: list[str]) -> None:
         rows = _run(emit)
         if _AGAINST.value == "torch":
             if set(_GUIDANCES.value) != {"none"} or set(_MODES.value) != {"jit"} or set(_DTYPES.value) != {"float32"}:
-                raise SbmError("--against=torch compares --guidance=none, --modes=jit and --dtypes=float32 only.")
+                raise SbmError("--against=torch supports only --guidance=none, --modes=jit and --dtypes=float32.")
             cases = [case for case in swept_cases() if "plain" not in case.network]
             for row in _torch_peers().compare(cases, _PEER_STEPS.value, _REPEATS.value, _THREADS.value):
                 peers.append(row)
@@ -204,7 +204,7 @@ def _main(argv: list[str]) -> None:
 
 
 def _torch_peers() -> Any:
-    """Return the module of peers, which needs PyTorch and diffusers.
+    """Import the module of peers, which needs PyTorch and diffusers.
 
     Raises:
       SbmError: if they are not installed.

@@ -1,4 +1,4 @@
-"""What the sampler benchmarks run: untrained score networks, and one sampling call on one device or on all."""
+"""Cases of the sampler benchmarks: untrained score networks, and a sampling call on one device or on all."""
 
 import dataclasses
 import functools
@@ -51,7 +51,7 @@ class Case:
 
     @property
     def options(self) -> SamplerOptions:
-        """The sampler's options, with a grid on which the solver is stable in few steps."""
+        """Sampler options, with a grid on which the solver is stable in few steps."""
         grid = "uniform" if SOLVERS[self.solver](0.16, 1).explicit else "log_snr"
         return SamplerOptions(self.solver, self.steps, grid, chunk_size=self.chunk)
 
@@ -64,15 +64,15 @@ class Case:
 
 
 def make_model(network: str, dtype: str = "float32", sde: VP | None = None) -> ScoreModel:
-    """Return the score model that a text such as ``unet:128:plain`` names.
+    """Return the score model named by a string such as ``unet:128:plain``.
 
     Raises:
-      SbmError: if it names none.
+      SbmError: if the string names none.
     """
     match = re.fullmatch(r"([a-z]+):(\d+)(?:x(\d+))?(:plain)?", network)
     if not match or (match[4] and match[1] != "unet"):
         raise SbmError(
-            f"--networks: {network!r} is no network; write transformer:128x4, mlp:1024x4, unet:128 or unet:128:plain."
+            f"--networks: unknown {network!r}; write transformer:128x4, mlp:1024x4, unet:128 or unet:128:plain."
         )
     config = ScoreNetworkConfig(match[1], int(match[2]), int(match[3] or 4), dtype=dtype)
     model = make_score_model(config, sde or VP(), "velocity")
@@ -80,7 +80,7 @@ def make_model(network: str, dtype: str = "float32", sde: VP | None = None) -> S
 
 
 def make_params(model: ScoreModel, modalities: int) -> Params:
-    """Return random parameters, of which none are zero, as after training."""
+    """Return random parameters, none of them zero, as after training."""
     context = Context(jnp.zeros((1, modalities), bool), jnp.ones((modalities, LATENT_SIZE), bool))
     shapes = jax.eval_shape(model.init, jax.random.key(0), context)
     generator = np.random.default_rng(0)
@@ -95,7 +95,7 @@ def make_params(model: ScoreModel, modalities: int) -> Params:
 
 
 def make_sampler(model: ScoreModel, case: Case) -> Callable[[Params, Key, dict[str, Array]], Array]:
-    """Return the sampling call `(params, key, {z, observed, row_numbers}) -> [B, M, D]` of one device."""
+    """Return the sampling function `(params, key, {z, observed, row_numbers}) -> [B, M, D]` for one device."""
     valid = jnp.ones((case.modalities, LATENT_SIZE), bool)
 
     def sample_rows(params: Params, key: Key, chunk: dict[str, Array]) -> Array:
@@ -111,7 +111,7 @@ def make_sampler(model: ScoreModel, case: Case) -> Callable[[Params, Key, dict[s
 
 
 def make_given(case: Case) -> dict[str, Array]:
-    """Return latents, observed sets (the first modalities) and row numbers of a batch."""
+    """Return the latents, observed sets (the first modalities) and row numbers of a batch."""
     shape = (case.batch, case.modalities, LATENT_SIZE)
     observed = jnp.broadcast_to(jnp.arange(case.modalities) < case.observed, shape[:2])
     return {
@@ -130,7 +130,7 @@ def _none(model: ScoreModel, params: Params, context: Context, z: Array) -> tupl
 
 
 def _energy(model: ScoreModel, params: Params, context: Context, z: Array) -> tuple[ScoreTransform, ...]:
-    """The energies of all pairs of an observed and an unobserved modality, and their gradient."""
+    """Guidance by the gradient of the energies of all pairs of an observed and an unobserved modality."""
     del model, params, context
     network, t = PairEnergy(128, 3), jnp.zeros(z.shape[:2])
     pairs = jnp.zeros((len(z), 1, 2), jnp.int32)
@@ -139,7 +139,7 @@ def _energy(model: ScoreModel, params: Params, context: Context, z: Array) -> tu
 
 
 def _contrastive(model: ScoreModel, params: Params, context: Context, z: Array) -> tuple[ScoreTransform, ...]:
-    """A second evaluation of the network in every step, in which the observed modalities are absent."""
+    """Guidance by a second network evaluation in every step, in which the observed modalities are absent."""
     nothing = jnp.zeros_like(context.observed)
     unobserved = context.replace(observed=nothing, present=~context.observed)
     return (classifier_free(model.bind(params, unobserved, z), 1.0),)
@@ -174,8 +174,8 @@ MODES: dict[str, Callable] = {"jit": _jit, "shard_map": _shard_map, "pmap": _pma
 def evaluation_flops(case: Case) -> float:
     """Return XLA's count of floating-point operations of one network evaluation of the whole batch.
 
-    Convolutions are counted as such, in whatever form they are computed, and observed modalities as far as their
-    keys and values are not kept.
+    Convolutions are counted as such, whatever form they are computed in; observed modalities count only insofar as
+    their keys and values are not cached.
     """
     model = make_model(case.network)
     if case.network.startswith("unet"):
@@ -193,4 +193,4 @@ def evaluation_flops(case: Case) -> float:
     def count(times: int) -> float:
         return jax.jit(functools.partial(evaluate, times)).lower(params, given["z"]).cost_analysis()["flops"]
 
-    return count(2) - count(1)  # without what a sampling call does once
+    return count(2) - count(1)  # without the work that a sampling call does once

@@ -1,11 +1,11 @@
-"""Which score network learns best for the same training compute, on the latents of a trained work directory.
+"""Score networks compared at equal training compute, on the latents of a trained work directory.
 
     python -m benchmarks.score_networks --workdir=runs/quickstart
 
-Every network is trained on the same latent bank for the same number of floating-point operations, and judged by the
-same classifier. The paper's own choices, network, objective, process and sampler together, are a row of their own; its
-network needs latents that make square maps (`configs/quickstart.py:square`).
-Writes one JSON line per network to standard output, and a table at the end; `--out=FILE` keeps the lines.
+Every network is trained on the same latent bank with the same number of floating-point operations, and judged by the
+same classifier. The paper's own combination of network, objective, process and sampler is a row of its own; its network
+needs latents that make square maps (`configs/quickstart.py:square`). Writes one JSON line per network to standard
+output, and a table at the end; `--out=FILE` keeps the lines.
 """
 
 import dataclasses
@@ -27,9 +27,9 @@ from sbm_jax.networks.score import ScoreNetworkConfig
 from sbm_jax.sde import SDEConfig
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart", "A work directory whose training is complete.")
-_FRACTION = flags.DEFINE_float("fraction", 0.5, "Compute for each network, as a share of the work directory's own.")
-_ONLY = flags.DEFINE_string("only", "", "Run the networks whose label has this in it; default: all.")
-_EXAMPLES = flags.DEFINE_integer("examples", 100, "Test examples, and unconditional samples, of each network.")
+_FRACTION = flags.DEFINE_float("fraction", 0.5, "Compute per network, as a fraction of the work directory's own.")
+_ONLY = flags.DEFINE_string("only", "", "Run only networks whose label contains this; default: all.")
+_EXAMPLES = flags.DEFINE_integer("examples", 100, "Test examples, and unconditional samples, per network.")
 _OUT = flags.DEFINE_string("out", "", "A file for the JSON lines.")
 
 _FEW = {"num_steps": 10}
@@ -44,12 +44,12 @@ _PAPER_SAMPLER = {
 
 
 class Trial(NamedTuple):
-    """A network with what it is trained and sampled with.
+    """A network with its training and sampling options.
 
     Attributes:
       network: the network.
       score: other fields of `ScoreConfig` that differ from the work directory's.
-      sampler: the sampler's options that differ from the work directory's.
+      sampler: sampler options that differ from the work directory's.
     """
 
     network: ScoreNetworkConfig
@@ -70,7 +70,7 @@ SHOWN = ("sampling/network_evaluations", "coherence/given_rest", "coherence/give
 
 
 def _applied(trial: Trial, config, num_steps: int):
-    """Return the experiment of a trial, without rows of modalities alone, which not every network can learn from."""
+    """Return the experiment of a trial, without rows of single modalities, from which not every network can learn."""
     training = dataclasses.replace(config.score.training, num_steps=num_steps)
     changes = {"network": trial.network, "training": training, "probability_alone": 0.0, **trial.score}
     score = dataclasses.replace(config.score, **changes)
@@ -83,7 +83,7 @@ def _run(workdir: Path, config, label: str, trial: Trial, budget: float) -> dict
     directory = workdir / "score_networks" / "".join(c if c.isalnum() else "_" for c in label)
     shutil.rmtree(directory / "stages" / "score_sbm_vae", ignore_errors=True)
     stages = [*experiment_config.make_system(config, "sbm_vae").latent_space.stage_names, "classifier"]
-    if applied.score == config.score:  # trained already
+    if applied.score == config.score:  # already trained
         stages.append("score_sbm_vae")
         shutil.copytree(workdir / "metrics", directory / "metrics", dirs_exist_ok=True)
     for stage in stages:
@@ -102,7 +102,7 @@ def _run(workdir: Path, config, label: str, trial: Trial, budget: float) -> dict
 
 def _main(argv: list[str]) -> None:
     del argv
-    absl.logging.set_verbosity(absl.logging.ERROR)  # of orbax and tensorflow-datasets
+    absl.logging.set_verbosity(absl.logging.ERROR)  # quietens orbax and tensorflow-datasets
     try:
         workdir = Path(_WORKDIR.value)
         config = experiment_config.read_config(workdir)
@@ -135,7 +135,7 @@ def _main(argv: list[str]) -> None:
     if _OUT.value:
         Path(_OUT.value).write_text("\n".join(lines) + "\n", encoding="utf-8")
     if not rows:
-        sys.exit(f"error: no network was trained; --only={_ONLY.value!r} matches: {', '.join(TRIALS)}.")
+        sys.exit(f"error: no network was trained; --only={_ONLY.value!r} must match one of: {', '.join(TRIALS)}.")
     table = Table(title=f"Same training compute: {_FRACTION.value * own / 1e12:.1f} TFLOP each")
     for name in rows[0]:
         table.add_column(name.rpartition("/")[2])

@@ -1,4 +1,4 @@
-"""How benchmarks time: medians and quartiles over repeats, in wall time and in CPU time."""
+"""Timing for benchmarks: medians and quartiles over repeats, in wall time and in CPU time."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -12,14 +12,14 @@ def measure(run: Callable[[], object], repeats: int) -> dict[str, float]:
 
 
 def measure_in_turn(runs: Mapping[str, Callable[[], object]], repeats: int) -> dict[str, dict[str, float]]:
-    """Time several calls one after another in every repeat, so that what else the machine does falls on all.
+    """Time several calls one after another in every repeat, so that other load on the machine affects all alike.
 
     Args:
-      runs: calls that return when their work is done; the caller has warmed them up.
-      repeats: how often each is timed.
+      runs: warmed-up calls that return when their work is done.
+      repeats: number of timed repeats.
 
     Returns:
-      for each call ``seconds`` (median), ``seconds_q25``, ``seconds_q75``, and ``cpu_seconds``, the median of the CPU
+      For each call ``seconds`` (median), ``seconds_q25``, ``seconds_q75``, and ``cpu_seconds``, the median of the CPU
       time that all threads of this process spent.
     """
     wall, cpu = ({name: [] for name in runs} for _ in range(2))
@@ -43,11 +43,11 @@ def _summary(wall: list[float], cpu: list[float]) -> dict[str, float]:
 
 
 def rates(batch: int, evaluations: int, times: dict[str, float]) -> dict[str, float]:
-    """Return the times of one call and what follows from them.
+    """Return the times of one call, and the rates that follow from them.
 
     Args:
-      batch: samples of a call.
-      evaluations: network evaluations of a call.
+      batch: samples per call.
+      evaluations: network evaluations per call.
       times: from `measure`.
 
     Returns:

@@ -1,7 +1,8 @@
 """The score networks in PyTorch, for comparison: the same layers, evaluated with the same weights.
 
-The UNet is what its authors and PyTorch's users would write: NCHW maps, `nn.Conv2d`, `nn.GroupNorm`. Layers of one
-kind stand in one list, in the order in which the Flax module makes them, so that `load` finds their weights by name.
+The UNet is written as its authors and PyTorch users would write it: NCHW maps, `nn.Conv2d`, `nn.GroupNorm`. Layers of
+one kind are in one list, in the order in which the Flax module creates them, so that `counterpart` finds their weights
+by name.
 """
 
 import math
@@ -78,7 +79,7 @@ class UNet(nn.Module):
     """See `sbm_jax.networks.unet.UNet`."""
 
     def __init__(self, network: unet.UNet, num_modalities: int, latent_size: int):
-        """Build the counterpart of a Flax module, with fresh weights."""
+        """Build the counterpart of a Flax module, with new weights."""
         super().__init__()
         self.dim, self.time_scale, self.mask_channels = network.dim, network.time_scale, network.mask_channels
         self.num_levels = len(network.multipliers)
@@ -163,7 +164,7 @@ class Block(nn.Module):
         self.hidden_out = nn.Linear(4 * width, width)
 
     def forward(self, x: Tensor, condition: Tensor) -> Tensor:
-        """Return the tokens [B, M, width] after the block, all of which see each other."""
+        """Return the tokens [B, M, width] after the block, with full attention."""
         qkv = self.qkv(_modulated_norm(x, self.attention_norm(condition)))
         query, key, value = qkv.reshape(*x.shape[:2], 3, -1, self.head_size).permute(2, 0, 3, 1, 4)
         attended = functional.scaled_dot_product_attention(query, key, value)
@@ -201,7 +202,7 @@ class TokenTransformer(nn.Module):
     """See `sbm_jax.networks.transformer.TokenTransformer`; nothing is observed."""
 
     def __init__(self, network: transformer.TokenTransformer, num_modalities: int, latent_size: int):
-        """Build the counterpart of a Flax module, with fresh weights."""
+        """Build the counterpart of a Flax module, with new weights."""
         super().__init__()
         self.into_tokens = IntoTokens(num_modalities, latent_size, network.width)
         self.out_of_tokens = OutOfTokens(num_modalities, network.width, latent_size)
@@ -212,7 +213,7 @@ class TokenTransformer(nn.Module):
         self.final_norm = nn.Linear(transformer.CONDITION, 2 * network.width)
 
     def forward(self, z: Tensor, t: Tensor, observed: Tensor) -> Tensor:
-        """Return the raw prediction [B, M, D] for latents [B, M, D] and times [B]; `observed` is not looked at."""
+        """Return the raw prediction [B, M, D] for latents [B, M, D] and times [B]; `observed` is ignored."""
         del observed
         frequencies = torch.logspace(-2, 6, 16, base=2.0, device=t.device)
         angles = 2 * math.pi * t[:, None] * frequencies[None]
@@ -236,11 +237,11 @@ _COUNTERPARTS: dict[type, Callable[..., nn.Module]] = {
 
 
 def counterpart(network: Any, params: Mapping[str, Any], num_modalities: int, latent_size: int) -> nn.Module:
-    """Return a Flax score network in PyTorch, with the same weights and in evaluation mode.
+    """Return the PyTorch counterpart of a Flax score network, with the same weights and in evaluation mode.
 
     Args:
       network: a `UNet` or `TokenTransformer`.
-      params: its parameters.
+      params: the network's parameters.
       num_modalities: M.
       latent_size: D.
 
@@ -250,7 +251,7 @@ def counterpart(network: Any, params: Mapping[str, Any], num_modalities: int, la
     """
     if type(network) not in _COUNTERPARTS:
         known = ", ".join(kind.__name__ for kind in _COUNTERPARTS)
-        raise SbmError(f"{type(network).__name__} is not written in PyTorch here; compare one of {known}.")
+        raise SbmError(f"{type(network).__name__} has no PyTorch version here; compare one of {known}.")
     module = _COUNTERPARTS[type(network)](network, num_modalities, latent_size)
     values = flax.traverse_util.flatten_dict(params, sep="/")
     with torch.no_grad():
@@ -263,13 +264,13 @@ def counterpart(network: Any, params: Mapping[str, Any], num_modalities: int, la
 
 
 def _flax_path(name: str, layer: nn.Module) -> str:
-    """Return where the Flax tree has a parameter: ``convs.2.weight`` is ``Conv_2/kernel``."""
+    """Return a parameter's path in the Flax tree: ``convs.2.weight`` is ``Conv_2/kernel``."""
     path = re.sub(r"(\w+)\.(\d+)", lambda match: f"{_KINDS.get(match[1], match[1])}_{match[2]}", name)
     return path.replace(".", "/").replace("weight", "scale" if isinstance(layer, nn.GroupNorm) else "kernel")
 
 
 def _layout(layer: nn.Module, value: np.ndarray) -> np.ndarray:
-    """Return a Flax parameter in the layout of a PyTorch layer."""
+    """Convert a Flax parameter to the layout of a PyTorch layer."""
     if value.ndim == 4 and isinstance(layer, nn.ConvTranspose2d):
         return np.flip(value, (0, 1)).transpose(2, 3, 0, 1).copy()
     if value.ndim == 4:

@@ -1,4 +1,4 @@
-"""The sampler against PyTorch: the same networks with the same weights, in one process, measured in turn."""
+"""The sampler against PyTorch: the same networks with the same weights, timed in turn in one process."""
 
 import dataclasses
 import os
@@ -26,25 +26,25 @@ PAPER_SDE = VP(0.1, 5.0)
 COMPILED = "torch, compiled"
 
 TOLERANCE = 1e-4
-"""Largest difference between the outputs of a network's two forms, relative to the largest output."""
+"""Largest allowed difference between the outputs in JAX and PyTorch, relative to the largest output."""
 
 Run = Callable[[], object]
 Row = dict[str, Any]
 
 
 def compare(cases: Sequence[Case], peer_steps: int, repeats: int, threads: int | None) -> Iterator[Row]:
-    """Yield a row for every way to run each network, with the CPU time for the same work as a ratio to ours.
+    """Yield a row for every way to run each network, with its CPU time for the same work relative to ours.
 
     Args:
-      cases: which networks, batches and numbers of modalities, and the sampler that is set against the paper's.
-      peer_steps: steps of the samplers of UNets, which are slow.
-      repeats: how often each is timed.
-      threads: of PyTorch; None for its default.
+      cases: the networks, batches and numbers of modalities, and the sampler to compare with the paper's.
+      peer_steps: sampler steps for UNets, which are slow.
+      repeats: number of timed repeats.
+      threads: PyTorch's threads; None for its default.
     """
     if threads:
         torch.set_num_threads(threads)
         if len(os.sched_getaffinity(0)) != threads:
-            print(f"XLA uses every core it may run on: start under `taskset` with {threads} of them.", file=sys.stderr)
+            print(f"XLA uses all cores it may run on: start under `taskset` with {threads} of them.", file=sys.stderr)
     unets = [case for case in cases if case.network.startswith("unet")]
     for case in cases:
         networks = _networks(case)
@@ -63,7 +63,7 @@ def compare(cases: Sequence[Case], peer_steps: int, repeats: int, threads: int |
 
 
 def _contest(case: Case, networks: dict[str, nn.Module], repeats: int) -> Iterator[Row]:
-    """Yield our row and one for each form of the network in PyTorch; all make the same network evaluations."""
+    """Yield our row and one for each PyTorch form of the network, all with the same network evaluations."""
     what = {"network": case.network, "solver": case.solver, "batch": case.batch, "modalities": case.modalities}
     runs, compile_seconds = {"sbm_jax": _our_run(case)}, {}
     for name, network in networks.items():
@@ -71,7 +71,7 @@ def _contest(case: Case, networks: dict[str, nn.Module], repeats: int) -> Iterat
         start = time.perf_counter()
         try:
             run()
-        except RuntimeError as error:  # what torch.compile raises where no compiler works
+        except RuntimeError as error:  # torch.compile without a working compiler
             yield {"runner": name, **what, "left_out": str(error).strip().splitlines()[0]}
             continue
         runs[name], compile_seconds[name] = run, time.perf_counter() - start
@@ -85,7 +85,7 @@ def _contest(case: Case, networks: dict[str, nn.Module], repeats: int) -> Iterat
 
 
 def _against_paper(case: Case, paper: Case, repeats: int) -> Row:
-    """Return how many samples ours makes in the CPU time of one of the paper's sampler, timed on few of its steps."""
+    """Compare our samples per CPU second with those of the paper's sampler, which is timed on a few of its steps."""
     runs = {"ours": _our_run(case), "paper": _torch_run(paper, same_network(paper))}
     runs["paper"]()
     timings = measure_in_turn(runs, repeats)
@@ -107,7 +107,7 @@ def _against_paper(case: Case, paper: Case, repeats: int) -> Row:
 
 
 def _our_run(case: Case) -> Run:
-    """Return our sampling call, compiled and warmed up."""
+    """Return our sampling function, compiled and warmed up."""
     sde = PAPER_SDE if case.solver == "predictor_corrector" else VP()
     model = make_model(case.network, case.dtype, sde)
     arguments = make_params(model, case.modalities), jax.random.key(2), make_given(case)
@@ -130,7 +130,7 @@ def _torch_run(case: Case, network: nn.Module) -> Run:
 
 
 def _networks(case: Case) -> dict[str, nn.Module]:
-    """Return the forms of a network in PyTorch, none of them run yet."""
+    """Return the PyTorch forms of a network, none of them run yet."""
     networks = {"torch": same_network(case), COMPILED: torch.compile(same_network(case))}
     if case.network.startswith("unet"):
         networks["torch, channels last"] = same_network(case).to(memory_format=torch.channels_last)
@@ -141,10 +141,10 @@ def _networks(case: Case) -> dict[str, nn.Module]:
 
 
 def same_network(case: Case) -> nn.Module:
-    """Return the network of a case in PyTorch, once it is seen to compute the same.
+    """Return the network of a case in PyTorch, after checking that it computes the same.
 
     Raises:
-      SbmError: if the network is not written in PyTorch here.
+      SbmError: if the network has no PyTorch version here.
       ValueError: if the outputs differ by more than `TOLERANCE`.
     """
     model = make_model(case.network)

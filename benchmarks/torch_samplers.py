@@ -1,4 +1,4 @@
-"""Samplers as PyTorch's users run them: Python loops over a network `(z [B, M, D], t [B], observed [B, M])`."""
+"""Samplers as PyTorch users run them: Python loops over a network `(z [B, M, D], t [B], observed [B, M])`."""
 
 from collections.abc import Callable
 
@@ -20,12 +20,12 @@ def predictor_corrector(
 ) -> Tensor:
     """Sample with the multimodal paper's predictor-corrector: 2 · num_steps network evaluations, in float32.
 
-    Every step replaces the observed latents, makes an Euler-Maruyama step with Δt = 1 / num_steps, and then a Langevin
-    step at the same time, whose size comes from norms averaged over the batch. The network's output is the score.
+    Every step replaces the observed latents, and makes an Euler-Maruyama step with Δt = 1 / num_steps, then a Langevin
+    step at the same time, whose size comes from norms averaged over the batch. The network predicts the score.
 
     Args:
-      network: knows one time, and no observed set.
-      z_observed: clean latents [B, M, D], of which observed ones are read.
+      network: score network with a single time, which ignores the observed set.
+      z_observed: clean latents [B, M, D]; only observed ones are read.
       observed: bool [B, M].
       num_steps: steps from time 1 to `end_time`.
       beta: β at times 0 and 1.
@@ -60,8 +60,8 @@ def dpm_solver_pp_2m(network: Network, z_observed: Tensor, observed: Tensor, num
     """Sample with diffusers' DPM-Solver++ 2M, on its grid uniform in log-SNR, for a network that predicts v.
 
     Args:
-      network: knows one time.
-      z_observed: clean latents [B, M, D], of which observed ones are read and held.
+      network: network with a single time.
+      z_observed: clean latents [B, M, D]; observed ones are read and held fixed.
       observed: bool [B, M].
       num_steps: network evaluations.
 

@@ -1,12 +1,12 @@
-"""Seconds of a training step of the multimodal VAEs: forward, backward and Adam, on one batch.
+"""Seconds per training step of the multimodal VAEs: forward, backward and Adam, on one batch.
 
     python -m benchmarks.train_step
     python -m benchmarks.train_step --against=multivae
 
-With `--against=multivae` (PyTorch; `pip install multivae`) its models make the same steps with networks of the same
-layers: in turn with ours, in one process, at five modalities; MoPoE at ten modalities in a process for each, with the
-most memory that it held, where MultiVae makes a single step, its first. MVAE has no random subsets here. Networks are
-two dense layers of 256 for each modality of 28x28x3, the batch is 256.
+With `--against=multivae` (PyTorch; `pip install multivae`), MultiVae's models make the same steps with networks of the
+same layers: in turn with ours, in one process, with five modalities; and MoPoE with ten modalities in a process for
+each package, with its peak memory, where MultiVae makes a single step, its first. MVAE has no random subsets here.
+Networks are two dense layers of 256 for each modality of 28x28x3, and the batch size is 256.
 """
 
 import functools
@@ -34,11 +34,11 @@ from sbm_jax.systems.joint_posterior_config import JointPosteriorConfig
 from sbm_jax.types import Dataset, Modality, Split, TrainingConfig
 
 _SYSTEMS = flags.DEFINE_list("systems", ["mvae", "mmvae", "mopoe", "mvtcae", "mmvae_plus"], "The methods.")
-_BATCH = flags.DEFINE_integer("batch", 256, "Rows.", lower_bound=1)
-_REPEATS = flags.DEFINE_integer("repeats", 7, "How often each step is timed.", lower_bound=1)
-_LARGE = flags.DEFINE_integer("large", 10, "Modalities of the large MoPoE; 0 leaves it out.", lower_bound=0)
+_BATCH = flags.DEFINE_integer("batch", 256, "Batch size.", lower_bound=1)
+_REPEATS = flags.DEFINE_integer("repeats", 7, "Number of timed steps of each.", lower_bound=1)
+_LARGE = flags.DEFINE_integer("large", 10, "Modalities of the large MoPoE; 0 skips it.", lower_bound=0)
 _LARGE_LATENT = flags.DEFINE_integer("large_latent", 512, "Size of its latent.", lower_bound=1)
-_AGAINST = flags.DEFINE_enum("against", None, ["multivae"], "Time MultiVae too, and print ratios.")
+_AGAINST = flags.DEFINE_enum("against", None, ["multivae"], "Also time MultiVae, and print ratios.")
 _OUT = flags.DEFINE_string("out", None, "A directory for train_step.jsonl.")
 
 NUM_MODALITIES, LATENT_SIZE, SHAPE, WIDTHS = 5, 64, (28, 28, 3), (256, 256)
@@ -50,7 +50,7 @@ Row = dict[str, Any]
 
 
 def make_system(name: str, num_modalities: int, latent_size: int) -> JointPosterior:
-    """Return a system with the objective of its own paper."""
+    """Return a system with the objective of its paper."""
     modalities = tuple(Modality(f"m{i}", SHAPE, latent_size, "mlp") for i in range(num_modalities))
     network = AutoencoderNetworkConfig(WIDTHS, "float32")
     config = JointPosteriorConfig(TrainingConfig(1, _BATCH.value), network, latent_size)
@@ -64,7 +64,7 @@ def make_data(system: JointPosterior, batch: int) -> dict[str, np.ndarray]:
 
 
 def make_step(system: JointPosterior, data: dict[str, np.ndarray]) -> Step:
-    """Return a call that makes one training step, and returns the loss when it is done."""
+    """Return a function that makes one training step, and returns the loss when it is done."""
     split = Split(data)
     stage = system.stages(Dataset(split, split, split, {}, {}))[0]
     optimizer = optax.adam(1e-3)
@@ -87,8 +87,8 @@ def make_step(system: JointPosterior, data: dict[str, np.ndarray]) -> Step:
 
 
 def make_peer_step(system: JointPosterior, data: dict[str, np.ndarray]) -> Step:
-    """Return the same of MultiVae."""
-    from benchmarks import multivae_peer  # PyTorch is no dependency
+    """Return the same function for MultiVae."""
+    from benchmarks import multivae_peer  # PyTorch is not a dependency
 
     return multivae_peer.make_step(system, data)
 
@@ -97,7 +97,7 @@ RUNNERS = {"sbm_jax": make_step, "multivae": make_peer_step}
 
 
 def asked_runners() -> list[str]:
-    """Return the packages that are to be timed."""
+    """Return the packages to time."""
     return ["sbm_jax", *([_AGAINST.value] if _AGAINST.value else [])]
 
 
@@ -114,7 +114,7 @@ def time_in_turn(name: str, num_modalities: int, latent_size: int) -> list[Row]:
 
 
 def time_alone(arguments: list[str], runner: str, name: str, num_modalities: int, latent_size: int) -> Row:
-    """Return the row of one package, in a process that does nothing else."""
+    """Return the row of one package; run it in a process that does nothing else."""
     flags.FLAGS(arguments)
     system = make_system(name, num_modalities, latent_size)
     step = RUNNERS[runner](system, make_data(system, _BATCH.value))
@@ -125,8 +125,8 @@ def time_alone(arguments: list[str], runner: str, name: str, num_modalities: int
 
 
 def peak_bytes() -> int:
-    """Return the most memory that this process held, its code included (Linux)."""
-    # The peak of `resource.getrusage` begins with that of the process that started this one.
+    """Return the peak memory of this process in bytes, including its code (Linux)."""
+    # The peak of `resource.getrusage` includes that of the parent process.
     fields = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
     return 1024 * int(fields["VmHWM"].split()[0])
 
@@ -137,7 +137,7 @@ def _row(runner: str, system: JointPosterior, times: dict[str, float]) -> Row:
 
 
 def print_table(rows: list[Row]) -> None:
-    """Print the rows, with the times of others as multiples of ours."""
+    """Print the rows, with the times of other packages as multiples of ours."""
     table = Table(title="Seconds of a training step")
     for column in ("system", "modalities", "package", "seconds", "CPU seconds", "ratio", "CPU ratio", "peak"):
         table.add_column(column)
@@ -152,7 +152,7 @@ def print_table(rows: list[Row]) -> None:
 
 
 def main(_argv: list[str]) -> None:
-    """Time every system, print and write each row when it is there, and print the table."""
+    """Time every system, print and write each row as it is measured, and print the table."""
     rows, out = [], Path(_OUT.value) / "train_step.jsonl" if _OUT.value else None
 
     def emit(row: Row) -> None:

@@ -4,7 +4,7 @@
 
 Every sampler draws from the same trained systems of a work directory for the same test digits, and is judged by the
 same classifier. Writes one JSON line per row to standard output, and tables at the end. `--out=FILE` keeps the lines,
-after one with the command and the versions.
+preceded by one with the command and the versions.
 """
 
 import dataclasses
@@ -25,8 +25,8 @@ from sbm_jax.judges import Judges
 from sbm_jax.training.stages import load_product
 
 _WORKDIR = flags.DEFINE_string("workdir", "runs/quickstart_all", "A work directory whose training is complete.")
-_ONLY = flags.DEFINE_string("only", "", "Run the cases whose label has this in it; default: all.")
-_EXAMPLES = flags.DEFINE_integer("examples", 300, "Test examples, and unconditional samples, of each case.")
+_ONLY = flags.DEFINE_string("only", "", "Run only cases whose label contains this; default: all.")
+_EXAMPLES = flags.DEFINE_integer("examples", 300, "Test examples, and unconditional samples, per case.")
 _OUT = flags.DEFINE_string("out", "", "A file for the JSON lines.")
 
 
@@ -34,10 +34,10 @@ class Case(NamedTuple):
     """One row.
 
     Attributes:
-      label: what is shown.
-      system: the name of a system.
-      sampler: the sampler's options that differ from the config's.
-      strength: of the guidance.
+      label: label of the row.
+      system: name of the system.
+      sampler: sampler options that differ from the config's.
+      strength: guidance strength.
     """
 
     label: str
@@ -105,7 +105,7 @@ def _table(title: str, rows: list[dict[str, Any]]) -> Table:
 
 def _main(argv: list[str]) -> None:
     del argv
-    absl.logging.set_verbosity(absl.logging.ERROR)  # of orbax and tensorflow-datasets
+    absl.logging.set_verbosity(absl.logging.ERROR)  # quietens orbax and tensorflow-datasets
     try:
         _run(Path(_WORKDIR.value))
     except SbmError as error:
@@ -130,7 +130,7 @@ def _run(workdir: Path) -> None:
     dataset = data.thinned(data.load(config.data, workdir / "data"), config.data)
     classifiers = experiment.make_classifiers(config, dataset)
     if not classifiers:
-        raise SbmError(f"{workdir} has no classifier to judge coherence with; use data with labels.")
+        raise SbmError(f"{workdir} has no classifier to judge coherence; use data with labels.")
     chosen = [case for case in [*SAMPLERS, *GUIDANCE] if case.system in config.systems and _ONLY.value in case.label]
     names = {name for case in chosen for name in make_system(config, case.system).stage_names}
     names |= {judge.stage_name for judge in filter(None, [classifiers])}

@@ -1,14 +1,14 @@
-"""How well a score model learns a known joint law of a short latent and a long one, in both directions.
+"""How well a score model learns a known joint law of a short and a long latent, in both directions.
 
     python -m benchmarks.unequal_latents
 
-The law is Gaussian: all entries see the same few factors, and have noise of their own. The short latent is one token of
-16 entries, the long one 1,024 entries in 16 tokens. Each is sampled given the other, and the conditional mean and
-covariance are compared with the exact ones. Writes one JSON line for each direction to standard output.
+The law is Gaussian: all entries depend on the same few factors, plus independent noise. The short latent is one token
+of 16 entries, the long one 1,024 entries in 16 tokens. Each is sampled given the other, and the conditional mean and
+covariance are compared with the exact ones. Writes one JSON line per direction to standard output.
 
-Along the factors the long latent has a variance of 26, so that what the short one says of them matters at late times,
-where α² is small. The weighting ``"noise"`` hardly counts the error of the velocity there, and 2,000 steps leave the
-factors nearly unlearned; ``"velocity"``, the default here, counts it at all times alike (`--weighting`).
+Along the factors the long latent has a variance of 26, so that the short one is informative at late times, where α² is
+small. There the weighting ``"noise"`` gives the velocity error almost no weight, and 2,000 steps leave the factors
+nearly unlearned; ``"velocity"``, the default here, weights it equally at all times (`--weighting`).
 """
 
 import dataclasses
@@ -34,8 +34,8 @@ class FactorLaw:
     """x_m = W_m h + sqrt(1 - c_m) ε, h and ε standard normal, with entries of unit variance.
 
     Attributes:
-      modalities: two, with their sizes and tokens.
-      shared: c_m, the share of each one's variance that the factors make.
+      modalities: the two modalities, with their sizes and tokens.
+      shared: c_m, the fraction of each modality's variance that is due to the factors.
       num_factors: size of h.
     """
 
@@ -83,7 +83,7 @@ UNEQUAL = FactorLaw(
 
 
 def train(law: FactorLaw, model: ScoreModel, steps: int, batch: int, weighting: str = "velocity") -> Params:
-    """Return parameters after Adam with a cosine decay from 3e-3, on new draws in every step."""
+    """Train with Adam and a cosine decay from 3e-3, on new draws in every step; return the parameters."""
 
     def loss(params: Params, key: Key) -> Array:
         data_key, draw_key = jax.random.split(key)
@@ -136,7 +136,7 @@ def measure(law: FactorLaw, model: ScoreModel, params: Params, given: int, rows:
     mean = factors @ w.T
     residual = drawn - drawn.mean(axis=1, keepdims=True)
     unbiased = rows * (samples - 1)
-    # Means of few samples miss the mean of their law by a part of its variance, which is no error.
+    # The mean of few samples misses the law's mean by a part of its variance by chance; that is not an error.
     chance = np.sum(residual**2) / unbiased / samples
     missed = np.sum((drawn.mean(axis=1) - mean) ** 2, axis=1).mean() - chance
     basis, _ = np.linalg.qr(w)
@@ -151,12 +151,12 @@ def measure(law: FactorLaw, model: ScoreModel, params: Params, given: int, rows:
 
 
 def _define_flags() -> None:
-    # Not at import: several benchmarks have --steps, and tests import them together.
+    # Not at import: several benchmarks define --steps, and tests import them together.
     flags.DEFINE_integer("steps", 3000, "Optimiser steps.")
-    flags.DEFINE_integer("batch", 64, "Rows of a step.")
-    flags.DEFINE_enum("weighting", "velocity", sorted(WEIGHTINGS), "Of the loss.")
+    flags.DEFINE_integer("batch", 64, "Batch size.")
+    flags.DEFINE_enum("weighting", "velocity", sorted(WEIGHTINGS), "Weighting of the loss.")
     flags.DEFINE_integer("width", 64, "Token size of the transformer.")
-    flags.DEFINE_integer("rows", 32, "Given latents of each direction; 32 samples of each.")
+    flags.DEFINE_integer("rows", 32, "Given latents per direction; 32 samples of each.")
 
 
 def main(_: list[str]) -> None:

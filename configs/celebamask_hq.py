@@ -2,14 +2,14 @@
 
     python -m sbm_jax.main --config=configs/celebamask_hq.py:table --config.data.celebamask_hq.directory=CelebAMask-HQ
 
-The directory is what the official archive unpacks to. `--config.data.celebamask_hq.images=IMAGES.zip` reads images from
-an archive, or another directory, in place of the official ones. Rows whose mask or image has no file lack it.
+The directory is the unpacked official archive. `--config.data.celebamask_hq.images=IMAGES.zip` reads the images from
+an archive, or from another directory, instead of the official ones. Rows without a mask or image file lack it.
 
-The paper's settings (4.2, A.9, Table 10; where its code differs, the code's in brackets) and ours:
+The paper's settings (4.2, A.9, Table 10; in brackets those of its code, where it differs) and ours:
 
 | setting           | paper                                         | here                                            |
 |-------------------|-----------------------------------------------|-------------------------------------------------|
-| images and masks  | 128x128; the mask joins all parts but skin    | the same                                        |
+| images and masks  | 128x128; mask: union of all parts but skin    | the same                                        |
 | autoencoders      | residual conv, /16 (mask: /32), GELU; an MLP  | the same with GroupNorm                         |
 | latents           | 256, one 16x16 map each; joint VAEs 1024      | the same; ours cut into 4 tokens                |
 | likelihoods       | squared error; Bernoulli for attributes       | learned scales; `paper`: squared error          |
@@ -21,7 +21,7 @@ The paper's settings (4.2, A.9, Table 10; where its code differs, the code's in 
 | process           | VP (0.1, 20)                                  | the same                                        |
 | stage II          | Adam (5e-5, 1000 epochs), batch 256, means    | 5e-4, cosine, EMA, samples; `paper`: its        |
 | sampler           | predictor-corrector, N = 1000, snr 0.16       | SDE-DPM-Solver++ 2M, 10 steps; `paper`: its     |
-| energy (-C)       | three networks of pairs; 2000 on a batch mean | one for all pairs, 1 a sample; `paper`: its     |
+| energy (-C)       | three pair networks; 2000 on a batch mean     | one network, 1 per sample; `paper`: its         |
 | contrastive (-T)  | encoders and heads to 512 entries             | the same                                        |
 | MoPoE, MVTCAE     | beta 0.1, 0.5                                 | the same                                        |
 | MMVAE+            | beta 5, 128 shared and 128 private entries    | the same                                        |
@@ -31,22 +31,22 @@ A step of the score network on 256 rows: `paper` has 223 million parameters, 2.7
 TFLOP; ours has 28 million, 0.45 GB with the moments and the moving average, and takes 0.5 TFLOP. `paper` splits its
 parameters over the devices (`score.training.split_parameters`).
 
-`paper` keeps our schedule of stage I, our training of the joint VAEs, and our sampler of Diff-MVAE's decoders (10 steps
-of DPM-Solver++, where the paper takes 1,000 of Euler-Maruyama or 50 of DDIM).
+`paper` keeps our schedule of stage I, our training of the joint VAEs, and our sampler for Diff-MVAE's decoders (10
+steps of DPM-Solver++, where the paper takes 1,000 of Euler-Maruyama or 50 of DDIM).
 
-What the Diff-MVAE paper's lambda weighs, and averages over, is read as beta (6.4 says it of MoPoE*).
+The Diff-MVAE paper's lambda, and what it averages over, are interpreted as beta (as 6.4 states for MoPoE*).
 
 Variants, joined by commas:
 
 | variant       | what                                                                                                 |
 |---------------|------------------------------------------------------------------------------------------------------|
 | `paper`       | the paper's likelihoods, networks, objective, process, guidance and sampler                          |
-| `best`        | our best row alone, with a diffusion decoder and without, and the supervised networks                |
+| `best`        | only our best row, with and without a diffusion decoder, and the supervised networks                 |
 | `diffusion`   | Diff-MVAE, Diff-MVAE*, MoPoE* and diffusion decoders over our best row, beside the Diff-MVAE paper   |
-| `table`       | every row of the SBM paper's Table 1 and of the Diff-MVAE paper's Table 3, ours among them           |
-| `missing`     | Table 11: a fifth of each modality hidden in training; and, where masks are few, without the others  |
+| `table`       | every row of the SBM paper's Table 1 and of the Diff-MVAE paper's Table 3, including ours            |
+| `missing`     | Table 11: a fifth of each modality hidden in training; with few masks, also without the other rows   |
 | `cpu`         | 64x64, small networks and few steps, on two cores                                                    |
-| `smoke`       | minutes on a CPU: proves the path, learns little                                                     |
+| `smoke`       | minutes on a CPU: tests the pipeline, learns little                                                  |
 """
 
 from typing import Any
@@ -67,7 +67,7 @@ DIFF_MVAE = ("diff_mvae", "diff_mvae_star", "mopoe_star")
 def get_config(variants: str = "") -> ConfigDict:
     """Return the experiment with the given variants."""
     chosen = [variant for variant in variants.split(",") if variant]
-    # In this order, whatever the order on the command line.
+    # Always in this order, regardless of the command line.
     known = {
         "diffusion": _diffusion,
         "table": _table,
@@ -96,7 +96,7 @@ def get_config(variants: str = "") -> ConfigDict:
     return config
 
 
-# The reductions of both encoders begin after a first convolution and a halving.
+# The reductions of both encoders follow a first convolution and a halving.
 IMAGE = {"widths": (128, 256, 512), "stem": 64, "smooth": True}
 MASK = {"widths": (128, 256), "factors": (4, 4), "stem": 64, "smooth": True}
 ATTRIBUTE = {"widths": (128, 256, 512, 512)}
@@ -194,7 +194,7 @@ def _judges(config: ConfigDict) -> None:
 
 
 def _readers(config: ConfigDict, options: dict) -> None:
-    """Set what reads attributes and masks from images, and attacks by its gradient."""
+    """Set the readers of attributes and masks from images, whose gradients also attack."""
     config.readers = tuple({"source": "image", "target": name, **options} for name in ("attributes", "mask"))
 
 
@@ -203,7 +203,7 @@ def _epochs(number: int, learning_rate: float, **optimizer: Any) -> dict:
 
 
 def _diffusion(config: ConfigDict) -> None:
-    """The Diff-MVAE paper's own rows, with its score prior, beside our best row."""
+    """Set the Diff-MVAE paper's own rows, with its score prior, beside our best row."""
     priors = tuple(f"{name}_score" for name in DIFF_MVAE)
     config.systems = (*DIFF_MVAE, *priors, "sbm_vae_m", "sbm_vae_m_diffusion", "supervised")
     config.published = "diff_mvae_celebamask_hq"
@@ -223,7 +223,7 @@ def _on_cpu(config: ConfigDict) -> bool:
 
 def _paper(config: ConfigDict) -> None:
     methods, small = config.methods, _on_cpu(config)
-    # Refined are the samples of SBM-VAE (A.10.2).
+    # The paper refines the samples of SBM-VAE (A.10.2).
     refined = {"sbm_vae_m_diffusion": "sbm_vae_diffusion"}
     config.systems = tuple(refined.get(name, name) for name in config.systems if not name.endswith("_m"))
     betas = {"image": 0.1, "mask": 1.0, "attributes": 0.1}
@@ -249,7 +249,7 @@ def _paper(config: ConfigDict) -> None:
 
 
 def _missing(config: ConfigDict) -> None:
-    """Table 11, and what rows without a mask are worth."""
+    """Set Table 11, and a study of what rows without a mask contribute."""
     systems = tuple(name for name in ("sbm_vae", "sbm_vae_m", "mopoe", "mvtcae") if name in config.systems)
     changes = {"systems": systems, "evaluation.metrics.robustness": None}
     changes["evaluation.metrics.frechet.sets"] = ("given_rest",)
@@ -303,7 +303,7 @@ def _cpu(config: ConfigDict) -> None:
     read = {"pictures": methods.supervised.pictures.to_dict(), "training": _small(1500, 64, 2e-3, weight_decay=1e-2)}
     _readers(config, read)
     config.evaluation.update(num_examples=1000, num_unconditional=500, batch_size=250)
-    # Of 139 test rows with a mask, three samples each.
+    # 139 test rows have a mask; three samples of each.
     frechet = config.evaluation.metrics.frechet
     frechet.update(num_examples=417, num_real=1000, all_repeats=True, reference="train")
     frechet.sets = ("given_rest", "from_one", "unconditional")

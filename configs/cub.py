@@ -2,8 +2,8 @@
 
     python -m sbm_jax.main --config=configs/cub.py --config.data.cub.directory=CUB_200_2011
 
-The directory is what the official archive unpacks to, with the captions in `text`, or where `config.data.cub.captions`
-says. The words of the training captions that occur twice or more are the vocabulary.
+The directory is the unpacked official archive, with the captions in `text` or in `config.data.cub.captions`. The
+vocabulary is the words that occur at least twice in the training captions.
 
 The paper's settings (4.1, 6.3) and ours:
 
@@ -22,9 +22,9 @@ The CLIP score needs `--config.evaluation.clip.weights=FILE --config.evaluation.
 `networks.pretrained.clip`, which says how to get both.
 
 Variants, joined by commas: `cpu` (small networks, on two cores; made for the first ten species), `smoke` (minutes on a
-CPU: proves the path, learns little), `optimus` (captions by BERT and GPT-2, whose weights and tokenizers are looked for
-in `data/weights`: `bert.safetensors`, `bert.json`, `gpt2.safetensors` and `gpt2.json`; `networks.pretrained` says how
-to get them). Only `smoke` has been run yet, on the first ten species: nothing is measured.
+CPU: tests the pipeline, learns little), `optimus` (captions by BERT and GPT-2, with weights and tokenizers in
+`data/weights`: `bert.safetensors`, `bert.json`, `gpt2.safetensors` and `gpt2.json`; `networks.pretrained` says how to
+get them). Only `smoke` has been run so far, on the first ten species; nothing has been measured.
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ from ml_collections import ConfigDict
 import sbm_jax
 from sbm_jax.presets import latent_training, training
 
-NUM_TRAIN, BATCH = 52_000, 128  # images with captions, without validation
+NUM_TRAIN, BATCH = 52_000, 128  # images with captions, without those for validation
 
 WEIGHTS = "data/weights"
 TEXT_NETWORKS = {"encoder": "bert", "decoder": "gpt2"}
@@ -56,7 +56,7 @@ def get_config(variants: str = "") -> ConfigDict:
     config.data.cub.directory = "data/CUB_200_2011"
     for part in (_modalities, _autoencoder, _score, _methods, _judges):
         part(config)
-    for variant in known:  # in this order, whatever the order on the command line
+    for variant in known:  # always in this order
         if variant in chosen:
             known[variant](config)
     config.name = "_".join(["cub", *sorted(chosen)])
@@ -122,7 +122,7 @@ def _methods(config: ConfigDict) -> None:
 
 
 def _diff_mvae(config: ConfigDict, trunk: dict, denoiser: dict) -> None:
-    # The papers' process, under which Euler-Maruyama is stable with their 1,000 steps.
+    # The papers' process, with which Euler-Maruyama is stable at their 1,000 steps.
     decoder = {"network": denoiser, "sde": {"name": "vp"}, "sampler": {"num_steps": 10}}
     for method in (config.methods.diff_mvae, config.methods.diff_mvae_star):
         method.latent_size = config.methods.joint_posterior.latent_size
@@ -151,7 +151,7 @@ def _epochs(number: int, learning_rate: float, **optimizer: Any) -> dict:
 
 def _cpu(config: ConfigDict) -> None:
     methods, joint = config.methods, config.methods.joint_posterior
-    config.data.cub.crop = "box"  # with few images, birds of one size
+    config.data.cub.crop = "box"  # with few images, all birds at one size
     image, caption = config.modalities
     patch, words = {"widths": (96, 96), "patch": 8}, {"width": 128, "depth": 1, "causal_depth": 1}
     config.modalities = (
@@ -208,7 +208,7 @@ def _optimus(config: ConfigDict) -> None:
     files = {f"{part}_weights": f"{WEIGHTS}/{name}.safetensors" for part, name in TEXT_NETWORKS.items()}
     tokenizers = {part: f"{WEIGHTS}/{name}.json" for part, name in TEXT_NETWORKS.items()}
     text = {"name": "pretrained_text", "options": {**tokenizers, "cut": True}}
-    # Rows of 2 x 64 tokens; ids from 1 to the 50,257 of GPT-2.
+    # Rows of 2 x 64 tokens, with ids 1 to 50,257, the size of GPT-2's vocabulary.
     own = {"shape": (128,), "vocabulary_size": 50_258, "latent_size": 768, "num_tokens": 12, "format": text}
     config.modalities = (image, {**caption, **own, "codec": {"name": "optimus", "network": files}})
     for stage in (config.autoencoder, config.methods.joint_posterior):

@@ -1,13 +1,13 @@
-"""SBM-VAE on digits that are seen and heard: MNIST's images and spoken digits, paired by label.
+"""SBM-VAE on images and sounds of digits: MNIST and spoken digits, paired by label.
 
     python -m sbm_jax.main --config=configs/digits.py --config.data.digits.directory=DIR
 
 DIR holds `mnist/` (the four canonical files), `spoken_digits/fsdd_8khz_int16.npz` (the Free Spoken Digit Dataset) and,
-for `strokes`, `pendigits/pendigits.tra` (UCI); see `data.paired_digits`. Every coherence is 0.10 by chance. It is the
-experiment of the SBM paper's Table 8 (A.6) on other data, whose numbers the report sets beside ours.
+for `strokes`, `pendigits/pendigits.tra` (UCI); see `data.paired_digits`. Chance is 0.10 for every coherence. It is the
+experiment of the SBM paper's Table 8 (A.6) on other data; the report shows the paper's numbers beside ours.
 
 Variants, joined by commas: `tags` (a third modality, the digit as a one-hot vector), `strokes` (another one, the path
-of a pen), `table` (MVTCAE and MMVAE+ beside, trained as long), `smoke` (minutes; proves the path, learns little).
+of a pen), `table` (adds MVTCAE and MMVAE+, trained as long), `smoke` (minutes; tests the pipeline, learns little).
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +29,7 @@ def get_config(variants: str = "") -> ConfigDict:
     config.data.name = "digits"
     for part in (_modalities, _autoencoder, _score, _methods, _judges):
         part(config)
-    for variant in known:  # in this order, whatever the order on the command line
+    for variant in known:  # always in this order
         if variant in chosen:
             known[variant](config)
     config.name = "_".join(["digits", *sorted(chosen)])
@@ -50,7 +50,7 @@ def _modalities(config: ConfigDict) -> None:
 
 
 def _autoencoder(config: ConfigDict) -> None:
-    config.autoencoder.update(beta=4.0, alignment=150.0)  # against learned scales of many pixels
+    config.autoencoder.update(beta=4.0, alignment=150.0)  # for learned scales and many pixels
     config.autoencoder.training.update(training(2000, learning_rate=4e-3, ema_decay=0.99))
 
 
@@ -64,7 +64,7 @@ def _score(config: ConfigDict) -> None:
 def _methods(config: ConfigDict) -> None:
     methods = config.methods
     methods.joint_posterior.training.update(training(4000, learning_rate=2e-3, ema_decay=0.99, clip_norm=500.0))
-    # Chosen on validation rows, by coherence and diversity, after 1,500 steps.
+    # Chosen by coherence and diversity on validation rows, after 1,500 steps.
     methods.mvtcae.update(likelihood="", beta=20.0, alpha=0.9)
     methods.mmvae_plus.update(likelihood="", beta=5.0)
 
@@ -77,7 +77,7 @@ def _judges(config: ConfigDict) -> None:
 
 
 def _tags(config: ConfigDict) -> None:
-    codec = {"name": "mlp", "network": {"widths": (64,)}, "beta": 0.1}  # a class is 2.3 nats: it pays for no more
+    codec = {"name": "mlp", "network": {"widths": (64,)}, "beta": 0.1}  # a class has only 2.3 nats
     tags = {"name": "tags", "shape": (10,), "latent_size": 16, "codec": codec, "likelihood": "categorical"}
     config.modalities = (*config.modalities, tags)
 

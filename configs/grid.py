@@ -1,16 +1,16 @@
-"""GRID: a speaker's face, voice and words, of which any make the others.
+"""GRID: a speaker's face, voice and words, each generated from any others.
 
     python -m sbm_jax.main --config=configs/grid.py --config.data.grid.directory=DIR
 
-DIR holds the three files that `data.grid` describes. A sentence has six words, of which each is a question: the chance
-of a right guess is 0.25, but 0.04 for the letter and 0.10 for the digit. Words to sound is speech synthesis, sound to
-words recognition, video to words lip reading; the report plays the videos with their sounds.
+DIR holds the three files that `data.grid` describes. A sentence has six words, each of which is a question: chance is
+0.25, except 0.04 for the letter and 0.10 for the digit. Words to sound is speech synthesis, sound to words speech
+recognition, and video to words lip reading; the report plays the videos with their sounds.
 
-The latents of all three are sequences: a part for each moment of 160 ms of the video and 125 ms of the sound, and for
-each word. The score model sees the parts as tokens, and finds out which belong together.
+The latents of all three are sequences, with a part for each 160 ms moment of the video, each 125 ms moment of the
+sound, and each word. The score model sees the parts as tokens, and learns which belong together.
 
-Variants, joined by commas: `table` (the score model without guidance, MLD and MVTCAE beside), `smoke` (minutes; proves
-the path, learns little).
+Variants, joined by commas: `table` (adds the score model without guidance, MLD and MVTCAE), `smoke` (minutes; tests
+the pipeline, learns little).
 """
 
 from typing import Any
@@ -34,7 +34,7 @@ def get_config(variants: str = "") -> ConfigDict:
     config.data.grid.directory = "data/grid"
     for part in (_modalities, _autoencoder, _score, _methods, _judges):
         part(config)
-    for variant in known:  # in this order, whatever the order on the command line
+    for variant in known:  # always in this order
         if variant in chosen:
             known[variant](config)
     config.name = "_".join(["grid", *sorted(chosen)])

@@ -3,11 +3,11 @@
     python -m sbm_jax.main --config=configs/mhd.py --config.data.mhd.directory=DIR
 
 DIR holds MHD's official `mhd_train.pt` and `mhd_test.pt`, which are read without PyTorch. Its authors' page
-(https://github.com/miguelsvasco/nexus_pytorch) links to them. The report sets all numbers beside the paper's.
+(https://github.com/miguelsvasco/nexus_pytorch) links to them. The report shows all numbers beside the paper's.
 
-The paper says that it takes the encoders and decoders of MHD's authors (Nexus), with latents of 64, and no more:
+The paper says only that it uses the encoders and decoders of MHD's authors (Nexus), with latents of 64:
 
-| setting       | paper; where it says nothing, Nexus      | here                                          |
+| setting       | paper, or else Nexus                     | here                                          |
 |---------------|------------------------------------------|-----------------------------------------------|
 | autoencoders  | those of Nexus, with BatchNorm           | the same with GroupNorm and LayerNorm         |
 | latents       | 64                                       | 64                                            |
@@ -19,7 +19,7 @@ The paper says that it takes the encoders and decoders of MHD's authors (Nexus),
 | sampler       | elsewhere predictor-corrector, 100 steps | SDE-DPM-Solver++ 2M, 10 steps; `paper`: its   |
 
 Variants, joined by commas: `trajectory` (the third modality of MHD, which the paper leaves out), `paper`, `smoke`
-(minutes on a CPU; proves the path, learns little). Nothing of this has been measured: MHD was not at hand.
+(minutes on a CPU; tests the pipeline, learns little). None of this has been measured, because MHD was not available.
 """
 
 from ml_collections import ConfigDict
@@ -43,17 +43,17 @@ def get_config(variants: str = "") -> ConfigDict:
     config.data.name = "mhd"
     for part in (_modalities, _autoencoder, _score, _methods, _judges):
         part(config)
-    for variant in known:  # in this order, whatever the order on the command line
+    for variant in known:  # always in this order
         if variant in chosen:
             known[variant](config)
     config.name = "_".join(["mhd", *sorted(chosen)])
     return config
 
 
-# MHD's sounds are librosa's mel spectra, with its defaults, of a second at 16 kHz, from -200 to -47.563736 dB. Where
-# librosa has 54.185 dB, the format has 0. The other 90.309 dB are a factor of 2^15: MHD's range is that of speech
-# divided by it once too often (other speech, so treated, reaches -55 dB). The data are pictures already, so that this
-# decides no more than how loud the sounds are that are made from them.
+# MHD's sounds are librosa's mel spectra, with its defaults, of one second at 16 kHz, from -200 to -47.563736 dB.
+# librosa's 54.185 dB are 0 dB in the format. The other 90.309 dB are a factor of 2^15, by which MHD's speech seems to
+# have been divided once too often (other speech treated in this way reaches -55 dB). The data are already spectrograms,
+# so this affects only how loud the sounds made from them are.
 LEVEL = -54.185 + 90.309
 SPECTROGRAM = {
     **{"rate": 16_000, "length": 16_000, "num_mels": 128, "bands": "slaney", "window": 2048, "hop": 512},
@@ -97,7 +97,7 @@ def _judges(config: ConfigDict) -> None:
 
 
 def _epochs() -> dict:
-    """Return the training of Nexus: epochs of small batches at a rate of 0.001."""
+    """Return the training of Nexus: epochs of small batches with a learning rate of 0.001."""
     return training(EPOCHS * NUM_TRAIN // BATCH, BATCH, 1000, 10, 0, learning_rate=1e-3, ema_decay=0.999)
 
 

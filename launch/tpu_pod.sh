@@ -8,11 +8,9 @@
 #   launch/tpu_pod.sh delete
 #
 # STORE is a Cloud Storage bucket that `install` mounts at /store on every worker: work directories and data must be in
-# it, for all workers write to them. `run` starts again what was preempted or has crashed, for as long as the pod is
-# there, but not after an error that the user must mend, nor if it ends within two minutes five times in a row; if the
-# pod itself is gone, `create`, `install` and the same `run` go on from the last checkpoint. SPOT=1 asks for a
-# preemptible pod.
-set -euo pipefail
+# it, because all workers write to them. `run` restarts after preemptions and crashes for as long as the pod exists, but
+# not after an error that the user must fix, nor if it ends within two minutes five times in a row. If the pod itself is
+# gone, `create`, `install` and the same `run` resume from the last checkpoint. SPOT=1 requests a preemptible pod.
 usage() {
   sed -n '2,/^set/p' "$0" | sed '$d; s/^# \{0,1\}//' >&2
   exit 2
@@ -46,14 +44,14 @@ case $verb in
       ~/.local/bin/uv venv --quiet --python 3.12 sbm_jax/venv
       ~/.local/bin/uv pip install --quiet --python sbm_jax/venv -e 'sbm_jax[tpu]'
       sudo mkdir -p /store && sudo chmod 777 /store
-      # Checkpoints are committed by renaming a directory; nothing may be cached that another worker writes.
+      # Checkpoints are committed by renaming a directory; files that another worker writes must not be cached.
       mountpoint -q /store || gcsfuse --implicit-dirs --rename-dir-limit=200000 --metadata-cache-ttl-secs=0 \
         $(printf %q "$STORE") /store"
     ;;
   run)
     [[ $# -ge 1 ]] || usage
-    # On each worker: end what an ssh session that broke has left behind, and note a status that running again would
-    # not mend.
+    # On each worker: end what a broken ssh session has left behind, and record a status that running again would not
+    # fix.
     command="cd sbm_jax || exit 1
       if [ -f pid ] && grep -q sbm_jax.main /proc/\$(cat pid)/cmdline 2>/dev/null; then
         kill -TERM \$(cat pid)
@@ -75,9 +73,9 @@ case $verb in
       if [[ $told == *"error to mend"* ]] || ((short == 5)); then
         break
       fi
-      ((short == 0)) || sleep "${PAUSE:-60}" # a worker may be on its way back
+      ((short == 0)) || sleep "${PAUSE:-60}" # a worker may be restarting
     done
-    echo "ended with status $status and is not run again, as it would end so again: see what was told first" >&2
+    echo "ended with status $status and is not run again, since it would fail again: see the first error" >&2
     exit 1
     ;;
   delete)

@@ -1,7 +1,7 @@
 """Score-based multimodal autoencoders in JAX: any modality from any others.
 
-`sbm_jax.fit(data, workdir)` trains on arrays of one's own; see `sbm_jax.fitting.fit`. `sbm_jax.load(workdir)` returns
-what was trained before; see `sbm_jax.trained.TrainedSystem`. `sbm_jax.default_config()` is where config files start;
+`sbm_jax.fit(data, workdir)` trains on your own arrays; see `sbm_jax.fitting.fit`. `sbm_jax.load(workdir)` loads a
+trained system; see `sbm_jax.trained.TrainedSystem`. `sbm_jax.default_config()` is the starting point of config files;
 see `sbm_jax.experiment_config.ExperimentConfig`.
 """
 

@@ -1,6 +1,6 @@
 """The command `sbm-jax`: train, generate, export, explore and info.
 
-What a command needs is imported when it runs, so that help and errors of the command line come at once.
+Each command imports what it needs when it runs, so that help and command-line errors appear at once.
 """
 
 import sys
@@ -10,11 +10,11 @@ from sbm_jax.arguments import Parser, run
 from sbm_jax.errors import unknown
 
 COMMANDS = {
-    "train": "train, evaluate and write a report, or go on where that was interrupted",
+    "train": "train, evaluate and write a report, or resume an interrupted run",
     "generate": "write samples of some modalities, given files of others",
     "export": "write a trained sampler that runs with JAX alone",
-    "explore": "open a page on which to try a trained system",
-    "info": "tell what a work directory holds",
+    "explore": "open a page for trying out a trained system",
+    "info": "show what a work directory holds",
 }
 """What each command does."""
 
@@ -23,8 +23,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run a command.
 
     Args:
-      arguments: its name and options; None for those of the process. The process ends with 0, 1 after an error that
-        the user can mend, 2 after a wrong option, and 130 after Ctrl-C.
+      arguments: the command's name and options; None reads `sys.argv`. The process exits with 0, 1 after an error that
+        the user can fix, 2 after a wrong option, and 130 after Ctrl-C.
     """
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help", "help"):
@@ -49,7 +49,7 @@ def _run(name: str, arguments: Sequence[str]) -> None:
         return
     parser = PARSERS[name]()
     if name == "train":
-        parser.parse_known_args(arguments)  # for --help; the others are read where the config is
+        parser.parse_known_args(arguments)  # for --help; the other options are read together with the config
         from sbm_jax import main as training
 
         sys.argv = [f"sbm-jax {name}", *arguments]
@@ -71,7 +71,7 @@ def _overview() -> str:
             "",
             *lines,
             "",
-            "sbm-jax COMMAND --help explains the options of each.",
+            "sbm-jax COMMAND --help explains the options of a command.",
         ]
     )
 
@@ -90,7 +90,7 @@ def _train_parser() -> Parser:
         "sbm-jax train --config=configs/quickstart.py:smoke --workdir=runs/smoke --config.sampler.num_steps=20",
     )
     parser.add_argument("--config", metavar="FILE[:VARIANTS]", help="the experiment: a file of configs/, or your own")
-    parser.add_argument("--config.FIELD", metavar="VALUE", help="another value of any field of the config")
+    parser.add_argument("--config.FIELD", metavar="VALUE", help="override any field of the config")
     parser.add_argument("--workdir", metavar="DIR", help="where everything is kept; default: runs/NAME_OF_THE_CONFIG")
     parser.add_argument("--stages", metavar="NAME,...", help="only these training stages, and no evaluation")
     parser.add_argument("--profile", action="store_true", help="write a trace of some steps of each stage")
@@ -107,8 +107,8 @@ def _info_parser() -> Parser:
 def _generate_parser() -> Parser:
     parser = _parser(
         "generate",
-        "\nPictures are .png (.jpg is read too), sounds .wav, texts and names of classes .txt, everything else .npy.\n"
-        "Each sample is a file OUTPUT/MODALITY/ROW_SAMPLE. Of several rows, the files of each have one name.",
+        "\nImages are .png (.jpg is read too), sounds .wav, texts and class names .txt, and everything else .npy.\n"
+        "Each sample is a file OUTPUT/MODALITY/ROW_SAMPLE. With several rows, all files of one row share a name.",
         "sbm-jax generate --workdir=runs/mine --given photo=bird.png --targets caption --samples 4 --output birds",
     )
     parser.add_workdir()
@@ -118,7 +118,7 @@ def _generate_parser() -> Parser:
         action="append",
         default=[],
         metavar="NAME=PATH",
-        help="a file of a modality, or a folder with one for each row, in the order of their names; may be repeated",
+        help="a file of a modality, or a folder with one file per row, sorted by name; may be repeated",
     )
     parser.add_argument(
         "--text",
@@ -128,7 +128,7 @@ def _generate_parser() -> Parser:
         help="a text or class of a modality, in place of a file; may be repeated",
     )
     parser.add_argument("--targets", nargs="+", metavar="NAME", help="what to generate; default: all that is not given")
-    parser.add_argument("--rows", type=int, metavar="N", help="rows where nothing is given; default: 1")
+    parser.add_argument("--rows", type=int, metavar="N", help="number of rows if nothing is given; default: 1")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="equal seeds give equal samples; default: 0")
     _add_sampling(parser)
     return parser
@@ -143,9 +143,9 @@ def _export_parser() -> Parser:
     )
     parser.add_workdir()
     parser.add_argument("--output", required=True, metavar="FILE", help="where the program is written")
-    parser.add_argument("--given", nargs="+", default=[], metavar="NAME", help="what is given; default: nothing")
+    parser.add_argument("--given", nargs="+", default=[], metavar="NAME", help="the observed modalities; default: none")
     parser.add_argument("--targets", nargs="+", metavar="NAME", help="what to generate; default: all that is not given")
-    parser.add_argument("--rows", type=int, default=1, metavar="N", help="rows of a call; default: 1")
+    parser.add_argument("--rows", type=int, default=1, metavar="N", help="rows per call; default: 1")
     parser.add_argument(
         "--platforms", nargs="+", metavar="NAME", help="some of cpu, cuda, rocm and tpu; default: the one in use"
     )
@@ -161,10 +161,12 @@ def _export_parser() -> Parser:
 
 def _add_sampling(parser: Parser) -> None:
     parser.add_argument("--system", metavar="NAME", help="one of the trained systems; default: the first")
-    parser.add_argument("--samples", type=int, default=1, metavar="N", help="samples of each row; default: 1")
-    parser.add_argument("--strength", type=float, metavar="X", help="of the guidance, 0 or more; default: the config's")
-    parser.add_argument("--solver", metavar="NAME", help="default: the config's")
-    parser.add_argument("--steps", type=int, metavar="N", help="of the solver; default: the config's")
+    parser.add_argument("--samples", type=int, default=1, metavar="N", help="samples per row; default: 1")
+    parser.add_argument(
+        "--strength", type=float, metavar="X", help="strength of the guidance, 0 or more; default: the config's"
+    )
+    parser.add_argument("--solver", metavar="NAME", help="solver of the sampler; default: the config's")
+    parser.add_argument("--steps", type=int, metavar="N", help="steps of the solver; default: the config's")
 
 
 PARSERS = {
@@ -173,4 +175,4 @@ PARSERS = {
     "export": _export_parser,
     "info": _info_parser,
 }
-"""What makes the parser of each command but `explore`, which has its own."""
+"""Builders of each command's parser, except for `explore`, which has its own."""

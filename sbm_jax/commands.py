@@ -29,7 +29,7 @@ from sbm_jax.types import Modality
 
 
 def load_quickly(workdir: Path, system: str | None) -> TrainedSystem:
-    """Load a work directory, and keep compiled programs in it as training does."""
+    """Load a work directory, and cache compiled programs in it as training does."""
     model = load(workdir, system)
     jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)
@@ -37,10 +37,10 @@ def load_quickly(workdir: Path, system: str | None) -> TrainedSystem:
 
 
 def sampler_options(model: TrainedSystem, solver: str | None, steps: int | None) -> SamplerOptions:
-    """Return the sampler's options of a run with another solver or number of steps, or None for its own.
+    """Return a run's sampler options, with another solver or number of steps where one is given.
 
     Raises:
-      SbmError: if there is no such solver, or the system can not work with them.
+      SbmError: if there is no such solver, or the system does not support these options.
     """
     changes = {name: value for name, value in (("solver", solver), ("num_steps", steps)) if value is not None}
     options = dataclasses.replace(model.options, **changes)
@@ -55,7 +55,7 @@ def generate(options: argparse.Namespace) -> None:
     """Write samples of some modalities, given files of others.
 
     Raises:
-      SbmError: on anything that the user can mend, before anything is written.
+      SbmError: on anything that the user can fix, before anything is written.
     """
     output = user_path(options.output, "--output")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
@@ -67,7 +67,9 @@ def generate(options: argparse.Namespace) -> None:
     data, names = _given(model, options.given, options.text)
     require(options.rows is None or options.rows >= 1, "--rows", options.rows, "1 or more")
     if data and options.rows is not None:
-        raise SbmError(f"--rows={options.rows} is for samples given nothing; what is given has its own rows. Drop it.")
+        raise SbmError(
+            f"--rows={options.rows} is for samples given nothing; here the given data determine the rows. Drop it."
+        )
     start = time.monotonic()
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always", RuntimeWarning)
@@ -84,21 +86,21 @@ def generate(options: argparse.Namespace) -> None:
     for warning in told:
         print(f"warning: {warning.message}", file=sys.stderr)
     _write(model, samples, names or _numbers(options.rows or 1), output)
-    print(f"{evaluations(samples)}, {seconds:.1f} s with compiling. Samples: {output}")
+    print(f"{evaluations(samples)}, {seconds:.1f} s including compilation. Samples: {output}")
 
 
 def evaluations(samples: Generated) -> str:
-    """Return how often networks were evaluated for each sample, in words."""
+    """Describe how often networks were evaluated for each sample."""
     told = f"{int(samples.info['network_evaluations'])} evaluations of the network"
     drawn = int(samples.info.get("decoder_evaluations", 0))
     return f"{told}, {drawn} of each decoder" if drawn else told
 
 
 def _given(model: TrainedSystem, paths: Sequence[str], texts: Sequence[str]) -> tuple[dict[str, list[Any]], list[str]]:
-    """Return the rows of what is given by modality, and their names: those of the files of the first that has files.
+    """Return the given rows by modality, and row names from the files of the first modality that has files.
 
     Raises:
-      SbmError: if something is given twice, or not as a modality takes it; see `_names_of_rows`.
+      SbmError: if something is given twice, or in a form that its modality does not take; see also `_names_of_rows`.
     """
     known = {modality.name: modality for modality in model.modalities}
     data: dict[str, list[Any]] = {}
@@ -121,23 +123,25 @@ def _given(model: TrainedSystem, paths: Sequence[str], texts: Sequence[str]) -> 
 
 
 def _names_of_rows(stems: Sequence[list[str]]) -> list[str]:
-    """Return the names of rows, those of the files of the first modality that has files; [] without files.
+    """Return row names, from the files of the first modality that has files; [] without files.
 
     Raises:
-      SbmError: if several files of a modality have names that differ from these, or two of these are equal.
+      SbmError: if two modalities of several files differ in the files' names, or a name occurs twice.
     """
     names = next(iter(stems), [])
     for other in stems:
         if len(names) > 1 and len(other) > 1 and other != names:
             told = f"not {names[:3]} and {other[:3]}"
-            raise SbmError(f"files of one row must have one name, up to the ending, {told}. Rename them.")
+            raise SbmError(f"the files of one row must share one name, up to the ending, {told}. Rename them.")
     if len({*names}) != len(names):
-        raise SbmError(f"the files {names[:5]} do not all differ in their names, which samples get. Rename them.")
+        raise SbmError(
+            f"the files {names[:5]} do not all differ in their names, which the samples take over. Rename them."
+        )
     return names
 
 
 def _named(given: str, known: Mapping[str, Modality], option: str, form: str) -> tuple[Modality, str]:
-    """Return the modality that an option names, and what is given of it."""
+    """Return the modality that an option names, and the value given for it."""
     name, equals, value = given.partition("=")
     require(bool(equals and value), option, given, form)
     if name not in known:
@@ -146,12 +150,16 @@ def _named(given: str, known: Mapping[str, Modality], option: str, form: str) ->
 
 
 def _numbers(num_rows: int) -> list[str]:
-    """Return names of rows that have none."""
+    """Return names for rows without files: their numbers."""
     return [f"{row:04d}" for row in range(num_rows)]
 
 
 def _rows_of_folder(folder: Path, modality: Modality) -> list[Path]:
-    """Return the files of a folder that a modality is read from, by name."""
+    """Return the files of a modality in a folder, sorted by name.
+
+    Raises:
+      SbmError: if there are none.
+    """
     known = row_files.suffixes(modality)
     found = files.listing(folder, known)
     if not found:
@@ -171,8 +179,8 @@ def _write(model: TrainedSystem, samples: Generated, names: Sequence[str], outpu
                 stem = output / modality.name / f"{names[index[0]]}_{index[1]}"
                 written.append(row_files.write_row(modality, row, stem))
         lost = rows.shape[0] * rows.shape[1] - len(written)
-        left_out = f", {lost} that diverged left out" if lost else ""
-        print(f"{modality.name}: {len(written)} files of the kind {row_files.suffix(modality)}{left_out}")
+        left_out = f", {lost} diverged samples left out" if lost else ""
+        print(f"{modality.name}: {len(written)} {row_files.suffix(modality)} files{left_out}")
 
 
 # MARK: info
@@ -182,11 +190,11 @@ def info(options: argparse.Namespace) -> None:
     """Print what a work directory holds: modalities, systems, stages, results and versions.
 
     Raises:
-      SbmError: if it holds nothing, or something that is damaged.
+      SbmError: if it holds no run, or damaged files.
     """
     workdir = user_path(options.workdir, "--workdir")
     if not (workdir / "stages").is_dir():
-        raise SbmError(f"{workdir} is no work directory: it has no folder 'stages'. Train one with sbm-jax train.")
+        raise SbmError(f"{workdir} is not a work directory: it has no folder 'stages'. Train one with sbm-jax train.")
     console = Console(highlight=False, soft_wrap=True)
     stages = {path.parent.name: steps_done(path.parent.name, workdir) for path in workdir.glob("stages/*/stage.json")}
     complete = {name for name, (step, num_steps) in stages.items() if step == num_steps}
@@ -197,7 +205,7 @@ def info(options: argparse.Namespace) -> None:
         systems = [make_system(config, name) for name in config.systems]
         console.print(_table("Systems", ("name", "state"), [_state(s.name, s.stage_names, complete) for s in systems]))
     else:
-        console.print(f"{escape(str(workdir))}: training is not finished; the same command goes on from there.")
+        console.print(f"{escape(str(workdir))}: training is not finished; the same command resumes it.")
     console.print(
         _table("Stages", ("name", "steps", "state"), [_stage(name, *stages[name]) for name in sorted(stages)])
     )
@@ -250,7 +258,7 @@ def export(options: argparse.Namespace) -> None:
     """Write a trained sampler that runs with JAX alone.
 
     Raises:
-      SbmError: on anything that the user can mend.
+      SbmError: on anything that the user can fix.
     """
     model = load_quickly(user_path(options.workdir, "--workdir"), options.system)
     path = model.export(

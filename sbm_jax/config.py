@@ -1,4 +1,4 @@
-"""From the frozen dataclasses that own each option, with its default, to a `ConfigDict`, and back with checks."""
+"""Conversion between `ConfigDict` and the frozen dataclasses that define every option, its default and its check."""
 
 import dataclasses
 import functools
@@ -18,13 +18,13 @@ T = TypeVar("T")
 
 @typing.dataclass_transform(frozen_default=True)
 def checked_dataclass(cls: type[T]) -> type[T]:
-    """Make a class a frozen dataclass that checks the types of its fields, however an instance is made.
+    """Turn a class into a frozen dataclass that checks the types of its fields whenever an instance is made.
 
     Fields are checked before the class's own `__post_init__` runs. Integers become floats where a float is declared,
-    so that equal options have equal types: compiled functions are looked up by them.
+    so that equal options have equal types: they are the keys by which compiled functions are cached.
 
     Raises:
-      SbmError: when an instance is made, on a value of another type than declared, or a float that is not finite.
+      SbmError: when an instance is made with a value of the wrong type, or a float that is not finite.
     """
     own = getattr(cls, "__post_init__", None)
 
@@ -49,16 +49,16 @@ def _hints(cls: type) -> dict[str, Any]:
 
 
 def build(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
-    """Make the dataclass `cls` from plain values, checking names and types.
+    """Build the dataclass `cls` from plain values, checking names and types.
 
     Args:
-      cls: a frozen dataclass; fields may be dataclasses, or tuples of them, themselves.
+      cls: a frozen dataclass, whose fields may be dataclasses, or tuples of them, themselves.
       values: the values by field name; fields with defaults may be left out. Where a dataclass with a field `name` is
-        expected, a string is that field.
+        expected, a string sets that field.
       where: the path of these values, for messages.
 
     Raises:
-      SbmError: on an unknown or missing field, or a value of another type than declared.
+      SbmError: on an unknown or missing field, or a value of the wrong type.
     """
     if isinstance(values, ConfigDict):
         values = values.to_dict()
@@ -79,7 +79,7 @@ def build(cls: type[T], values: Mapping[str, Any], where: str = "config") -> T:
 
 
 def changed(settings: T, changes: Mapping[str, Any], where: str) -> T:
-    """Return a dataclass with some values changed, those of groups inside it too; see `build`."""
+    """Return a dataclass with some values changed, also in nested groups; see `build`."""
     return build(type(settings), _changed(plain(settings), changes), where) if changes else settings
 
 
@@ -117,7 +117,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         if not isinstance(value, hint):
             raise SbmError(f"{where} must be {hint.__name__}, not {value!r}.")
         return value
-    if isinstance(value, bool) or not isinstance(value, number):  # those of NumPy are numbers too
+    if isinstance(value, bool) or not isinstance(value, number):  # NumPy's numbers count too
         raise SbmError(f"{where} must be {hint.__name__}, not {value!r}.")
     if hint is int:
         if not -(2**63) <= value < 2**63:
@@ -125,7 +125,7 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
         return int(value)
     try:
         number = float(value)
-    except OverflowError:  # an integer that no float holds
+    except OverflowError:  # an integer too large for a float
         number = math.inf
     if not math.isfinite(number):
         raise SbmError(f"{where} must be finite, not {value!r}.")
@@ -133,12 +133,12 @@ def _convert(hint: Any, value: Any, where: str) -> Any:
 
 
 def named(cls: type, value: Any) -> Any:
-    """Return a string, where a dataclass with a field `name` is expected, as the group of fields that it stands for."""
+    """Expand a string into ``{"name": value}`` where a dataclass with a field `name` is expected."""
     return {"name": value} if isinstance(value, str) and "name" in _hints(cls) else value
 
 
 def plain(value: Any) -> Any:
-    """Return dataclasses, mappings and tuples as JSON-ready dictionaries and lists."""
+    """Convert dataclasses, mappings and tuples to JSON-ready dictionaries and lists."""
     if dataclasses.is_dataclass(value):
         return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -152,16 +152,16 @@ def plain(value: Any) -> Any:
 
 
 def fill(group: ConfigDict | dict, cls: type, where: str, besides: tuple[str, ...] = ()) -> None:
-    """Set the fields that a group leaves out to their defaults, and give each the type that overrides are read as.
+    """Fill in a group's missing fields with their defaults, and give each field the type that overrides are parsed as.
 
     Args:
       group: the values of some fields of `cls`.
       cls: a dataclass.
       where: the path of the group, for messages.
-      besides: the names of what it may have besides those fields.
+      besides: names that the group may have in addition to those fields.
 
     Raises:
-      SbmError: if it is no group; on an unknown field, or a missing one without a default.
+      SbmError: if `group` is not a group of fields, on an unknown field, or on a missing one without a default.
     """
     if not isinstance(group, (ConfigDict, dict)):
         raise SbmError(f"{where} must be a group of fields, not {group!r}.")
@@ -181,9 +181,9 @@ def fill(group: ConfigDict | dict, cls: type, where: str, besides: tuple[str, ..
         if isinstance(group, ConfigDict):
             with group.unlocked(), group.ignore_type():
                 if isinstance(typed, FieldReference) and name in group:
-                    del group[name]  # else what is there keeps its type, that of None
+                    del group[name]  # or the entry would keep the type of None
                 group[name] = typed
-        else:  # in a tuple, where nothing has types
+        else:  # in a tuple, whose entries have no types
             typed = typed.to_dict() if isinstance(typed, ConfigDict) else typed
             group[name] = typed.get() if isinstance(typed, FieldReference) else typed
 
@@ -197,7 +197,7 @@ def _default(field: dataclasses.Field, where: str) -> Any:
 
 
 def _typed(hint: Any, value: Any, where: str) -> Any:
-    """Return a value in the type that the dataclass declares; what does not fit it is left for `config.build`."""
+    """Convert a value to its declared type; one that does not fit is left for `config.build` to refuse."""
     if typing.get_origin(hint) in (typing.Union, types.UnionType):
         hint = next(part for part in typing.get_args(hint) if part is not type(None))
     cls = typing.get_origin(hint) or hint

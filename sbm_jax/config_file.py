@@ -1,4 +1,4 @@
-"""Config files on the command line: what they return, and overrides of any field of it."""
+"""Config files on the command line, and overrides of any of their fields."""
 
 import ast
 import importlib.machinery
@@ -29,20 +29,21 @@ class ConfigParser(flags.ArgumentParser):
         """Prepare to read configs.
 
         Args:
-          name: of the flag.
-          complete: sets what a config leaves out to its default, given the overrides of `choices` by path.
-          choices: the types of fields whose overrides come before all others, since they say what others there are.
+          name: name of the flag.
+          complete: fills in the defaults of a config, given the overrides of `choices` by path.
+          choices: {path: type} of the fields that are overridden first, because they determine which other fields
+            exist.
         """
         self._name, self._complete, self._choices = name, complete, choices
 
     def parse(self, path: str) -> ConfigDict:
-        """Return what a file's `get_config` returns, with every field that it leaves to its default.
+        """Return the config of a file, with all defaults filled in.
 
         Args:
-          path: the file; what follows a colon is handed to `get_config`.
+          path: the file; text after a colon is passed to `get_config`.
 
         Raises:
-          SbmError: if the file is wrong, or an override on the command line names no field.
+          SbmError: if the file is invalid, or an override on the command line names no field.
         """
         config, arguments = read(path), flags.FLAGS.read_flags_from_files(sys.argv, force_gnu=False)
         chosen = self._chosen(arguments)
@@ -60,7 +61,7 @@ class ConfigParser(flags.ArgumentParser):
         return config
 
     def _chosen(self, arguments: list[str]) -> dict[str, Any]:
-        """Return the overrides of the choices, by path; as usual the last counts, and tuples are joined."""
+        """Return the overrides of the choices, by path; as usual the last one wins, and tuples are concatenated."""
         found = {}
         for argument, following in itertools.pairwise([*arguments, ""]):
             override = re.match(rf"--?{self._name}\.([^=]*)(=?)(.*)", argument, re.DOTALL)
@@ -77,14 +78,14 @@ class ConfigParser(flags.ArgumentParser):
 
 
 def read(given: str) -> ConfigDict:
-    """Return what the `get_config` of a file returns.
+    """Read a config file, and return what its `get_config` returns.
 
     Args:
-      given: the file; what follows a colon is handed to `get_config`. Where there is no file ``configs/NAME.py``, it is
+      given: the file; text after a colon is passed to `get_config`. Where there is no file ``configs/NAME.py``, it is
         the one that the package was installed with.
 
     Raises:
-      SbmError: naming the file, the line and what is wrong there.
+      SbmError: if it is invalid; names the file, the line and the problem.
     """
     name, *variants = given.split(":", 1)
     path = user_path(name, "--config")
@@ -93,7 +94,7 @@ def read(given: str) -> ConfigDict:
     if not path.is_file():
         found = "it is a directory" if name and path.is_dir() else "there is no such file"
         raise SbmError(f"the config file {name!r} can not be read: {found}. Name one of configs/, or your own.")
-    loader = importlib.machinery.SourceFileLoader("config_of_the_run", str(path))  # of any suffix
+    loader = importlib.machinery.SourceFileLoader("config_of_the_run", str(path))  # accepts any suffix
     spec = importlib.util.spec_from_loader(loader.name, loader)
     module = importlib.util.module_from_spec(spec)
     sys.modules[module.__name__] = module  # where dataclasses and pickle look for it
@@ -103,7 +104,7 @@ def read(given: str) -> ConfigDict:
         raise SbmError(f"{path} has no function get_config; expected one that returns an ml_collections.ConfigDict.")
     try:
         inspect.signature(get_config).bind(*variants)
-    except (TypeError, ValueError) as error:  # ValueError of what has no signature
+    except (TypeError, ValueError) as error:  # ValueError: it has no signature
         fix = f"leave out {':' + variants[0]!r}" if variants else f"name variants after a colon, as in {name}:variant"
         raise SbmError(f"get_config of {path} can not be called ({error}): {fix}, or fix its arguments.") from error
     config = _call(path, lambda: get_config(*variants))
@@ -127,7 +128,7 @@ def _installed(path: Path) -> Path | None:
 
 
 def _call(path: Path, function: Callable[[], Any]) -> Any:
-    """Run code of a config file, whatever it may raise."""
+    """Run code of a config file, and turn whatever it raises into an `SbmError`."""
     try:
         return function()
     except Exception as error:  # it is not our code: it may raise anything
@@ -136,7 +137,7 @@ def _call(path: Path, function: Callable[[], Any]) -> Any:
 
 
 def _place(error: Exception, path: Path) -> tuple[str, int | None]:
-    """Return the line that can not be read, or the last that ran in the config file, or in what it imports."""
+    """Return the file and line of a syntax error, or of the last line that ran in the config file or its imports."""
     if isinstance(error, SyntaxError):
         return error.filename or str(path), error.lineno
     libraries = [Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")]
@@ -151,11 +152,11 @@ def _place(error: Exception, path: Path) -> tuple[str, int | None]:
 
 
 def _told(error: Exception) -> str:
-    """Return an error in one line; errors that configs raise to explain themselves, without their type."""
+    """Format an error as one line, without its type where its message explains itself."""
     inner = error
     if isinstance(error, SyntaxError):
-        return f"{type(error).__name__}: {error.msg}."  # str() would name the place again
-    while inner.args and isinstance(inner.args[0], BaseException):  # as a ConfigDict wraps them
+        return f"{type(error).__name__}: {error.msg}."  # str() would repeat the location
+    while inner.args and isinstance(inner.args[0], BaseException):  # ConfigDict wraps errors
         inner = inner.args[0]
     message = inner.args[0] if isinstance(inner, KeyError) and inner.args else inner  # str() would quote it
     text = " ".join(str(message).split())
@@ -171,7 +172,7 @@ def _check_override(config: ConfigDict, name: str, path: str) -> None:
     """Check that an override names a field.
 
     Raises:
-      SbmError: with the field that may be meant.
+      SbmError: if it does not; suggests the closest field.
     """
     flag, found, where = f"--{name}.{path}", config, name
     try:
@@ -183,13 +184,13 @@ def _check_override(config: ConfigDict, name: str, path: str) -> None:
     for part in parts:
         if found is None:
             raise SbmError(
-                f"{flag}: {where} is None, and has no {part!r}. Switch it on as a whole, as in --{where}={{}} for its "
+                f"{flag}: {where} is None, and has no {part!r}. Set the whole group, as in --{where}={{}} for its "
                 f"defaults, or --{where}=\"{{'{part}': ...}}\"."
             )
         if isinstance(part, str) and isinstance(found, (ConfigDict, Mapping)):
             if not found:
                 raise SbmError(
-                    f"{flag}: {where} is an empty group; give it whole, as in --{where}=\"{{'{part}': ...}}\"."
+                    f"{flag}: {where} is an empty group; set the whole group, as in --{where}=\"{{'{part}': ...}}\"."
                 )
             if part not in found:
                 raise unknown(f"field in {flag}:", part, found)
@@ -205,7 +206,7 @@ def _check_override(config: ConfigDict, name: str, path: str) -> None:
 
 
 def _literal(text: str) -> Any:
-    """Return what Python reads in a text, or the text itself."""
+    """Return the value of a Python literal, or the text itself where it is not one."""
     try:
         return ast.literal_eval(text)
     except (SyntaxError, ValueError):
@@ -213,7 +214,7 @@ def _literal(text: str) -> Any:
 
 
 class _Whole(flags.ArgumentParser):
-    """Reads whole numbers, also as 1e3, and None."""
+    """Parses integers, also written as 1e3, and None."""
 
     def parse(self, argument: Any) -> int | None:
         value = _literal(argument) if isinstance(argument, str) else argument
@@ -225,7 +226,7 @@ class _Whole(flags.ArgumentParser):
 
 
 class _Number(flags.FloatParser):
-    """Reads numbers, and None."""
+    """Parses numbers and None."""
 
     def parse(self, argument: Any) -> float | None:
         if argument in (None, "None"):
@@ -237,7 +238,7 @@ class _Number(flags.FloatParser):
 
 
 class _Switch(flags.BooleanParser):
-    """Reads true and false."""
+    """Parses true and false."""
 
     def parse(self, argument: Any) -> bool:
         try:
@@ -247,7 +248,7 @@ class _Switch(flags.BooleanParser):
 
 
 class _Tuple(tuple_parser.TupleParser):
-    """Reads tuples as Python writes them, or as entries between commas."""
+    """Parses tuples, written as in Python or as comma-separated entries."""
 
     def parse(self, argument: Any) -> tuple:
         if not isinstance(argument, str):
@@ -260,7 +261,7 @@ class _Tuple(tuple_parser.TupleParser):
 
 
 class _Group(flags.ArgumentParser):
-    """Reads groups of fields as Python writes dictionaries, and None."""
+    """Parses groups of fields, written as Python dictionaries, and None."""
 
     def parse(self, argument: Any) -> ConfigDict | None:
         value = _literal(argument) if isinstance(argument, str) else argument
@@ -274,7 +275,7 @@ class _Group(flags.ArgumentParser):
 
 
 class _Untyped(flags.ArgumentParser):
-    """Reads what an entry of a tuple has in place of a number or a group: anything, as Python writes it."""
+    """Parses tuple entries that are neither a number nor a group: any Python literal, or the text itself."""
 
     def parse(self, argument: Any) -> Any:
         return _literal(argument) if isinstance(argument, str) else argument

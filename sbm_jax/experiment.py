@@ -1,4 +1,4 @@
-"""The job: data, stages in order, generation, evaluation, report."""
+"""Runs an experiment: data, training stages, generation, evaluation, report."""
 
 import contextlib
 import dataclasses
@@ -45,24 +45,24 @@ def run(
     command: str = "",
     profile: bool = False,
 ) -> dict[str, Any]:
-    """Train what is not trained yet, evaluate, and write results and report.
+    """Train what is not trained yet, evaluate, and write the results and the report.
 
-    What is complete in the work directory is read: stages, and evaluations. Results and report are written after each
-    part, and list what is still to come.
+    Stages and evaluations that are complete in the work directory are read back. Results and report are written after
+    each part, and list what is still to come.
 
     Args:
       config: the experiment.
-      workdir: where everything is kept; made if it does not exist.
+      workdir: where everything is kept; created if it does not exist.
       stages: names of the training stages to run, without evaluation and variations; None runs everything.
-      dataset: the data, in the form of their users; None for those that the config names.
-      command: what made this call, for the report; "" for the command line.
-      profile: write traces of some steps of each stage into its ``profile`` folder.
+      dataset: the data, in their raw form (see `types.FormatConfig`); None loads what the config names.
+      command: the call to show in the report; "" for the command line.
+      profile: write traces of some steps of each stage to ``<workdir>/profile``.
 
     Returns:
-      The content of `results.json`, or {} where only stages were asked for.
+      The content of `results.json`, or {} if `stages` is given.
 
     Raises:
-      SbmError: on anything that the user can mend.
+      SbmError: on anything that the user can fix.
     """
     start = time.monotonic()
     if not isinstance(config, ExperimentConfig):
@@ -88,12 +88,12 @@ def run(
         command = command or " ".join(["python -m sbm_jax.main", *map(shlex.quote, sys.argv[1:])])
         traces = workdir / "profile" if profile else None
         results = _run(config, varied, workdir, dataset, stages, traces, start, command)
-        parallel.wait_for_all("the report is written")  # who ends before would end the job
+        parallel.wait_for_all("the report is written")  # a process that exits earlier would end the job
         return results
 
 
 def _checked(config: ExperimentConfig) -> list[ExperimentConfig]:
-    """Return the configs of all variations, after they and the experiment's own are checked."""
+    """Check the experiment's config and those of all variations; return the latter."""
     varied = [apply_changes(config, variation.changes) for variation in config.variations]
     for one in (config, *varied):
         check(one)
@@ -101,15 +101,15 @@ def _checked(config: ExperimentConfig) -> list[ExperimentConfig]:
 
 
 def _load(config: ExperimentConfig, workdir: Path) -> Dataset:
-    with parallel.main_first("data"):  # what it prepares is kept, and found by the others
+    with parallel.main_first("data"):  # the others find what it has prepared
         return data.load(config.data, workdir / "data", [modality.name for modality in config.modalities])
 
 
 def _completed(config: ExperimentConfig, dataset: Dataset) -> ExperimentConfig:
-    """Return the config with what its modalities leave to the data, such as a vocabulary.
+    """Return the config with what its modalities take from the data, such as a vocabulary.
 
     Raises:
-      SbmError: if the data do not tell, or lack a modality.
+      SbmError: if the data do not determine it, or lack a modality.
     """
     found = []
     for modality in config.modalities:
@@ -138,7 +138,7 @@ def _run(
     dataset, *varied_data = [data.thinned(whole, one.data) for one in (config, *varied)]
     if config.classifier is not None and not dataset.num_classes:
         logger.warning(
-            "the config has a classifier, and the data have no labels: coherence can not be measured. Add labels, or "
+            "the config has a classifier, but the data have no labels: coherence can not be measured. Add labels, or "
             "leave the classifier out."
         )
     for one in (config, *varied):
@@ -185,7 +185,7 @@ def _run(
 
 
 class Trained(NamedTuple):
-    """Trained systems, the classifiers that judge, the stages of all, their products by name, readers and matcher."""
+    """Trained systems and judges (classifiers, readers and matcher), with the stages and products of all."""
 
     systems: list[System]
     classifiers: Classifiers | None
@@ -196,7 +196,7 @@ class Trained(NamedTuple):
 
 
 def check(config: ExperimentConfig) -> None:
-    """Raise `SbmError` for what can not work, before anything is trained."""
+    """Raise `SbmError` for a config that cannot work, before anything is trained."""
     for name in config.systems:
         make_system(config, name).check(config.sampler)
     report.paper_of(config.published)
@@ -207,10 +207,10 @@ def check(config: ExperimentConfig) -> None:
         form = make_format(modality)
         form.check_files()
         rate, own = config.data.folders.rate, modality.format.options.get("rate")
-        heard = isinstance(form, Spectrogram)  # videos have a rate too, of their frames
+        heard = isinstance(form, Spectrogram)  # videos have a rate too: frames per second
         if config.data.name == "folders" and heard and rate and rate != own:
             raise SbmError(
-                f"config.data.folders.rate is {rate}, and modality {modality.name!r} has a format of {own} samples a "
+                f"config.data.folders.rate is {rate}, but modality {modality.name!r} has a format of {own} samples a "
                 "second. Set them to the rate of the WAV files."
             )
     names, known = ([m.name for m in some] for some in (config.joint_modalities, config.modalities))
@@ -226,9 +226,9 @@ def _train(
     only: Iterable[str] | None = None,
     profile_dir: Path | None = None,
 ) -> Trained:
-    """Run the stages of all systems and, but for variations, which have those of the experiment, of the judges.
+    """Run the stages of all systems and, except in variations, of the judges.
 
-    Variations are told from it by `shared`, where the stages of the experiment are.
+    Variations pass `shared`, the directory of the experiment, and use its stages and judges.
     """
     systems = [make_system(config, name) for name in config.systems]
     judged = shared is None
@@ -240,17 +240,17 @@ def _train(
 
 
 def make_classifiers(config: ExperimentConfig, dataset: Dataset) -> Classifiers | None:
-    """Return the judges of all questions; None where the config or the data have none."""
+    """Return the classifiers of all questions; None if the config has no classifier or the data no labels."""
     if config.classifier is None or not dataset.num_classes:
         return None
     return Classifiers(config.modalities, dataset.num_classes, config.classifier, config.seed)
 
 
 def make_readers(config: ExperimentConfig) -> tuple[Reader, ...]:
-    """Return what tells one modality from another.
+    """Return the readers, which predict one modality from another.
 
     Raises:
-      SbmError: if two read the same.
+      SbmError: if two have the same source and target.
     """
     network, seed = config.autoencoder.network, config.seed
     readers = tuple(Reader(config.modalities, one, network, seed) for one in config.readers)
@@ -260,12 +260,12 @@ def make_readers(config: ExperimentConfig) -> tuple[Reader, ...]:
 
 
 def make_matcher(config: ExperimentConfig) -> Matcher | None:
-    """Return what tells how well modalities belong together; None where the config has none."""
+    """Return the matcher, which scores how well modalities match; None if the config has none."""
     return config.matcher and Matcher(config.modalities, config.matcher, config.seed)
 
 
 def make_judges(config: ExperimentConfig, trained: Trained, dataset: Dataset, workdir: Path) -> Judges:
-    """Return what judges the systems of an experiment."""
+    """Return the judges of an experiment's systems."""
     key = jax.random.fold_in(jax.random.key(config.seed), 2)
     inception = weights_path(config.evaluation.inception_weights)
     modalities, products, features = config.modalities, trained.products, workdir / "features"
@@ -296,7 +296,7 @@ def _vary(
     judges: Judges,
     profile_dir: Path | None,
 ) -> dict[str, Any]:
-    """Train and judge one variation; stages that it has in common with the experiment are read."""
+    """Train and judge one variation; stages that it shares with the experiment are read."""
     name = f"{variation.study}_{variation.value}"
     own = workdir / "variations" / name
     print(f"variation {variation.study} = {variation.value}", flush=True)
@@ -307,10 +307,10 @@ def _vary(
 
 
 def prepare(workdir: Path) -> None:
-    """Make the work directory and check that it can be written to.
+    """Create the work directory and check that it is writable.
 
     Raises:
-      SbmError: if it can not.
+      SbmError: if it is not.
     """
     probe = workdir / ".writable"
     write_atomically(probe, "written to find out whether it can be\n")
@@ -318,7 +318,11 @@ def prepare(workdir: Path) -> None:
 
 
 def _all_stages(systems: Iterable[System], judges: Iterable[Classifiers | Reader], dataset: Dataset) -> list[Stage]:
-    """Return the stages of all systems, those that several share once."""
+    """Return the stages of all systems and judges, each shared stage once.
+
+    Raises:
+      SbmError: if two stages have the same name and different settings.
+    """
     stages: dict[str, Stage] = {}
     for stage in (stage for system in systems for stage in system.stages(dataset)):
         if dict(stages.setdefault(stage.name, stage).settings) != dict(stage.settings):
@@ -343,7 +347,7 @@ def _as_metrics(metrics: Mapping[str, Estimate]) -> dict[str, Any]:
 
 
 def _add_warnings(results: dict[str, Any], trained: Trained, workdir: Path) -> None:
-    """Add to the results of systems what they warn of, by their numbers and the curves of their stages."""
+    """Add to each system's results the warnings that its metrics and training curves give rise to."""
     for system in trained.systems:
         curves = {
             stage.name: _read_metrics(stage, workdir) for stage in trained.stages if stage.name in system.stage_names
@@ -352,7 +356,7 @@ def _add_warnings(results: dict[str, Any], trained: Trained, workdir: Path) -> N
 
 
 def with_texts(figures: Mapping[str, np.ndarray], modalities: Iterable[Modality]) -> dict[str, np.ndarray]:
-    """Return the arrays for the report, with texts in place of arrays [E, L, *shape] of sample grids that have some."""
+    """Return the report's arrays, with the sample grids [E, L, *shape] of texts replaced by strings."""
     found = dict(figures)
     for modality in modalities:
         for name, array in figures.items():
@@ -365,18 +369,18 @@ def with_texts(figures: Mapping[str, np.ndarray], modalities: Iterable[Modality]
 
 
 def _training_seconds(system: System, stages: Iterable[Stage], workdir: Path) -> dict[str, Any]:
-    """Return the seconds of all stages that a system uses, as a metric."""
+    """Return the total training time of the stages that a system uses, in seconds, as a metric."""
     used = _stage_seconds([stage for stage in stages if stage.name in system.stage_names], workdir)
     return _as_metrics({"training/seconds": Estimate(sum(used.values()), None, len(used))}) if used else {}
 
 
 def _read_metrics(stage: Stage, workdir: Path) -> list[dict]:
-    """Return what was written while a stage was trained; [] in all processes but the one that writes and reports."""
+    """Return the metrics logged while a stage was trained; [] in every process but the main one."""
     return read_metrics(workdir / "metrics" / f"{stage.name}.jsonl") if parallel.is_main() else []
 
 
 def _stage_seconds(stages: Iterable[Stage], workdir: Path) -> dict[str, float]:
-    """Return the seconds that each stage took, over all runs that worked on it."""
+    """Return the training time of each stage in seconds, summed over all runs that worked on it."""
     seconds = {}
     for stage in stages:
         rows = _read_metrics(stage, workdir)

@@ -1,4 +1,4 @@
-"""Everything that a run depends on, as one config: its defaults, its checked form, and what work directories keep."""
+"""The config of an experiment: its defaults, its checked form, and the copy that work directories keep."""
 
 import dataclasses
 import json
@@ -29,13 +29,13 @@ from sbm_jax.types import Modality
 
 @checked_dataclass
 class Variation:
-    """An experiment that differs from the main one in some settings, and shares with it what they do not touch.
+    """An experiment that differs from the main one in some settings, and shares everything that they do not affect.
 
     Attributes:
       study: what is varied, such as ``"beta"``; variations of one study are shown in one table.
-      value: its value, as it is shown.
-      changes: the new values by dotted path, such as ``{"autoencoder.beta": 0.5}``; not of what all variations share:
-        the judges, and the data but for ``data.complete`` and ``data.missing``.
+      value: its value, as shown in the table.
+      changes: new values by dotted path, such as ``{"autoencoder.beta": 0.5}``. What all variations share cannot
+        change: the judges, and the data except for ``data.complete`` and ``data.missing``.
     """
 
     study: str
@@ -44,7 +44,7 @@ class Variation:
 
     def __post_init__(self):
         where = f"variation {self.study} = {self.value}"
-        named = re.fullmatch(r"\w[\w .+-]*", f"{self.study}_{self.value}")  # the name of a directory
+        named = re.fullmatch(r"\w[\w .+-]*", f"{self.study}_{self.value}")  # a directory name
         require(bool(named), "study and value", where, "letters, digits, spaces and any of _.+-")
         kept = (
             "data",
@@ -61,7 +61,7 @@ class Variation:
         )
         for path in self.changes:
             own = path in ("data.complete", "data.missing") or not path.startswith(kept)
-            require(own, where, path, f"nothing of {', '.join(kept)}, which variations share")
+            require(own, where, path, f"a path outside of {', '.join(kept)}, which variations share")
 
 
 @checked_dataclass
@@ -71,25 +71,25 @@ class ExperimentConfig:
     Attributes:
       name: shown in the report.
       seed: the seed of every random draw.
-      systems: the rows of the results table: methods of this package, keys of `systems.methods.METHODS`, and of others,
-        as ``"package.module:METHOD"``.
-      modalities: the parts of a data point.
-      joint: the names of those that are modelled together; all where there is none. Stage I trains every modality,
-        unless its latents are aligned.
+      systems: the rows of the results table: keys of `systems.methods.METHODS`, or methods of other packages as
+        ``"package.module:METHOD"``.
+      modalities: the modalities of a data point, in mask order.
+      joint: names of the modalities that are modelled together; () for all. Stage I trains every modality, unless its
+        latents are aligned.
       data: where the data come from.
       autoencoder: stage I.
       score: stage II.
-      methods: what methods have of their own, {group: options}; see `Method.options`. All of this package's groups are
-        there, and those of the other methods in `systems`.
+      methods: the methods' own options, {group: options}; see `Method.options`. It has every group of this package, and
+        those of other packages' methods in `systems`.
       classifier: the judge of coherence; None for data without labels.
-      readers: networks that tell one modality from another, by which the metric ``"readings"`` reads samples, and whose
-        gradients attack for ``"robustness"``.
-      matcher: encoders into one space, by which the metric ``"agreement"`` tells how well generated data agree with
-        what they are generated from; None for none.
+      readers: networks that predict one modality from another. The metric ``"readings"`` reads samples with them, and
+        ``"robustness"`` attacks by their gradients.
+      matcher: encoders into a shared space, in which the metric ``"agreement"`` measures how well generated data agree
+        with their condition; None for none.
       sampler: see `sampling.SamplerOptions`.
       evaluation: see `evaluation.EvaluationConfig`.
       variations: further experiments that share the work directory, and the report.
-      published: the published numbers that the report sets beside ours, a key of `report.published.PAPERS`, or "".
+      published: the published numbers to show beside ours in the report, a key of `report.published.PAPERS`, or "".
     """
 
     name: str = "experiment"
@@ -110,9 +110,9 @@ class ExperimentConfig:
     published: str = ""
 
     def __post_init__(self):
-        named = re.fullmatch(r"\w[\w .+-]*", self.name)  # the name of a directory
+        named = re.fullmatch(r"\w[\w .+-]*", self.name)  # a directory name
         require(bool(named), "config.name", self.name, "letters, digits, spaces and any of _.+-")
-        require(0 <= self.seed < 2**32, "config.seed", self.seed, "0 to 2**32 - 1, of which JAX makes keys")
+        require(0 <= self.seed < 2**32, "config.seed", self.seed, "0 to 2**32 - 1, the seeds of JAX keys")
         require(bool(self.systems), "config.systems", self.systems, f"one or more of {', '.join(METHODS)}")
         rows = [find_method(name).name for name in self.systems]
         require(len({*rows}) == len(rows), "config.systems", self.systems, "methods with different names")
@@ -129,19 +129,19 @@ class ExperimentConfig:
 
     @property
     def joint_modalities(self) -> tuple[Modality, ...]:
-        """The modalities that are modelled together, in the order of `modalities`."""
+        """The jointly modelled modalities, in the order of `modalities`."""
         return tuple(modality for modality in self.modalities if not self.joint or modality.name in self.joint)
 
     @property
     def shared(self) -> Shared:
-        """What all methods are given."""
+        """The settings that all methods receive."""
         joint = self.joint_modalities
         encoded = self.modalities if len(joint) < len(self.modalities) and not self.autoencoder.alignment else ()
         return Shared(joint, self.autoencoder, self.score, self.sampler, self.seed, encoded)
 
 
 def _build_methods(systems: tuple[str, ...], given: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the options of all methods, {group: dataclass}; what is not given is left to its defaults."""
+    """Build the options of all methods, {group: dataclass}, with defaults for what is not given."""
     groups = option_groups(systems)
     for name in given:
         if name not in groups:
@@ -158,10 +158,10 @@ def make_system(config: ExperimentConfig, name: str) -> System:
 
     Args:
       config: the experiment.
-      name: the name of a method, as in `config.systems`; it need not be there.
+      name: the name of a method, as in `config.systems`, although it need not be listed there.
 
     Raises:
-      SbmError: if there is no such method, or it can not work with this config.
+      SbmError: if there is no such method, or it cannot work with this config.
     """
     return find_method(name).system(config.shared, config.methods)
 
@@ -170,18 +170,18 @@ def make_system(config: ExperimentConfig, name: str) -> System:
 
 
 CHOICES = {"systems": tuple, "data.name": str}
-"""The fields, by path, that say which groups of options there are, and their types."""
+"""{path: type} of the fields that determine which groups of options exist."""
 
 
 def complete(config: ConfigDict, choices: Mapping[str, Any] | None = None) -> None:
-    """Set what a config leaves out to its default, and give each field the type that overrides are read as.
+    """Fill in the defaults of a config, and give each field the type that overrides are parsed as.
 
     Args:
       config: what a config file returns.
-      choices: new values of `CHOICES`, which come first: they say what else there is.
+      choices: new values of `CHOICES`, set first because they determine which other fields exist.
 
     Raises:
-      SbmError: on an unknown field, method, metric or data set, or what is no group where one is expected.
+      SbmError: on an unknown field, method, metric or data set, or a value where a group is expected.
     """
     choices = choices or {}
     fill(config, ExperimentConfig, "config")
@@ -208,20 +208,20 @@ def complete(config: ConfigDict, choices: Mapping[str, Any] | None = None) -> No
 
 
 def _groups(systems: Any) -> dict[str, type]:
-    """Return the groups of options of what is given as `config.systems`."""
+    """Return the groups of options, {group: class}, of a value of `config.systems`."""
     require(isinstance(systems, (tuple, list)), "config.systems", systems, "a tuple of names")
     return option_groups(systems)
 
 
 def _left_out(before: Any, after: Any) -> set[str]:
-    """Return the groups of options that other systems do not have."""
+    """Return the groups of options that `before` has and `after` does not."""
     return {*_groups(before)} - {*_groups(after)}
 
 
 def default_config() -> ConfigDict:
-    """Return all defaults: where config files start. The modalities are still to be named.
+    """Return the default config, from which config files start. The modalities are still to be set.
 
-    An unknown field can not be set, but where other packages have theirs: groups of `methods` and of
+    Unknown fields cannot be set, except where other packages add theirs: groups of `methods` and of
     `evaluation.metrics`, and fields of `data.options`.
     """
     config = ConfigDict()
@@ -236,7 +236,7 @@ def default_config() -> ConfigDict:
 
 
 def parse_config(values: Mapping[str, Any]) -> ExperimentConfig:
-    """Return the checked form of a `ConfigDict` or of the JSON that a work directory keeps."""
+    """Check a `ConfigDict`, or the JSON that a work directory keeps, and return it as an `ExperimentConfig`."""
     return build(ExperimentConfig, values)
 
 
@@ -247,7 +247,7 @@ def apply_changes(config: ExperimentConfig, changes: Mapping[str, Any]) -> Exper
       SbmError: if there is no such field, or a value does not fit.
     """
     values = plain(dataclasses.replace(config, variations=()))
-    if "systems" in changes:  # first: methods bring their options, and take them with them
+    if "systems" in changes:  # first, because methods add and remove their options
         for name in _left_out(config.systems, changes["systems"]):
             del values["methods"][name]
         defaults = {name: plain(cls()) for name, cls in _groups(changes["systems"]).items()}
@@ -282,7 +282,7 @@ def read_config(workdir: Path) -> ExperimentConfig:
 
 
 def refuse_earlier(workdir: Path) -> None:
-    """Refuse a work directory from when the options of methods were fields of the config.
+    """Refuse a work directory of an earlier version, in which the options of methods were fields of the config.
 
     Raises:
       SbmError: if it is one.

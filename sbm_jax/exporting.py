@@ -19,14 +19,14 @@ from sbm_jax.storage import write_atomically
 from sbm_jax.types import Modality
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
-"""What programs can be written for, on any machine."""
+"""The platforms that programs can be exported for, from any machine."""
 
 
 def check_platforms(platforms: Sequence[str] | None) -> list[str]:
-    """Return the platforms of a program; None stands for the one in use.
+    """Return the platforms of a program, each once; None stands for the one in use.
 
     Raises:
-      SbmError: if one is unknown, or there is none.
+      SbmError: if one is unknown, or the list is empty.
     """
     if platforms is None:
         return [jax.export.default_export_platform()]
@@ -39,7 +39,7 @@ def check_platforms(platforms: Sequence[str] | None) -> list[str]:
 
 
 def named_leaves(products: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """Return parameters by the path of each, ``stage/part/...``, in the order of the leaves of the tree."""
+    """Return parameters by path, ``stage/part/...``, in the order of the tree's leaves."""
     leaves = jax.tree_util.tree_leaves_with_path(jax.device_get(dict(products)))
     return {jax.tree_util.keystr(path, simple=True, separator="/"): np.asarray(leaf) for path, leaf in leaves}
 
@@ -57,22 +57,22 @@ def write(
     platforms: Sequence[str],
     weights: Path | None,
 ) -> Path:
-    """Write a sampler, and a ``.json`` file beside it that says how to call it; return the path of the latter.
+    """Write a sampler, and beside it a ``.json`` file that says how to call it; return the path of the latter.
 
     Args:
-      runner: of the system.
-      options: of the sampler.
-      path: of the program.
+      runner: the system's runner.
+      options: sampler options.
+      path: path of the program.
       given: names of the observed modalities.
-      targets: names of those to return.
-      num_rows: B, rows of a call.
-      num_samples: S, samples of each row.
-      strength: of the guidance; None for that of the config.
+      targets: names of the modalities to return.
+      num_rows: B, rows per call.
+      num_samples: S, samples per row.
+      strength: guidance strength; None for the config's.
       platforms: some of `PLATFORMS`.
-      weights: a file for the weights, which the program then takes; None to write them into it.
+      weights: a file for the weights, which the program then takes as an argument; None embeds them in the program.
 
     Raises:
-      SbmError: if a package that this needs is not there, the system refuses, or a file can not be written.
+      SbmError: if a required package is missing, the system refuses, or a file cannot be written.
     """
     described = path.with_suffix(".json")
     if described == path or weights in (path, described):
@@ -116,28 +116,28 @@ def write(
 
 
 def _require_packages(*names: str) -> None:
-    """Raise `SbmError` unless packages are there: JAX serialises programs by one that it does not require."""
+    """Raise `SbmError` unless packages are installed: JAX serialises programs with one that it does not depend on."""
     for name in names:
         if importlib.util.find_spec(name) is None:
             raise SbmError(f"an export needs the package {name}. Install it: pip install 'sbm_jax[export]'.")
 
 
 def _packed(leaves: Mapping[str, np.ndarray]) -> bytes:
-    """Return arrays as the content of a .safetensors file."""
+    """Serialise arrays as the content of a .safetensors file."""
     from safetensors.numpy import save
 
     return save({name: np.ascontiguousarray(leaf) for name, leaf in leaves.items()})
 
 
 def _told(modality: Modality, axes: tuple[int, ...]) -> dict[str, Any]:
-    """Return what a modality is to the program: shape and type, and in what form users have it."""
+    """Describe a modality: shape and type in the program, and the format of the users' data."""
     shape, dtype = [*axes, *modality.shape], np.dtype(modality.dtype).name
     told = {"shape": shape, "dtype": dtype, "bounds": list(modality.bounds), "likelihood": modality.likelihood}
     return {**told, "format": plain(modality.format)}
 
 
 def _lines(program: str, weights: str | None, given: Sequence[Modality], num_rows: int) -> list[str]:
-    """Return Python code that calls the program, from the directory that it is in."""
+    """Return lines of Python that call the program from its own directory."""
     rows = [f"{m.name!r}: np.zeros({(num_rows, *m.shape)}, np.{np.dtype(m.dtype).name})" for m in given]
     lines = ["import jax.export", "import numpy as np"]
     if weights is not None:

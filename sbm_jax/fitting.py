@@ -1,4 +1,4 @@
-"""Own data in three lines: `sbm_jax.fit`."""
+"""Training on your own data in three lines: `sbm_jax.fit`."""
 
 import dataclasses
 import hashlib
@@ -34,8 +34,8 @@ def fit(
 ) -> TrainedSystem:
     """Train on your own data, evaluate the result, write a report, and return the trained system.
 
-    It guesses what each modality is from type, shape and values, and prints its guesses. Called again with the same
-    arguments, it goes on where it was interrupted; `sbm_jax.load` returns the system later.
+    The kind of each modality is guessed from type, shape and values, and the guesses are printed. Called again with the
+    same arguments, `fit` resumes where it was interrupted; `sbm_jax.load` returns the system later.
 
         model = sbm_jax.fit({"photo": photos, "mask": masks, "caption": captions}, "runs/mine")
         model.generate({"caption": ["a small red bird"]}, targets=["photo"], num_samples=4)
@@ -43,23 +43,24 @@ def fit(
     Args:
       data: {modality: N rows}: an array [N, ...], or a list with None where a row lacks the modality. Images are uint8
         [N, H, W, C] or [N, H, W]; tags, masks and one-hot classes are 0 and 1 or bool; numbers are floats; sentences
-        and names of classes are strings [N]; a row of [N, K] has K sentences, and stands for K rows with one each.
-        Beside them may be ``"label"``, the class of each row, by which the samples are judged, or
-        ``"label.<question>"``, one of several; and ``"<modality>.present"``, bool [N], True where a row has it. Or the
-        config of an experiment, as a file of `configs/` returns it, beside which only `workdir` is given.
+        and class names are strings [N]; with strings [N, K], each row has K sentences and stands for K rows with one
+        each. Optional keys are ``"label"``, the class of each row, by which the samples are judged, or
+        ``"label.<question>"`` for one of several questions; and ``"<modality>.present"``, bool [N], True where a row
+        has the modality. Alternatively the config of an experiment, as a file of `configs/` returns it; then only
+        `workdir` may be given with it.
       workdir: where checkpoints, results and the report are kept.
-      validation: held-out rows, as `data`, or the share of the rows of `data` to hold out.
-      test: the same for the rows by which the system is judged, which have all modalities; a share is of those that
-        have. Where rows belong together, such as several pictures of one person, a random split would separate them:
-        give rows of other persons here.
-      modalities: what is known of modalities, by name: fields of `types.Modality`, and ``kind``, a key of
+      validation: held-out rows in the form of `data`, or the fraction of the rows of `data` to hold out.
+      test: the same for the rows on which the system is judged. These have all modalities; a fraction refers to the
+        rows that do. If rows belong together, such as several images of one person, a random split would separate them:
+        pass rows of other people here.
+      modalities: known properties of modalities, by name: fields of `types.Modality`, and ``kind``, a key of
         `kinds.KINDS`, with its ``options``.
-      preset: how much is spent, one of `presets.PRESETS`.
+      preset: compute budget, one of `presets.PRESETS`.
       changes: new values of the config by dotted path, such as ``{"score.training.num_steps": 2000}``.
-      seed: of every random draw.
+      seed: the seed of every random draw.
 
     Raises:
-      SbmError: on anything that the user can mend, before anything is trained.
+      SbmError: on anything that the user can fix, before anything is trained.
     """
     if isinstance(data, ConfigDict):
         given = {"validation": validation, "test": test, "modalities": modalities, "preset": preset}
@@ -81,7 +82,9 @@ def _fit_config(config: ConfigDict, workdir: str | os.PathLike[str], others: Map
     for name, value in others.items():
         default = defaults[name].default
         if value is not default and not (isinstance(value, (int, float, str)) and value == default):
-            raise SbmError(f"{name} is given beside a config, which says all. Leave it out, or change the config.")
+            raise SbmError(
+                f"{name} is given together with a config, which has all settings. Leave it out, or change the config."
+            )
     _check_path(workdir)
     config = config.copy_and_resolve_references()
     complete(config)
@@ -113,18 +116,18 @@ def _check_path(workdir: Any) -> None:
     require(nearest.is_dir(), "workdir", os.fspath(workdir), f"the path of a directory; {nearest} is a file")
 
 
-# MARK: What they are
+# MARK: Kinds and labels
 
 
 def _with_axis(split: types.Split, given: Mapping[str, Mapping[str, Any]]) -> types.Split:
-    """Return rows in which those of modalities that are declared to have the shape (1,) are [N, 1]."""
+    """Reshape rows [N] to [N, 1] where a modality is declared to have the shape (1,)."""
     alone = [name for name, fields in given.items() if "kind" not in fields and fields.get("shape") in ((1,), [1])]
     own = {name: column[:, None] for name, column in split.data.items() if name in alone and column.ndim == 1}
     return dataclasses.replace(split, data={**split.data, **own})
 
 
 def _guesses(splits: Mapping[str, types.Split], given: Mapping[str, Mapping[str, Any]]) -> dict[str, Guess]:
-    """Return what each modality is, by its training rows."""
+    """Guess the kind of each modality from its training rows."""
     train = splits["train"]
     for name in given:
         if name not in train.data:
@@ -145,14 +148,14 @@ def _guesses(splits: Mapping[str, types.Split], given: Mapping[str, Mapping[str,
 
 
 def _there(split: types.Split, name: str) -> np.ndarray:
-    """Return the rows of a split that have a modality."""
+    """Return a modality's rows in a split, without those that lack it."""
     return split.data[name] if split.present is None else split.data[name][split.present[name]]
 
 
 def _dataset(splits: Mapping[str, types.Split], guesses: Mapping[str, Guess]) -> tuple[types.Dataset, str]:
-    """Return the data set, and what its labels are in words.
+    """Return the data set, and a description of its labels.
 
-    Where there are no labels, and a single modality is a class that no row lacks, its classes are the labels.
+    Without labels, the classes of a modality become the labels if it is the only class that no row lacks.
     """
     digests = {name: _digest(split) for name, split in splits.items()}
     splits = {name: one_text_each(_as_kinds(split, guesses), name) for name, split in splits.items()}
@@ -170,7 +173,7 @@ def _dataset(splits: Mapping[str, types.Split], guesses: Mapping[str, Guess]) ->
 
 
 def _as_kinds(split: types.Split, guesses: Mapping[str, Guess]) -> types.Split:
-    """Return rows in which uint8 that are no pixels are int32: elsewhere uint8 stands for value / 255."""
+    """Convert uint8 values that are not pixels to int32: elsewhere uint8 stands for value / 255."""
     data = {
         name: column.astype(np.int32)
         if column.dtype == np.uint8 and guesses[name].kind not in ("image", "binary", "declared")
@@ -192,7 +195,7 @@ def _labelled(splits: Mapping[str, types.Split], name: str, one: Guess) -> dict[
 
 
 def _digest(split: types.Split) -> str:
-    """Return a digest of the content of rows."""
+    """Return a digest of the content of a split."""
     digest = hashlib.sha256()
     for name, array in sorted({**split.data, **arrays.small_arrays(split)}.items()):
         digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
@@ -212,14 +215,14 @@ def _config(
     flat = _flat(changes, config)
     for path in flat:
         if path.partition(".")[0] in ("data", "modalities") and path != "data.missing":
-            raise SbmError(f"changes has {path!r}; say it by the arguments data and modalities instead.")
+            raise SbmError(f"changes has {path!r}; use the arguments data and modalities instead.")
     return apply_changes(parse_config(config), flat)
 
 
 def _flat(changes: Mapping[str, Any], config: ConfigDict, group: str = "") -> dict[str, Any]:
-    """Return changes by path, in which those of a group of the config are those of the fields that they name.
+    """Flatten changes to {path: value}, down to the fields of the config's groups.
 
-    Metrics alone are replaced as a whole: which there are is what they say.
+    Only metrics are replaced as a whole, because their group also says which metrics there are.
     """
     flat: dict[str, Any] = {}
     for name, value in changes.items():
@@ -233,7 +236,7 @@ def _flat(changes: Mapping[str, Any], config: ConfigDict, group: str = "") -> di
 
 
 def _tell(guesses: Mapping[str, Guess], dataset: types.Dataset, preset: str, judged_by: str) -> None:
-    """Print what the data were taken for."""
+    """Print the guesses and the sizes of the data."""
     sizes = ", ".join(f"{len(getattr(dataset, name)):,} for {name}" for name in ("train", "validation", "test"))
     print(f"fit: preset {preset!r}, rows: {sizes}")
     for name, one in guesses.items():

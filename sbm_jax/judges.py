@@ -1,4 +1,4 @@
-"""What judges trained systems: classifiers, and networks in whose features samples are compared with real data."""
+"""Judges of trained systems: classifiers, and feature networks that compare samples with real data."""
 
 import dataclasses
 import functools
@@ -50,18 +50,18 @@ class Judges:
     """The judges of one experiment.
 
     Attributes:
-      dataset: whose test rows are conditioned on.
-      modalities: all that the data have.
+      dataset: the data; systems are conditioned on its test rows.
+      modalities: all modalities of the data.
       classifiers: the judges of coherence; None for none.
-      products: with the parameters of their stages, by name.
-      key: chooses the examples and the noise: the same for all systems.
-      inception: the file of the weights of Inception-v3, or None.
+      products: parameters by stage name, including those of the judges.
+      key: picks the examples and the noise; the same for all systems.
+      inception: the file of the Inception-v3 weights, or None.
       features: the directory for features of real data.
       cache: the directory in which finished evaluations are kept, or None.
-      readers: what tells one modality from another.
-      matcher: what tells how well modalities belong together; None for nothing.
-      vggish: the network that hears sounds.
-      clip: the network that compares images and texts.
+      readers: networks that predict one modality from another.
+      matcher: scores how well modalities match; None for none.
+      vggish: the network that embeds sounds.
+      clip: the network that compares images with texts.
     """
 
     dataset: Dataset
@@ -79,7 +79,7 @@ class Judges:
 
     @functools.cached_property
     def tools(self) -> Tools:
-        """What metrics may use, the same for all systems."""
+        """The tools that metrics may use, the same for all systems."""
         judge, num_classes = self.classifiers, self.classifiers.num_classes if self.classifiers else {}
         predict = {question: judge.predict_fn(self.products[judge.stage_name], question) for question in num_classes}
         readers = {}
@@ -93,8 +93,8 @@ class Judges:
 
     @functools.cached_property
     def _spaces(self) -> dict[str, FeatureSpace]:
-        """The features by their name: first those of Inception, where there are weights and images."""
-        print("taking features of real data, where they are not kept from before", flush=True)
+        """Feature spaces by name; Inception comes first, if there are weights and images."""
+        print("computing features of real data that are not kept from before", flush=True)
         found = [inception_space(self.inception, self.modalities, self.features)] if self.inception else []
         if self.classifiers:
             found.append(classifier_space(self.classifiers, self.products[self.classifiers.stage_name], self.features))
@@ -102,14 +102,14 @@ class Judges:
         return {space.name: space for space in found if space is not None}
 
     def _space(self, name: str, asked: Sequence[str]) -> tuple[FeatureSpace | None, dict[str, str]]:
-        """Return the features to compare with real data in, and why they are not those of Inception, by metric.
+        """Return the feature space in which to compare with real data, and, by metric, why it is not that of Inception.
 
         Args:
-          name: of the space; "" for the first of those that there are.
-          asked: the modalities to compare, by name; () for all that are images of three channels in [0, 1].
+          name: name of the space; "" for the first that is available.
+          asked: names of the modalities to compare; () for all images of three channels in [0, 1].
 
         Raises:
-          SbmError: if there are no features of that name.
+          SbmError: if there is no feature space of that name.
         """
         spaces = self._spaces
         if name == VGGISH and name not in spaces:
@@ -142,14 +142,14 @@ class Judges:
         strength: float | None = None,
         trained_on: Dataset | None = None,
     ) -> Evaluation:
-        """Return what is measured of one trained system on the test data; read where it was measured before.
+        """Evaluate one trained system on the test data, or read the evaluation if it was made before.
 
         Args:
           system: the system.
           products: the products of its stages, by name.
-          sampler: how it samples.
-          config: how much is measured.
-          strength: of the guidance; None for the system's own.
+          sampler: sampler options.
+          config: what to measure, and on how much data.
+          strength: guidance strength; None for the system's own.
           trained_on: what the system was trained on; None for `dataset`.
         """
         seen = self.dataset if trained_on is None else trained_on
@@ -167,9 +167,9 @@ class Judges:
         return parallel.kept(lambda: _read(path), judge, lambda made: _write(path, made), path.name)
 
     def _fingerprint(self, products: Mapping[str, Params], config: EvaluationConfig, *what: Any) -> str:
-        """Return a digest of all that an evaluation depends on: parameters, configs, data, judges, device, versions.
+        """Return a digest of everything an evaluation depends on: parameters, configs, data, judges, device, versions.
 
-        The code of other packages' metrics is part of it, as they have no version that we know.
+        It includes the source of other packages' metrics, whose versions are unknown.
         """
         others = [cls for _, cls, _ in config.chosen() if cls not in METRICS.values()]
         code = [inspect.getsource(inspect.getmodule(cls)) for cls in others]
@@ -218,13 +218,13 @@ class Judges:
         return evaluate(subject, self.dataset.test, names, self.key, config, self.tools, bar, *train)
 
     def real(self, config: EvaluationConfig) -> dict[str, Estimate]:
-        """Return what a perfect generator would get: distances of training from test data, and the classes' shares."""
+        """Return the metrics of a perfect generator: distances between training and test data, and class shares."""
         names = list(self.dataset.train.data)
         return real(self.dataset.train, self.dataset.test, names, self.key, config, self.tools)
 
 
 def _filling(generate: GenerateFn, modalities: Sequence[Modality]) -> GenerateFn:
-    """Return the function whose samples have what codecs leave to the host."""
+    """Wrap `generate` so that its samples include what codecs leave to the host."""
     forms = {modality.name: make_format(modality) for modality in modalities if modality.vocabulary_size}
 
     def filling(*arguments: Any, **named: Any) -> Generated:
@@ -254,7 +254,7 @@ def _write(path: Path, evaluation: Evaluation) -> None:
 
 
 def _read(path: Path) -> Evaluation | None:
-    """Return a kept evaluation, None where there is none, or it is damaged or of another form: it is made again."""
+    """Return a kept evaluation; None, so that it is made again, if it is missing, damaged or in another form."""
     if not path.is_file():
         return None
     try:
@@ -269,7 +269,7 @@ def _read(path: Path) -> Evaluation | None:
 
 
 FORM = 7
-"""Raised by whatever changes what is measured or how it is kept, so that evaluations from before are made again."""
+"""Version of what is measured and how it is kept. Raise it with every change, so that old evaluations are redone."""
 
 NUMBERS = "numbers"
 """The entry of a kept evaluation that holds its metrics."""
@@ -281,14 +281,14 @@ INCEPTION = "inception"
 """The name of the features of Inception-v3."""
 
 MEASURES = {"frechet": "fid", "frechet_infinity": "fid_infinity", "kernel": "kid"}
-"""What distances are called in the features of Inception-v3."""
+"""Names of the distances in the features of Inception-v3."""
 
 
 def weights_path(weights: str) -> Path | None:
-    """Return the file of the Inception weights: the one given, or that of the installed package, or None.
+    """Return the file of the Inception weights: the given one, that of the installed package, or None.
 
     Raises:
-      SbmError: if a file is given that does not exist.
+      SbmError: if the given file does not exist.
     """
     if not weights:
         return find_weights()
@@ -302,15 +302,15 @@ def weights_path(weights: str) -> Path | None:
 
 @functools.cache
 def check_weights(weights: str) -> None:
-    """Raise `SbmError` if there is a file of Inception weights that can not be read."""
+    """Raise `SbmError` if there are Inception weights that cannot be read."""
     if path := weights_path(weights):
         read_weights(path)
 
 
 def inception_space(path: Path, modalities: Sequence[Modality], cache: Path) -> FeatureSpace | None:
-    """Return the features of Inception-v3 of all images, and frames of videos, in [0, 1]; None without any.
+    """Return the Inception-v3 features of all images, and frames of videos, in [0, 1]; None if there are none.
 
-    Those of one channel may be masks or spectrograms as well as images, so they are judged only where they are named;
+    Arrays of one channel may be masks or spectrograms rather than images, so they are judged only where they are named;
     their channel is repeated.
     """
     images = [modality for modality in modalities if may_be_image(modality)]
@@ -335,7 +335,7 @@ def _of_frames(extract: FeatureFn) -> FeatureFn:
 
 
 def classifier_space(classifiers: Classifiers, params: Params, cache: Path) -> FeatureSpace:
-    """Return the hidden features of the classifiers."""
+    """Return the feature space of the classifiers' hidden features."""
     extract = {
         modality.name: in_batches(classifiers.features_fn(params, modality.name), ACCELERATOR_BATCH)
         for modality in classifiers.modalities

@@ -1,4 +1,4 @@
-"""One writer for each work directory."""
+"""A lock that allows one writer per work directory."""
 
 import contextlib
 import fcntl
@@ -15,9 +15,9 @@ logger = logging.getLogger(__name__)
 
 @contextlib.contextmanager
 def writing_to(workdir: Path) -> Iterator[None]:
-    """Hold the lock of a work directory, which the operating system frees when the process ends, however it does.
+    """Hold the lock of a work directory; the operating system releases it however the process ends.
 
-    Whether it holds between machines is up to the file system.
+    Whether it holds across machines depends on the file system.
 
     Raises:
       SbmError: if another process holds it.
@@ -31,8 +31,10 @@ def writing_to(workdir: Path) -> Iterator[None]:
                 f"{workdir} is being written to by another run ({file.read().strip() or 'unknown'}). Wait until it has "
                 "ended, or use another --workdir."
             ) from error
-        except OSError as error:  # a file system that has no locks
-            logger.warning("%s can not be locked (%s): take care that one run writes to it.", workdir, error.strerror)
+        except OSError as error:  # a file system without locks
+            logger.warning(
+                "%s can not be locked (%s): make sure that only one run writes to it.", workdir, error.strerror
+            )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")
         file.flush()

@@ -27,13 +27,13 @@ _PROFILE = flags.DEFINE_bool("profile", False, "Write a trace of some steps of e
 _GRACE = flags.DEFINE_float(
     "grace_seconds",
     preemption.GRACE_SECONDS,
-    "Seconds from SIGTERM until the process ends, whatever it is doing then; more where a checkpoint takes long.",
+    "Seconds from SIGTERM until the process ends, whatever it is doing; allow more if a checkpoint takes long.",
 )
 _STAGES = flags.DEFINE_list("stages", None, "Only these training stages, and no evaluation.")
 
 
 def _parse(argv: list[str]) -> list[str]:
-    """Parse the flags, turning each way in which they can be wrong into one line."""
+    """Parse the flags; end the process with a one-line message if they are wrong."""
     try:
         return flags.FLAGS(argv)
     except SbmError as error:
@@ -45,7 +45,7 @@ def _parse(argv: list[str]) -> list[str]:
 def _main(argv: list[str]) -> None:
     if len(argv) > 1:
         sys.exit(f"error: unexpected arguments {argv[1:]}; options start with --.")
-    absl.logging.set_verbosity(absl.logging.ERROR)  # of orbax and tensorflow-datasets
+    absl.logging.set_verbosity(absl.logging.ERROR)  # quietens orbax and tensorflow-datasets
     try:
         require(0 <= _GRACE.value <= MOST_GRACE, "--grace_seconds", _GRACE.value, f"0 to {MOST_GRACE:g}")
         with preemption.listening(_GRACE.value):
@@ -54,31 +54,31 @@ def _main(argv: list[str]) -> None:
                 config = experiment_config.parse_config(_CONFIG.value)
                 workdir = user_path(_WORKDIR.value or Path("runs") / config.name, "--workdir")
                 jax.config.update("jax_compilation_cache_dir", str(workdir / "compiled"))
-                jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # a resumed run starts at once
+                jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.2)  # lets resumed runs start at once
                 experiment.run(config, workdir, _STAGES.value, profile=_PROFILE.value)
     except SbmError as error:
         _end(f"error: {error}", 1)
     except BrokenPipeError:
-        _end(f"error: nobody reads what is printed any more. {AGAIN}", preemption.RESUME)
+        _end(f"error: the output stream was closed. {AGAIN}", preemption.RESUME)
     except OSError as error:
-        if isinstance(error, TimeoutError) and jax.process_count() > 1:  # of the processes that save a checkpoint
+        if isinstance(error, TimeoutError) and jax.process_count() > 1:  # while saving a checkpoint together
             _end(GONE, preemption.RESUME)
         _end(f"error: {error}. What was finished is kept: fix this and run the same command again.", 1)
     except Exception as error:
         if jax.process_count() == 1:
             raise
-        traceback.print_exc()  # the other processes wait for this one: none may end as usual
+        traceback.print_exc()  # the other processes wait for this one: a normal exit would hang
         if not isinstance(error, jax.errors.JaxRuntimeError) or str(error).startswith(OWN_FAILURES):
             _end(f"error: this process failed ({type(error).__name__}); the others end with it.", 1)
         _end(GONE, preemption.RESUME)
     except preemption.Preempted:
-        _end(f"told to end. {AGAIN}", preemption.RESUME)
+        _end(f"interrupted by SIGTERM. {AGAIN}", preemption.RESUME)
     except KeyboardInterrupt:
         _end(f"interrupted. {AGAIN}", INTERRUPTED)
 
 
 def _print_anywhere() -> None:
-    """Let what is printed end no run: neither a closed stream nor a character that a terminal does not have."""
+    """Keep output from ending a run, be it a closed stream or a character that the terminal lacks."""
     for name in ("stdout", "stderr"):
         stream = getattr(sys, name)
         if stream is None:  # closed, as by >&-
@@ -92,26 +92,26 @@ def _connect() -> None:
     try:
         parallel.start()
     except jax.errors.JaxRuntimeError as error:
-        _end(f"error: not all processes of this job came ({error}). {AGAIN}", preemption.RESUME)
+        _end(f"error: not all processes of this job connected ({error}). {AGAIN}", preemption.RESUME)
 
 
 OWN_FAILURES = ("RESOURCE_EXHAUSTED", "UNIMPLEMENTED", "INVALID_ARGUMENT")
-"""How errors of the runtime begin that are not of the connection to others: they would come again."""
+"""Prefixes of runtime errors that do not stem from lost connections: they would recur."""
 
 MOST_GRACE = 86_400.0
-"""A day: no scheduler waits for longer."""
+"""A day: no scheduler waits longer."""
 
 INTERRUPTED = 130
 """The exit status after Ctrl-C."""
 
-AGAIN = "What was finished is kept, and the same command goes on from there."
+AGAIN = "Finished work is kept; run the same command again to resume."
 
-GONE = f"error: another process of this job is gone, or failed. {AGAIN}"
+GONE = f"error: another process of this job exited or failed. {AGAIN}"
 
 
 @contextlib.contextmanager
 def _quiet_unless_main() -> Iterator[None]:
-    """Let the first process alone tell of progress; all tell of errors."""
+    """Let only the first process report progress; all report errors."""
     logging.getLogger("sbm_jax").setLevel(logging.INFO if parallel.is_main() else logging.WARNING)
     if parallel.is_main():
         yield
@@ -121,12 +121,12 @@ def _quiet_unless_main() -> Iterator[None]:
 
 
 def _end(message: str, status: int) -> None:
-    """Say why, and end with a status."""
-    with contextlib.suppress(OSError):  # nobody may read it
+    """Print the reason, and end the process with a status."""
+    with contextlib.suppress(OSError):  # the stream may be closed
         print(message, file=sys.stderr, flush=True)
     if status in (preemption.RESUME, INTERRUPTED) or jax.process_count() > 1:
-        # At once: as usual the interpreter would wait for the other processes of the job, and take things down under
-        # threads that still compute.
+        # Exit at once: a normal exit would wait for the other processes of the job, and tear things down under threads
+        # that are still computing.
         with contextlib.suppress(OSError):
             sys.stdout.flush()
         os._exit(status)
@@ -134,7 +134,7 @@ def _end(message: str, status: int) -> None:
 
 
 def run() -> None:
-    """Run what `sys.argv` asks for, and end the process."""
+    """Run the command in `sys.argv`, and end the process."""
     _print_anywhere()
     flags.mark_flag_as_required("config")
     app.run(_main, flags_parser=_parse)

@@ -1,4 +1,4 @@
-"""How much memory is left, and refusing what does not fit into it before it is allocated."""
+"""The memory that is left, and a check that refuses allocations that would not fit into it."""
 
 from pathlib import Path
 
@@ -8,13 +8,13 @@ import psutil
 from sbm_jax.errors import SbmError
 
 CGROUP = Path("/sys/fs/cgroup")
-"""Where Linux tells the limits of a container (control groups, version 2)."""
+"""Where Linux reports the limits of a container (control groups, version 2)."""
 
 
 def available() -> float:
-    """Return the bytes that each device of this process can still allocate; infinite where it does not tell."""
+    """Return the bytes that each device of this process can still allocate; infinite if it does not report it."""
     device = jax.local_devices()[0]
-    if device.platform == "cpu":  # all of them share the memory of the host
+    if device.platform == "cpu":  # CPU devices share the memory of the host
         return min(psutil.virtual_memory().available, _left_in_container()) / jax.local_device_count()
     stats = device.memory_stats() or {}
     return stats["bytes_limit"] - stats.get("bytes_in_use", 0) if "bytes_limit" in stats else float("inf")
@@ -23,13 +23,13 @@ def available() -> float:
 def _left_in_container() -> float:
     try:
         limit, used = ((CGROUP / name).read_text().strip() for name in ("memory.max", "memory.current"))
-    except OSError:  # no container, or another system
+    except OSError:  # no container, or another operating system
         return float("inf")
     return int(limit) - int(used) + _reclaimable() if limit.isdecimal() else float("inf")
 
 
 def _reclaimable() -> int:
-    """Return the bytes of files in the page cache, which `memory.current` counts and the kernel gives back."""
+    """Return the bytes of inactive page cache, which `memory.current` counts but the kernel can reclaim."""
     try:
         stat = dict(line.split() for line in (CGROUP / "memory.stat").read_text().splitlines())
         return int(stat.get("inactive_file", 0))
@@ -38,7 +38,7 @@ def _reclaimable() -> int:
 
 
 def require_fits(what: str, num_bytes: float, advice: str) -> None:
-    """Refuse an allocation that is larger than what is left.
+    """Refuse an allocation that is larger than the memory that is left.
 
     Args:
       what: what is to be allocated; the subject of the message.
@@ -46,7 +46,7 @@ def require_fits(what: str, num_bytes: float, advice: str) -> None:
       advice: what to do about it.
 
     Raises:
-      SbmError: with the bytes that are needed and those that are left.
+      SbmError: if it does not fit; says how much is needed and how much is left.
     """
     left = available()
     if num_bytes > left:
@@ -54,7 +54,7 @@ def require_fits(what: str, num_bytes: float, advice: str) -> None:
 
 
 def _told(num_bytes: float) -> str:
-    """Return a number of bytes in the unit that fits: 1,500,000,000 bytes are 1.5 GB."""
+    """Format a number of bytes in a suitable unit: 1,500,000,000 bytes are 1.5 GB."""
     for unit, size in (("TB", 1e12), ("GB", 1e9), ("MB", 1e6)):
         if num_bytes >= size:
             return f"{num_bytes / size:,.1f} {unit}"
@@ -62,5 +62,5 @@ def _told(num_bytes: float) -> str:
 
 
 def size_of(tree) -> int:
-    """Return the bytes of a pytree of arrays or of their shapes."""
+    """Return the size in bytes of a pytree of arrays or of shapes with dtypes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))

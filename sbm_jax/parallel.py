@@ -1,8 +1,8 @@
-"""All devices of all processes: what is split over them, what each of them holds whole, and who writes.
+"""Data parallelism over all devices of all processes: what is split, what is replicated, and who writes.
 
-One `jit` over the global batch on a mesh of all devices, the successor of `jax.pmap`. Random draws and means are those
-of the global batch, so that results do not depend on how many devices or processes there are. Every process runs the
-same program; files are written by the first one.
+One `jit` runs over the global batch on a mesh of all devices, the successor of `jax.pmap`. Random draws and means are
+taken over the global batch, so that results do not depend on the number of devices or processes. Every process runs the
+same program; the first one writes the files.
 """
 
 import contextlib
@@ -28,17 +28,18 @@ T = TypeVar("T")
 # MARK: Processes
 
 HEARTBEAT_SECONDS = 20
-"""After so many seconds without a sign of life of one process the others end."""
+"""Seconds without a heartbeat from one process after which the others end."""
 
 
 def start() -> None:
-    """Connect the processes of a job, where there are several; must come before any other use of JAX.
+    """Connect the processes of a job, if there are several; must come before any other use of JAX.
 
-    Nothing needs to be set on Cloud TPU and under Slurm. Elsewhere three variables tell it, as the files in `launch/`
-    do: ``SBM_JAX_COORDINATOR`` (host:port of process 0), ``SBM_JAX_NUM_PROCESSES`` and ``SBM_JAX_PROCESS_ID``.
+    Cloud TPU and Slurm need no settings. Elsewhere three environment variables describe the job, as the files in
+    `launch/` set them: ``SBM_JAX_COORDINATOR`` (host:port of process 0), ``SBM_JAX_NUM_PROCESSES`` and
+    ``SBM_JAX_PROCESS_ID``.
 
     Raises:
-      SbmError: if only some of them are set, or are no numbers.
+      SbmError: if only some of them are set, or a number is malformed.
     """
     names = ("SBM_JAX_COORDINATOR", "SBM_JAX_NUM_PROCESSES", "SBM_JAX_PROCESS_ID")
     given = [os.environ.get(name, "") for name in names]
@@ -47,14 +48,14 @@ def start() -> None:
         "initialization_timeout": 300,
         "shutdown_timeout_seconds": 30,
     }
-    # SIGTERM is for `sbm_jax.preemption`: JAX's own service wants to be asked at every single step.
+    # `sbm_jax.preemption` handles SIGTERM: JAX's own service would have to be polled at every step.
     jax.config.update("jax_enable_preemption_service", False)
     if any(given):
         address, number, process = given
         if not (address and number.isdecimal() and process.isdecimal() and int(process) < int(number)):
             raise SbmError(
-                f"the variables {', '.join(names)} are {given}; expected host:port, the number of processes, and that "
-                "of this one, from 0. Set all of them, or none for a single process."
+                f"the variables {', '.join(names)} are {given}; expected host:port, the number of processes, and the "
+                "index of this one, from 0. Set all of them, or none for a single process."
             )
         if int(number) > 1:
             jax.distributed.initialize(
@@ -75,14 +76,14 @@ def is_main() -> bool:
 
 
 def wait_for_all(name: str) -> None:
-    """Return once every process has come here; `name` must be the same in all."""
+    """Wait until every process has reached this call; `name` must be the same in all."""
     if jax.process_count() > 1:
         multihost_utils.sync_global_devices(name)
 
 
 @contextlib.contextmanager
 def main_first(name: str) -> Iterator[None]:
-    """Run a block in the first process before all others: what it writes, they find."""
+    """Run a block in the first process before all others, so that they find what it writes."""
     if not is_main():
         wait_for_all(name)
     yield
@@ -91,14 +92,14 @@ def main_first(name: str) -> Iterator[None]:
 
 
 def from_main(make: Callable[[], int]) -> int:
-    """Return what `make` returns in the first process, in every process; it is called there only."""
+    """Call `make` in the first process only, and return its result in every process, as an int32."""
     if jax.process_count() == 1:
         return make()
     return int(multihost_utils.broadcast_one_to_all(np.int32(make() if is_main() else 0)))
 
 
 def as_in_main(tree: Params) -> Params:
-    """Return arrays as they are in the first process, where each process has made its own; others as they are."""
+    """Broadcast arrays that each process has made itself from the first one; leave arrays that span processes."""
     if jax.process_count() == 1:
         return tree
     shared = iter(
@@ -108,13 +109,13 @@ def as_in_main(tree: Params) -> Params:
 
 
 def kept(read: Callable[[], T | None], make: Callable[[], T], write: Callable[[T], None], name: str) -> T:
-    """Return what `read` finds, or what all processes `make` together, which the first one writes.
+    """Return what `read` finds, or else what all processes `make` together and the first one writes.
 
     Args:
-      read: returns None where there is nothing.
-      make: what to do then.
+      read: reads what is kept; returns None if there is nothing.
+      make: computes it otherwise.
       write: keeps it for the next time.
-      name: of this place, the same in all processes.
+      name: identifies this call; the same in all processes.
 
     Raises:
       SbmError: if a process does not see what the first one sees.
@@ -144,12 +145,12 @@ def data_mesh(devices: list[jax.Device] | None = None) -> jax.sharding.Mesh:
 
 
 def replicated(mesh: jax.sharding.Mesh) -> NamedSharding:
-    """Return the sharding of arrays that each device holds whole."""
+    """Return the sharding that replicates arrays on every device."""
     return NamedSharding(mesh, PartitionSpec())
 
 
 def replicate(tree: Params, mesh: jax.sharding.Mesh) -> Params:
-    """Put a pytree of arrays, the same in every process, on every device of the mesh."""
+    """Replicate a pytree of arrays, the same in every process, on every device of the mesh."""
     sharding = replicated(mesh)
     if sharding.is_fully_addressable:
         return jax.device_put(tree, sharding)
@@ -160,13 +161,13 @@ def replicate(tree: Params, mesh: jax.sharding.Mesh) -> Params:
         array = np.asarray(array)
         return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
-    # Those of other processes too in one program: of several, each process might begin another, and wait for ever.
+    # Gather all arrays that span processes in one program: with several, processes might start different ones and hang.
     spread = iter(_gather(mesh)([leaf for leaf in jax.tree.leaves(tree) if _is_spread(leaf)]))
     return jax.tree.map(lambda leaf: next(spread) if _is_spread(leaf) else put(leaf), tree)
 
 
 def _is_spread(leaf: Any) -> bool:
-    """Return whether an array lies on devices of several processes."""
+    """Return whether an array spans the devices of several processes."""
     return isinstance(leaf, jax.Array) and not leaf.is_fully_addressable
 
 
@@ -176,7 +177,7 @@ def _gather(mesh: jax.sharding.Mesh):
 
 
 def split_batch(batch: Params, mesh: jax.sharding.Mesh) -> Params:
-    """Within `jit`, split the first axis of every array over the mesh."""
+    """Split the first axis of every array over the mesh, within `jit`."""
     return jax.lax.with_sharding_constraint(batch, NamedSharding(mesh, PartitionSpec("data")))
 
 
@@ -184,22 +185,22 @@ def check_batch_size(batch_size: int, mesh: jax.sharding.Mesh, what: str) -> Non
     """Check that a batch splits evenly.
 
     Raises:
-      SbmError: if `batch_size` is no multiple of the number of devices.
+      SbmError: if `batch_size` is not a multiple of the number of devices.
     """
     if batch_size % mesh.size:
         raise SbmError(
-            f"the batch size of {what}, {batch_size}, is no multiple of the {mesh.size} devices; choose one that is."
+            f"the batch size of {what}, {batch_size}, is not a multiple of the {mesh.size} devices; choose one that is."
         )
 
 
 LARGE = 2**20
-"""Entries of a parameter from which on it is worth splitting."""
+"""The number of entries from which a parameter is worth splitting."""
 
 
 def split_large(tree: Params, mesh: jax.sharding.Mesh) -> Params:
-    """Return shardings for a pytree of arrays or shapes: large ones are split, all others whole on each device.
+    """Return shardings for a pytree of arrays or shapes: large leaves are split, all others replicated.
 
-    A large one is split along its longest axis that divides by the number of devices.
+    A large leaf is split along the longest axis that the number of devices divides.
     """
 
     def sharding(leaf) -> NamedSharding:
@@ -216,16 +217,16 @@ def split_large(tree: Params, mesh: jax.sharding.Mesh) -> Params:
 
 
 def over_rows(function: Callable[..., T], **jit_options: Any) -> Callable[..., T]:
-    """Return the compiled `function(whole, rows, ...)` that splits its rows over all devices.
+    """Compile `function(whole, rows, ...)`, with its rows split over all devices.
 
     Args:
-      function: its second argument is a pytree of arrays [B, ...]; what it returns are arrays [B, ...], of which rows
-        that are added to the arguments at the end change none, and scalars.
-      **jit_options: of `jax.jit`, such as `static_argnames`.
+      function: its second argument is a pytree of arrays [B, ...]; it returns scalars and arrays [B, ...], whose rows
+        must not depend on rows appended to the arguments.
+      **jit_options: options of `jax.jit`, such as `static_argnames`.
 
     Returns:
-      The function; its results are whole on every device. Where the number of devices does not divide the rows, the
-      first is repeated at the end, and taken away from what comes out (of scalars it can not be).
+      The function; its results are replicated. If the number of devices does not divide B, the first row is repeated at
+      the end, and removed from the returned arrays (scalars cannot be corrected).
     """
 
     @functools.partial(jax.jit, **jit_options)
@@ -243,7 +244,7 @@ def over_rows(function: Callable[..., T], **jit_options: Any) -> Callable[..., T
 
 
 def _lengthen(array: Array, multiple: int) -> Array:
-    """Repeat the first row at the end until the number of rows is a multiple."""
+    """Append copies of the first row until `multiple` divides the number of rows."""
     missing = -len(array) % multiple
     return jnp.concatenate([array, jnp.repeat(array[:1], missing, axis=0)]) if missing else array
 
@@ -252,23 +253,24 @@ def _lengthen(array: Array, multiple: int) -> Array:
 
 
 class Feed:
-    """The rows of a training stage, on the devices or not, and the batches that are taken from them.
+    """The rows of a training stage, on the devices or on the host, and the batches that are taken from them.
 
-    Arrays that are on devices already, or fit there, are held whole by each device, and batches are taken where they
-    are needed. Other arrays stay on the host, as those of several processes do, and `Rows` on disk: then each process
-    reads the part of a batch that its own devices compute, so that a row is read and moved once.
+    Arrays that are on the devices already, or fit there, are replicated, and each device takes its batches from them.
+    Other arrays stay on the host, as do those of several processes, and `Rows` stay on disk: each process then reads
+    only the part of a batch that its own devices compute, so that a row is read and moved once.
     """
 
     SHARE = 0.25
-    """The largest part of a device's memory that rows may take."""
+    """The largest fraction of a device's memory that rows may take."""
 
     def __init__(self, rows: Any, mesh: jax.sharding.Mesh, on_host: bool | None = None):
         """Place the rows, `Rows` or a pytree of arrays [N, ...].
 
         Args:
-          rows: what is trained on.
+          rows: the training rows.
           mesh: the devices.
-          on_host: where arrays are kept; None decides by what they are. Rows that are no arrays stay where they are.
+          on_host: whether arrays stay on the host; None decides by their type and size. Rows that are not arrays stay
+            where they are.
         """
         rows = as_rows(rows)
         self.num_rows, self.mesh = len(rows), mesh
@@ -288,8 +290,8 @@ class Feed:
         """Yield what `take` returns for `indices(0)` to `indices(num - 1)`; the host reads ahead.
 
         Args:
-          num: how many there are, at least 1.
-          indices: `number -> rows [K, B]` of K batches, a function of the number alone.
+          num: how many to yield, at least 1.
+          indices: `number -> int [K, B]`, the rows of K batches; depends on the number alone.
         """
         if not self.on_host:
             for i in range(num):
@@ -302,7 +304,7 @@ class Feed:
                 yield None, self._place(*part)
 
     def take(self, indices: np.ndarray) -> tuple[Any, Any]:
-        """Return what `batch` needs for the batches of rows [K, B], as the arguments of a compiled function."""
+        """Return the arguments with which a compiled function calls `batch`, for K batches of rows [K, B]."""
         return (None, self._place(*self._own(indices))) if self.on_host else (self._rows, indices)
 
     def _own(self, indices: np.ndarray) -> tuple[int, Any]:
@@ -313,7 +315,7 @@ class Feed:
         return size, jax.tree.map(lambda array: array.reshape(num, -1, *array.shape[1:]), rows)
 
     def _place(self, size: int, own: Any) -> Any:
-        """Return the batches [K, B, ...] of all processes, given the own share of each."""
+        """Assemble the global batches [K, B, ...] from this process's share of them."""
         split = size % self.mesh.size == 0
         sharding = NamedSharding(self.mesh, PartitionSpec(None, "data") if split else PartitionSpec())
         return jax.tree.map(
@@ -324,14 +326,14 @@ class Feed:
     def batch(self, rows: Any, part: Any) -> Any:
         """Within `jit`, return a batch [B, ...] of rows, given one of the K parts of what `take` returned.
 
-        It is split over the devices where their number divides B.
+        It is split over the devices if their number divides B.
         """
         batch = part if self.on_host else jax.tree.map(lambda array: array[part], rows)
         return batch if len(jax.tree.leaves(batch)[0]) % self.mesh.size else split_batch(batch, self.mesh)
 
 
 def share(batch_size: int, mesh: jax.sharding.Mesh, devices: Collection[jax.Device]) -> np.ndarray:
-    """Return which rows of a batch some devices compute, int [own rows]: all, if the mesh does not divide the batch."""
+    """Return the rows of a batch that some devices compute, int [own rows]: all, if the batch does not split evenly."""
     if batch_size % mesh.size:
         return np.arange(batch_size)
     own = [device in devices for device in mesh.devices.flat]
@@ -339,7 +341,7 @@ def share(batch_size: int, mesh: jax.sharding.Mesh, devices: Collection[jax.Devi
 
 
 def _device_memory(mesh: jax.sharding.Mesh) -> float:
-    """Return the bytes of a device's memory, infinite where it is that of the host."""
+    """Return the bytes of a device's memory; infinite on CPU, or if it is not reported."""
     device = mesh.local_devices[0]
     limit = (device.memory_stats() or {}).get("bytes_limit") if device.platform != "cpu" else None
     return limit or float("inf")

@@ -1,4 +1,4 @@
-"""What to do when the machine is wanted back: save, and tell that the same command goes on from there."""
+"""Handles preemption: on SIGTERM, save, and end with a status that asks for the same command to be run again."""
 
 import contextlib
 import os
@@ -14,14 +14,14 @@ RESUME = 75
 """The exit status that says "run me again" (EX_TEMPFAIL of sysexits.h), for schedulers."""
 
 GRACE_SECONDS = 12.0
-"""Seconds from SIGTERM until the process ends, whatever it is doing then."""
+"""Seconds from SIGTERM until the process ends, whatever it is doing."""
 
 ASK_EVERY = 10
-"""Training steps between two questions to the other processes, each of which waits for the devices."""
+"""Training steps between two exchanges with the other processes, each of which waits for the devices."""
 
 
 class Preempted(BaseException):
-    """The process was told to end (SIGTERM), and what was done is saved."""
+    """The process received SIGTERM, and its work is saved."""
 
 
 class _State:
@@ -31,13 +31,13 @@ class _State:
 
 @contextlib.contextmanager
 def listening(grace_seconds: float = GRACE_SECONDS) -> Iterator[None]:
-    """Turn SIGTERM into `Preempted`: at once, or within `saving_first` as soon as that asks.
+    """Turn SIGTERM into `Preempted`: at once, or, within `saving_first`, once the work is saved.
 
-    Python runs handlers between its own instructions only, which a process that is inside the compiler, or waits for a
-    device, may not reach: a thread ends it after `grace_seconds`, with the status `RESUME`. What was saved is kept, as
-    files are replaced whole.
+    Python runs signal handlers only between its own instructions, which a process that is compiling or waiting for a
+    device may not reach. So a thread ends it after `grace_seconds`, with the status `RESUME`. Saved files stay intact,
+    because they are replaced as a whole.
     """
-    if threading.current_thread() is not threading.main_thread():  # only it can have handlers
+    if threading.current_thread() is not threading.main_thread():  # only the main thread can have handlers
         yield
         return
 
@@ -58,22 +58,22 @@ def listening(grace_seconds: float = GRACE_SECONDS) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _ending_after(grace_seconds: float) -> Iterator[None]:
-    """End the process if this block goes on for so long after SIGTERM."""
+    """End the process if this block is still running `grace_seconds` after SIGTERM."""
     read_end, write_end = os.pipe()
-    os.set_blocking(write_end, False)  # as `set_wakeup_fd` wants it
+    os.set_blocking(write_end, False)  # `set_wakeup_fd` requires it
     done = threading.Event()
 
     def watch() -> None:
-        with os.fdopen(read_end, "rb", buffering=0) as signals:  # open to the end: more signals may come
+        with os.fdopen(read_end, "rb", buffering=0) as signals:  # stays open: more signals may come
             while signals.read(1) not in (b"", bytes([signal.SIGTERM])):
                 pass  # another signal
             if not done.wait(grace_seconds):
                 message = f"SIGTERM came {grace_seconds:g} s ago; this process ends now. What was saved is kept.\n"
-                with contextlib.suppress(OSError):  # nobody may read it
+                with contextlib.suppress(OSError):  # stderr may be closed
                     os.write(2, message.encode())  # standard error: its Python object may be locked
                 os._exit(RESUME)
 
-    # The handler in C writes the number of each signal there, wherever the main thread is.
+    # The C handler writes the number of each signal to the pipe, whatever the main thread is doing.
     before = signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
     watcher = threading.Thread(target=watch, name="SIGTERM", daemon=True)
     watcher.start()
@@ -88,9 +88,9 @@ def _ending_after(grace_seconds: float) -> Iterator[None]:
 
 @contextlib.contextmanager
 def saving_first() -> Iterator[None]:
-    """Within it SIGTERM is only noted: what runs asks `requested` between its steps, saves, and raises `Preempted`.
+    """Only note SIGTERM within this block: its code polls `requested`, saves, and raises `Preempted`.
 
-    What was noted and not asked for is raised at the end.
+    If SIGTERM came and the code did not raise, `Preempted` is raised at the end.
     """
     _State.saving_first = True
     try:
@@ -102,13 +102,13 @@ def saving_first() -> Iterator[None]:
 
 
 def requested(done: int, count: int) -> bool:
-    """Return whether to save and end: the same in all processes.
+    """Return whether to save and end; the same in all processes.
 
-    Several processes ask each other now and then; one of them that was told is enough.
+    Several processes exchange their states every `ASK_EVERY` steps; SIGTERM in any one of them is enough.
 
     Args:
-      done: steps of training until now.
-      count: how many of them were made since this was asked last.
+      done: training steps so far.
+      count: how many of them were made since the last call.
     """
     if jax.process_count() == 1:
         return _State.requested

@@ -1,4 +1,4 @@
-"""Sizes of networks and lengths of training, from what is to be modelled and how many rows there are."""
+"""Network sizes and training lengths, chosen by the modalities and the number of rows."""
 
 import dataclasses
 import math
@@ -15,22 +15,22 @@ from sbm_jax.kinds import Guess
 
 @dataclasses.dataclass(frozen=True)
 class Preset:
-    """How much is spent.
+    """A compute budget.
 
     Attributes:
-      image_codec: of pictures.
-      widths: of the codecs, by codec.
-      latent: the largest latent of a modality.
+      image_codec: codec of images.
+      widths: widths of the codecs, by codec.
+      latent: largest latent size of a modality.
       score: width and depth of the score network.
-      codec_steps: of stage I, for as many rows as `full` or more.
-      score_steps: of stage II, the same.
-      batch: rows of a step of stage I.
-      learning_rate: of stage I and stage II.
-      passes: over the rows in stage II, at most: more would teach it the rows by heart.
-      denoiser: options of the network of diffusion decoders, which are trained where a system has them.
-      decoder: their steps, rows of a step, and learning rate.
-      full: rows from which on the steps are the most.
-      dtype: of the products' operands.
+      codec_steps: steps of stage I with `full` rows or more.
+      score_steps: steps of stage II with `full` rows or more.
+      batch: batch size of stage I.
+      learning_rate: learning rates of stage I and stage II.
+      passes: most epochs of stage II; with more, it would memorise the rows.
+      denoiser: options of the network of diffusion decoders, which are trained if a system has them.
+      decoder: their steps, batch size and learning rate.
+      full: number of rows from which on the number of steps no longer grows.
+      dtype: dtype of the operands of matrix products.
     """
 
     image_codec: str
@@ -79,23 +79,23 @@ BASE = Preset(
     full=50_000,
     dtype="bfloat16",
 )
-"""For one accelerator; nobody has measured its time."""
+"""For one accelerator; its training time has not been measured."""
 
 TOKENS_RATE, LATENT_OF_IDS = 3e-3, 256
-"""The learning rate of codecs of ids, and the size of their latent."""
+"""Learning rate and latent size of codecs of token ids."""
 
 CODEC_CLIP = 1.0
-"""The largest norm of the gradients of stage I. Those of thousands of pixels are far above it, and are all cut to it: a
-bad batch then can not throw the training off, however large the data are."""
+"""Gradient clipping norm of stage I. Gradients of thousands of pixels far exceed it, and are all clipped to it: a bad
+batch then cannot derail training, however large the data are."""
 
 BETA = 4.0
-"""The weight of the KL divergence of pictures, against a learned scale."""
+"""Weight of the KL divergence of images, whose likelihood has a learned scale."""
 
 PRESETS = ("small", "base", "paper")
-"""For two CPU cores, and minutes; for an accelerator; the networks and the training of the SBM paper."""
+"""Minutes on two CPU cores; one accelerator; the networks and the training of the SBM paper."""
 
 PAPER_SCALE = 0.5**0.5
-"""The scale of the paper's likelihoods, with which a Gaussian's is the squared error."""
+"""The scale of the paper's likelihoods, at which a Gaussian's negative log is the squared error, up to a constant."""
 
 PAPER_SCORE = {
     "score.network.name": "unet",
@@ -121,28 +121,28 @@ PAPER_SCORE = {
 
 
 WANT_LABELS = ("coherence", "class_shares", "diversity", "classifier")
-"""Metrics that say nothing of data without labels."""
+"""Metrics that need labels."""
 
 
 class Rows(NamedTuple):
-    """How many rows there are: for training, and of the test split."""
+    """Numbers of rows of the training and the test split."""
 
     train: int
     test: int
 
 
 def make_config(guesses: Mapping[str, Guess], rows: Rows, preset: str, judged: bool, seed: int) -> ConfigDict:
-    """Return the config of an experiment on data of one's own.
+    """Return the config of an experiment on the user's own data.
 
     Args:
-      guesses: what each modality is, in order.
-      rows: how many there are.
+      guesses: the guess about each modality, in mask order.
+      rows: numbers of rows.
       preset: one of `PRESETS`.
-      judged: whether there are labels, and with them a classifier.
-      seed: of the experiment.
+      judged: whether there are labels, and so a classifier.
+      seed: seed of the experiment.
 
     Raises:
-      SbmError: on an unknown preset, and on the paper's for videos.
+      SbmError: on an unknown preset, or ``"paper"`` with videos.
     """
     if preset not in PRESETS:
         raise unknown("preset:", preset, PRESETS)
@@ -199,10 +199,10 @@ def _diffusion_decoder(config: ConfigDict, sizes: Preset, num_rows: int, share: 
 
 
 def _beside_the_truth(guesses: Mapping[str, Guess]) -> dict[str, Any]:
-    """Return metrics that need no labels: each modality given the rest, compared with the true one of the row."""
+    """Return metrics that need no labels: they compare each modality given the rest with the true one."""
     if len(guesses) < 2:
         return {}
-    metrics = {"mse": ConfigDict()}  # of each
+    metrics = {"mse": ConfigDict()}  # of every modality
     for name, guess in guesses.items():
         if guess.kind == "binary" and not guess.is_picture and not guess.is_class:
             metrics[f"f1 of {name}"] = ConfigDict({"name": "f1", "modality": name})
@@ -210,7 +210,7 @@ def _beside_the_truth(guesses: Mapping[str, Guess]) -> dict[str, Any]:
 
 
 def _modality(name: str, guess: Guess, sizes: Preset) -> dict[str, Any]:
-    """Return the fields of a modality, with the codec and the latent size where the user leaves them open."""
+    """Return the fields of a modality, with a codec and a latent size unless the user sets them."""
     shape, ids = guess.fields["shape"], bool(guess.fields.get("vocabulary_size"))
     codec = "tokens" if ids else sizes.image_codec if guess.is_picture else "video" if guess.is_video else "mlp"
     network = {"widths": sizes.widths[codec]} if codec in sizes.widths else {}
@@ -233,11 +233,11 @@ def _modality(name: str, guess: Guess, sizes: Preset) -> dict[str, Any]:
 
 
 def _beta(guess: Guess) -> float | None:
-    """Return the weight of the KL divergence of a modality; None for that of the config, which is of pictures.
+    """Return the weight of a modality's KL divergence; None for the config's, which is for images.
 
-    A weight of 1 or more only suits data of many more entries than the latent has, whose scale is learned: there a nat
-    of information saves many of the likelihood. What is discrete, or has few entries, saves one nat at most, and would
-    be forgotten.
+    A weight of 1 or more only suits data with a learned scale and many more entries than the latent: there one nat of
+    information saves many nats of likelihood. In data that are discrete or have few entries it saves one nat at most,
+    and they would not be encoded.
     """
     if guess.fields.get("vocabulary_size"):
         return 0.01
@@ -247,7 +247,7 @@ def _beta(guess: Guess) -> float | None:
 
 
 def _patch(shape: Sequence[int]) -> int:
-    """Return the side of patches with which a picture is a map of about 16 x 16 at most."""
+    """Return the side of patches that divide an image into a map of about 16 x 16 at most."""
     side = 4
     while math.prod(shape[:2]) > 16 * 16 * side * side:
         side *= 2
@@ -255,12 +255,12 @@ def _patch(shape: Sequence[int]) -> int:
 
 
 def _frames(length: int) -> int:
-    """Return how many frames of a video make a moment: there are at most 16 moments."""
+    """Return the number of frames in a moment of a video, so that there are at most 16 moments."""
     return max(2, math.ceil(length / 16))
 
 
 def _latent_size(guess: Guess) -> int:
-    """Return as many latent entries as a modality may need: 32 of a digit, 128 of a photograph, few of a few tags."""
+    """Return the latent size a modality may need: 32 for a digit, 128 for a photograph, few for a few tags."""
     shape = guess.fields["shape"]
     if guess.is_video:
         return 8 * math.ceil(shape[0] / _frames(shape[0]))
@@ -270,12 +270,12 @@ def _latent_size(guess: Guess) -> int:
 
 
 def _batch(most: int, num_rows: int) -> int:
-    """Return how many rows a step takes: a power of two, which most numbers of devices divide."""
+    """Return the batch size: a power of two, which most numbers of devices divide."""
     return 1 << (min(most, num_rows).bit_length() - 1)
 
 
 def _rounded(steps: float) -> int:
-    """Return a number of steps that dispatches and checkpoints divide."""
+    """Round a number of steps to a multiple of 100, which dispatches and checkpoints divide."""
     return max(100, round(steps / 100) * 100)
 
 
@@ -287,11 +287,11 @@ def training(
     warmup_steps: int = 50,
     **optimizer: Any,
 ) -> dict[str, Any]:
-    """Return the options of a stage's training, with a checkpoint and a validation `every` so many steps.
+    """Return the training options of a stage, with a checkpoint and a validation every `every` steps.
 
     Args:
       num_steps: see `types.TrainingConfig`.
-      batch_size: the same.
+      batch_size: see `types.TrainingConfig`.
       every: steps between checkpoints, and between validations.
       steps_per_dispatch: see `types.TrainingConfig`.
       warmup_steps: see `types.OptimizerConfig`.
@@ -308,18 +308,18 @@ def training(
 
 
 def latent_training(num_steps: int, batch_size: int = 128, every: int = 1000, **optimizer: Any) -> dict[str, Any]:
-    """Return the same of a small network over latents, of which many steps fit into one compiled call."""
+    """Return the same for a small network over latents, with many steps per compiled call."""
     usual = {"learning_rate": 2e-3, "ema_decay": 0.999, "clip_norm": 1.0, "warmup_steps": 200}
     return training(num_steps, batch_size, every, steps_per_dispatch=50, **{**usual, **optimizer})
 
 
 def _own_training(num_steps: int) -> dict[str, Any]:
-    """Return how often stages of some length are checkpointed, and how long they warm up."""
+    """Return the checkpoint interval and the warm-up of a stage, in steps."""
     return {"every": max(100, num_steps // 10 // 100 * 100), "warmup_steps": min(200, num_steps // 10)}
 
 
 def _as_in_the_paper(config: ConfigDict, rows: Rows) -> None:
-    """The networks, objectives and epochs of the SBM paper (Section 4.1, A.2), whose latents are equal and square."""
+    """Set the networks, objectives and epochs of the SBM paper (Section 4.1, A.2), with its equal, square latents."""
     large = any(max(m["shape"][:2]) > 32 for m in config.modalities if len(m["shape"]) == 3)
     size = 256 if large else 64
     config.modalities = tuple(

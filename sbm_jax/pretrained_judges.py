@@ -1,4 +1,4 @@
-"""Pretrained networks that judge: VGGish compares sounds with real ones, CLIP images with texts."""
+"""Pretrained judges: VGGish compares sounds with real ones, CLIP compares images with texts."""
 
 import functools
 import hashlib
@@ -33,14 +33,14 @@ VGGISH = "vggish"
 """The name of the features of VGGish."""
 
 MEASURES = {"frechet": "fad", "frechet_infinity": "fad_infinity", "kernel": "kad"}
-"""What distances are called in the features of VGGish."""
+"""Names of the distances in the features of VGGish."""
 
 BATCH = {"cpu": 16}
 """Rows per call, by platform; `ACCELERATOR_BATCH` on all others."""
 
 ACCELERATOR_BATCH = 250
 
-_SECOND = 15_600  # samples that VGGish hears at once
+_SECOND = 15_600  # samples in a window of VGGish
 
 
 def batch_size() -> int:
@@ -55,7 +55,7 @@ def may_be_image(modality: Modality) -> bool:
 
 
 def check(config: EvaluationConfig, modalities: Sequence[Modality]) -> None:
-    """Raise `SbmError` for files that can not be read, or do not fit the modalities, before anything is trained."""
+    """Raise `SbmError` for files that cannot be read, or do not fit the modalities, before anything is trained."""
     if config.vggish.weights:
         _read_vggish(config.vggish)
     if config.clip.weights:
@@ -83,13 +83,13 @@ def contents(config: EvaluationConfig) -> list[str]:
 
 
 def vggish_space(config: VggishConfig, modalities: Sequence[Modality], cache: Path) -> FeatureSpace | None:
-    """Return the features of VGGish of all sounds; None where there are no weights, or no sounds.
+    """Return the VGGish features of all sounds; None without weights, or without sounds.
 
-    Real and generated spectrograms are made into waveforms alike, so that distances are those of what the system
-    generates, not of what is lost with the phases.
+    Real and generated spectrograms are both converted to waveforms, so that distances measure what the system
+    generates, not what is lost with the phases.
 
     Raises:
-      SbmError: if the weights can not be read.
+      SbmError: if the weights cannot be read.
     """
     sounds = [modality for modality in modalities if isinstance(make_format(modality), Spectrogram)]
     if not config.weights or not sounds:
@@ -131,11 +131,11 @@ def _of_sound(modality: Modality, features_of: FeatureFn) -> FeatureFn:
 
 
 def as_heard(waves: np.ndarray, rate: int) -> np.ndarray:
-    """Return waveforms as VGGish hears them, float32 [B, N]: with silence at the end where they have no whole window.
+    """Resample waveforms for VGGish, float32 [B, N], and pad those shorter than a window with silence at the end.
 
     Args:
       waves: [B, T] in [-1, 1].
-      rate: their samples a second; those that are returned have 16,000.
+      rate: their sampling rate in Hz; the result has 16 kHz.
     """
     common = math.gcd(rate, vggish.RATE)
     resampled = signal.resample_poly(waves, vggish.RATE // common, rate // common, axis=1)
@@ -147,12 +147,12 @@ def as_heard(waves: np.ndarray, rate: int) -> np.ndarray:
 
 
 def clip_fn(config: ClipConfig, modalities: Sequence[Modality]) -> EmbedFn | None:
-    """Return the function from images and texts to unit vectors [B, E], `Tools.clip`; None where there are no weights.
+    """Return the function from images and texts to unit vectors [B, E], `Tools.clip`; None without weights.
 
-    Texts of more tokens than the network has positions are cut.
+    Texts with more tokens than the network has positions are truncated.
 
     Raises:
-      SbmError: if the files can not be read, or do not belong together.
+      SbmError: if the files cannot be read, or do not belong together.
     """
     if not config.weights:
         return None
@@ -189,7 +189,7 @@ def _unit(vectors: Array) -> Array:
 
 
 def _read_clip(config: ClipConfig) -> tuple[clip.ClipConfig, Params, Any]:
-    """Return the sizes, the parameters and the tokenizer."""
+    """Return the network's config, its parameters and the tokenizer."""
     network = build(clip.ClipConfig, config.network, "evaluation.clip.network")
     option = "evaluation.clip.tokenizer"
     tokenizer = read_tokenizer(config.tokenizer, option)
@@ -199,10 +199,10 @@ def _read_clip(config: ClipConfig) -> tuple[clip.ClipConfig, Params, Any]:
 
 
 def clip_ids(tokenizer: Any, texts: Sequence[str], network: clip.ClipConfig) -> np.ndarray:
-    """Return the ids of texts, int32 [N, most_tokens], which all end with the last id of the vocabulary.
+    """Return the token ids of texts, int32 [N, most_tokens], each text ending with the last id of the vocabulary.
 
     Raises:
-      SbmError: if the tokenizer ends them otherwise.
+      SbmError: if the tokenizer ends a text with another id.
     """
     length, end = network.most_tokens, network.vocabulary_size - 1
     rows = []
@@ -218,7 +218,7 @@ def clip_ids(tokenizer: Any, texts: Sequence[str], network: clip.ClipConfig) -> 
 
 
 def _check_pair(image: Modality, text: Modality) -> None:
-    """Raise `SbmError` for modalities that CLIP can not compare."""
+    """Raise `SbmError` for modalities that CLIP cannot compare."""
     where = "config.evaluation.metrics.clip_score"
     pictures = may_be_image(image) and len(image.shape) == 3
     require(pictures, f"{where}.image", image.name, "images of one or three channels with bounds (0, 1)")

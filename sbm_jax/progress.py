@@ -1,4 +1,4 @@
-"""Progress of long steps: a bar with rate and time left on a terminal that can draw one, occasional lines elsewhere."""
+"""Progress of long steps: a bar with rate and time left on a capable terminal, occasional lines elsewhere."""
 
 import time
 from collections.abc import Callable, Iterator

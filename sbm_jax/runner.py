@@ -1,4 +1,4 @@
-"""The compiled forms of a system's `generate`, with its rows split over all devices."""
+"""Compiled programs of a system's `generate`, with its rows split over all devices."""
 
 import collections
 import functools
@@ -19,19 +19,19 @@ from sbm_jax.types import Array, Data, Key, Params
 class Runner:
     """Calls a system's `generate`, compiled.
 
-    One program serves all sets of observed modalities: what is not given is passed as zeros that nothing reads. Each
-    combination of options, number of rows and number of samples has a program of its own, as have calls with strengths
-    and without. Where at most half of the modalities are free in every row, a program of a system that `SparesObserved`
-    computes only so many, their number rounded up to a power of two. The programs that were used last are kept.
+    One program serves all sets of observed modalities: missing ones are passed as zeros that are never read. Each
+    combination of options, number of rows and number of samples has its own program, with and without a strength. If at
+    most half of the modalities are unobserved in every row, the program of a system that `SparesObserved` computes only
+    that many, rounded up to a power of two. The most recently used programs are kept.
 
     Attributes:
-      system: whose `generate` is called.
+      system: the system whose `generate` is called.
       products: its parameters, by stage name.
-      num_compiled: how many programs were compiled so far.
+      num_compiled: number of programs compiled so far.
     """
 
     KEPT = 16
-    """How many programs are kept; each holds some megabytes, and hundreds of memory maps on a CPU."""
+    """The number of programs kept; each holds some megabytes and, on a CPU, hundreds of memory maps."""
 
     def __init__(self, system: System, products: Mapping[str, Params]):
         """Bind a system to its parameters; those of other systems are left out."""
@@ -53,15 +53,15 @@ class Runner:
         """Return `num_samples` samples of each row; see `system.System.generate`.
 
         Raises:
-          SbmError: on a strength that is negative or not finite, what the system refuses, or a request that memory can
-            not hold.
+          SbmError: on a strength that is negative or not finite, a request that the system refuses, or one that does
+            not fit in memory.
         """
         rows = self._complete(data, observed)
         num_rows = len(rows[1])
         rows = (*rows, None if strength is None else _checked_strength(strength, num_rows))
         num_free = self._num_free(rows[1])
         missing = -num_rows % jax.device_count()
-        joint = CONDITIONINGS[options.conditioning].moves_observed  # rows depend on each other: none may be added
+        joint = CONDITIONINGS[options.conditioning].moves_observed  # rows depend on each other: none may be appended
         if missing and not joint:
             rows = _lengthen(rows, missing)
         arguments = ((self.products, key), rows)
@@ -79,21 +79,21 @@ class Runner:
         result = program(*arguments)
         if not missing or joint:
             return result
-        # Cut on the host: on a device each length would be one more program.
+        # Cut on the host: on a device, each length would compile another program.
         data, latents = jax.tree.map(lambda array: array[:num_rows], jax.device_get((result.data, result.latents)))
         return result._replace(data=data, latents=latents)
 
     def require_fits(self, num_rows: int, num_samples: int, num_bytes: int = 0) -> None:
-        """Refuse a request that memory can not hold.
+        """Refuse a request that does not fit in memory.
 
         Args:
           num_rows: B.
           num_samples: S.
-          num_bytes: that its program takes on one device, where it is compiled; at least the samples are counted, which
-            every device holds whole.
+          num_bytes: bytes that its program takes on one device, if compiled; the samples, which every device holds
+            whole, are a lower bound.
 
         Raises:
-          SbmError: with the bytes that are needed and those that are left.
+          SbmError: if it does not fit; says how much is needed and how much is left.
         """
         entries = sum(math.prod(modality.shape) for modality in self.system.modalities)
         memory.require_fits(
@@ -111,19 +111,19 @@ class Runner:
         strength: float | None,
         targets: Sequence[str],
     ) -> Callable[[Mapping[str, Params], Array, Data], dict[str, Array]]:
-        """Return what generates as a function of arrays, to be exported.
+        """Return `generate` as a function of arrays, for export.
 
         Args:
-          options: of the sampler.
-          observed: bool [M], which modalities are given, in all rows.
+          options: sampler options.
+          observed: bool [M], True for the modalities given in all rows.
           num_rows: B.
           num_samples: S.
-          strength: of the guidance, or None.
+          strength: guidance strength, or None.
           targets: names of the modalities to return.
 
         Returns:
-          `(products, seed, data) -> {modality: [B, S, *shape]}`, where the seed is a uint32. It draws the samples that
-          calls with the key of this seed draw.
+          `(products, seed, data) -> {modality: [B, S, *shape]}`, where the seed is a uint32. It draws the same samples
+          as calls with the key of this seed.
         """
         observed = np.broadcast_to(observed, (num_rows, len(self._names)))
         num_free = self._num_free(observed)
@@ -139,7 +139,7 @@ class Runner:
         return generate
 
     def _complete(self, data: Data, observed: Array) -> tuple[dict[str, Array], np.ndarray]:
-        """Return data of all modalities and what is observed, bool [B, M]; what is not given is 0 and not observed."""
+        """Return data of all modalities, and observed, bool [B, M]; missing modalities are 0 and not observed."""
         observed, names = np.asarray(observed, bool), self._names
         num_rows = len(next(iter(data.values()))) if data else len(np.atleast_2d(observed))
         if observed.shape not in ((len(names),), (num_rows, len(names))) or set(data) - set(names):
@@ -155,7 +155,7 @@ class Runner:
         return whole, np.broadcast_to(observed, (num_rows, len(names))) & given
 
     def _num_free(self, observed: np.ndarray) -> int | None:
-        """Return a bound on the unobserved modalities of a row where it spares computing some; None for all."""
+        """Return a bound on the unobserved modalities of a row if it saves work; None to compute all."""
         if not isinstance(self.system, SparesObserved):
             return None
         most = int(np.max(np.sum(~observed, axis=-1)))
@@ -165,7 +165,7 @@ class Runner:
     def _compile(
         self, arguments: tuple, options: SamplerOptions, num_samples: int, num_free: int | None, split: bool
     ) -> tuple[Any, int]:
-        """Return a program for arguments like these, and the bytes that it takes on one device, 0 where not known."""
+        """Compile a program for arguments like these; also return its bytes on one device, 0 if not known."""
         system = self.system if num_free is None else self.system.with_free(num_free)
 
         def function(whole, rows):
@@ -174,7 +174,7 @@ class Runner:
             return system.generate(products, key, data, observed, options, num_samples, strength=strength)
 
         compiled = (parallel.over_rows(function) if split else jax.jit(function)).lower(*arguments).compile()
-        needed = compiled.memory_analysis()  # None of some backends
+        needed = compiled.memory_analysis()  # None on some backends
         return compiled, needed.temp_size_in_bytes + needed.output_size_in_bytes if needed else 0
 
 
@@ -191,7 +191,7 @@ def _checked_strength(strength: float | Array, num_rows: int) -> np.ndarray:
     """Return the strength of each row, float32 [B].
 
     Raises:
-      SbmError: if it is neither a number nor one for each row, negative, or not finite.
+      SbmError: if it is neither a number nor one for each row, or is negative or not finite.
     """
     try:
         given = np.asarray(strength)
@@ -201,7 +201,7 @@ def _checked_strength(strength: float | Array, num_rows: int) -> np.ndarray:
         raise SbmError(
             f"strength is {given.dtype} {list(given.shape)}; expected a number, or one for each of {num_rows} rows."
         )
-    with np.errstate(over="ignore"):  # what float32 can not hold becomes infinite, and is refused
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is refused
         values = np.broadcast_to(given.astype(np.float32), (num_rows,))
     if not (np.isfinite(values) & (values >= 0)).all():
         raise SbmError(f"strength is {strength!r}; expected 0 or more, and finite.")
@@ -209,7 +209,7 @@ def _checked_strength(strength: float | Array, num_rows: int) -> np.ndarray:
 
 
 def _lengthen(rows, number: int):
-    """Repeat the first row at the end, with everything observed: there nothing is sampled, and nothing can fail."""
+    """Append copies of the first row with everything observed, so that nothing is sampled or can fail there."""
     data, observed, strength = jax.tree.map(
         lambda array: np.concatenate([array, np.repeat(array[:1], number, axis=0)]), rows
     )

@@ -1,4 +1,4 @@
-"""Writing files that are never seen half done, and what reading damaged ones raises."""
+"""Atomic writing of files, and the exceptions that damaged files raise."""
 
 import os
 import pathlib
@@ -14,18 +14,18 @@ DAMAGED_ARCHIVE = (
     *(ValueError, KeyError, TypeError, EOFError, RuntimeError, OverflowError, MemoryError),
     *(zipfile.BadZipFile, zlib.error),
 )
-"""What NumPy raises on an .npz file that is damaged, by what of it is."""
+"""Exceptions that NumPy may raise on a damaged .npz file."""
 
 DAMAGED_ARRAY = (ValueError, EOFError, SyntaxError, tokenize.TokenError, TypeError, KeyError, MemoryError)
-"""The same for an .npy file."""
+"""Exceptions that NumPy may raise on a damaged .npy file."""
 
 
 def user_path(path: str | os.PathLike, option: str) -> pathlib.Path:
-    """Return a path that the user gave, with ``~`` expanded, which no shell does in the middle of an option.
+    """Return a path that the user gave, with ``~`` expanded, which shells do not do in the middle of an option.
 
     Args:
       path: as it was given.
-      option: the name of the option it came from, for messages.
+      option: the name of the option that it came from, for messages.
 
     Raises:
       SbmError: if it starts with ``~`` and there is no such home directory.
@@ -40,11 +40,11 @@ def write_atomically(path: str | os.PathLike, content: str | bytes | Iterable[by
     """Write a file so that a reader, or a crash, sees either the old content or the new.
 
     Args:
-      path: of the file; its directory is made where there is none.
-      content: all of it, or its parts, of which one at a time is in memory.
+      path: path of the file; missing directories are created.
+      content: all of it, or its parts, which are held in memory one at a time.
 
     Raises:
-      SbmError: when it can not be written; what was there before is untouched.
+      SbmError: if it cannot be written; an existing file stays as it was.
     """
     path = pathlib.Path(path)
     temporary = None
@@ -64,6 +64,6 @@ def write_atomically(path: str | os.PathLike, content: str | bytes | Iterable[by
             f"could not write {path}: {error.strerror or error}. Expected a writable directory with "
             "free space; free some, or choose another --workdir."
         ) from error
-    finally:  # as parts may fail too
+    finally:  # making the parts may fail too
         if temporary is not None:
             pathlib.Path(temporary).unlink(missing_ok=True)

@@ -32,7 +32,7 @@ class TrainedSystem:
     Attributes:
       system: the pure functions.
       products: the parameters, by stage name.
-      options: the sampler's options where `generate` is given none.
+      options: sampler options that `generate` uses by default.
     """
 
     def __init__(self, system: System, products: Mapping[str, Params], options: SamplerOptions):
@@ -41,28 +41,28 @@ class TrainedSystem:
         self._runner = Runner(system, products)
 
     def __getstate__(self) -> dict[str, Any]:
-        """Return what a copy is made from; compiled programs are left out, and compiled again where they are needed."""
+        """Return the state to copy or pickle, without compiled programs, which are compiled again when needed."""
         return {"system": self.system, "products": jax.device_get(self.products), "options": self.options}
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        """Make a copy from what `__getstate__` returned."""
+        """Restore the state that `__getstate__` returned."""
         self.__init__(**state)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
-        """The modalities, in the order of observed masks."""
+        """The modalities, in mask order."""
         return self.system.modalities
 
     @property
     def num_compiled(self) -> int:
-        """How many programs `generate` has compiled: a call that raises it has taken longer than it will again."""
+        """The number of programs that `generate` has compiled; a call that increases it took longer for it."""
         return self._runner.num_compiled
 
     def save_codec(self, name: str, path: str | os.PathLike[str]) -> None:
         """Write the codec of a modality to a file, which the `codec.weights` of another experiment may name.
 
         Args:
-          name: of the modality.
+          name: name of the modality.
           path: the file, a NumPy ``.npz``.
 
         Raises:
@@ -91,32 +91,32 @@ class TrainedSystem:
         """Generate modalities from the given ones.
 
         Calls with the same options and numbers of rows and samples share a few compiled programs, whichever modalities
-        are given: one for all sets, and others that are faster where half of the modalities are missing or less, a
-        quarter or less, and so on (see `runner.Runner`).
+        are given: one for all sets, and faster ones for when at most half of the modalities are missing, at most a
+        quarter, and so on (see `runner.Runner`).
 
         Args:
           data: {name: [B, ...]}, the observed modalities, in the form of the training data (see `types.FormatConfig`):
             uint8 images, numbers, strings. Empty for unconditional samples.
-          targets: what to generate; None for everything that is not observed in all rows. Modalities that are neither
-            given nor asked for are sampled and left out of the result.
-          observed: bool [B, M], which modalities are given in each row, in the order of `modalities`; None where all
-            rows have all that is in `data`. What a row does not have may be anything in `data`, even NaN.
+          targets: the modalities to generate; None for all that are not observed in every row. Modalities that are
+            neither given nor requested are sampled and left out of the result.
+          observed: bool [B, M], True = given, in the order of `modalities`; None if all rows have all that is in
+            `data`. Where a row lacks a modality, `data` may hold anything, even NaN.
           num_samples: S, samples per row.
           batch_size: B where `data` is empty.
-          seed: an integer of 64 bits; equal seeds give equal samples, different seeds different ones.
-          strength: of the guidance, a number or one for each row [B], 0 or more; None for that of the config.
+          seed: a 64-bit integer; equal seeds give equal samples, different seeds different ones.
+          strength: guidance strength, a number or one for each row [B], 0 or more; None for the config's.
           options: overrides the options that the system was trained with.
-          raw: return data in the form of the training data; False for the arrays that networks see, such as the
-            probabilities of classes.
+          raw: return data in the form of the training data; False for the arrays that networks see, such as class
+            probabilities.
 
         Returns:
-          `data` {name: [B, S, ...]} of the targets and their `latents`, on the host. Modalities that a row has come
-          back unchanged. Diverged samples are NaN, ids -1, and texts empty; a warning says how many. What is yes or no,
-          or one of several classes, can show it with `raw` False only.
+          The `data` {name: [B, S, ...]} of the targets and their `latents`, on the host. Observed modalities come back
+          unchanged. Diverged samples are NaN, ids -1, and texts empty; a warning gives their number. Binary values and
+          single classes can show this only if `raw` is False.
 
         Raises:
-          SbmError: on an unknown modality, data of the wrong shape, not finite or out of range, any other argument that
-            is not as described, or a request that memory can not hold.
+          SbmError: on an unknown modality, data of the wrong shape, not finite or out of range, any other invalid
+            argument, or a request that does not fit in memory.
         """
         names = [modality.name for modality in self.modalities]
         arrays = _as_arrays(data)
@@ -125,7 +125,7 @@ class TrainedSystem:
         if options is not None and not isinstance(options, SamplerOptions):
             raise SbmError(f"options is {options!r}; expected sbm_jax.sampling.SamplerOptions, or None.")
         num_rows = _num_rows(arrays, batch_size)
-        self._runner.require_fits(num_rows, num_samples)  # before anything of this size is made
+        self._runner.require_fits(num_rows, num_samples)  # before anything of this size is allocated
         given = np.tile([name in arrays for name in names], (num_rows, 1))
         if observed is not None:
             given = _checked_observed(observed, given, names)
@@ -165,22 +165,22 @@ class TrainedSystem:
         platforms: Sequence[str] | None = None,
         weights: str | os.PathLike[str] | None = None,
     ) -> pathlib.Path:
-        """Write the sampler as one program that runs without this package: JAX, and flatbuffers to read it, are enough.
+        """Write the sampler as one program that runs without this package; it needs only JAX and flatbuffers.
 
             program = jax.export.deserialize(bytearray(open("sampler.jaxexport", "rb").read()))
             samples = program.call(np.uint32(seed), {"photo": photos})
 
-        It takes a seed, a uint32 scalar, and {name: [B, *shape]} of what is given, and returns {name: [B, S, *shape]}.
-        These are the arrays that networks see: floats, or the ids of words. Its samples are those that `generate`
-        returns for this seed with `raw` False, but for rounding.
+        It takes a seed, a uint32 scalar, and {name: [B, *shape]} of the given modalities, and returns {name: [B, S,
+        *shape]}. These are the arrays that networks see: floats or token ids. Up to rounding, its samples are those
+        that `generate` returns for this seed with `raw` False.
 
         Args:
-          path: of the program, such as ``"sampler.jaxexport"``. A ``.json`` file of the same name describes it.
-          given: the modalities that are observed, in all rows.
-          targets: what to generate; None for everything that is not given.
-          num_rows: B, rows of a call.
-          num_samples: S, samples of each row.
-          strength: of the guidance, 0 or more; None for that of the config.
+          path: path of the program, such as ``"sampler.jaxexport"``. A ``.json`` file of the same name describes it.
+          given: the modalities observed in all rows.
+          targets: the modalities to generate; None for all that are not given.
+          num_rows: B, rows per call.
+          num_samples: S, samples per row.
+          strength: guidance strength, 0 or more; None for the config's.
           options: overrides the options that the system was trained with.
           platforms: some of ``"cpu"``, ``"cuda"``, ``"rocm"`` and ``"tpu"``; None for the one in use.
           weights: a ``.safetensors`` file for the weights, which the program then takes as its first argument; None to
@@ -190,8 +190,7 @@ class TrainedSystem:
           The path of the ``.json`` file.
 
         Raises:
-          SbmError: on an unknown modality or platform, any other argument that is not as described, or a file that can
-            not be written.
+          SbmError: on an unknown modality or platform, any other invalid argument, or a file that cannot be written.
         """
         names = [modality.name for modality in self.modalities]
         if isinstance(given, str):
@@ -215,7 +214,7 @@ class TrainedSystem:
         )
 
     def _checked_rows(self, name: str, array: np.ndarray, has: np.ndarray) -> np.ndarray:
-        """Return the rows of a modality as networks see them, checked where observed, bool [B], and 0 elsewhere."""
+        """Return a modality's rows as networks see them, checked where `has`, bool [B], is True, and 0 elsewhere."""
         modality = self._modality(name)
         values = make_format(modality).to_array(array[has], f"data {name!r}")
         checked = in_units({name: check_data(name, values, modality)})[name]
@@ -226,7 +225,7 @@ class TrainedSystem:
         return rows
 
     def _filled(self, name: str, samples: np.ndarray) -> np.ndarray:
-        """Return samples [B, S, *shape] with what codecs leave to the host."""
+        """Add to samples [B, S, *shape] what codecs leave to the host."""
         return make_format(self._modality(name)).filled(samples.reshape(-1, *samples.shape[2:])).reshape(samples.shape)
 
     def _as_raw(self, name: str, samples: np.ndarray) -> np.ndarray:
@@ -239,10 +238,10 @@ class TrainedSystem:
 
 
 def _as_arrays(data: Any) -> dict[str, np.ndarray]:
-    """Return what is given as arrays with rows.
+    """Convert the given data to arrays with rows.
 
     Raises:
-      SbmError: if it is no mapping of names to arrays, or an array is ragged, masked or has no rows.
+      SbmError: if it is not a mapping of names to arrays, or an array is ragged, masked or has no rows.
     """
     if not isinstance(data, Mapping):
         raise SbmError(
@@ -251,7 +250,9 @@ def _as_arrays(data: Any) -> dict[str, np.ndarray]:
     arrays = {}
     for name, value in data.items():
         if np.ma.isMaskedArray(value):
-            raise SbmError(f"data {name!r} is a masked array; give plain rows, and say by observed which rows have it.")
+            raise SbmError(
+                f"data {name!r} is a masked array; give plain rows, and mark in observed which rows have it."
+            )
         arrays[name] = _as_array(value, f"data {name!r}")
         if arrays[name].ndim == 0 or not len(arrays[name]):
             raise SbmError(f"data {name!r} is {value!r:.50}; expected an array of one row or more.")
@@ -259,20 +260,20 @@ def _as_arrays(data: Any) -> dict[str, np.ndarray]:
 
 
 def _as_array(value: Any, where: str) -> np.ndarray:
-    """Return rows as an array; lists and arrays of objects, of strings or of waveforms, as `fit` reads them."""
+    """Convert rows to an array; lists and object arrays, of strings or waveforms, are read as in `fit`."""
     listed = isinstance(value, (list, tuple)) or (isinstance(value, np.ndarray) and value.dtype == object)
     if listed and len(value):
         if any(row is None for row in value):
-            raise SbmError(f"{where} has None; give the rows that have it, and say by observed which they are.")
+            raise SbmError(f"{where} has None; give any values there, and mark in observed which rows have it.")
         return stacked(list(value), where)
     try:
         return np.asarray(value)
     except (ValueError, TypeError) as error:
-        raise SbmError(f"{where} is no array ({error}); expected rows of equal shape.") from error
+        raise SbmError(f"{where} is not an array ({error}); expected rows of equal shape.") from error
 
 
 def _check_names(data: Mapping[str, np.ndarray], targets: Any, names: Sequence[str]) -> None:
-    """Raise `SbmError` for unknown modalities, and targets that are no names."""
+    """Raise `SbmError` for unknown modalities, and targets that are not names."""
     if isinstance(targets, str):
         raise SbmError(f"targets is {targets!r}; expected a list of modalities, such as [{targets!r}].")
     if targets is not None and not (isinstance(targets, Sequence) and targets):
@@ -283,7 +284,7 @@ def _check_names(data: Mapping[str, np.ndarray], targets: Any, names: Sequence[s
 
 
 def _integer(name: str, value: Any) -> int:
-    """Return an argument as an integer; those of NumPy are integers too, booleans are not."""
+    """Return an argument as an integer; NumPy's integers count, booleans do not."""
     try:
         if isinstance(value, bool):
             raise TypeError
@@ -293,7 +294,7 @@ def _integer(name: str, value: Any) -> int:
 
 
 def _key(seed: Any) -> Key:
-    """Return the key of a seed. JAX makes keys from 32 bits, and would take others for those that agree in these."""
+    """Return the key of a 64-bit seed. JAX uses only the lower 32 bits, so the upper ones are folded in."""
     seed = _integer("seed", seed)
     require(-(2**63) <= seed < 2**63, "seed", seed, "an integer of 64 bits")
     high, low = divmod(seed % 2**64, 2**32)
@@ -312,7 +313,7 @@ def _num_rows(data: Mapping[str, np.ndarray], batch_size: int | None) -> int:
     """Return B, the number of rows of all arrays and `batch_size`.
 
     Raises:
-      SbmError: if they differ, or there are none.
+      SbmError: if they differ, or neither is given.
     """
     if not data and batch_size is None:
         raise SbmError("nothing is observed: give batch_size, the number of rows to generate.")
@@ -325,15 +326,15 @@ def _num_rows(data: Mapping[str, np.ndarray], batch_size: int | None) -> int:
 
 
 def _checked_observed(observed: Any, given: np.ndarray, names: Sequence[str]) -> np.ndarray:
-    """Return which modalities are given in each row, bool [B, M].
+    """Check `observed` against the modalities in the data, `given` bool [B, M], and return it as bool [B, M].
 
     Raises:
-      SbmError: if it is no such array, or something is observed that is not in the data, `given` bool [B, M].
+      SbmError: if it has another type or shape, or marks something that is not in the data.
     """
     try:
         mask = np.asarray(observed)
     except ValueError as error:
-        raise SbmError(f"observed is no array ({error}); expected bool {list(given.shape)}.") from error
+        raise SbmError(f"observed is not an array ({error}); expected bool {list(given.shape)}.") from error
     if mask.dtype != np.bool_ or mask.shape not in (given.shape, given.shape[1:]):
         raise SbmError(
             f"observed is {mask.dtype} {list(mask.shape)}; expected bool {list(given.shape)}, a row for each of the "

@@ -76,7 +76,7 @@ def test_wrong_options_are_told_in_one_line(capsys, tmp_path):
     assert told == "error: argument --rows: invalid int value: 'x'. See sbm-jax generate --help."
     assert "holds no finished run" in _fails(capsys, "generate", f"--workdir={tmp_path}", f"--output={tmp_path}/new")
     assert "holds no finished run" in _fails(capsys, "explore", f"--workdir={tmp_path}")
-    assert "is no work directory" in _fails(capsys, "info", f"--workdir={tmp_path}")
+    assert "is not a work directory" in _fails(capsys, "info", f"--workdir={tmp_path}")
 
 
 def test_train_is_the_main_of_the_package(tmp_path):

@@ -1,4 +1,4 @@
-"""The page of the explorer, made of Gradio's components."""
+"""The page of the explorer, built from Gradio components."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,33 +16,33 @@ from sbm_jax.formats.category import Category
 from sbm_jax.types import Modality
 
 WAITING = 32
-"""Calls that wait for their turn; more are sent away."""
+"""The number of calls that may wait in the queue; further ones are refused."""
 
-BEFORE = "Samples appear here. The first ones take longer: a program is compiled."
-"""What stands in their place at first."""
+BEFORE = "Samples appear here. The first ones take longer, because a program is compiled."
+"""The text shown until there are samples."""
 
 LONGEST_TEXT = 5000
-"""Characters of a text that is typed."""
+"""The largest number of characters of a typed text."""
 
 
 class Page:
-    """The components, and what happens on them.
+    """The components of the page, and their event handlers.
 
     Attributes:
       blocks: Gradio's app.
     """
 
     def __init__(self, work: Work, uploads: Path):
-        """Lay the page out.
+        """Lay out the page.
 
         Args:
-          work: what is explored.
-          uploads: the directory that uploaded files are in.
+          work: the work directory to explore.
+          uploads: the directory of uploaded files.
         """
         self._work, self._uploads = work, uploads
         self.blocks = gr.Blocks(title=f"Explore {work.name}", analytics_enabled=False, delete_cache=(600, 3600))
         with self.blocks:
-            gr.Markdown(f"## {work.name}\nChoose what is given and what is to be generated, and press *Generate*.")
+            gr.Markdown(f"## {work.name}\nChoose what is given and what to generate, and press *Generate*.")
             with gr.Row():
                 with gr.Column(scale=2, min_width=320):
                     self._lay_out_settings()
@@ -72,12 +72,12 @@ class Page:
                 self._strength = gr.Number(
                     chosen.strength, label="Guidance strength", placeholder="the config's", min_width=140
                 )
-        with gr.Accordion("Data of your own", open=last < 0):
-            gr.Markdown("What is given here takes the place of what the held-out row has, and is ticked as given.")
+        with gr.Accordion("Your own data", open=last < 0):
+            gr.Markdown("Data given here replace those of the held-out row, and are ticked as given.")
             self._own = [self._own_input(modality) for modality in work.modalities]
 
     def _own_input(self, modality: Modality) -> gr.components.Component:
-        """Return what takes a row of a modality."""
+        """Return the input component for a row of a modality."""
         values = make_format(modality)
         if isinstance(values, Category):
             classes = [str(name) for name in values.options.classes]
@@ -98,7 +98,7 @@ class Page:
             *(self._steps, self._strength, self._samples, self._seed),
         ]
 
-    # MARK: What happens
+    # MARK: Events
 
     def _connect(self, result: gr.HTML) -> None:
         quiet = {"queue": False, "show_progress": "hidden", "api_visibility": "private"}
@@ -118,16 +118,16 @@ class Page:
             return show.error(str(error))
 
     def _restore(self, request: gr.Request) -> list[Any]:
-        """Return the values of all components, as the link asks for."""
+        """Return the values of all components from the settings in the link."""
         query = dict(request.query_params)
         settings, wrong = restored(query, self._work.defaults, self._work.choices)
-        told = [f"The link is not all as expected: {message}" for message in wrong]
+        told = [f"The link is not quite valid: {message}" for message in wrong]
         result = show.notes(told or [BEFORE])
         chosen = [list(value) if isinstance(value, tuple) else value for value in vars(settings).values()]
         return [*chosen, self._preview_of(settings.row), result]
 
     def _generate(self, *values: Any) -> str:
-        """Return samples as HTML, or what is wrong."""
+        """Return samples as HTML, or an error."""
         number = len(self._components)
         try:
             settings = _settings(values[:number])
@@ -138,10 +138,10 @@ class Page:
             return show.error(str(error))
 
     def _read_own(self, values: Sequence[str | None], given: Sequence[str]) -> dict[str, Any]:
-        """Return the rows of one's own that are ticked as given.
+        """Return the user's own rows that are ticked as given.
 
         Raises:
-          SbmError: if one can not be read, or is no uploaded file.
+          SbmError: if one cannot be read, or is not an uploaded file.
         """
         found = {}
         for modality, value in zip(self._work.modalities, values, strict=True):
@@ -155,9 +155,9 @@ class Page:
         return found
 
     def _read_upload(self, modality: Modality, path: Path) -> Any:
-        """Return the row in an uploaded file; messages tell its name alone."""
+        """Read the row in an uploaded file; messages contain only its name, not its path."""
         if not path.resolve().is_relative_to(self._uploads.resolve()):
-            raise SbmError(f"{path.name} is no uploaded file; expected one. Upload it.")
+            raise SbmError(f"{path.name} is not an uploaded file; expected one. Upload it.")
         try:
             return row_files.read_row(modality, path)
         except SbmError as error:
@@ -165,7 +165,7 @@ class Page:
 
 
 def _ticked(name: str):
-    """Return what ticks a modality as given where a row of one's own is there."""
+    """Return a handler that ticks a modality as given when the user supplies a row of it."""
 
     def ticked(given: list[str], value: str | None) -> list[str]:
         return [*given, name] if value and name not in given else given
@@ -174,15 +174,15 @@ def _ticked(name: str):
 
 
 def _settings(values: Sequence[Any]) -> Settings:
-    """Return what is chosen.
+    """Return the chosen settings.
 
     Raises:
-      SbmError: if something is left out.
+      SbmError: if a required value is empty.
     """
     system, row, given, targets, solver, steps, strength, samples, seed = values
     for name, value in (("Steps", steps), ("Samples", samples), ("Seed", seed)):
         if value is None:
-            raise SbmError(f"{name} is empty; expected a whole number. Write one.")
+            raise SbmError(f"{name} is empty; expected a whole number. Enter one.")
     whole = None if row is None else int(row)
     chosen = tuple(given or ()), tuple(targets or ())
     return Settings(system, whole, *chosen, solver, int(steps), strength, int(samples), int(seed))

@@ -1,4 +1,4 @@
-"""The server of the explorer: what it listens on, and what it may read."""
+"""The server of the explorer: its address, and the files that it may read."""
 
 import asyncio
 import ipaddress
@@ -17,24 +17,24 @@ from sbm_jax.explore.work import Work
 from sbm_jax.storage import user_path
 
 MOST_BYTES = 32 * 2**20
-"""Of an uploaded file."""
+"""The largest size of an uploaded file."""
 
 
 def serve(workdir: str, host: str, port: int) -> None:
     """Serve the page until Ctrl-C.
 
     Args:
-      workdir: of a finished run.
+      workdir: the work directory of a finished run.
       host: the address to listen on.
-      port: to listen on; 0 for any that is free.
+      port: the port to listen on; 0 for any free one.
 
     Raises:
-      SbmError: if there is no finished run, Gradio is not there, or the address is taken.
+      SbmError: if there is no finished run, Gradio is not installed, or the address is taken.
     """
     with served(Work(user_path(workdir, "--workdir")), host, port) as address:
-        print(f"Explorer: {address} (Ctrl-C ends it)", flush=True)
+        print(f"Explorer: {address} (stop with Ctrl-C)", flush=True)
         if not _is_loopback(host):
-            print(f"warning: whoever reaches {host} can use it.", flush=True)
+            print(f"warning: anyone who can reach {host} can use it.", flush=True)
         while True:
             time.sleep(3600)
 
@@ -43,16 +43,16 @@ def serve(workdir: str, host: str, port: int) -> None:
 def served(work: Work, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
     """Serve the page in threads while a block runs, and yield its address.
 
-    Nothing is sent to others: analytics, fonts from elsewhere and public links are off, and what the environment says
-    to Gradio is ignored. It can read a directory of its own, with what was uploaded, which is removed at the end.
+    Nothing is sent to third parties: analytics, external fonts and public links are off, and Gradio's environment
+    variables are ignored. The server can read only its own directory of uploads, which is removed at the end.
 
     Args:
-      work: what is explored.
+      work: the work directory to explore.
       host: the address to listen on.
-      port: to listen on; 0 for any that is free.
+      port: the port to listen on; 0 for any free one.
 
     Raises:
-      SbmError: if Gradio is not there, or the address is taken.
+      SbmError: if Gradio is not installed, or the address is taken.
     """
     require(0 <= port < 2**16, "--port", port, "0 to 65535")
     with tempfile.TemporaryDirectory(prefix="explore_") as uploads, _own_environment(uploads):
@@ -67,7 +67,7 @@ def served(work: Work, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
                 yield address
             finally:
                 page.blocks.close(verbose=False)
-                asyncio.set_event_loop(None)  # the one that Gradio sets for this thread, and never closes
+                asyncio.set_event_loop(None)  # Gradio sets one for this thread, and never closes it
 
 
 def _make_page(work: Work, uploads: Path) -> Any:
@@ -75,14 +75,14 @@ def _make_page(work: Work, uploads: Path) -> Any:
         from sbm_jax.explore.page import Page
     except ModuleNotFoundError as error:
         raise SbmError(
-            f"the explorer needs Gradio, which is not there ({error}). Install it: pip install 'sbm_jax[explore]'."
+            f"the explorer needs Gradio, which is not installed ({error}). Install it: pip install 'sbm_jax[explore]'."
         ) from error
     return Page(work, uploads)
 
 
 @contextmanager
 def _own_environment(uploads: str) -> Iterator[None]:
-    """Tell Gradio by the environment what it reads only there; what was said there before comes back at the end."""
+    """Set the environment variables that configure Gradio, and restore the previous ones at the end."""
     before = {name: value for name, value in os.environ.items() if name.startswith(("GRADIO_", "HF_HUB_DISABLE"))}
     own = {
         "GRADIO_ANALYTICS_ENABLED": "False",
@@ -101,12 +101,12 @@ def _own_environment(uploads: str) -> Iterator[None]:
 
 
 def _options(host: str, port: int) -> dict[str, Any]:
-    """Return what Gradio is launched with."""
+    """Return the options of Gradio's `launch`."""
     import gradio
 
     from sbm_jax.explore.show import CSS
 
-    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # of the system
+    fonts = {"font": ["system-ui", "sans-serif"], "font_mono": ["ui-monospace", "monospace"]}  # system fonts
     return {
         "server_name": host,
         "server_port": port or _free_port(host),
@@ -127,7 +127,7 @@ def _options(host: str, port: int) -> dict[str, Any]:
 
 
 def _free_port(host: str) -> int:
-    """Return a port that is free now."""
+    """Return a port that is currently free."""
     with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET) as probe:
         probe.bind((host, 0))
         return probe.getsockname()[1]

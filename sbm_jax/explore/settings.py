@@ -1,4 +1,4 @@
-"""What is chosen on the page, and the link that restores it."""
+"""The settings on the page, and the link that restores them."""
 
 import dataclasses
 import math
@@ -9,23 +9,23 @@ from typing import Any
 from sbm_jax.errors import SbmError, require
 
 MOST_STEPS, MOST_SAMPLES = 1000, 16
-"""Of one call: the page is for looking."""
+"""Limits per call: the page is for looking at a few samples."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What is chosen on the page.
+    """The settings on the page.
 
     Attributes:
       system: one of the trained systems.
-      row: the number of a held-out row; None for files of one's own alone.
+      row: number of a held-out row; None to use only the user's own files.
       given: names of the observed modalities.
-      targets: names of those to generate.
-      solver: of the sampler.
-      steps: of the solver.
-      strength: of the guidance; None for that of the config.
-      samples: of the row.
-      seed: of the samples.
+      targets: names of the modalities to generate.
+      solver: solver of the sampler.
+      steps: number of solver steps.
+      strength: guidance strength; None for the config's.
+      samples: number of samples.
+      seed: seed of the samples.
     """
 
     system: str
@@ -40,20 +40,20 @@ class Settings:
 
     @property
     def query(self) -> str:
-        """The part of a link that restores the settings, from its question mark on."""
+        """The query string of a link that restores the settings, with its question mark."""
         values = {name: _written(value) for name, value in dataclasses.asdict(self).items()}
         return "?" + urllib.parse.urlencode(values)
 
 
 @dataclasses.dataclass(frozen=True)
 class Choices:
-    """What can be chosen.
+    """The available choices.
 
     Attributes:
       systems: names of the trained systems.
       modalities: names of the modalities.
       solvers: names of the solvers.
-      num_rows: the number of held-out rows.
+      num_rows: number of held-out rows.
     """
 
     systems: tuple[str, ...]
@@ -62,7 +62,7 @@ class Choices:
     num_rows: int
 
     def check(self, settings: Settings) -> None:
-        """Raise `SbmError` for what can not be chosen; a page is not the only sender of settings."""
+        """Raise `SbmError` for settings that cannot be chosen; they need not come from the page."""
         one_of("system", settings.system, self.systems)
         one_of("solver", settings.solver, self.solvers)
         for name in (*settings.given, *settings.targets):
@@ -77,26 +77,26 @@ class Choices:
 
 
 def one_of(what: str, name: str, known: tuple[str, ...]) -> str:
-    """Return a name that is known; otherwise raise `SbmError`."""
+    """Return a known name, or raise `SbmError`."""
     if name not in known:
         raise SbmError(f"{what} is {name!r:.60}; expected one of {', '.join(known)}.")
     return name
 
 
 def within(what: str, number: int, least: int, most: int) -> int:
-    """Return an integer within bounds; otherwise raise `SbmError`."""
+    """Return an integer within bounds, or raise `SbmError`."""
     if not least <= number <= most:
         raise SbmError(f"{what} is {number!r:.60}; expected {least} to {most}.")
     return number
 
 
 def restored(query: Mapping[str, str], defaults: Settings, choices: Choices) -> tuple[Settings, list[str]]:
-    """Return the settings of a link, and what of it is wrong, in words; what is wrong or left out is the default.
+    """Return the settings of a link, with defaults for invalid or missing ones, and messages on what is invalid.
 
     Args:
-      query: the parameters of the link, which anybody may have written.
-      defaults: the settings of a page without one.
-      choices: what can be chosen.
+      query: the parameters of the link, which may come from anybody.
+      defaults: the settings of a page without a link.
+      choices: the available choices.
     """
     readers: dict[str, Callable[[str], Any]] = {
         "row": lambda text: int(text) if text else None,

@@ -1,4 +1,4 @@
-"""Rows of every kind as HTML that asks for nothing else: pictures, sounds and films are `data:` addresses in it."""
+"""Rows of every kind as self-contained HTML: images, sounds and films are embedded as `data:` URLs."""
 
 import base64
 import html
@@ -21,13 +21,13 @@ from sbm_jax.report.players import wav_address
 from sbm_jax.types import Modality
 
 LEAST_WIDTH = 112
-"""Pixels of the screen: smaller pictures are enlarged by a whole number."""
+"""Screen pixels: narrower images are enlarged by an integer factor."""
 
 LEAST_RATE = 3000
-"""Samples a second below which Chromium plays nothing."""
+"""The sampling rate in Hz below which Chromium plays nothing."""
 
 MOST_NUMBERS = 6
-"""Longer vectors are shown as bars alone."""
+"""Longer vectors are shown only as bars."""
 
 CSS = """
 .sbm { --quiet: color-mix(in srgb, var(--body-text-color) 72%, transparent); padding: 0 .3rem; }
@@ -52,30 +52,30 @@ CSS = """
 
 
 def error(message: str) -> str:
-    """Return an error."""
+    """Format an error as HTML."""
     return f'<div class="sbm"><p class="error" role="alert">{html.escape(message)}</p></div>'
 
 
 def notes(messages: Sequence[str]) -> str:
-    """Return sentences, each a paragraph."""
+    """Format sentences as HTML, one paragraph each."""
     told = "".join(f'<p class="note">{html.escape(message)}</p>' for message in messages)
     return f'<div class="sbm">{told}</div>'
 
 
 def row(modalities: Sequence[Modality], values: Mapping[str, Any]) -> str:
-    """Return a held-out row, {modality: row in the form of the training data}."""
+    """Format a held-out row, {modality: row in the form of the training data}, as HTML."""
     cells = [figure(m, values[m.name], m.name) for m in modalities if m.name in values]
     return f'<div class="sbm"><div class="cells row">{"".join(cells)}</div></div>' if cells else ""
 
 
 def drawn(modalities: Sequence[Modality], found: Drawn, true: Mapping[str, Any], settings: Settings) -> str:
-    """Return what is given and what was generated, each target beside what the held-out row has.
+    """Format the given data and the samples as HTML, each target beside that of the held-out row.
 
     Args:
-      modalities: all.
-      found: what was generated.
+      modalities: all modalities.
+      found: the samples.
       true: the held-out row; {} for none.
-      settings: that it was generated with.
+      settings: the settings that produced the samples.
     """
     parts = [f"<p>{_cost(found)}</p><p><a href='{html.escape(settings.query)}'>Link to these settings</a></p>"]
     given = [figure(m, found.given[m.name], m.name, "given") for m in modalities if m.name in found.given]
@@ -97,19 +97,19 @@ def _cost(found: Drawn) -> str:
     if found.info.get("decoder_evaluations"):
         told.append(f"{found.info['decoder_evaluations']} of each decoder")
     seconds = f"{found.seconds:.2f} s"
-    told.append(f"{seconds}, most of them to compile: the next call is faster" if found.compiled else seconds)
+    told.append(f"{seconds}, mostly for compilation: the next call is faster" if found.compiled else seconds)
     if found.info.get("diverged"):
         told.append(f"{found.info['diverged']} samples diverged; lower the strength, or take more steps")
     return "; ".join(told) + "."
 
 
 def figure(modality: Modality, value: Any, caption: str, kind: str = "sample") -> str:
-    """Return one row of a modality, in the form of the training data, with a caption.
+    """Format one row of a modality as HTML, with a caption.
 
     Args:
-      modality: of the row.
-      value: the row.
-      caption: what is told of it.
+      modality: the modality of the row.
+      value: the row, in the form of the training data.
+      caption: the text below it.
       kind: ``"given"``, ``"true"`` or ``"sample"``.
     """
     named = html.escape(f"{modality.name}, {caption}" if caption != modality.name else caption)
@@ -118,7 +118,7 @@ def figure(modality: Modality, value: Any, caption: str, kind: str = "sample") -
 
 
 def _shown(values: Format, value: Any, named: str) -> str:
-    """Return what shows a row."""
+    """Return the HTML element that shows a row."""
     row = np.asarray(value)
     if row.dtype.kind == "U":
         return _text(str(row))
@@ -144,14 +144,14 @@ def _text(text: str) -> str:
 
 
 def _wave(values: Spectrogram, row: np.ndarray) -> np.ndarray:
-    """Return a waveform in [-1, 1], also of one that is int16, or a picture already."""
+    """Convert a waveform, int16 or in [-1, 1], or a spectrogram to a waveform in [-1, 1]."""
     if row.shape == values.modality.shape:
         return values.to_raw(row[None])[0]
     return row / 2**15 if row.dtype == np.int16 else row
 
 
 def _audible(wave: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
-    """Return a waveform and its rate, which is raised to one that browsers play."""
+    """Resample a waveform to a rate that browsers play, if its own is too low; return both."""
     factor = -(-LEAST_RATE // rate)
     if factor == 1:
         return wave, rate
@@ -159,7 +159,7 @@ def _audible(wave: np.ndarray, rate: int) -> tuple[np.ndarray, int]:
 
 
 def _unit(pixels: np.ndarray, values: Format) -> np.ndarray:
-    """Return pixels in [0, 1]: of their bounds, or of what they reach where they have none."""
+    """Scale pixels to [0, 1] by their bounds, or by their range if there are none."""
     if pixels.dtype == np.uint8:
         return pixels / 255
     low, high = values.modality.bounds or (pixels.min(), pixels.max())
@@ -185,7 +185,7 @@ def _size(height: int, width: int) -> str:
 
 
 def _film(frames: np.ndarray, rate: float, named: str) -> str:
-    """Return frames [T, H, W, C] as an animated PNG."""
+    """Encode frames [T, H, W, C] as an animated PNG."""
     first, *others = [Image.fromarray(to_rgba(frame)[..., :3]) for frame in frames]
     buffer = io.BytesIO()
     first.save(buffer, "PNG", save_all=True, append_images=others, duration=1000 / rate, loop=0)
@@ -194,7 +194,7 @@ def _film(frames: np.ndarray, rate: float, named: str) -> str:
 
 
 def _numbers(row: np.ndarray, named: str) -> str:
-    """Return numbers as bars, and in digits where they are few."""
+    """Format numbers as bars, and in digits if they are few."""
     flat = np.ravel(row)
     told = _text(", ".join(f"{number:.3g}" for number in flat)) if flat.size <= MOST_NUMBERS else ""
     if flat.size == 1:

@@ -1,4 +1,4 @@
-"""A trained work directory as the explorer uses it: its held-out rows, its systems, and what they generate."""
+"""A trained work directory as the explorer uses it: its held-out rows, its systems and their samples."""
 
 import threading
 import time
@@ -20,18 +20,18 @@ from sbm_jax.trained import TrainedSystem
 from sbm_jax.types import Modality, Split
 
 MOST_GIVEN_AT_FIRST = 1
-"""Modalities that are ticked when the page is opened."""
+"""The number of modalities that are ticked as given when the page opens."""
 
 
 class Drawn(NamedTuple):
-    """What was generated.
+    """Generated samples of one row.
 
     Attributes:
       given: {modality: row}, in the form of the training data.
-      samples: {modality: [S, ...]}, the same.
-      info: of `system.Generated`, as numbers.
-      seconds: that it took.
-      compiled: whether a program was compiled in these seconds.
+      samples: {modality: [S, ...]}, in the form of the training data.
+      info: `info` of `system.Generated`, as integers.
+      seconds: time taken.
+      compiled: whether that includes compiling a program.
     """
 
     given: dict[str, Any]
@@ -45,11 +45,11 @@ class Work:
     """A work directory whose training is complete.
 
     Attributes:
-      name: of the experiment.
-      modalities: those that can be given or generated.
-      lacks_rows: why there are no held-out rows; "" where there are.
-      choices: what can be chosen.
-      defaults: what is chosen at first.
+      name: name of the experiment.
+      modalities: modalities that can be given or generated.
+      lacks_rows: why there are no held-out rows; "" if there are.
+      choices: the available choices.
+      defaults: the initial settings.
     """
 
     def __init__(self, workdir: Path):
@@ -86,7 +86,7 @@ class Work:
         )
 
     def row(self, number: int | None) -> dict[str, Any]:
-        """Return a held-out row, {modality: row} of what it has, in the form of the training data; {} for None.
+        """Return {modality: row} of a held-out row, in the form of the training data; {} for None.
 
         Raises:
           SbmError: if there is no such row.
@@ -100,25 +100,25 @@ class Work:
         return {name: rows[0] for name, rows in found.items() if name not in there or there[name][number]}
 
     def draw(self, settings: Settings, own: Mapping[str, Any]) -> Drawn:
-        """Return samples.
+        """Generate samples.
 
         Args:
-          settings: what is chosen.
-          own: {modality: row} of one's own, in the form of the training data, in place of those of the held-out row.
+          settings: the chosen settings.
+          own: {modality: row} of the user's own data, in the form of the training data; replace the held-out row's.
 
         Raises:
-          SbmError: on settings that do not fit, what `generate` refuses, or where something ticked is not there.
+          SbmError: on invalid settings, a request that `generate` refuses, or a ticked modality without data.
         """
         self.choices.check(settings)
         there = {**self.row(settings.row), **own}
         for name in settings.given:
             if name not in there:
-                raise SbmError(f"{name!r} is ticked as given, and is not there. Give a file of it, or choose a row.")
+                raise SbmError(f"{name!r} is ticked as given, but has no data. Give a file of it, or choose a row.")
         given = {name: there[name] for name in settings.given}
         targets = [name for name in settings.targets if name not in given]
         if not targets:
             raise SbmError("there is nothing to generate. Tick a target that is not given.")
-        with self._lock:  # one at a time: each takes all of the machine
+        with self._lock:  # one at a time, because each call uses the whole machine
             model = self._model(settings.system)
             options = sampler_options(model, settings.solver, settings.steps)
             before, start = model.num_compiled, time.monotonic()
@@ -134,7 +134,7 @@ class Work:
             return _drawn(given, samples, time.monotonic() - start, model.num_compiled > before)
 
     def _model(self, name: str) -> TrainedSystem:
-        """Return a system, loaded when it is first asked for."""
+        """Return a system, loading it on first use."""
         if name not in self._models:
             self._models[name] = load_quickly(self._workdir, name)
         return self._models[name]

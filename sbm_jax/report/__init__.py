@@ -1,4 +1,4 @@
-"""What a run leaves behind: results as JSON, a table on the terminal, one self-contained HTML page."""
+"""The output of a run: results as JSON, a table on the terminal, and one self-contained HTML page."""
 
 from sbm_jax.report.choices import paper_of
 from sbm_jax.report.html import write_report

@@ -1,4 +1,4 @@
-"""The tables of attributes: how well each is generated, beside its base rate."""
+"""Tables of attributes: how well each is generated, beside its base rate."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -16,9 +16,9 @@ class Line(NamedTuple):
     """One attribute, or the mean of all.
 
     Attributes:
-      name: what it is called.
-      base_rate: an estimate; None where there is none.
-      cells: F1 and balanced accuracy of each system, next to each other, [2 S]; None where there is no number.
+      name: name of the attribute.
+      base_rate: an estimate, or None.
+      cells: F1 and balanced accuracy of each system, interleaved, [2 S]; None where there is no number.
     """
 
     name: str
@@ -30,9 +30,9 @@ class AttributeTable(NamedTuple):
     """The attributes of one modality, generated from the same others.
 
     Attributes:
-      title: what is generated from what.
-      systems: the names of those that were measured, S.
-      lines: one for each attribute, and one of their means.
+      title: which modality is generated from which.
+      systems: names of the S systems that were measured.
+      lines: one line per attribute, and one for their means.
     """
 
     title: str
@@ -41,8 +41,8 @@ class AttributeTable(NamedTuple):
 
 
 def attribute_tables(systems: Mapping[str, Metrics]) -> Iterator[AttributeTable]:
-    """Yield a table for each modality of attributes, and each set of modalities that it was generated from."""
-    found: dict[tuple[str, str, str], dict[str, None]] = {}  # {(entry, given, modality): attributes in their order}
+    """Yield a table for each modality of attributes and each set of modalities it was generated from."""
+    found: dict[tuple[str, str, str], dict[str, None]] = {}  # {(entry, given, modality): attributes in order}
     for metrics in systems.values():
         for metric in metrics:
             own_entry, name = entry(metric)
@@ -58,11 +58,11 @@ def attribute_tables(systems: Mapping[str, Metrics]) -> Iterator[AttributeTable]
 
 
 def is_of_one_attribute(metric: str) -> bool:
-    """Return whether a metric is of a single attribute."""
+    """Return whether a metric belongs to a single attribute."""
     return re.fullmatch(_NAME, entry(metric)[1]) is not None
 
 
 def _line(name: str, ending: str, paths: Mapping[str, str], systems: Mapping[str, Metrics]) -> Line:
-    rates = (metrics.get(paths["base_rate"] + ending) for metrics in systems.values())  # equal, of the same rows
+    rates = (metrics.get(paths["base_rate"] + ending) for metrics in systems.values())  # equal, from the same rows
     cells = [metrics.get(paths[score] + ending) for metrics in systems.values() for score in _SCORES]
     return Line(name, next(filter(None, rates), None), cells)

@@ -1,4 +1,4 @@
-"""The choices of a run beside those of the paper that its config names."""
+"""How a run's choices compare with those of the paper that its config names."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ from sbm_jax.report.published import PAPERS
 
 
 def paper_of(name: str | None) -> Paper | None:
-    """Return the paper of `config.published`, or None where none is named.
+    """Return the paper named by `config.published`, or None if there is none.
 
     Raises:
       SbmError: if it is unknown.
@@ -23,7 +23,7 @@ def paper_of(name: str | None) -> Paper | None:
 
 
 def differences(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Return (field, ours, the paper's) of the choices in which a run differs from the paper."""
+    """Return (field, ours, the paper's) for each choice in which a run differs from the paper."""
     paper = paper_of(results.get("published"))
     if paper is None:
         return []
@@ -36,12 +36,12 @@ def differences(results: Mapping[str, Any]) -> list[tuple[str, str, str]]:
 
 
 def judged_modalities(results: Mapping[str, Any]) -> Sequence[str]:
-    """Return the modalities whose distances from real data were taken; () for all."""
+    """Return the modalities whose distances from real data were measured; () for all."""
     return _at(results.get("config", {}), "evaluation.metrics.frechet.modalities") or ()
 
 
 def _at(config: Any, path: str) -> Any:
-    """Return the value at a dotted path, None where there is none."""
+    """Return the value at a dotted path, or None."""
     for part in path.split("."):
         if isinstance(config, Mapping):
             config = config.get(part)

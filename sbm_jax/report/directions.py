@@ -13,12 +13,12 @@ class Directions(NamedTuple):
     """The directions of one system and one question.
 
     Attributes:
-      system: its name.
-      question: what the classifier is asked; "" where the data answer one question only.
-      names: of the modalities, M.
-      cells: estimates [M][M] by the given modality, then the generated one; on the diagonal the accuracy on
-        reconstructions. None where there is no number.
-      real: the accuracy on real data of each modality, [M].
+      system: name of the system.
+      question: the classifier's question; "" if the data have only one.
+      names: names of the M modalities.
+      cells: estimates [M][M], indexed by the given and then the generated modality, with the accuracy on
+        reconstructions on the diagonal; None where there is no number.
+      real: accuracy on real data of each modality, [M].
     """
 
     system: str
@@ -34,7 +34,7 @@ class Directions(NamedTuple):
 
 
 def directions(systems: Mapping[str, Metrics]) -> Iterator[Directions]:
-    """Yield the table of each question and system that has one; those of one question come together."""
+    """Yield the table of each question and system that has one, grouped by question."""
     found = {(question, system): None for system, metrics in systems.items() for question in _names(metrics)}
     questions = list(dict.fromkeys(question for question, _ in found))
     for question, system in sorted(found, key=lambda table: questions.index(table[0])):
@@ -42,7 +42,7 @@ def directions(systems: Mapping[str, Metrics]) -> Iterator[Directions]:
 
 
 def _names(metrics: Metrics) -> dict[str, tuple[str, ...]]:
-    """Return the modalities of each question with directions, in their order, which is that of the metrics."""
+    """Return the modalities of each question that has directions, in the order of the metrics."""
     names: dict[str, dict[str, None]] = {}
     for metric in metrics:
         if match := re.fullmatch(_FROM_ONE, metric):

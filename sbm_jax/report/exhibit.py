@@ -1,4 +1,4 @@
-"""What a table or a figure of a paper is, with our numbers in it."""
+"""The data structure of a paper's table or figure, with our numbers."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -19,16 +19,16 @@ class Exhibit(NamedTuple):
     """A table or a figure.
 
     Attributes:
-      label: what it is in the paper, such as ``"Table 5"``.
+      label: its name in the paper, such as ``"Table 5"``.
       title: what it shows.
       columns: headings of the cells.
       rows: (heading, cells) of each line.
       chart: a figure, or None.
-      note: how ours differs from the paper's in what it means.
-      metric: what it shows mainly; where that was not measured, the reason is looked up by its name.
-      study: whose variations it needs, or "".
-      missing: what is lacking of it, and why; "" for nothing.
-      panels: pictures, or tables of texts, side by side.
+      note: how the meaning of ours differs from the paper's.
+      metric: its main metric, under which the reason is looked up if it was not measured.
+      study: the study whose variations it needs, or "".
+      missing: what is missing, and why; "" for nothing.
+      panels: images, or tables of texts, side by side.
     """
 
     label: str

@@ -1,4 +1,4 @@
-"""A paper's tables and figures with our numbers: what was measured beside what was published, and what is missing."""
+"""A paper's tables and figures with our numbers beside the published ones, and what is missing."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -17,7 +17,7 @@ Figures = Mapping[str, Mapping[str, np.ndarray]]  # {system: {name: array}}
 
 
 def exhibits(results: Mapping[str, Any], figures: Figures | None = None) -> list[Exhibit]:
-    """Return the exhibits of the paper that the results name, with our numbers in them.
+    """Return the exhibits of the paper that the results name, with our numbers.
 
     Args:
       results: the content of ``results.json``.
@@ -101,7 +101,7 @@ def _of_diff_mvae(
     return [
         *(exhibit._replace(label="Figure 7a") if exhibit.label == "Figure 6" else exhibit for exhibit in against),
         *(exhibit._replace(label=label) for label, exhibit in named.items()),
-        _priors(paper, systems)._replace(note="The paper's is of MoPoE* on CelebAMask-HQ."),
+        _priors(paper, systems)._replace(note="The paper's numbers are for MoPoE* on CelebAMask-HQ."),
         _unconditional_samples("Samples", figures),
     ]
 
@@ -144,7 +144,7 @@ def _of_diff_mvae_birds(
 
 
 def _priors(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
-    """Return Table 4 of Diff-MVAE: what a score model as prior does for samples from nothing."""
+    """Return Table 4 of Diff-MVAE: the effect of a score model as prior on unconditional samples."""
     rows = []
     for name in {**paper.priors, **{one.removesuffix("_score"): None for one in systems if one.endswith("_score")}}:
         ours = (systems.get(one, {}).get("inception/fid/unconditional") for one in (name, f"{name}_score"))
@@ -161,7 +161,7 @@ def _priors(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
 # MARK: Exhibits
 
 PAPER_COLUMN = "paper"
-"""The heading of a column that has the paper's numbers alone."""
+"""The heading of a column with only the paper's numbers."""
 
 
 def _conditional(paper: Paper, systems: Mapping[str, summary.Metrics], judged: Sequence[str]) -> Exhibit:
@@ -202,17 +202,17 @@ def _unconditional(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhi
         ("all modalities agree (paper: ten)", "all but one agree (paper: nine)"),
         tuple(rows),
         charts.agreement_curve(systems),
-        "The paper guides nothing here; marginal guidance does.",
+        "The paper uses no guidance here; marginal guidance does.",
         metric="coherence/unconditional_k",
     )
 
 
 ALL_AGREE = "Coherence against trained modalities"
-"""The label of a figure that the papers do not have: the coherence beside the distance."""
+"""The label of a figure that the papers lack: the coherence that goes with the FID."""
 
 
 def _against_trained(systems: Mapping[str, summary.Metrics], study: Study | None) -> Iterator[Exhibit]:
-    """Yield what depends on how many modalities are modelled: Figures 6, 7 and 27."""
+    """Yield the exhibits against the number of modelled modalities: Figures 6, 7 and 27."""
     points = [(float(value), metrics) for value, metrics in (study.points if study else ()) if value.isdecimal()]
     number = max((summary.num_modalities(metrics) or 0 for metrics in systems.values()), default=0)
     if points and number:
@@ -238,7 +238,7 @@ def _against_trained(systems: Mapping[str, summary.Metrics], study: Study | None
 
 
 def _against_observed(systems: Mapping[str, summary.Metrics]) -> Iterator[Exhibit]:
-    """Yield what depends on how many modalities are observed: Figures 8, 9, 12 and 13."""
+    """Yield the exhibits against the number of observed modalities: Figures 8, 9, 12 and 13."""
     what = (
         ("Figure 8", "FID of the last modality", "inception/fid/fixed_order/given_{}", "FID"),
         ("Figure 9", "Coherence of the last modality", "coherence/fixed_order/given_{}/last", "coherence"),
@@ -268,7 +268,7 @@ def _steps(study: Study | None) -> Exhibit:
         f"{name}, {value} steps": metrics
         for value, by_system in (study.points if study else ())
         for name, metrics in by_system.items()
-        if name.startswith("sbm_vae")  # as in the paper; those of all systems could not be told apart
+        if name.startswith("sbm_vae")  # as in the paper; curves of all systems would be indistinguishable
     }
     chart = _by_observed(systems, "coherence/fixed_order/given_{}/last", "coherence")
     title = "Guidance and steps: coherence of the last modality against observed ones"
@@ -320,8 +320,8 @@ def _cosine(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
         "Cosine similarity of generated with encoded latents, given the rest",
         (*chosen, PAPER_COLUMN),
         tuple(rows),
-        note="Ours is of standardised latents (a part of which is alike in all modalities where they are aligned); the "
-        "paper's is of SBM-VAE-C. Its backgrounds are others, so that only the mean compares.",
+        note="Ours is for standardised latents (part of which is equal across modalities if they are aligned); the "
+        "paper's is for SBM-VAE-C. Its backgrounds differ from ours, so that only the mean compares.",
         metric="latents/cosine/given_rest",
     )
 
@@ -362,7 +362,7 @@ def _finetuning(systems: Mapping[str, summary.Metrics], study: Study | None) -> 
 
 
 def _samples_given_rest(labels: Mapping[str, str], figures: Figures) -> Iterator[Exhibit]:
-    """Yield true images of a modality above what each system generates from the others of the same rows."""
+    """Yield true images of a modality above each system's samples given the other modalities of the same rows."""
     for label, name in labels.items():
         found = {system: grids.get(f"samples/given_rest/data/{name}") for system, grids in figures.items()}
         found = {system: cells for system, cells in found.items() if cells is not None}
@@ -377,7 +377,7 @@ def _samples_given_rest(labels: Mapping[str, str], figures: Figures) -> Iterator
 
 
 def _samples_given_one(labels: Mapping[str, str], figures: Figures) -> Iterator[Exhibit]:
-    """Yield what each system, on a line of its own, generates from one modality of a few rows."""
+    """Yield samples of each system, on its own line, given one modality of a few rows."""
     prefix = "samples/given_one/data/"
     for label, given in labels.items():
         found = {}
@@ -395,7 +395,7 @@ def _samples_given_one(labels: Mapping[str, str], figures: Figures) -> Iterator[
 
 
 def _unconditional_samples(label: str, figures: Figures, count: int = 4) -> Exhibit:
-    """Return joint samples of all systems, one line for each."""
+    """Return joint samples of all systems, one line per system."""
     prefix = "samples/unconditional/data/"
     found = {
         system: {name.removeprefix(prefix): cells[0] for name, cells in grids.items() if name.startswith(prefix)}
@@ -410,11 +410,11 @@ def _unconditional_samples(label: str, figures: Figures, count: int = 4) -> Exhi
 def _by_system(
     found: Mapping[str, Mapping[str, np.ndarray]], given: str = ""
 ) -> tuple[images.Panel | images.TextPanel, ...]:
-    """Return a panel for each of E examples, with a line for each system.
+    """Return a panel for each of E examples, with a line per system.
 
     Args:
       found: {system: {modality: [E, *shape]}}.
-      given: the modality that was given; "" for none.
+      given: name of the given modality; "" for none.
     """
     names = list(next(iter(found.values())))
     data = {name: np.stack([cells[name] for cells in found.values()], axis=1) for name in names}
@@ -427,7 +427,7 @@ def _by_system(
 
 
 def _by_observed(systems: Mapping[str, summary.Metrics], pattern: str, ylabel: str) -> charts.Chart | None:
-    """Return a chart of a metric that is numbered by how many modalities are observed."""
+    """Plot a metric against the number of observed modalities, which is part of its name."""
     series: dict[str, list[tuple[float, float, float]]] = {}
     for name, metrics in systems.items():
         for size in range(1, 100):
@@ -438,7 +438,7 @@ def _by_observed(systems: Mapping[str, summary.Metrics], pattern: str, ylabel: s
 
 
 def _with_reason(exhibit: Exhibit, results: Mapping[str, Any]) -> Exhibit:
-    """Return the exhibit with what is lacking of it, and why."""
+    """Return the exhibit, with the reason if something is missing."""
     filled = [
         column == PAPER_COLUMN or any(row[i].ours for _, row in exhibit.rows)
         for i, column in enumerate(exhibit.columns)
@@ -457,7 +457,7 @@ def _with_reason(exhibit: Exhibit, results: Mapping[str, Any]) -> Exhibit:
 
 
 def _reason(metric: str, results: Mapping[str, Any]) -> str:
-    """Return why a metric, or a family that it belongs to, is not available."""
+    """Return why a metric, or the family it belongs to, is not available."""
     reasons: dict[str, str] = {}
     for system in results["systems"].values():
         reasons |= system.get("not_available", {})

@@ -1,4 +1,4 @@
-"""Charts of the report, drawn with matplotlib's object interface, as SVG in a light and a dark theme."""
+"""Charts of the report as SVG, in a light and a dark theme, drawn with matplotlib's object interface."""
 
 import base64
 import io
@@ -46,19 +46,19 @@ Records = Sequence[Mapping[str, Any]]
 
 
 class Chart(NamedTuple):
-    """A chart as ``data:`` addresses, for a light and for a dark page."""
+    """A chart as ``data:`` URLs, for a light and a dark page."""
 
     light: str
     dark: str
 
 
 def draw(paint: Callable[[Figure, Theme], None], width: float, height: float) -> Chart:
-    """Return what `paint` draws in both themes.
+    """Draw a chart in both themes.
 
     Args:
       paint: draws on the figure in the colours of the theme.
-      width: inches.
-      height: inches.
+      width: width in inches.
+      height: height in inches.
     """
     return Chart(*(_svg_address(paint, theme, width, height) for theme in (LIGHT, DARK)))
 
@@ -67,14 +67,14 @@ def _svg_address(paint: Callable[[Figure, Theme], None], theme: Theme, width: fl
     figure = Figure(figsize=(width, height), layout="constrained")
     paint(figure, theme)
     buffer = io.BytesIO()
-    # Fixed salt and no date: equal results give equal pages.
+    # With a fixed salt and no date, equal results give equal pages.
     with matplotlib.rc_context({"svg.hashsalt": "sbm_jax"}):
         FigureCanvasSVG(figure).print_svg(buffer, metadata={"Date": None, "Creator": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def style(axes: Axes, theme: Theme, xlabel: str = "", ylabel: str = "", title: str = "") -> None:
-    """Give axes their labels and the report's plain look."""
+    """Set the labels of axes and give them the report's plain style."""
     axes.set_facecolor("none")
     axes.figure.patch.set_alpha(0.0)
     for side in ("top", "right", "left"):
@@ -89,12 +89,12 @@ def style(axes: Axes, theme: Theme, xlabel: str = "", ylabel: str = "", title: s
 
 
 def plain_text(text: str) -> str:
-    """Return text that matplotlib does not read as a formula."""
+    """Escape a text so that matplotlib does not parse it as a formula."""
     return text.replace("$", r"\$")
 
 
 def legend(axes: Axes, theme: Theme, extra: Sequence[Artist] = ()) -> None:
-    """Show the labels of the series, then `extra` ones, then reference lines, above the axes."""
+    """Draw a legend above the axes: the series, then `extra` artists, then reference lines."""
     handles, labels = axes.get_legend_handles_labels()
     handles, labels = [*handles, *extra], [*labels, *(artist.get_label() for artist in extra)]
     order = sorted(range(len(handles)), key=lambda i: labels[i] in REFERENCES)
@@ -125,17 +125,17 @@ def _curves(
     xlabel: str,
     ylabel: str,
 ) -> Chart | None:
-    """Return a chart of metrics that are numbered by a size.
+    """Plot metrics against the size in their names.
 
     Args:
       systems: the metrics of each system.
-      drawn: (pattern of the metric, line style, what it is) of each metric.
-      sizes: the numbers on the horizontal axis.
+      drawn: (pattern of the name, line style, description) of each metric.
+      sizes: the values on the horizontal axis.
       xlabel: label of the horizontal axis.
       ylabel: label of the vertical axis.
     """
     measured = [_series(m, pattern, sizes)[0] for m in systems.values() for pattern, _, _ in drawn]
-    if max(map(len, measured), default=0) < 2:  # one point is no curve
+    if max(map(len, measured), default=0) < 2:  # one point makes no curve
         return None
 
     def paint(figure: Figure, theme: Theme) -> None:
@@ -160,7 +160,7 @@ def _curves(
 
 
 def _look(theme: Theme, index: int) -> dict[str, Any]:
-    """Return how a series is drawn: where colours repeat, markers are others, and open every other time."""
+    """Return the style of a series: when colours repeat, markers change, and are open every other round."""
     round_ = index // len(theme.series)
     color, marker = theme.series[index % len(theme.series)], MARKERS[(index + round_) % len(MARKERS)]
     filled = round_ % 2 == 0
@@ -168,7 +168,7 @@ def _look(theme: Theme, index: int) -> dict[str, Any]:
 
 
 def lines(series: Mapping[str, Sequence[tuple[float, float, float]]], xlabel: str, ylabel: str) -> Chart | None:
-    """Return a chart of (x, y, spread) of each series, or None when there is none."""
+    """Plot series of (x, y, spread); None if there are none."""
     if not series:
         return None
 
@@ -185,7 +185,7 @@ def lines(series: Mapping[str, Sequence[tuple[float, float, float]]], xlabel: st
 
 
 def conditional_curve(systems: Mapping[str, summary.Metrics]) -> Chart | None:
-    """Return coherence against the number of given modalities, or None with fewer than two numbers."""
+    """Plot coherence against the number of given modalities; None with fewer than two such numbers."""
     drawn = (
         ("coherence/given_{}", "-", "random sets"),
         ("coherence/fixed_order/given_{}", "--", "fixed order"),
@@ -194,7 +194,7 @@ def conditional_curve(systems: Mapping[str, summary.Metrics]) -> Chart | None:
 
 
 def agreement_curve(systems: Mapping[str, summary.Metrics]) -> Chart | None:
-    """Return the share of joint samples in which at least k modalities agree; None with fewer than two k."""
+    """Plot the share of joint samples in which at least k modalities agree; None with fewer than two values of k."""
     drawn = (
         ("coherence/unconditional_{}", "-", "with the first modality"),
         ("coherence/unconditional_majority_{}", "--", "majority"),
@@ -204,7 +204,7 @@ def agreement_curve(systems: Mapping[str, summary.Metrics]) -> Chart | None:
 
 
 def _largest(systems: Mapping[str, summary.Metrics]) -> int:
-    """Return a bound of the numbers in metric names, M being at most one more than those measured."""
+    """Return an upper bound on the sizes in metric names; M is at most one more than the largest."""
     numbers = [name.rpartition("_")[2] for metrics in systems.values() for name in metrics]
     return max((int(n) for n in numbers if n.isdigit()), default=0) + 1
 
@@ -212,12 +212,12 @@ def _largest(systems: Mapping[str, summary.Metrics]) -> int:
 def class_bars(
     metrics: summary.Metrics, per_modality: np.ndarray | None, real: summary.Metrics | None = None
 ) -> Chart | None:
-    """Return the share of each class, or None when it was not measured.
+    """Plot the share of each class; None if it was not measured.
 
     Args:
-      metrics: one system's.
+      metrics: the metrics of one system.
       per_modality: shares [M, K] shown as dots, or None.
-      real: metrics of real data, whose shares ``coverage/real/class_<k>`` are marked where they are known.
+      real: metrics of real data; its shares ``coverage/real/class_<k>`` are marked if present.
     """
     classes = summary.num_classes(metrics)
     if classes is None:
@@ -244,10 +244,10 @@ def class_bars(
 
 
 def training_curves(curves: Mapping[str, Records]) -> Chart | None:
-    """Return the loss of every stage against its steps, or None when there is none.
+    """Plot the loss of every stage against its steps; None without any loss.
 
     Args:
-      curves: records with ``step``, ``loss`` and, where not of training, ``split``, by stage.
+      curves: {stage: records} with ``step``, ``loss`` and, if not from training, ``split``.
     """
     losses = {stage: _losses(records) for stage, records in curves.items()}
     losses = {stage: splits for stage, splits in losses.items() if splits}
@@ -279,7 +279,7 @@ def training_curves(curves: Mapping[str, Records]) -> Chart | None:
 
 
 def _losses(records: Records) -> dict[str, tuple[list, list]]:
-    """Return {split: (steps, losses)}, without records that have no finite loss."""
+    """Return {split: (steps, losses)}, skipping records without a finite loss."""
     splits: dict[str, tuple[list, list]] = {}
     for record in records:
         loss = record.get("loss")

@@ -19,7 +19,7 @@ from sbm_jax.storage import write_atomically
 
 
 class GridText(NamedTuple):
-    """How a sample grid is shown and explained."""
+    """Layout and explanation of a sample grid."""
 
     title: str
     caption: str
@@ -30,13 +30,13 @@ class GridText(NamedTuple):
 GRIDS = {
     "given_one": GridText(
         "One given, all others generated",
-        "In each line the bordered modality is a held-out image that was given; the rest of the line was "
-        "generated from it. A coherent line shows one class. Each panel starts from another held-out row.",
+        "In each line the bordered modality comes from a held-out row and was given; the rest of the line was "
+        "generated from it. A coherent line shows one class. Each panel starts from a different held-out row.",
     ),
     "given_rest": GridText(
         "Each generated from all the others",
-        "The first line is a held-out row. In the lines below, every image was generated on its own, given "
-        "the true images of all the other modalities; the lines differ in the noise only.",
+        "The first line is a held-out row. In the lines below, each modality was generated separately, given "
+        "the true data of all the others; the lines differ only in the noise.",
         ("true", "sample 1", "sample 2", "sample 3"),
     ),
     "unconditional": GridText(
@@ -47,7 +47,7 @@ GRIDS = {
     ),
     "reconstruction": GridText(
         "Autoencoders",
-        "Held-out images and what is left of them after encoding and decoding: the best that samples can be.",
+        "Held-out data and their reconstructions by the autoencoders: the best that samples can be.",
         ("data", "decoded"),
     ),
 }
@@ -62,7 +62,7 @@ class Grid(NamedTuple):
 
 
 class Row(NamedTuple):
-    """A line of a table of metrics: one cell per system, and what real data have in its place."""
+    """A line of a table of metrics: one cell per system, and the value on real data."""
 
     label: str
     metric: str
@@ -72,7 +72,7 @@ class Row(NamedTuple):
 
 
 class Bar(NamedTuple):
-    """One system's headline number, and what it is to be compared with."""
+    """One system's headline number, and its reference value."""
 
     system: str
     estimate: Mapping[str, Any]
@@ -89,13 +89,13 @@ def write_report(
 
     Args:
       workdir: the run's directory.
-      results: the content of ``results.json``: the only source of numbers.
+      results: the content of ``results.json``, the only source of numbers.
       figures: {system: {name: array}}; ``samples/<grid>/data/<modality>`` [E, L, *shape] with
         ``samples/<grid>/observed`` bool [E, L, M], and ``class_shares`` [M, K].
-      training_curves: {stage: records}, with ``step``, ``loss`` and, where not of training, ``split``.
+      training_curves: {stage: records}, with ``step``, ``loss`` and, if not from training, ``split``.
 
     Raises:
-      SbmError: when it can not be written.
+      SbmError: if it cannot be written.
     """
     path = pathlib.Path(workdir, "report", "index.html")
     write_atomically(path, render(jsonable(results), figures, training_curves))
@@ -107,7 +107,7 @@ def render(
     figures: Mapping[str, Mapping[str, np.ndarray]],
     training_curves: Mapping[str, charts.Records],
 ) -> str:
-    """Return the page; see `write_report`."""
+    """Render the page; see `write_report`."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("sbm_jax", "report"),
         autoescape=True,
@@ -171,7 +171,7 @@ def headlines(systems: Mapping[str, summary.Metrics]) -> Iterator[tuple[summary.
 def sections(systems: Mapping[str, summary.Metrics], real: summary.Metrics) -> Iterator[tuple[str, str, list[Row]]]:
     """Yield (title, how to read it, lines) of the tables.
 
-    Every metric is in exactly one, but for those of single attributes, which `attribute_tables` shows.
+    Every metric is in exactly one, except those of single attributes, which `attribute_tables` shows.
     """
     every = dict.fromkeys(name for metrics in systems.values() for name in metrics)
     names = [name for name in every if not is_of_one_attribute(name)]
@@ -190,7 +190,7 @@ def sections(systems: Mapping[str, summary.Metrics], real: summary.Metrics) -> I
 
 
 def warnings_of(results: Mapping[str, Any]) -> dict[str, list[str]]:
-    """Return {warning: the systems that have it}, those of variations among them."""
+    """Return {warning: systems that have it}, including systems of variations."""
     systems = dict(results["systems"])
     for variation in results.get("variations", ()):
         systems |= {f"{variation['study']} = {variation['value']}: {n}": s for n, s in variation["systems"].items()}
@@ -198,7 +198,7 @@ def warnings_of(results: Mapping[str, Any]) -> dict[str, list[str]]:
 
 
 def not_available(results: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
-    """Return the reasons of each system, those of variations among them, by how it is called."""
+    """Return {system: {metric: reason}} of missing metrics, including systems of variations."""
     found = {name: system.get("not_available", {}) for name, system in results["systems"].items()}
     for variation in results.get("variations", ()):
         for name, system in variation["systems"].items():
@@ -207,7 +207,7 @@ def not_available(results: Mapping[str, Any]) -> dict[str, Mapping[str, str]]:
 
 
 def grouped_reasons(not_available: Mapping[str, str]) -> dict[str, list[str]]:
-    """Return the metrics that are missing for each reason."""
+    """Group missing metrics by reason, {reason: metrics}."""
     reasons: dict[str, list[str]] = {}
     for metric, reason in not_available.items():
         reasons.setdefault(reason, []).append(metric)
@@ -215,7 +215,7 @@ def grouped_reasons(not_available: Mapping[str, str]) -> dict[str, list[str]]:
 
 
 def sample_grids(figures: Mapping[str, np.ndarray], formats: Mapping[str, Playable] | None = None) -> Iterator[Grid]:
-    """Yield the sample grids among the arrays of one system, known ones first; `formats` are of what can be played."""
+    """Yield the sample grids of one system, known ones first; `formats` are those of playable modalities."""
     found = {name.split("/")[1] for name in figures if name.startswith("samples/")}
     for grid in [*(name for name in GRIDS if name in found), *sorted(found - set(GRIDS))]:
         prefix = f"samples/{grid}/data/"
@@ -238,7 +238,7 @@ def flatten(config: Any, prefix: str = "") -> Iterator[tuple[str, str]]:
 
 
 def duration(seconds: float | None) -> str:
-    """Return a time span in words, such as ``3 min 12 s``."""
+    """Format a time span, as in ``3 min 12 s``."""
     if seconds is None:
         return "not recorded"
     if seconds < 60:

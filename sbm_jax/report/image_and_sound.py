@@ -9,7 +9,7 @@ from sbm_jax.report.paper import Paper
 
 
 def image_and_sound(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exhibit:
-    """Return the paper's table with our numbers, of modalities called `image` and `sound`."""
+    """Return the paper's table with our numbers, for modalities named `image` and `sound`."""
     rows = []
     for name in {**paper.directions, **systems}:
         metrics, published = systems.get(name, {}), paper.directions.get(name)
@@ -35,7 +35,7 @@ def image_and_sound(paper: Paper, systems: Mapping[str, summary.Metrics]) -> Exh
 
 
 def _direction(metrics: summary.Metrics, given: str, target: str) -> Mapping[str, Any] | None:
-    """Return the coherence of one modality given another; of two, each is given the rest."""
+    """Return the coherence of one modality given another; with two modalities, that is given the rest."""
     found = metrics.get(f"coherence/from/{given}/to/{target}")
     if found is None and summary.num_modalities(metrics) == 2:
         found = metrics.get(f"coherence/given_rest/{target}")

@@ -1,4 +1,4 @@
-"""Sample grids as PNG mosaics, one cell per modality, given ones with a border; with texts, as tables."""
+"""Sample grids: PNG mosaics with a cell per modality and borders around given ones, or tables if there are texts."""
 
 import base64
 import io
@@ -9,21 +9,21 @@ import numpy as np
 from PIL import Image
 
 OVERLAY_COLOR = np.array([0.90, 0.10, 0.60])
-"""What a mask shows of itself over a picture, half transparent."""
+"""The colour of a mask that is laid half transparently over an image."""
 
-GIVEN_COLOR = (245, 158, 11, 255)  # the same as --given in template.html
+GIVEN_COLOR = (245, 158, 11, 255)  # same as --given in template.html
 BAR_COLOR = (110, 130, 160, 255)
 BAR_BACKGROUND = (128, 128, 128, 40)
 BORDER, GAP = 4, 3  # pixels of the mosaic, on each side of a cell
-CELL = 96  # pixels of the mosaic, at least, unless images are larger
-VECTOR_CELL = 32  # where there are no images, bars are drawn in cells of this size
+CELL = 96  # approximate pixels per side of a cell, unless images are larger
+VECTOR_CELL = 32  # pixels per side that the cells of bars are based on, without images
 
 
 class Panel(NamedTuple):
     """One example of a sample grid.
 
     Attributes:
-      source: a ``data:`` address of the mosaic.
+      source: ``data:`` URL of the mosaic.
       columns: headings of the columns, all or none.
       lines: headings of the lines, all or none.
       shape: number of lines and columns of cells.
@@ -43,7 +43,7 @@ class TextCell(NamedTuple):
 
 
 class TextLine(NamedTuple):
-    """A line of a `TextPanel`: its heading or "", the ``data:`` address of the pictures or "", and the texts."""
+    """A line of a `TextPanel`: its heading or "", the ``data:`` URL of its images or "", and its texts."""
 
     heading: str
     source: str
@@ -51,11 +51,11 @@ class TextLine(NamedTuple):
 
 
 class TextPanel(NamedTuple):
-    """One example of a sample grid that has texts, as a table: pictures are one column of it, each text is another.
+    """One example of a sample grid with texts, as a table: one column for all images, and one for each text.
 
     Attributes:
       pictures: names of the modalities in the mosaics.
-      texts: names of the others.
+      texts: names of the text modalities.
       table: the lines.
     """
 
@@ -65,12 +65,12 @@ class TextPanel(NamedTuple):
 
 
 def is_image(shape: tuple[int, ...]) -> bool:
-    """Tell whether examples of this shape are grey, RGB or RGBA images, channels last."""
+    """Return whether examples of this shape are grey, RGB or RGBA images, channels last."""
     return len(shape) == 3 and shape[-1] in (1, 3, 4)
 
 
 def to_rgba(values: np.ndarray) -> np.ndarray:
-    """Return an image [H, W, C] in [0, 1] (uint8 as it is) as uint8 [H, W, 4]; not finite is magenta."""
+    """Convert an image [H, W, C], uint8 or in [0, 1], to uint8 [H, W, 4]; non-finite pixels are magenta."""
     scaled = values.astype(np.float64) / 255 if values.dtype == np.uint8 else values.astype(np.float64)
     lost = ~np.isfinite(scaled).all(axis=-1)
     pixels = (np.clip(np.nan_to_num(scaled), 0, 1) * 255 + 0.5).astype(np.uint8)
@@ -83,10 +83,10 @@ def to_rgba(values: np.ndarray) -> np.ndarray:
 
 
 def bars(values: np.ndarray, size: int) -> np.ndarray:
-    """Return a vector [K] as a bar chart, uint8 [size, size, 4].
+    """Draw a vector [K] as a bar chart, uint8 [size, size, 4].
 
-    Values in [0, 1] stand on the lower edge; when any is outside, bars start from the middle and the largest
-    magnitude fills the cell. Bars of values that are not finite are left out.
+    Bars of values in [0, 1] start from the lower edge. If any value is outside, all bars start from the middle, and the
+    largest magnitude fills the cell. Non-finite values have no bar.
     """
     values = np.nan_to_num(np.ravel(values).astype(np.float64), posinf=0.0, neginf=0.0)
     signed = bool((values < 0).any() or (values > 1).any())
@@ -96,14 +96,14 @@ def bars(values: np.ndarray, size: int) -> np.ndarray:
     level = 1 - (np.arange(size) + 0.5) / size
     top, low = np.maximum(heights, base)[columns], np.minimum(heights, base)[columns]
     filled = (level[:, None] >= low[None]) & (level[:, None] <= top[None])
-    # A column of background between bars, where there is room for one.
+    # Leave a column of background between bars if there is room.
     if size >= 3 * len(values):
         filled[:, np.diff(columns, prepend=columns[0]) > 0] = False
     return np.where(filled[..., None], np.array(BAR_COLOR), np.array(BAR_BACKGROUND)).astype(np.uint8)
 
 
 def cell(values: np.ndarray, size: int) -> np.ndarray:
-    """Return one example of any shape as uint8 [size, size, 4]; images keep their proportions."""
+    """Draw one example of any shape as uint8 [size, size, 4]; images keep their aspect ratio."""
     if not is_image(values.shape):
         return bars(values, size)
     image = to_rgba(values)
@@ -119,13 +119,13 @@ def cell(values: np.ndarray, size: int) -> np.ndarray:
 
 
 def cell_size(shapes: list[tuple[int, ...]]) -> int:
-    """Return the cell size: a whole multiple of the largest image, so that pixels stay equal."""
+    """Return the cell size: an integer multiple of the largest image, so that all pixels stay the same size."""
     largest = max([max(shape[:2]) for shape in shapes if is_image(shape)], default=VECTOR_CELL)
     return largest * max(1, round(CELL / largest))
 
 
 def mosaic(cells: list[list[np.ndarray]], observed: np.ndarray) -> np.ndarray:
-    """Return cells [lines][columns] of one size as one RGBA image, given ones with a border.
+    """Assemble cells [lines][columns] of one size into an RGBA image, with borders around given ones.
 
     Args:
       cells: uint8 [size, size, 4] each.
@@ -144,7 +144,7 @@ def mosaic(cells: list[list[np.ndarray]], observed: np.ndarray) -> np.ndarray:
 
 
 def png_address(pixels: np.ndarray) -> str:
-    """Return an RGBA image as a ``data:`` address."""
+    """Encode an RGBA image as a ``data:`` URL."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -156,13 +156,13 @@ def panels(
     lines: tuple[str, ...] = (),
     transposed: bool = False,
 ) -> list[Panel] | list[TextPanel]:
-    """Return one panel per example. A mask of the size of the only colour picture is shown over it too.
+    """Return one panel per example. Masks of the same size as the only colour image are also shown over it.
 
     Args:
       data: {modality: [E, L, *shape]}, in the order of the columns; texts are strings [E, L], or integer ids.
       observed: bool [E, L, M].
       lines: headings of the lines, or none.
-      transposed: show modalities as lines; where there are texts, they never are.
+      transposed: show modalities as lines; ignored if there are texts.
     """
     data, observed = _with_overlays(data, observed)
     if any(_is_text(values) for values in data.values()):
@@ -181,7 +181,7 @@ def panels(
 
 
 def _with_overlays(data: Mapping[str, np.ndarray], observed: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return the data and what is given, with a column for each mask over the picture."""
+    """Add to the data and the observed mask a column for each mask over the image."""
     shapes = {name: values.shape[2:] for name, values in data.items() if not _is_text(values)}
     colours = [name for name, shape in shapes.items() if len(shape) == 3 and shape[-1] == 3]
     found, columns = dict(data), list(np.moveaxis(observed, -1, 0))
@@ -194,7 +194,7 @@ def _with_overlays(data: Mapping[str, np.ndarray], observed: np.ndarray) -> tupl
 
 
 def overlay(pictures: np.ndarray, masks: np.ndarray) -> np.ndarray:
-    """Return pictures [..., H, W, 3] in [0, 1], coloured where masks [..., H, W, 1] are 1."""
+    """Colour images [..., H, W, 3] in [0, 1] where masks [..., H, W, 1] are 1."""
     share = 0.5 * np.clip(masks, 0.0, 1.0)
     return (1.0 - share) * pictures + share * OVERLAY_COLOR
 
@@ -221,5 +221,5 @@ def _text_panel(
 
 
 def _text(value: np.ndarray) -> str:
-    """Return a text as it is, or the ids [L] of a sequence without those that pad it."""
+    """Return a text as it is, or the ids [L] of a sequence without padding."""
     return str(value) if value.ndim == 0 else " ".join(str(number) for number in value if number)

@@ -1,4 +1,4 @@
-"""What a paper is: its choices, and the numbers that it printed."""
+"""The data structure of a paper: its choices and its published numbers."""
 
 import json
 from collections.abc import Mapping
@@ -7,14 +7,14 @@ from typing import Any, NamedTuple
 
 
 class Published(NamedTuple):
-    """A published number and its standard deviation, where it is given."""
+    """A published number and its standard deviation, or None if it is not given."""
 
     value: float
     std: float | None = None
 
 
 class ConditionalRow(NamedTuple):
-    """A line of Table 5: each modality given the rest, a mean over modalities."""
+    """A line of Table 5: each modality given the rest, averaged over modalities."""
 
     name: str
     coherence: Published
@@ -22,7 +22,7 @@ class ConditionalRow(NamedTuple):
 
 
 class DirectionsRow(NamedTuple):
-    """A line of Table 8: coherence of images given sounds, of sounds given images, and of both from nothing."""
+    """A line of Table 8: coherence of images given sounds, of sounds given images, and of unconditional pairs."""
 
     name: str
     cells: tuple[Published, Published, Published]
@@ -32,8 +32,8 @@ class Choice(NamedTuple):
     """A choice of a paper.
 
     Attributes:
-      text: how it is shown.
-      values: the values of our field that mean the same.
+      text: the text to show.
+      values: values of our config field that mean the same.
     """
 
     text: str
@@ -41,12 +41,12 @@ class Choice(NamedTuple):
 
 
 def numbers(*cells: tuple[float, float] | None) -> tuple[Published | None, ...]:
-    """Return a line of a table from (value, spread) or None for each cell."""
+    """Build a line of a table from (value, spread), or None, for each cell."""
     return tuple(None if cell is None else Published(*cell) for cell in cells)
 
 
 def same(value: Any) -> Choice:
-    """Return a choice that is a value of our field."""
+    """Return a choice that equals a value of our field."""
     return Choice(json.dumps(value), (value,))
 
 
@@ -55,17 +55,17 @@ class Paper(NamedTuple):
 
     Attributes:
       title: authors and title.
-      settings: its choices, by the field of our config; a number in a path is an index.
-      further: (what, ours, the paper's) of what no field of the config says.
+      settings: the paper's choices, by path of our config; a number in a path is an index.
+      further: (what, ours, the paper's) for choices that no field of the config covers.
       conditional: Table 5, by system.
-      all_agree: share of unconditional samples in which all ten modalities agree, and in which nine do (4.1).
+      all_agree: shares of unconditional samples in which all ten modalities, and in which nine, agree (4.1).
       beta: Table 6, coherence and FID by the weight of the KL divergence; two modalities.
       cosine: Table 7, by modality.
       classifier: accuracy of its classifier on test data (A.2).
       directions: Table 8, by system.
-      priors: Table 4 of Diff-MVAE, FID of what is generated from nothing, by system, with N(0, I) and with a score
-        model as prior.
-      tables: those whose columns are metrics, by label and system; their columns are those of `report.tables`.
+      priors: Table 4 of Diff-MVAE, FID of unconditional samples by system, with N(0, I) and with a score model as
+        prior.
+      tables: the tables whose columns are metrics, by label and system; for their columns see `report.tables`.
     """
 
     title: str

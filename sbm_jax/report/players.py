@@ -1,4 +1,4 @@
-"""Players of the sounds and videos in sample grids; sounds are synthesised from the pictures that networks see."""
+"""Players of the sounds and videos in sample grids; sounds are synthesised from spectrograms."""
 
 import base64
 import io
@@ -18,21 +18,21 @@ from sbm_jax.report.images import to_rgba
 from sbm_jax.types import Modality
 
 PER_GRID = 4
-"""Lines of a grid that are played: a second of sound at 8 kHz takes 21 kB of the page."""
+"""The number of lines of a grid with players: a second of sound at 8 kHz takes 21 kB of the page."""
 
 FRAMES_IN_A_ROW = 8
-"""Of a sheet: JPEG has no pictures of more than 65,535 pixels a side."""
+"""Frames per row of a film's sheet: a JPEG image has at most 65,535 pixels a side."""
 
 
 class Film(NamedTuple):
     """A video.
 
     Attributes:
-      source: a ``data:`` address of a JPEG file of all frames, `FRAMES_IN_A_ROW` beside each other.
-      count: of frames.
-      height: of a frame, in pixels.
-      width: of a frame, in pixels.
-      rate: frames a second.
+      source: ``data:`` URL of a JPEG image of all frames, `FRAMES_IN_A_ROW` to a row.
+      count: number of frames.
+      height: height of a frame in pixels.
+      width: width of a frame in pixels.
+      rate: frames per second.
     """
 
     source: str
@@ -46,9 +46,9 @@ class Player(NamedTuple):
     """A sound, a video, or a video with the sound of the same line.
 
     Attributes:
-      label: which cells of the grid it plays, and what of them was given, or is true data.
-      sound: a ``data:`` address of a WAV file; "" for none.
-      film: the frames; None for none.
+      label: names the cells of the grid that it plays, and says which of them were given or are true data.
+      sound: ``data:`` URL of a WAV file; "" for none.
+      film: the video's frames; None for none.
     """
 
     label: str
@@ -60,7 +60,7 @@ Playable = Spectrogram | Video
 
 
 def playable(config: Mapping[str, Any]) -> dict[str, Playable]:
-    """Return the formats of the modalities of a run that are videos or spectrograms, by name."""
+    """Return the formats of a run's videos and spectrograms, by modality name."""
     modalities = [values for values in config.get("modalities") or () if values["format"]["name"] in _KINDS]
     return {values["name"]: make_format(build(Modality, values, "config.modalities")) for values in modalities}
 
@@ -71,12 +71,12 @@ _KINDS = ("spectrogram", "log_mel", "video")
 def players(
     formats: Mapping[str, Playable], data: Mapping[str, np.ndarray], observed: np.ndarray, lines: Sequence[str] = ()
 ) -> list[Player]:
-    """Return players of the first lines of a grid.
+    """Return players for the first `PER_GRID` lines of a grid.
 
-    Where there is one modality of sound, videos are played with it.
+    If there is exactly one sound modality, videos are played with it.
 
     Args:
-      formats: of the modalities that can be played.
+      formats: formats of the playable modalities, by name.
       data: {modality: [E, L, *shape]}, in the order of the columns.
       observed: bool [E, L, M].
       lines: headings of the lines, or none.
@@ -102,7 +102,7 @@ def players(
 
 
 def as_pictures(formats: Mapping[str, Playable], data: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Return data [..., *shape] of which sounds and videos have become pictures [..., H, W, C]."""
+    """Return data [..., *shape] with sounds and videos turned into images [..., H, W, C]."""
     found = dict(data)
     for name in data:
         if name in formats:
@@ -111,12 +111,12 @@ def as_pictures(formats: Mapping[str, Playable], data: Mapping[str, np.ndarray])
 
 
 def upright(pictures: np.ndarray) -> np.ndarray:
-    """Return pictures [..., frames, bands, 1] as they are read: time to the right, high tones on top."""
+    """Turn spectrograms [..., frames, bands, 1] upright: time to the right, high frequencies on top."""
     return np.flip(np.swapaxes(pictures, -3, -2), axis=-3)
 
 
 def some_frames(videos: np.ndarray) -> np.ndarray:
-    """Return four frames of videos [..., T, H, W, C], spread evenly, as pictures [..., 2 H, 2 W, C]."""
+    """Tile four evenly spaced frames of videos [..., T, H, W, C] into images [..., 2 H, 2 W, C]."""
     places = (np.arange(4) + 0.5) * videos.shape[-4] / 4
     frames = np.moveaxis(videos[..., places.astype(int), :, :, :], -4, 0)
     lines = [np.concatenate([frames[i], frames[i + 1]], axis=-2) for i in (0, 2)]
@@ -124,14 +124,14 @@ def some_frames(videos: np.ndarray) -> np.ndarray:
 
 
 def wav_address(wave: np.ndarray, rate: int) -> str:
-    """Return a waveform [T] in [-1, 1] as a ``data:`` address; what is not finite is silent."""
+    """Encode a waveform [T] in [-1, 1] as a ``data:`` URL; non-finite samples are silent."""
     buffer = io.BytesIO()
     wavfile.write(buffer, rate, np.round(np.nan_to_num(wave) * (2**15 - 1)).astype(np.int16))
     return "data:audio/wav;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
 def _film(video: np.ndarray, rate: float) -> Film:
-    """Return a video [T, H, W, C]; what is not finite is magenta."""
+    """Encode a video [T, H, W, C]; non-finite pixels are magenta."""
     count, height, width, channels = video.shape
     across = min(count, FRAMES_IN_A_ROW)
     down = math.ceil(count / across)

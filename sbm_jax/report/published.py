@@ -1,4 +1,4 @@
-"""Published numbers, to be set beside ours. Curves of figures are not printed as numbers anywhere, and not guessed."""
+"""Published numbers, for comparison with ours. Curves that are printed only as figures are not read off."""
 
 from sbm_jax.report.paper import Choice, ConditionalRow, DirectionsRow, Paper, Published, same
 from sbm_jax.report.published_birds import DIFF_MVAE_CUB

@@ -1,4 +1,4 @@
-"""Published numbers of CUB-200-2011, to be set beside ours."""
+"""Published numbers on CUB-200-2011, for comparison with ours."""
 
 from sbm_jax.report.paper import Choice, Paper, Published, numbers, same
 

@@ -1,4 +1,4 @@
-"""Published numbers of CelebAMask-HQ, to be set beside ours."""
+"""Published numbers on CelebAMask-HQ, for comparison with ours."""
 
 from sbm_jax.report.paper import Choice, Paper, Published, numbers, same
 

@@ -1,4 +1,4 @@
-"""Published numbers of video and sound, to be set beside ours."""
+"""Published numbers on video and sound, for comparison with ours."""
 
 from sbm_jax.report.paper import Choice, Paper, Published, same
 

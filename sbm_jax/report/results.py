@@ -1,4 +1,4 @@
-"""The results of a run as JSON, with what is needed to know where they come from."""
+"""The results of a run as JSON, with their provenance."""
 
 import dataclasses
 import importlib.metadata
@@ -29,7 +29,7 @@ PACKAGES = {
 
 
 def versions() -> dict[str, str | None]:
-    """Return the versions of Python and of the packages that decide the numbers; None where not installed."""
+    """Return the versions of Python and of the packages that affect the numbers; None if not installed."""
     found: dict[str, str | None] = {"python": platform.python_version()}
     for name, distribution in PACKAGES.items():
         try:
@@ -40,7 +40,7 @@ def versions() -> dict[str, str | None]:
 
 
 def device() -> dict[str, Any]:
-    """Return what the run computes on: platform, kind and number of devices, and CPU cores of this host."""
+    """Return the hardware of the run: platform, kind and number of devices, and CPU cores of this host."""
     devices = jax.devices()
     return {
         "platform": devices[0].platform,
@@ -51,7 +51,7 @@ def device() -> dict[str, Any]:
 
 
 def jsonable(value: Any) -> Any:
-    """Return plain JSON values: named tuples as objects, arrays as lists, not finite numbers as null."""
+    """Convert to plain JSON values: named tuples to objects, arrays to lists, non-finite numbers to null."""
     if dataclasses.is_dataclass(value):
         value = plain(value)
     if hasattr(value, "_asdict"):
@@ -81,7 +81,7 @@ def write_results(path: str | os.PathLike, payload: Mapping[str, Any]) -> None:
         ``"variations"`` (like a system, with ``"study"`` and ``"value"``) and ``"to_come"`` (those not done yet).
 
     Raises:
-      SbmError: when it can not be written.
+      SbmError: if it cannot be written.
     """
     write_atomically(path, json.dumps(jsonable(payload), indent=2, ensure_ascii=False, allow_nan=False) + "\n")
 
@@ -90,7 +90,7 @@ def read_results(path: str | os.PathLike) -> dict[str, Any]:
     """Return the content of ``results.json``.
 
     Raises:
-      SbmError: when it is missing or is not the JSON that `write_results` writes.
+      SbmError: if it is missing, or not the JSON that `write_results` writes.
     """
     try:
         results = json.loads(pathlib.Path(path).read_text(encoding="utf-8"))

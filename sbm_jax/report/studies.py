@@ -1,4 +1,4 @@
-"""The studies of a run: what systems do where one thing of the config is changed."""
+"""The studies of a run: how systems change with one setting of the config."""
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ CURVES = (
     "inception/fid/given_rest",
     "classifier_features/frechet/given_rest",
 )
-"""What is drawn over the values of a study."""
+"""The metrics that are plotted against the values of a study."""
 
 
 class Study(NamedTuple):
@@ -26,7 +26,7 @@ class Study(NamedTuple):
 
 
 def studies(results: Mapping[str, Any]) -> list[Study]:
-    """Return the variations that are done, by study."""
+    """Return the finished variations, grouped by study."""
     found: dict[str, Study] = {}
     for variation in results.get("variations", ()):
         metrics = {name: system["metrics"] for name, system in variation["systems"].items()}
@@ -38,7 +38,7 @@ def studies(results: Mapping[str, Any]) -> list[Study]:
 def tables_of_studies(
     results: Mapping[str, Any], metrics: Iterable[str] = summary.STUDY_METRICS
 ) -> list[tuple[str, list[str], list[tuple[str, list[Mapping[str, Any] | None]]]]]:
-    """Return (study, columns, lines) of every study: the main metrics of each system, without and with each change."""
+    """Return (study, columns, lines) of every study: each system's main metrics, without and with each change."""
     tables = []
     main = ("this run", {name: system["metrics"] for name, system in results["systems"].items()})
     for study in studies(results):
@@ -54,7 +54,7 @@ def tables_of_studies(
 
 
 def changes_of_studies(results: Mapping[str, Any]) -> dict[str, list[tuple[str, str]]]:
-    """Return (value, what it changes) of the variations of every study."""
+    """Return {study: [(value, its changes as text)]} of all variations."""
     found: dict[str, list[tuple[str, str]]] = {}
     for variation in results.get("variations", ()):
         text = ", ".join(f"{path} = {json.dumps(value)}" for path, value in variation["changes"].items())
@@ -69,7 +69,7 @@ def chart_over(
     ylabel: str,
     convert: Callable[[float], float] | None = None,
 ) -> charts.Chart | None:
-    """Return a chart of one metric of each system over the points of a study, or None when there is none."""
+    """Plot one metric of each system against the points of a study; None without any point."""
     series: dict[str, list[tuple[float, float, float]]] = {}
     for x, systems in points:
         for name, metrics in systems.items():
@@ -80,9 +80,9 @@ def chart_over(
 
 
 def curves_of_studies(results: Mapping[str, Any]) -> dict[str, list[tuple[str, charts.Chart]]]:
-    """Return (metric, chart) of every study over the one number of the config that it changes; none for other studies.
+    """Return {study: [(metric, chart)]}, plotted against the one number of the config that the study changes.
 
-    The main experiment is among the points, with what its config has there.
+    Studies that change anything else get no charts. The main experiment is one of the points, at its config's value.
     """
     found: dict[str, list[tuple[str, charts.Chart]]] = {}
     for study in studies(results):
@@ -103,14 +103,14 @@ def curves_of_studies(results: Mapping[str, Any]) -> dict[str, list[tuple[str, c
 
 
 def _changed_number(changed: Sequence[Mapping[str, Any]]) -> str:
-    """Return the one path to which all variations give numbers, which differ; "" for none, or for several."""
+    """Return the only path at which all variations set distinct numbers; "" for none or several."""
     paths = [path for path in changed[0] if all(_is_number(changes.get(path)) for changes in changed)]
     paths = [path for path in paths if len({changes[path] for changes in changed}) == len(changed) > 1]
     return paths[0] if len(paths) == 1 else ""
 
 
 def _value_at(config: Mapping[str, Any], path: str) -> Any:
-    """Return what a nested config has at a dotted path, or None."""
+    """Return the value of a nested config at a dotted path, or None."""
     for part in path.split("."):
         config = config.get(part) if isinstance(config, Mapping) else None
     return config

@@ -1,4 +1,4 @@
-"""What metrics are called, how they are written, and what chance would give."""
+"""Names of metrics, formatting of their values, and the values expected by chance."""
 
 import math
 import re
@@ -8,25 +8,25 @@ from typing import Any, NamedTuple
 Metrics = Mapping[str, Mapping[str, Any]]  # {metric: {"value", "std", "n", "spread"}}
 
 SPREADS = {
-    "repeats": "standard deviation over repeats with other noise, of the same test rows",
+    "repeats": "standard deviation over repeats with other noise, on the same test rows",
     "batches": "standard deviation over batches of rows",
     "calls": "standard deviation over timed calls",
     "standard_error": "standard error",
     "standard_error_bound": "upper bound of the standard error, as modalities share rows",
-    "subsets": "standard deviation over random subsets of the samples, which is no standard error",
+    "subsets": "standard deviation over random subsets of the samples, which is not a standard error",
     "draws": "standard deviation over simulated samples of a perfect generator",
 }
-"""What is behind ±, by the ``spread`` of an estimate."""
+"""What ± stands for, by the ``spread`` of an estimate."""
 
 
 class Headline(NamedTuple):
-    """A number that is shown first.
+    """A number that is shown at the top.
 
     Attributes:
       metric: its flat name.
-      title: what it is, in a few words.
+      title: its name in a few words.
       meaning: how to read it.
-      reference: what the mark on its scale stands for.
+      reference: meaning of the mark on its scale.
     """
 
     metric: str
@@ -57,13 +57,13 @@ HEADLINES = (
     Headline(
         "coverage/min",
         "Rarest class",
-        "its share of all unconditional samples, and what a perfect generator would get; 0 is a lost mode",
+        "its share of all unconditional samples, and that of a perfect generator; 0 is a lost mode",
         "perfect",
     ),
     Headline(
         "classifier/accuracy",
         "Classifier on real data",
-        "accuracy of the judge on held-out data; the ceiling of what it can confirm",
+        "accuracy of the judge on held-out data: an upper limit of what it can confirm",
         "chance",
     ),
 )
@@ -96,11 +96,11 @@ MAIN_METRICS = (
 BESIDE_THE_TRUTH = re.compile(
     r"(f1|iou|readings/f1|mse_over_variance|agreement/(cosine|rank)|clip_score)/.+|per_attribute/(f1|balanced_accuracy)/[^/]+/[^/]+"
 )
-"""What says, without any labels, how near samples are to the true data of their row; of attributes the averages."""
+"""Metrics that compare samples with the true data of their row, without labels; for attributes, only averages."""
 
 
 def main_metrics(systems: Mapping[str, Any]) -> list[str]:
-    """Return the names of the main metrics, with those of samples beside the truth.
+    """Return the names of the main metrics, including those that compare samples with the true data.
 
     Args:
       systems: ``"systems"`` of ``results.json``.
@@ -128,12 +128,12 @@ STUDY_METRICS = (
 
 _DISTANCES = (
     "FID has a standard error (1.96 of it to each side is a 95 % interval), and its mean over modalities an upper "
-    "bound of one, as their errors are not independent; the spread of KID is over random subsets. Precision, recall, "
-    "density and coverage depend on the number of examples, and compare as many real ones as samples. Real data: as "
-    "many training examples, compared with the same test examples, which is about what a perfect generator gets."
+    "bound of one, because their errors are not independent; the spread of KID is over random subsets. Precision, "
+    "recall, density and coverage depend on the number of examples, and compare as many real ones as samples. Real "
+    "data: as many training examples, compared with the same test examples; a perfect generator gets about the same."
 )
 
-# Sections of the tables: title, prefix of the metrics, how to read them.
+# Sections of the tables: title, prefixes of the metrics, how to read them.
 SECTIONS = (
     (
         "Conditional coherence",
@@ -145,7 +145,7 @@ SECTIONS = (
         "Unconditional coherence",
         ("coherence/unconditional",),
         "Share of joint samples, generated from nothing, in which at least k modalities show one class. Chance: "
-        "classes drawn uniformly, in each modality on their own.",
+        "classes drawn uniformly and independently in each modality.",
     ),
     (
         "Coherence given one named modality",
@@ -153,65 +153,65 @@ SECTIONS = (
         "Share of samples of a modality in which the classifier sees the class of the only one given, as in the table "
         "of directions. Chance: uniform guesses.",
     ),
-    ("Coherence of further questions", ("coherence/",), "The same of other questions."),
+    ("Coherence of further questions", ("coherence/",), "The same for other questions."),
     (
         "Samples beside the truth",
         ("f1/", "iou/", "per_attribute/", "readings/", "mse/", "mse_over_variance/"),
         "Generated data compared with the true data of the same row: F1 and intersection over union of masks and "
-        "attributes, means over rows, of which one without positives, in which none is found either, scores 0; the F1 "
-        "of what a reader sees in generated data, and in real ones (real); means over attributes of the F1 and the "
-        "balanced accuracy of each (chance: uniform guesses); and mean squared error per element, also over the "
-        "variance of the data: 1 is what their mean would get, 2 what another row would. "
+        "attributes, averaged over rows, where a row without positives scores 0 even if none is found; the F1 of what "
+        "a reader sees in generated data, and in real data (real); F1 and balanced accuracy, averaged over attributes "
+        "(chance: uniform guesses); and mean squared error per element, also divided by the variance of the data: "
+        "predicting their mean gives 1, and predicting another row 2. "
         "Samples that are not finite are left out.",
     ),
     (
         "Agreement",
         ("agreement/",),
-        "The cosine of the vectors that the matcher, trained in this run, has of generated data and of what they are "
-        "generated from, of two modalities generated together from nothing, or of real rows (real); and the rank of "
-        "the true source among held-out rows by this cosine: 1 is best, and half of their number is chance.",
+        "Cosine, in the space of the matcher that this run trained, between generated data and their condition, "
+        "between two modalities generated together from nothing, or within real rows (real); and the rank of the true "
+        "source among held-out rows by this cosine: 1 is best, and half of their number is chance.",
     ),
     (
         "CLIP score",
         ("clip_score/",),
-        "100 times the cosine of CLIP's vectors of image and text, 0 where it is negative: of what is generated and "
-        "what is given, of both from nothing, and of real rows (real). More is better.",
+        "100 times the cosine of CLIP's vectors of image and text, 0 if negative: of what is generated and what is "
+        "given, of both from nothing, and of real rows (real). Higher is better.",
     ),
     (
         "Robustness",
         ("robustness/",),
-        "F1 of what is predicted from attacked data, by the strength of the attack in the units of the data, and the "
-        "share of the F1 without an attack that is lost. The gradient is that of a network that no system has.",
+        "F1 of predictions from attacked data, by the strength of the attack in the units of the data, and the share "
+        "of the F1 without attack that is lost. The attack uses the gradient of a network that no system contains.",
     ),
     (
         "Diversity",
         ("diversity/",),
-        "Squared distance of two samples for the same condition, in units of that of two real examples of one class. "
-        "Of ids it is the share of positions that differ. Pairs that are not finite are left out.",
+        "Squared distance between two samples for the same condition, in units of that between two real examples of "
+        "one class. For ids it is the share of positions that differ. Pairs that are not finite are left out.",
     ),
     (
         "Distance from real data: Inception-v3",
         ("inception/",),
-        "FID of as many samples as are given in brackets, and its extrapolation to samples without end; KID; "
+        "FID of as many samples as are given in brackets, and its extrapolation to infinitely many; KID; "
         f"precision, recall, density and coverage. {_DISTANCES}",
     ),
     (
         "Distance from real data: features of the classifier",
         ("classifier_features/",),
-        f"The same measures where Inception-v3 can not be had. They are not comparable with FID. {_DISTANCES} The "
+        f"The same measures where Inception-v3 is not available. They are not comparable with FID. {_DISTANCES} The "
         "classifier was trained on these training examples, so that their features may differ more from those of test "
         "examples than those of fresh ones would.",
     ),
     (
         "Distance from real data: VGGish",
         ("vggish/",),
-        "FAD, the Fréchet distance of what the network hears in windows of 0.96 s of generated and of real sounds, of "
-        f"which both are made from spectrograms; and the same measures as of images. {_DISTANCES}",
+        "FAD, the Fréchet distance between VGGish features of generated and of real sounds, in windows of 0.96 s, both "
+        f"synthesised from spectrograms; and the same measures as for images. {_DISTANCES}",
     ),
     (
         "Sharpness",
         ("sharpness/",),
-        "Mean absolute difference of neighbouring pixels of generated pictures, over that of real ones: below 1 they "
+        "Mean absolute difference of neighbouring pixels of generated images, over that of real ones: below 1 they "
         "are blurred, above 1 they are noisy.",
     ),
     (
@@ -220,7 +220,7 @@ SECTIONS = (
         "Bounds of the log likelihood of held-out rows, in nats, with standard errors over rows: the mean of log "
         "weights, and the log mean of K of them. They compare systems whose decoders have the same likelihoods.",
     ),
-    ("Training", ("training/",), "Seconds of all stages that a system uses, those that it shares with others too."),
+    ("Training", ("training/",), "Seconds of all stages that a system uses, including those it shares with others."),
     (
         "Latents",
         ("latents/",),
@@ -230,8 +230,8 @@ SECTIONS = (
         "Shares of the classes",
         ("coverage/",),
         "Share of each class in all modalities of the unconditional samples. By chance alone, the rarest class of few "
-        "samples is rarer than in real data, and the shares differ from the real ones. So what a perfect generator "
-        "would get is simulated: as many joint samples, with classes drawn from those of the test data. Total "
+        "samples is rarer than in real data, and the shares differ from the real ones. So the results of a perfect "
+        "generator are simulated: as many joint samples, with classes drawn from those of the test data. Total "
         "variation is half the sum of the absolute differences of the shares, from 0 to 1.",
     ),
     (
@@ -243,15 +243,15 @@ SECTIONS = (
     (
         "Reconstruction",
         ("reconstruction/",),
-        "Mean squared error per element, images in [0, 1]; of sequences of ids, such as words, the share that is "
+        "Mean squared error per element, images in [0, 1]; for sequences of ids, such as words, the share that is "
         "right, without padding. The spread is over batches of rows.",
     ),
     (
         "Codecs",
         ("codecs/",),
-        "How much of the data each codec keeps. Entries in use: of a VAE's latent those with more than 0.05 nats of "
-        "KL, of an RAE's those with more than 0.01 of the largest variance; in brackets the size of the latent. Error "
-        "over variance: 0 of a perfect reconstruction, 1 of the mean of the data.",
+        "How much of the data each codec keeps. Entries in use: for a VAE, latent entries with more than 0.05 nats of "
+        "KL; for an RAE, those with more than 0.01 of the largest variance; in brackets the size of the latent. Error "
+        "over variance: 0 for a perfect reconstruction, 1 for the mean of the data.",
     ),
     (
         "Sampling",
@@ -262,11 +262,11 @@ SECTIONS = (
 )
 
 _GROUPS = {prefix.partition("/")[0] for _, prefixes, _ in SECTIONS for prefix in prefixes if prefix}
-"""With what the names of metrics begin."""
+"""The first parts of the names of metrics."""
 
 
 def entry(metric: str) -> tuple[str, str]:
-    """Return the entry of the config under which a metric is, and its name there; "" where it has no such part."""
+    """Split a metric's name into the config entry that it is under, "" if there is none, and its name there."""
     parts = metric.split("/")
     for place, part in enumerate(parts[:-1]):
         if part in _GROUPS:
@@ -275,13 +275,13 @@ def entry(metric: str) -> tuple[str, str]:
 
 
 LEAD = "coherence/unconditional_all"
-"""By what latent score models are compared with all other systems."""
+"""The metric by which latent score models are compared with all other systems."""
 
 
 def lead(systems: Mapping[str, Metrics]) -> str:
-    """Return, in a sentence, whether the best ``sbm_`` system has the highest unconditional coherence; "" for no such.
+    """Return a sentence on whether the best ``sbm_`` system has the highest unconditional coherence, or "".
 
-    The error of the difference is that of as many independent samples.
+    The error of the difference assumes independent samples.
     """
     found = {name: metrics[LEAD] for name, metrics in systems.items() if LEAD in metrics}
     ours = [name for name in found if name.startswith("sbm_")]
@@ -359,7 +359,7 @@ LABELS = (
 
 
 def label(metric: str) -> str:
-    """Return what a metric is called in tables, with the entry that it is under; its own name where it has no other."""
+    """Return a metric's label in tables, with the entry that it is under; its own name if it has no label."""
     own_entry, name = entry(metric)
     for pattern, text in LABELS:
         match = re.fullmatch(pattern, name)
@@ -369,7 +369,7 @@ def label(metric: str) -> str:
 
 
 def order(metric: str) -> tuple[int, int]:
-    """Return the key by which metrics are sorted in tables: by their place in `LABELS`, then by their number."""
+    """Return the sorting key of a metric in tables: its place in `LABELS`, then its number."""
     name = entry(metric)[1]
     for place, (pattern, _) in enumerate(LABELS):
         match = re.fullmatch(pattern, name)
@@ -380,7 +380,7 @@ def order(metric: str) -> tuple[int, int]:
 
 
 def number(value: float | None, like: float | None = None) -> str:
-    """Return a number with about three significant digits, or with the decimals that `like` would get."""
+    """Format a number with about three significant digits, or with the decimals that `like` would get."""
     if value is None:
         return "not finite"
     size = abs(value if like is None else like)
@@ -396,25 +396,25 @@ def number(value: float | None, like: float | None = None) -> str:
 
 
 def estimate_text(estimate: Mapping[str, Any]) -> str:
-    """Return ``value ± spread (n)``, without the spread where there is none."""
+    """Format an estimate as ``value ± spread (n)``, without the spread if there is none."""
     value, std = estimate["value"], estimate["std"]
     spread = "" if std is None else f" ± {number(std, like=value or std)}"
     return f"{number(value)}{spread} ({estimate['n']:,})"
 
 
 def num_classes(metrics: Metrics) -> int | None:
-    """Return the number of classes whose shares were measured, None when they were not."""
+    """Return the number of classes whose shares were measured, or None if they were not."""
     return sum(name.startswith("coverage/class_") for name in metrics) or None
 
 
 def num_modalities(metrics: Metrics) -> int | None:
-    """Return M as far as unconditional coherence tells it, else None."""
+    """Return M as inferred from the unconditional coherence, or None."""
     sizes = [re.fullmatch(r"coherence/unconditional_(\d+)", name) for name in metrics]
     return max((int(match[1]) for match in sizes if match), default=None)
 
 
 def _of_its_question(metric: str, metrics: Metrics) -> tuple[str, Metrics]:
-    """Return a metric, and all of the same question, as they are called where the data answer one question only."""
+    """Return a metric, and all of the same question, under the names that they have with a single question."""
     group, question, name = [*metric.split("/", 2), ""][:3]
     if f"coverage/{question}/class_0" not in metrics:
         return metric, metrics
@@ -424,7 +424,7 @@ def _of_its_question(metric: str, metrics: Metrics) -> tuple[str, Metrics]:
 
 
 def chance(metric: str, metrics: Metrics) -> float | None:
-    """Return what uniform, independent guesses would give, None where that has no meaning.
+    """Return the value that uniform, independent guesses would give; None where that has no meaning.
 
     At least k of M agree with the first: P(1 + Binomial(M - 1, 1/K) ≥ k), K the number of classes.
     """
@@ -446,18 +446,18 @@ def chance(metric: str, metrics: Metrics) -> float | None:
 
 
 def reference(metric: str, metrics: Metrics) -> float | None:
-    """Return what a metric is to be compared with: what is expected of a perfect generator, or chance, or None."""
+    """Return the reference value of a metric: that of a perfect generator, or chance, or None."""
     expected = metrics.get(f"{metric}_expected")
     return expected["value"] if expected else chance(metric, metrics)
 
 
 def real_counterpart(metric: str, metrics: Metrics, real: Metrics) -> Mapping[str, Any] | None:
-    """Return what real data have in the place of a metric: of the same modalities, or class; None for nothing.
+    """Return the estimate on real data for the same modalities or class as a metric, or None.
 
     Args:
-      metric: a share of a class, or a distance of a modality or their mean.
-      metrics: one system's.
-      real: those of real data: ``coverage/real/<class>``, of further questions ``coverage/<question>/real/<class>``,
+      metric: a class share, or a distance of one modality or averaged over modalities.
+      metrics: the system's metrics.
+      real: metrics of real data: ``coverage/real/<class>``, for further questions ``coverage/<question>/real/<class>``,
         ``<space>/<measure>/real`` and ``.../real/<modality>``.
     """
     before, _, last = metric.rpartition("/")
@@ -475,10 +475,10 @@ def real_counterpart(metric: str, metrics: Metrics, real: Metrics) -> Mapping[st
 
 
 def spread_notes(metrics: Mapping[str, Iterable[Mapping[str, Any]]]) -> str:
-    """Return, in a sentence, what is behind ± in these metrics: the most frequent first; "" where there is no spread.
+    """Return a sentence on what ± stands for in these metrics, the most frequent spread first; "" without any.
 
     Args:
-      metrics: the estimates of each metric that are shown.
+      metrics: the shown estimates of each metric.
     """
     names: dict[str, list[str]] = {}
     for name, estimates in metrics.items():

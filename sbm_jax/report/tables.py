@@ -1,4 +1,4 @@
-"""Tables of the papers whose columns are metrics: of faces, of birds, and of video and sound."""
+"""The papers' tables whose columns are metrics: faces, birds, and video with sound."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
@@ -57,19 +57,19 @@ TABLES = {
     },
     "diff_mvae_cub": {
         "Table 1": ("Images of birds", {"image | caption: FID": "inception/fid/given_rest/image"} | _NOTHING),
-        "Table 2": ("How well birds and captions go together", _CLIP),
+        "Table 2": ("How well birds and captions match", _CLIP),
     },
 }
-"""The tables of each paper: {label: (title, {heading of a column: metric})}; in the paper's order of columns."""
+"""The tables of each paper: {label: (title, {column heading: metric})}, with columns in the paper's order."""
 
 _WITH_PRIOR = ("diff_mvae", "diff_mvae_star")
 _PRIOR = (
-    "From nothing, the paper's Diff-MVAE has a score model as prior (4.3). So have ours here, where the run has a row "
-    "whose name ends with _score."
+    "From nothing, the paper's Diff-MVAE samples with a score model as prior (4.3). Ours does so here if the run has "
+    "a row whose name ends with _score."
 )
 
 MISSING = "0.2"
-"""The value of the study ``"missing"`` that Table 11 is of."""
+"""The value of the study ``"missing"`` that Table 11 shows."""
 
 
 def tables(name: str, paper: Paper, systems: Mapping[str, summary.Metrics]) -> Iterator[Exhibit]:
@@ -77,7 +77,7 @@ def tables(name: str, paper: Paper, systems: Mapping[str, summary.Metrics]) -> I
 
     Args:
       name: a key of `TABLES`.
-      paper: its numbers.
+      paper: the paper's numbers.
       systems: our metrics, by system.
     """
     for label, (title, columns) in TABLES[name].items():
@@ -87,14 +87,14 @@ def tables(name: str, paper: Paper, systems: Mapping[str, summary.Metrics]) -> I
 
 
 def with_missing(paper: Paper, study: Study | None) -> Exhibit:
-    """Return Table 11: what systems make of training rows that lack a fifth of each modality."""
+    """Return Table 11: systems trained with a fifth of each modality missing."""
     points = dict(study.points) if study else {}
     title = "Trained with a fifth of each modality missing; each given the rest"
     return _table("Table 11", title, _GIVEN_REST, paper, points.get(MISSING, {}))._replace(study="missing")
 
 
 def attacks(systems: Mapping[str, summary.Metrics]) -> Exhibit:
-    """Return the F1 score of the attributes of images that are attacked more and more."""
+    """Plot the F1 score of attributes of attacked images against the strength of the attack."""
     series: dict[str, list[tuple[float, float, float]]] = {}
     start = "robustness/given_image/attributes/f1"
     for name, metrics in systems.items():
@@ -108,7 +108,7 @@ def attacks(systems: Mapping[str, summary.Metrics]) -> Exhibit:
 
 
 def find(metrics: summary.Metrics, name: str) -> Mapping[str, Any] | None:
-    """Return the estimate of a metric, under whichever entry of the config it is."""
+    """Return the estimate of a metric, under whatever entry of the config, or None."""
     return next((found for metric, found in metrics.items() if summary.entry(metric)[1] == name), None)
 
 
@@ -134,7 +134,7 @@ def _table(
 
 
 def _from_nothing(metrics: summary.Metrics) -> summary.Metrics:
-    """Return the numbers of what is generated from nothing."""
+    """Return the metrics of unconditional samples."""
     names = {*_NOTHING.values(), "clip_score/unconditional/image/caption"}
     return {name: found for name, found in metrics.items() if summary.entry(name)[1] in names}
 

@@ -14,7 +14,7 @@ from sbm_jax.report.directions import Directions, directions
 from sbm_jax.types import NOT_ASKED
 
 METRIC_WIDTH, SYSTEM_WIDTH = 50, 26
-"""Characters of the column of names, with that of chance, and of a system's."""
+"""Widths in characters: of the columns of names and of chance together, and of a system's column."""
 
 
 def results_table(systems: Mapping[str, Any], encoding: str = "utf-8") -> Table:
@@ -22,10 +22,10 @@ def results_table(systems: Mapping[str, Any], encoding: str = "utf-8") -> Table:
 
     Args:
       systems: ``"systems"`` of ``results.json``.
-      encoding: of where the table is printed, see `shown`.
+      encoding: of the output; see `shown`.
     """
     table = Table(title=shown("Results: value ± spread (samples)", encoding), title_justify="left")
-    table.add_column("metric", overflow="fold")  # where there is no room for both, names give way to numbers
+    table.add_column("metric", overflow="fold")  # where there is no room for both, names wrap and numbers do not
     for name in systems:
         table.add_column(Text(shown(name, encoding), overflow="fold", no_wrap=False), justify="right", no_wrap=True)
     table.add_column("chance", justify="right", style="dim")
@@ -43,12 +43,12 @@ def results_table(systems: Mapping[str, Any], encoding: str = "utf-8") -> Table:
 def directions_table(
     tables: Sequence[Directions], encoding: str = "utf-8", targets: Sequence[int] | None = None
 ) -> Table:
-    """Return the coherence of each modality given each other one alone, a line for each system and given modality.
+    """Return the coherence of each modality given each other one alone, with a line per system and given modality.
 
     Args:
-      tables: of one question and the same modalities.
-      encoding: of where the table is printed, see `shown`.
-      targets: the columns, by the numbers of their modalities; None for all.
+      tables: directions of the systems, all for one question and the same modalities.
+      encoding: encoding of the output; see `shown`.
+      targets: indices of the modalities to show as columns; None for all.
     """
     first = tables[0]
     targets = range(len(first.names)) if targets is None else targets
@@ -71,7 +71,7 @@ def directions_table(
 
 
 def _that_fit(tables: Sequence[Directions], width: int) -> list[range]:
-    """Return the columns of the tables that are shown one below the other: as many as there is room for."""
+    """Split the columns into tables shown one below the other, each with as many as fit."""
     names = tables[0].names
     left = width - max(len(one.system) for one in tables) - max(map(len, names)) - 7
     at_once = max(1, left // (max(6, *map(len, names)) + 3))
@@ -79,7 +79,7 @@ def _that_fit(tables: Sequence[Directions], width: int) -> list[range]:
 
 
 def _short(estimate: Mapping[str, Any] | None, in_brackets: bool = False) -> str:
-    """Return a share with two decimals."""
+    """Format a share with two decimals."""
     if estimate is None:
         return "-"
     text = "lost" if estimate["value"] is None else f"{estimate['value']:.2f}"
@@ -87,7 +87,7 @@ def _short(estimate: Mapping[str, Any] | None, in_brackets: bool = False) -> str
 
 
 def shown(text: str, encoding: str) -> str:
-    """Return a text as an encoding can show it: ± as +- where it has none, any other character that it lacks as ?."""
+    """Replace what an encoding lacks: ± by +-, and any other character by ?."""
     try:
         "±".encode(encoding)
     except UnicodeEncodeError:
@@ -96,7 +96,7 @@ def shown(text: str, encoding: str) -> str:
 
 
 def print_table(results: Mapping[str, Any], console: Console | None = None) -> None:
-    """Print the table of the main metrics, that of the directions, warnings, and what could not be measured.
+    """Print the tables of main metrics and of directions, the warnings, and what could not be measured.
 
     Args:
       results: the content of ``results.json``.
@@ -128,7 +128,7 @@ def print_table(results: Mapping[str, Any], console: Console | None = None) -> N
 
 
 def _missing(systems: Mapping[str, Any]) -> dict[tuple[str, str], list[str]]:
-    """Return the systems that lack a metric for a reason, but for what was not asked for."""
+    """Return {(metric, reason): systems that lack it}, except for metrics that were not requested."""
     found: dict[tuple[str, str], list[str]] = {}
     for name, system in systems.items():
         for metric, reason in system.get("not_available", {}).items():

@@ -1,7 +1,7 @@
-"""What the numbers of a run warn of: codecs that lose the data, networks that memorise it, and judges that see little.
+"""Warnings about a run, found in its numbers: codecs that lose the data, networks that memorise it, and weak judges.
 
-Each warning is one paragraph that says what was seen, what it means, and what to do. The thresholds are wide, so that
-nothing sound is warned of: a run without warnings may still have faults.
+Each warning is one paragraph that says what was seen, what it means, and what to do. The thresholds are loose, so that
+a sound run gets no warnings; a run without warnings may still have faults.
 """
 
 import re
@@ -14,49 +14,50 @@ from sbm_jax.report.summary import Metrics, chance, number
 Records = Sequence[Mapping[str, Any]]  # of one stage: {"step", "split", "loss", ...}
 
 NO_ENTRY = 0.1
-"""Nats of KL below which a latent tells nothing: less than a seventh of one yes or no."""
+"""KL in nats below which a latent carries no information: about a seventh of a bit."""
 
 HOPELESS_ERROR = 0.9
-"""Error of reconstructions over the data's variance; the mean of the data has 1."""
+"""Reconstruction error over the data's variance; predicting the mean gives 1."""
 
 FEW_ENTRIES, LARGE_ERROR = 1 / 3, 0.5
-"""Data of few degrees of freedom need few entries of a large latent. So few are a fault only with such an error."""
+"""Data with few degrees of freedom need few entries of a large latent; few are a fault only with an error this
+large."""
 
 LOST_READING = 0.5
-"""Share of what the classifier reads from real data, above chance, that it must read from reconstructions as well. A
-codec that blurs its data has about 0.75, and a system with it still works; collapsed ones have about 0.2."""
+"""Fraction of the classifier's above-chance accuracy on real data that reconstructions must retain. A codec that blurs
+its data has about 0.75, and a system with it still works; collapsed ones have about 0.2."""
 
 MEMORISED_ERROR, LEAST_DIFFERENCE = 2.0, 0.05
-"""Held-out error over that on training rows, and their difference in units of the data's variance, below which a
-larger error is still a small one. Well-trained codecs have 1.0 to 1.3."""
+"""The ratio of held-out to training error, and their difference in units of the data's variance, below which the
+held-out error counts as normal. Well-trained codecs have a ratio of 1.0 to 1.3."""
 
 RISEN, WIDENED = 0.2, 0.5
-"""How far held-out losses may rise from their lowest, and how far their distance from training losses may grow after
-the first validation, in units of what training gained. The distance itself says nothing: losses of score models are
-mostly noise, which is drawn once for all validations, and validated parameters may be averages. Sound runs, with 900 to
-3,000 steps, have risen by up to 0.02 and widened by up to 0.32. A score model of 70 rows widens by 0.6, and their codec
+"""How far held-out losses may rise from their minimum, and how far the gap to training losses may grow after the first
+validation, in units of how much the training loss fell. The gap itself says nothing: losses of score models are mostly
+noise, which is drawn once for all validations, and validated parameters may be averages. Sound runs, with 900 to 3,000
+steps, have risen by up to 0.02 and widened by up to 0.32. A score model trained on 70 rows widens by 0.6, and its codec
 rises by 2.9."""
 
 FEWEST_JUDGED = 50
-"""Rows with which the accuracy of a classifier is known to about 0.1."""
+"""Rows from which a classifier's accuracy is known to about 0.1."""
 
 WEAK_JUDGE = 0.7
-"""What the classifier should read from real data: accuracy above chance, of what is possible."""
+"""The above-chance accuracy that the classifier should reach on real data, as a fraction of the maximum."""
 
 
 def find_warnings(metrics: Metrics, curves: Mapping[str, Records]) -> list[str]:
-    """Return what is wrong with one system, a paragraph each; [] for nothing that is seen.
+    """Return the warnings about one system, a paragraph each; [] for none.
 
     Args:
-      metrics: those of the system, ``"metrics"`` of ``results.json``.
-      curves: {stage: what was written while it was trained} of the stages that the system uses.
+      metrics: the system's ``"metrics"`` of ``results.json``.
+      curves: {stage: records logged during its training} of the stages that the system uses.
     """
     found = [*_collapsed(metrics), *_memorised(metrics), *_weak_judges(metrics)]
     return [*found, *(text for stage, records in curves.items() for text in _overfitted(stage, records))]
 
 
 def by_system(systems: Mapping[str, Mapping[str, Any]]) -> dict[str, list[str]]:
-    """Return {warning: the systems that have it}: systems with the same codecs have the same ones.
+    """Return {warning: systems that have it}; systems that share codecs share their warnings.
 
     Args:
       systems: ``"systems"`` of ``results.json``.
@@ -75,7 +76,7 @@ def _collapsed(metrics: Metrics) -> Iterator[str]:
     for name in _modalities(metrics, "codecs/entries_in_use/"):
         used, kl = metrics[f"codecs/entries_in_use/{name}"], _value(metrics, f"codecs/kl/{name}")
         error = _value(metrics, f"codecs/error_over_variance/{name}")
-        # What a diffusion decoder draws of a latent says nothing of the codec that the errors are of.
+        # Samples of a diffusion decoder say nothing about the codec whose errors are measured.
         readings = () if "sampling/decoder_evaluations" in metrics else _readings(metrics, name)
         read = [reading for reading in readings if _is_lost(*reading[1:])]
         few = used["value"] < FEW_ENTRIES * used["n"] and error is not None and error > LARGE_ERROR
@@ -112,7 +113,7 @@ def _memorised(metrics: Metrics) -> Iterator[str]:
 
 
 def _is_lost(shown: float, real: float, guessed: float) -> bool:
-    """Return whether reconstructions have lost what the classifier reads from real data, if it reads enough there."""
+    """Return whether reconstructions lose what the classifier recognises in real data, if it does so well enough."""
     return not _is_weak(real, guessed) and shown - guessed < LOST_READING * (real - guessed)
 
 
@@ -146,7 +147,7 @@ def _weak_judges(metrics: Metrics) -> Iterator[str]:
 
 
 def _is_weak(accuracy: float, guessed: float) -> bool:
-    """Return whether a classifier reads too little of real data, beside what guesses would get."""
+    """Return whether a classifier is too weak on real data, compared with guessing."""
     return accuracy - guessed < WEAK_JUDGE * (1 - guessed)
 
 
@@ -173,7 +174,7 @@ def _overfitted(stage: str, records: Records) -> Iterator[str]:
 
 
 def _near(rows: Sequence[tuple[int, float]], step: int) -> float:
-    """Return the mean loss about a step, over a tenth of all rows."""
+    """Return the mean loss around a step, over a tenth of all records."""
     half = max(1, len(rows) // 20)
     middle = min(range(len(rows)), key=lambda index: abs(rows[index][0] - step))
     return statistics.mean(loss for _, loss in rows[max(0, middle - half) : middle + half + 1])
@@ -187,7 +188,7 @@ def _modalities(metrics: Iterable[str], prefix: str) -> list[str]:
 
 
 def _value(metrics: Metrics, metric: str) -> float | None:
-    """Return the value of a metric, None where it is not there or not finite."""
+    """Return the value of a metric, or None if it is missing or not finite."""
     return metrics[metric]["value"] if metric in metrics else None
 
 

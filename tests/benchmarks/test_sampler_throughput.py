@@ -75,7 +75,7 @@ def test_a_number_that_is_none_is_an_error(flag):
 
 @pytest.mark.parametrize("network", ["unet", "unet:128,plain", "mlp:8:plain", "transformer:128x"])
 def test_a_text_that_is_no_network_is_an_error(network):
-    with pytest.raises(SbmError, match=r"is no network; write transformer:128x4"):
+    with pytest.raises(SbmError, match=r"unknown .*; write transformer:128x4"):
         sampling_cases.make_model(network)
 
 

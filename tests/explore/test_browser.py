@@ -123,7 +123,7 @@ def test_a_wrong_link_is_told(page, address):
 def test_files_of_ones_own_are_ticked_and_checked(page, work, tmp_path):
     Image.new("L", (8, 6), 255).save(tmp_path / "own.png")
     Image.new("L", (9, 6), 255).save(tmp_path / "wide.png")
-    page.get_by_text("Data of your own").click()
+    page.get_by_text("Your own data").click()
     page.locator("input[type=file]").nth(1).set_input_files(tmp_path / "own.png")
     playwright.expect(_group(page, "Given").get_by_label("mask", exact=True)).to_be_checked()
     text = "<img src=x onerror=alert(1)> ${1+1} {{2+2}}"

@@ -74,4 +74,4 @@ def test_what_it_cost_and_a_link_are_told(diverged):
     assert ("2 samples diverged" in shown) == bool(diverged)
     assert "href='?system=sbm_vae&amp;row=0&amp;given=photo" in shown
     assert re.findall(r'<figure class="(\w+)"', shown) == ["given", "true", "sample"]
-    assert "to compile" in show.drawn([PHOTO, MASK], found._replace(compiled=True), {}, SETTINGS)
+    assert "for compilation" in show.drawn([PHOTO, MASK], found._replace(compiled=True), {}, SETTINGS)

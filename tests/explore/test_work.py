@@ -52,7 +52,7 @@ def test_samples_are_those_of_the_library(work, all_kinds_run):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"row": None}, "'photo' is ticked as given, and is not there"),
+        ({"row": None}, "'photo' is ticked as given, but has no data"),
         ({"given": NAMES}, "there is nothing to generate"),
         ({"targets": ()}, "there is nothing to generate"),
         ({"system": "sbm_vae", "strength": 2.0}, "has no guidance"),
@@ -81,7 +81,7 @@ def test_without_gradio_the_extra_is_told(monkeypatch):
     monkeypatch.delitem(sys.modules, "sbm_jax.explore.page", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     with (
-        pytest.raises(SbmError, match=r"needs Gradio, which is not there .* pip install 'sbm_jax\[explore\]'"),
+        pytest.raises(SbmError, match=r"needs Gradio, which is not installed .* pip install 'sbm_jax\[explore\]'"),
         serving.served(explored.Work()),
     ):
         pass

@@ -362,7 +362,7 @@ def test_a_full_disk_is_told_before_anything_is_written(tmp_path, monkeypatch):
 
 
 def test_uneven_batches_are_refused(tmp_path):
-    with pytest.raises(SbmError, match=f"no multiple of the {jax.device_count()} devices"):
+    with pytest.raises(SbmError, match=f"not a multiple of the {jax.device_count()} devices"):
         _run(tmp_path, _stages(dataclasses.replace(TRAINING, batch_size=13)))
 
 
