@@ -35,7 +35,7 @@ html_copy_source = False
 
 myst_enable_extensions = ["dollarmath", "deflist", "colon_fence", "fieldlist"]
 myst_heading_anchors = 3
-nb_execution_mode = "off"  # `-D nb_execution_mode=cache` runs the tutorials, in half an hour or more, and shows what they print
+nb_execution_mode = "off"  # `-D nb_execution_mode=cache` runs the tutorials and shows what they print: half an hour
 nb_execution_timeout = 3600
 nb_execution_raise_on_error = True
 
