@@ -1,16 +1,18 @@
 """Text as token ids of the tokenizers of two pretrained networks."""
 
 import dataclasses
+import hashlib
 import logging
 from typing import Any
 
 import numpy as np
 
-from sbm_jax.config import checked_dataclass
+from sbm_jax.config import checked_dataclass, plain
 from sbm_jax.errors import SbmError, require
 from sbm_jax.formats.base import Format
 from sbm_jax.formats.tokenizer_files import padded, read_tokenizer
-from sbm_jax.types import Modality
+from sbm_jax.storage import user_path
+from sbm_jax.types import FormatConfig, Modality
 
 logger = logging.getLogger(__name__)
 
@@ -23,11 +25,13 @@ class PretrainedTextOptions:
       decoder: `tokenizer.json` of the network that writes texts, such as GPT-2.
       encoder: `tokenizer.json` of the network that reads texts, such as BERT, which adds begin and end tokens.
       cut: truncate texts that are too long, and warn of their number; False to refuse them.
+      digest: of both files, set when a run first reads them; afterwards files with other contents are refused.
     """
 
     decoder: str = ""
     encoder: str = ""
     cut: bool = False
+    digest: str = ""
 
     def __post_init__(self):
         for name in ("decoder", "encoder"):
@@ -54,6 +58,11 @@ class PretrainedText(Format):
         super().__init__(modality, options)
         where = f"modality {modality.name!r}:"
         self.decoder, self.encoder = _tokenizers(options)
+        if options.digest and options.digest != (found := _digest(options)):
+            raise SbmError(
+                f"{where} {options.decoder} and {options.encoder} have the digest {found}; expected {options.digest}, "
+                "that of the tokenizers in training. Restore these files."
+            )
         size = _vocabulary_size(options)
         require(modality.vocabulary_size == size, f"{where} vocabulary_size", modality.vocabulary_size, str(size))
         twice = modality.shape[0] % 2 == 0 and modality.shape[0] >= 4
@@ -62,15 +71,16 @@ class PretrainedText(Format):
 
     @classmethod
     def is_complete(cls, modality: Modality, options: PretrainedTextOptions) -> bool:
-        """Return whether the vocabulary size is known."""
-        del options
-        return bool(modality.vocabulary_size)
+        """Return whether the vocabulary size and the digest of the files are known."""
+        return bool(modality.vocabulary_size and options.digest)
 
     @classmethod
     def completed(cls, modality: Modality, options: PretrainedTextOptions, rows: np.ndarray) -> Modality:
-        """Return the modality with the size of the larger vocabulary."""
+        """Return the modality with the size of the larger vocabulary, and the digest of the files."""
         del rows
-        return dataclasses.replace(modality, vocabulary_size=_vocabulary_size(options))
+        read = plain(dataclasses.replace(options, digest=_digest(options)))
+        size = modality.vocabulary_size or _vocabulary_size(options)
+        return dataclasses.replace(modality, vocabulary_size=size, format=FormatConfig(modality.format.name, read))
 
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:
         """Convert strings [N] to rows of ids, int32 [N, 2 L]; integers [N, 2 L] are returned unchanged.
@@ -137,6 +147,11 @@ def _ids(row: np.ndarray) -> list[int]:
 def _tokenizers(options: PretrainedTextOptions) -> tuple[Any, Any]:
     decoder = read_tokenizer(options.decoder, "format.options.decoder")
     return decoder, read_tokenizer(options.encoder, "format.options.encoder")
+
+
+def _digest(options: PretrainedTextOptions) -> str:
+    paths = [user_path(path, "format.options") for path in (options.decoder, options.encoder)]
+    return hashlib.sha256(b"\0".join(path.read_bytes() for path in paths)).hexdigest()[:16]
 
 
 def _vocabulary_size(options: PretrainedTextOptions) -> int:

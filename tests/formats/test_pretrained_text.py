@@ -22,6 +22,11 @@ ROWS = np.array(
 )
 
 
+def with_defaults(modality):
+    options = {"cut": False, "digest": "", **modality.format.options}
+    return dataclasses.replace(modality, format=FormatConfig("pretrained_text", options))
+
+
 def test_both_tokenisations_lie_side_by_side(tmp_path):
     form = make_format(caption(tmp_path))
     rows = form.to_array(TEXTS, "data")
@@ -73,9 +78,24 @@ def test_the_vocabulary_is_that_of_the_tokenizers(tmp_path):
     modality = caption(tmp_path)
     open_one = dataclasses.replace(modality, vocabulary_size=0, likelihood="gaussian")
     assert not is_complete(open_one)
-    assert completed(dataclasses.replace(open_one, likelihood="categorical"), TEXTS) == modality
+    found = completed(dataclasses.replace(open_one, likelihood="categorical"), TEXTS)
+    assert is_complete(found)
+    assert found.format.options["digest"]
+    options = {**found.format.options, "digest": ""}
+    assert dataclasses.replace(found, format=FormatConfig("pretrained_text", options)) == with_defaults(modality)
     with pytest.raises(SbmError, match="vocabulary_size is 12; expected 10"):
         make_format(dataclasses.replace(modality, vocabulary_size=12))
+
+
+def test_other_tokenizers_than_in_training_are_refused(tmp_path):
+    (tmp_path / "other").mkdir()
+    trained, other = (completed(caption(directory), TEXTS) for directory in (tmp_path, tmp_path / "other"))
+    assert trained.format.options["digest"] == other.format.options["digest"]  # wherever the files are
+    make_format(trained)
+    changed = tmp_path / "encoder.json"
+    changed.write_text(changed.read_text().replace("bird", "fish"))
+    with pytest.raises(SbmError, match=r"encoder.json have the digest .*; expected .* Restore these files"):
+        make_format(trained)
 
 
 @pytest.mark.parametrize(
