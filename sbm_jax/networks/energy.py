@@ -65,7 +65,7 @@ class PairEnergy(nn.Module):
 
 
 class PairEnergies(PairEnergy):
-    """The same with a network of its own for each of the M (M - 1) / 2 pairs, all of which are computed for each pair.
+    """Pairwise energies with separate parameters for each of the M (M - 1) / 2 pairs; each pair evaluates them all.
 
     Reference: D. Wesego and P. Rooshenas, 2024, appendix A.9.
     """
@@ -75,7 +75,7 @@ class PairEnergies(PairEnergy):
         """Return the energies [B, P]; see `PairEnergy`."""
         num_modalities = observed_t.shape[1]
         first, second = np.triu_indices(num_modalities, 1)
-        number = np.zeros((num_modalities, num_modalities), np.int32)  # of a modality with itself, which is no pair, 0
+        number = np.zeros((num_modalities, num_modalities), np.int32)  # the diagonal is no pair, and is not used
         number[first, second] = number[second, first] = np.arange(len(first))
         networks = nn.vmap(
             PairEnergy, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=len(first)
@@ -89,10 +89,10 @@ class JointPerceptron(nn.Module):
     """A perceptron over the latents of all modalities, for an energy (one output) or a vector field.
 
     Attributes:
-      width: units of a layer.
-      depth: hidden layers.
+      width: units per layer.
+      depth: number of hidden layers.
       outputs: size of the output.
-      sizes: the entries of each token that are no padding; () for all D.
+      sizes: valid entries of each token; () for all D.
 
     Reference: "Energy-Based Multimodal VAEs", 2022, section 3.
     """

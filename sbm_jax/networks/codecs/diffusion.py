@@ -1,4 +1,4 @@
-"""A codec of pictures with a diffusion decoder that is trained with the encoder: the decoder of Diff-MVAE."""
+"""An image codec whose diffusion decoder is trained with the encoder, as in Diff-MVAE."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -18,17 +18,17 @@ from sbm_jax.networks.images import check_shape
 from sbm_jax.types import Array, CodecConfig, Key, Modality, Params
 
 CONDITIONS = ("map", "latent")
-"""What the decoder may be conditioned on: a map learned from the latent; the latent, which modulates all layers."""
+"""What conditions the decoder: a feature map computed from the latent, or the latent itself, modulating all layers."""
 
 TRUNKS: dict[str, type[FeedForward]] = {"patch": Patch, "residual_conv": ResidualConv}
-"""The codecs of pictures whose encoder and decoder it may have."""
+"""The image codecs that may serve as its encoder and trunk."""
 
 WIDTHS = {"patch": (64, 64), "residual_conv": (64, 128, 256)}
-"""Of a trunk that is given none."""
+"""Default widths of each trunk."""
 
 
 def check_network_only(codec: CodecConfig, where: str) -> None:
-    """Raise `SbmError` where a codec that only lends its network is given more."""
+    """Raise `SbmError` if a codec of which only the network is used sets other fields."""
     alone = CodecConfig(codec.name, codec.network)
     given = [f.name for f in dataclasses.fields(codec) if getattr(codec, f.name) != getattr(alone, f.name)]
     if given:
@@ -39,13 +39,13 @@ def check_network_only(codec: CodecConfig, where: str) -> None:
 
 @checked_dataclass
 class DiffusionCodecOptions:
-    """Sizes of the networks, and how pictures are drawn.
+    """Sizes of the networks, and how images are sampled.
 
     Attributes:
-      trunk: the feed-forward codec, a key of `TRUNKS`, whose encoder encodes, and whose decoder spreads the latent into
-        a map.
-      map_channels: of that map, at the size of the picture.
-      condition: some of `CONDITIONS`. The papers have the latent alone, which takes far more training to be of use.
+      trunk: a feed-forward codec, a key of `TRUNKS`. Its encoder encodes; its decoder turns the latent into a feature
+        map.
+      map_channels: channels of that map, which has the size of the image.
+      condition: some of `CONDITIONS`. The papers use the latent alone, which needs far more training.
       decoder: see `DiffusionDecoderConfig`.
     """
 
@@ -76,10 +76,10 @@ class DiffusionCodecOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Diffusion:
-    """An encoder, and a decoder that draws pictures by denoising them. The raw output of `decode` is the latent itself.
+    """An encoder and a diffusion decoder. The raw output of `decode` is the latent itself.
 
     Attributes:
-      modality: what is encoded.
+      modality: the modality that it encodes.
       options: see `DiffusionCodecOptions`.
     """
 
@@ -99,17 +99,17 @@ class Diffusion:
 
     @property
     def encoder(self) -> nn.Module:
-        """The encoder's module."""
+        """The encoder module."""
         return self._plain.encoder
 
     @property
     def _plain(self) -> FeedForward:
-        """The feed-forward codec whose encoder it has."""
+        """The feed-forward codec that provides the encoder."""
         return self._trunk(dataclasses.replace(self.modality, likelihood="gaussian", scale=None))
 
     @property
     def decoder(self) -> DiffusionDecoder:
-        """The decoder."""
+        """The diffusion decoder."""
         modality, options, trunk, size = self.modality, self.options, None, self.modality.latent_size
         if "map" in options.condition:
             shape = (*modality.shape[:2], options.map_channels)
@@ -121,42 +121,42 @@ class Diffusion:
 
     @property
     def is_guided(self) -> bool:
-        """Whether guidance changes the law of what is drawn."""
+        """Whether samples are guided, and so no longer follow p(x | z)."""
         return self.options.decoder.guidance > 0
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the decoder's network for each picture."""
+        """Network evaluations per image."""
         return self.decoder.evaluations
 
     def init(self, key: Key) -> Params:
-        """Return fresh parameters."""
+        """Initialise the parameters."""
         keys = jax.random.split(key)
         condition = Condition(latent=jnp.zeros((1, self.modality.latent_size)))
         return {"encoder": self._plain.init(keys[0])["encoder"], "decoder": self.decoder.init(keys[1], condition)}
 
     def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
-        """Return mean and log variance [B, D_m] of the posterior of data [B, H, W, C]."""
+        """Return the posterior mean and log variance [B, D_m] of data [B, H, W, C]."""
         return self._plain.encode(params, x)
 
     def decode(self, params: Params, z: Array) -> Array:
-        """Return the latents [B, D_m]: all else depends on the noise."""
+        """Return the latents [B, D_m] unchanged: `sample` and `loss` decode them."""
         del params
         return z
 
     def loss(self, params: Params, key: Key, x: Array, output: Array, train: bool = True) -> Array:
-        """Return the objective [B]: with the weighting ``"likelihood"`` a bound of -log p(x | z), in nats."""
+        """Return the training loss [B]; with the weighting ``"likelihood"`` a bound on -log p(x | z), in nats."""
         return self.decoder.loss(params["decoder"], key, x, Condition(latent=output), train)
 
     def bound(self, params: Params, key: Key, x: Array, output: Array) -> Array:
-        """Return a bound of -log p(x | z) [B], in nats, whatever it is trained by; with `likelihood_steps` itself."""
+        """Return a bound on -log p(x | z) [B], in nats; with `likelihood_steps`, -log p(x | z) itself."""
         condition, steps = Condition(latent=output), self.options.decoder.likelihood_steps
         if steps:
             return -self.decoder.log_likelihood(params["decoder"], key, x, condition, steps)
         return self.decoder.bound(params["decoder"], key, x, condition)
 
     def sample(self, params: Params, key: Key, output: Array, row_numbers: Array | None = None) -> Array:
-        """Return data [B, H, W, C] that are drawn; NaN where the output is not finite."""
+        """Sample data [B, H, W, C]; NaN where the output is not finite."""
         condition, bounds = Condition(latent=output), bounds_of(self.modality)
         drawn = self.decoder.sample(params["decoder"], key, condition, row_numbers=row_numbers).z
         return jnp.clip(drawn, *bounds) if bounds else drawn
