@@ -1,4 +1,4 @@
-"""Parts of networks over joint latents, and what every score network offers."""
+"""Layers for networks over joint latents, and the interface of score networks."""
 
 import functools
 from typing import Any
@@ -16,20 +16,20 @@ from sbm_jax.types import Array
 def dense(features: int, dtype: DTypeLike = jnp.float32, **options) -> nn.Dense:
     """Return a dense layer with operands of type `dtype`, sums and result in float32.
 
-    On CPUs with bfloat16 units a product that is asked for float32 runs twice as fast as one that is not, and about
-    twice as fast as in float32.
+    On CPUs with bfloat16 units, a bfloat16 product with a float32 result runs twice as fast as one with a bfloat16
+    result, and about twice as fast as in float32.
     """
     product = functools.partial(lax.dot_general, preferred_element_type=jnp.float32)
     return nn.Dense(features, dtype=dtype, dot_general=product, **options)
 
 
 def dense_of_latents(features: int, shape: tuple[int, int], sizes: tuple[int, ...], dtype: DTypeLike) -> nn.Dense:
-    """Return a dense layer for flattened latents [N, D], its kernel scaled by the entries that are no padding.
+    """Return a dense layer for flattened latents [N, D], with its kernel scaled by the number of valid entries.
 
     Args:
-      features: of the result.
+      features: output features.
       shape: (N, D).
-      sizes: the entries of each token that are no padding; () for all D.
+      sizes: valid entries of each token; () for all D.
       dtype: see `dense`.
     """
     padded = shape[0] * shape[1] / sum(sizes or (shape[1],) * shape[0])
@@ -50,12 +50,11 @@ def modulated_norm(x: Array, modulation: Array) -> Array:
 
 
 class IntoTokens(nn.Module):
-    """A projection and an identity of its own for each token: latent spaces have nothing in common.
+    """Embeds each token by its own projection and identity, since latent spaces have nothing in common.
 
     Attributes:
-      width: size of the result.
-      sizes: the entries of each token that are no padding; () for all D. Results start with the same variance whatever
-        their number.
+      width: output size.
+      sizes: valid entries of each token; () for all D. Outputs initially have the same variance whatever the sizes.
     """
 
     width: int
@@ -78,19 +77,19 @@ class IntoTokens(nn.Module):
 class ScoreNetwork(nn.Module, kw_only=True):
     """A network over joint latents: `(z, t, observed, present, embedding) -> [B, N, D]`, float32.
 
-    z [B, N, D] are diffused latents, N tokens, clean where observed; t [B, M] the times of the modalities, 0 where
+    z [B, N, D] are diffused latents of N tokens, clean where observed; t [B, M] the times of the modalities, 0 where
     observed; observed bool [B, M]; present bool [B, M] or None (all); embedding [B, E] or None, of the observed data.
-    With `train` and a ``dropout`` key it drops out.
+    With `train`, it uses dropout and needs a ``dropout`` key.
 
-    A network with `gives_marginals` takes a row in which nothing is present for M rows of one modality each: it returns
-    what every modality would get if it were alone.
+    A network with `gives_marginals` treats a row in which nothing is present as M rows of one modality each, and
+    returns the output for every modality on its own.
 
-    A sampler asks for many evaluations that differ in the unobserved latents and their one time only. It calls
-    `prepare` once and `denoise` in every step; networks that can share work between steps override both.
+    A sampler's evaluations differ only in the unobserved latents and their time. It calls `prepare` once and `denoise`
+    in every step; networks that can share work between steps override both.
 
     Attributes:
-      sizes: the entries of each token that are no padding; () for all D.
-      owner: the modality of each token; () for one token each (see `tokens`).
+      sizes: valid entries of each token; () for all D.
+      owner: modality of each token; () for one token each (see `tokens`).
     """
 
     sizes: tuple[int, ...] = ()
@@ -101,14 +100,14 @@ class ScoreNetwork(nn.Module, kw_only=True):
     def prepare(
         self, z: Array, observed: Array, present: Array | None, embedding: Array | None, num_free: int | None
     ) -> Any:
-        """Return what evaluations with these observed latents share.
+        """Compute what all evaluations with these observed latents share.
 
         Args:
           z: [B, N, D], the observed latents; other entries are ignored.
           observed: bool [B, M].
           present: bool [B, M] or None.
           embedding: [B, E] or None.
-          num_free: the largest number of present, unobserved modalities of a row, where it is known; None for M.
+          num_free: upper bound on the present, unobserved modalities of a row; None for M.
         """
         del num_free
         return z, observed, present, embedding
@@ -119,7 +118,7 @@ class ScoreNetwork(nn.Module, kw_only=True):
         Args:
           prepared: the result of `prepare`.
           z: [B, N, D], the diffused latents; observed entries are ignored.
-          t: scalar, the time of all that is not observed.
+          t: scalar, the time of all unobserved modalities.
         """
         z_observed, observed, present, embedding = prepared
         z = jnp.where(by_token(observed, self.owner)[:, :, None], z_observed, z)

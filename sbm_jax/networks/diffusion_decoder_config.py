@@ -1,4 +1,4 @@
-"""How pictures are diffused, denoised and drawn: the options of diffusion decoders, and their checks."""
+"""Options of diffusion decoders, and their checks."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,17 +17,17 @@ LIKELIHOOD = "likelihood"
 
 @checked_dataclass
 class PictureSampler(SamplerOptions):
-    """`SamplerOptions` with other defaults: what few evaluations need of pictures, of which nothing is observed."""
+    """`SamplerOptions` with defaults for images: few evaluations, nothing observed."""
 
     solver: str = "dpm_solver_pp_2m"
     num_steps: int = 4
-    grid: str = "uniform"  # with log_snr, two of four steps would go where there is nothing but noise, or hardly any
+    grid: str = "uniform"  # log_snr would spend two of four steps at almost pure noise and almost clean data
     conditioning: str = "clean"
     end_time: float = 1e-3
 
 
 def check_sampler(options: SamplerOptions) -> None:
-    """Raise `SbmError` for options that are of use only where something is observed."""
+    """Raise `SbmError` for options that only make sense with observed entries."""
     for name, value in {"start": "prior", "conditioning": "clean", "resampling": 1}.items():
         found, where = getattr(options, name), f"diffusion decoder: sampler.{name}"
         require(
@@ -40,20 +40,20 @@ def check_sampler(options: SamplerOptions) -> None:
 
 @checked_dataclass
 class DiffusionDecoderConfig:
-    """How pictures are diffused, denoised and drawn.
+    """How images are diffused, denoised and sampled.
 
     Attributes:
       network: the denoiser.
-      sde: the forward process, of pictures in [-1, 1].
+      sde: the forward process, of images in [-1, 1].
       prediction: what the network's output means, one of `parameterization.PREDICTIONS`.
-      weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`; "" for the squared error of what is predicted.
-        ``"likelihood"``, λ = g², trains by the bound of the likelihood (Diff-MVAE), ``"noise"`` by the squared error of
-        ε̂ (Diff-MVAE*, DDPM).
-      num_times: 0 trains at all times in [0, 1]; N > 0 at the times k / N (DDPM: 1,000).
-      condition_dropout: how often training leaves out the condition, which guidance needs.
+      weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`; "" for the squared error of the prediction.
+        ``"likelihood"``, λ = g², is the bound on the likelihood (Diff-MVAE); ``"noise"`` is the squared error of ε̂
+        (Diff-MVAE*, DDPM).
+      num_times: 0 for continuous times in [0, 1]; N > 0 for the times k / N (DDPM: 1,000).
+      condition_dropout: probability that training drops the condition, as guidance requires.
       guidance: w of `sampling.guidance.classifier_free`, on the condition; 0 for none.
-      likelihood_steps: of the probability flow that measures the likelihood of small pictures; 0 measures its bound.
-      sampler: of pictures. With a `start_time` below 1 it starts from the noised picture of the condition.
+      likelihood_steps: steps of the probability-flow ODE that evaluates the likelihood; 0 evaluates the bound instead.
+      sampler: sampler options. With a `start_time` below 1 it starts from the image in the condition, noised.
     """
 
     network: DenoiserConfig = DenoiserConfig()
@@ -96,14 +96,14 @@ class DiffusionDecoderConfig:
 
     @staticmethod
     def needs_dropout(guidance: float) -> SbmError:
-        """Return the error of guidance that the network can not give."""
+        """Return the error for guidance without condition dropout."""
         return SbmError(
             f"diffusion decoder: guidance {guidance} needs a network that was also trained without its condition; "
             "set condition_dropout, to 0.1 for example."
         )
 
     def training_settings(self) -> dict[str, Any]:
-        """Return what training depends on, as JSON values: not how pictures are drawn, but where the bound ends."""
+        """Return what training depends on, as JSON values: all but the sampler, and the end time of the bound."""
         settings = plain(self)
         for name in ("sampler", "guidance", "likelihood_steps"):
             del settings[name]
@@ -111,7 +111,7 @@ class DiffusionDecoderConfig:
 
 
 def check_conditions(condition: Sequence[str], known: Sequence[str], where: str) -> None:
-    """Raise `SbmError` where the field `where`, what a decoder is conditioned on, is empty or has what is not known."""
+    """Raise `SbmError` if `condition`, the field `where` of a config, is empty or has an unknown entry."""
     require(bool(condition), where, condition, f"one or more of {', '.join(known)}")
     for name in condition:
         if name not in known:
