@@ -35,25 +35,25 @@ class Likelihood(NamedTuple):
     features: Callable[[Array], Array] = lambda x: x
 
 
-def _gaussian(x: Array, output: Array, scale: float) -> Array:
+def _gaussian(x: Array, output: Array, scale: Array | float) -> Array:
     return -0.5 * jnp.square((x - output) / scale) - jnp.log(scale) - 0.5 * jnp.log(2 * jnp.pi)
 
 
-def _laplace(x: Array, output: Array, scale: float) -> Array:
+def _laplace(x: Array, output: Array, scale: Array | float) -> Array:
     return -jnp.abs(x - output) / scale - jnp.log(2 * scale)
 
 
-def _bernoulli(x: Array, output: Array, scale: float) -> Array:
+def _bernoulli(x: Array, output: Array, scale: Array | float) -> Array:
     del scale
     return x * output - jax.nn.softplus(output)
 
 
-def _categorical(x: Array, output: Array, scale: float) -> Array:
+def _categorical(x: Array, output: Array, scale: Array | float) -> Array:
     del scale
     return jnp.sum(x * jax.nn.log_softmax(output), axis=-1)
 
 
-def _poisson(x: Array, output: Array, scale: float) -> Array:
+def _poisson(x: Array, output: Array, scale: Array | float) -> Array:
     del scale
     return x * output - jnp.exp(output) - jax.scipy.special.gammaln(x + 1.0)
 

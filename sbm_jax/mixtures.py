@@ -37,8 +37,7 @@ class Conditional(NamedTuple):
     covariances: np.ndarray
 
 
-@flax.struct.dataclass
-class GaussianMixture:
+class GaussianMixture(flax.struct.PyTreeNode):
     """A mixture Σ_k w_k N(μ_k, Σ_k) over M modalities of D entries, each a single token.
 
     Attributes:
@@ -187,8 +186,7 @@ def _gaussians(difference: Array, covariances: Array) -> tuple[Array, Array]:
 # MARK: One time for all entries
 
 
-@flax.struct.dataclass
-class SpectralMixture:
+class SpectralMixture(flax.struct.PyTreeNode):
     """A mixture in the eigenbases of its components: its score at one time for all entries needs no factorisation.
 
     Of the n entries some may be left out, such as those that a conditional law is conditioned on: their rows of the

@@ -152,8 +152,7 @@ class Modality:
 # MARK: Sampling
 
 
-@flax.struct.dataclass
-class Context:
+class Context(flax.struct.PyTreeNode):
     """What stays fixed during one sampling call.
 
     What is sampled are arrays [B, N, ...]: latents, which are N tokens of size D, or data, such as images [B, H, W, C],
@@ -382,7 +381,7 @@ class Split:
     def having(self, names: Sequence[str]) -> np.ndarray:
         """Return which rows have all of some modalities, bool [N]."""
         presence = self.presence(names)
-        return np.ones(len(self), bool) if presence is None else presence.all(axis=1)
+        return np.ones(len(self), bool) if presence is None else np.asarray(presence.all(axis=1))
 
 
 class Dataset(NamedTuple):

@@ -29,8 +29,7 @@ DECODED_AT_ONCE = 8192
 LogProbFn = Callable[[Mapping[str, Array], Array | int], Mapping[str, Array]]
 
 
-@flax.struct.dataclass
-class BoundTerms:
+class BoundTerms(flax.struct.PyTreeNode):
     """Per-row terms of a negative bound, [B] each; the loss of a row is their sum."""
 
     reconstruction: Array

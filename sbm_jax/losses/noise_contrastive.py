@@ -15,8 +15,7 @@ from sbm_jax.types import Array, Key
 EnergyFn = Callable[[Array, Array, Array, Array, Array], Array]
 
 
-@flax.struct.dataclass
-class PairDraws:
+class PairDraws(flax.struct.PyTreeNode):
     """The random draws of one batch, injectable so that a test can replay them.
 
     Attributes:

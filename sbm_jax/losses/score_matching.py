@@ -16,8 +16,7 @@ MIN_TIME = 1e-5
 """Smallest training time, as in the authors' code: the score diverges at t = 0."""
 
 
-@flax.struct.dataclass
-class Draws:
+class Draws(flax.struct.PyTreeNode):
     """The random draws of one batch, injectable so that a test can replay them.
 
     Attributes:

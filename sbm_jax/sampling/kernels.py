@@ -21,8 +21,7 @@ from sbm_jax.sde import SDE
 from sbm_jax.types import Array, Key
 
 
-@flax.struct.dataclass
-class Step:
+class Step(flax.struct.PyTreeNode):
     """Constants of the step from time t to t_next < t; float32 scalars in a kernel, [N] arrays as scan input.
 
     Attributes:
@@ -143,8 +142,7 @@ class Dynamics(NamedTuple):
     moving: Array
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
     """What a solver carries from step to step.
 
     Attributes:

@@ -75,8 +75,7 @@ def encode_rows(encode_fn: Callable[[Params, Any], Any], params: Params, rows: A
     return jax.tree.map(lambda *arrays: jnp.concatenate(arrays), *parts)
 
 
-@flax.struct.dataclass
-class LatentStatistics:
+class LatentStatistics(flax.struct.PyTreeNode):
     """Moments of the training bank.
 
     Attributes:

@@ -29,8 +29,7 @@ from sbm_jax.types import Array, Key, Params, Stage
 logger = logging.getLogger(__name__)
 
 
-@flax.struct.dataclass
-class TrainState:
+class TrainState(flax.struct.PyTreeNode):
     """Everything that training carries from step to step; keys and data positions are functions of `step`."""
 
     step: Array
