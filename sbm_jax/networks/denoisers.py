@@ -1,8 +1,8 @@
-"""Networks that denoise pictures: those of diffusion decoders.
+"""Denoising networks for diffusion decoders of images.
 
-All are `(x [B, H, W, C], t [B], maps [B, H, W, K] or None, vector [B, E] or None, train) -> [B, H, W, C]`, float32:
-diffused pictures of unit variance, times in [0, 1], the condition of each picture, as channels beside it and as a
-vector that modulates every layer, and whether dropout is on.
+All are `(x [B, H, W, C], t [B], maps [B, H, W, K] or None, vector [B, E] or None, train) -> [B, H, W, C]`, float32.
+They take diffused images of unit variance, times in [0, 1], each image's condition as additional channels and as a
+vector that modulates every layer, and whether to apply dropout.
 """
 
 import functools
@@ -24,21 +24,21 @@ from sbm_jax.types import Array
 
 @checked_dataclass
 class DenoiserConfig:
-    """The choice and size of a network.
+    """Configures a denoising network.
 
     Attributes:
-      name: a key of `DENOISERS`, or ``"package.module:ATTRIBUTE"`` for a maker like theirs.
-      width: channels (patch), of the finest level (unet).
-      depth: residual blocks (patch), of each level (unet).
-      patch: pixels along a side of the patches that become channels, a power of two (patch).
-      head: features of each patch, of which its pixels are made (patch).
-      coarse_width: channels of residual blocks on patches of four times the side, which see the whole picture before
-        the others do; 0 for none (patch).
-      coarse_depth: number of these blocks (patch).
+      name: a key of `DENOISERS`, or ``"package.module:ATTRIBUTE"`` for another factory like these.
+      width: channels (patch), or channels of the finest level (unet).
+      depth: number of residual blocks (patch), or of those in each level (unet).
+      patch: side in pixels of the patches that become channels, a power of two (patch).
+      head: features from which the pixels of each patch are computed (patch).
+      coarse_width: channels of residual blocks on patches of four times the side, which process the whole image before
+        the other blocks; 0 for none (patch).
+      coarse_depth: number of these coarse blocks (patch).
       multipliers: width of each level as a multiple of `width`; the map is halved between levels (unet).
-      attention: levels with attention, from 0, the finest (unet).
+      attention: levels with attention, where 0 is the finest (unet).
       heads: attention heads, a divisor of the widths of these levels (unet).
-      dropout: rate, in the residual blocks.
+      dropout: rate in the residual blocks.
       dtype: type of the operands, ``"float32"`` or ``"bfloat16"``; norms and the last layer are float32.
     """
 
@@ -78,7 +78,7 @@ class DenoiserConfig:
 
 
 class Condition(nn.Module):
-    """What modulates all layers: of times [B], and of the condition of each picture [B, E], or None."""
+    """Embeds times [B], and each image's condition vector [B, E] if there is one, to modulate all layers."""
 
     features: int
 
@@ -92,20 +92,20 @@ class Condition(nn.Module):
 
 
 def modulate(x: Array, condition: Array) -> Array:
-    """Return maps [B, h, w, C] times 1 + a scale, plus a shift, both linear in a condition [B, E] and 0 at first."""
+    """Multiply maps [B, h, w, C] by 1 + scale and add a shift, both linear in a condition [B, E] and initially 0."""
     both = nn.Dense(2 * x.shape[-1], kernel_init=nn.initializers.zeros)(condition)
     scale, shift = jnp.split(both[:, None, None], 2, axis=-1)
     return x * (1 + scale) + shift
 
 
 class ModulatedBlock(nn.Module):
-    """x + conv(act(modulated norm(x))), once or twice: the residual block of diffusion networks.
+    """The residual block of diffusion networks: x + conv(act(norm(x))) with one or two modulated convolutions.
 
     Attributes:
       features: channels of the result.
-      convolutions: 1 or 2; the last begins at zero where there are two.
-      dropout: rate, before the last.
-      dtype: of the operands.
+      convolutions: 1 or 2; if 2, the last is initialised with 0.
+      dropout: rate before the last convolution.
+      dtype: type of the operands.
     """
 
     features: int
@@ -115,7 +115,7 @@ class ModulatedBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, condition: Array, train: bool) -> Array:
-        """Return [B, h, w, features] of maps [B, h, w, C] and a condition [B, E]."""
+        """Map [B, h, w, C] to [B, h, w, features], given a condition [B, E]."""
         y = x
         for number in range(self.convolutions):
             last = number == self.convolutions - 1
@@ -130,22 +130,22 @@ class ModulatedBlock(nn.Module):
 
 
 COARSE_FEATURES = 16
-"""What each patch is given of the features of the whole picture."""
+"""Number of coarse features, computed from the whole image, that each patch receives."""
 
 
 class PatchDenoiser(nn.Module):
-    """For CPUs: patches of pixels become channels of a small map, on which wide convolutions are fast.
+    """A denoiser for CPUs: patches of pixels become channels of a small map, on which wide convolutions are fast.
 
-    Sides are padded to a multiple of four patches, for which 3x3 convolutions have their fastest form. Where patches
-    are small, a few convolutions see little of a picture: what is right in each place need not be right together, and
-    lines break. With `coarse_width` each patch is given features of the whole, at little cost.
+    Sides are padded to a multiple of four patches, for which 3x3 convolutions use their fastest algorithm. With small
+    patches, a few convolutions see little of an image, and locally plausible parts need not fit together: lines break.
+    `coarse_width` gives each patch features of the whole image, at little cost.
     """
 
     config: DenoiserConfig
 
     @nn.compact
     def __call__(self, x: Array, t: Array, maps: Array | None, vector: Array | None, train: bool = False) -> Array:
-        """Return the output [B, H, W, C]."""
+        """Return the output [B, H, W, C]; see the module's docstring."""
         config, shape, patch = self.config, x.shape[1:], self.config.patch
         dtype = jnp.dtype(config.dtype)
         condition = Condition(2 * config.width)(t, vector)
@@ -160,14 +160,14 @@ class PatchDenoiser(nn.Module):
             seen = [_from_patches(nn.Dense(16 * COARSE_FEATURES, dtype=dtype)(coarse), 4)]
         h = jnp.concatenate([patches, *seen], axis=-1)
         h = self._blocks(config.width, config.depth, h, condition, train).astype(jnp.float32)
-        # What is noise in each pixel need not pass the few features of a map: each patch is seen again, with many.
+        # Each patch enters again, so that pixel noise need not pass through the few features of the map.
         y = nn.Dense(config.head, dtype=dtype)(jnp.concatenate([h, patches], axis=-1))
         y = nn.silu(modulate(y, condition)).astype(jnp.float32)
         y = nn.Dense(patch * patch * shape[-1])(jnp.concatenate([y, patches], axis=-1))
         return crop(_from_patches(y, patch), shape)
 
     def _blocks(self, width: int, depth: int, x: Array, condition: Array, train: bool) -> Array:
-        """Return [B, h, w, width] of maps [B, h, w, C] by a convolution and residual blocks."""
+        """Map [B, h, w, C] to [B, h, w, width] by a convolution and residual blocks."""
         dtype = jnp.dtype(self.config.dtype)
         h = Conv(width, Window(3), dtype=dtype)(x)
         for _ in range(depth):
@@ -188,14 +188,14 @@ def _from_patches(x: Array, patch: int) -> Array:
 
 
 class SelfAttention(nn.Module):
-    """Residual attention between the positions of a map, after a norm."""
+    """Residual self-attention between the positions of a map, after a norm."""
 
     heads: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Return maps [B, h, w, C]."""
+        """Map [B, h, w, C] to the same shape."""
         batch, height, width, channels = x.shape
         y = nn.Dense(3 * channels, dtype=self.dtype)(group_norm(channels)(x))
         parts = y.reshape(batch, height * width, 3, self.heads, channels // self.heads)
@@ -205,7 +205,7 @@ class SelfAttention(nn.Module):
 
 
 class UNetDenoiser(nn.Module):
-    """For accelerators: the UNet of DDPM and its successors, with attention at low resolutions.
+    """A denoiser for accelerators: the UNet of DDPM and its successors, with attention at low resolutions.
 
     Reference: P. Dhariwal and A. Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021.
       https://arxiv.org/abs/2105.05233
@@ -215,7 +215,7 @@ class UNetDenoiser(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, t: Array, maps: Array | None, vector: Array | None, train: bool = False) -> Array:
-        """Return the output [B, H, W, C]."""
+        """Return the output [B, H, W, C]; see the module's docstring."""
         config, shape = self.config, x.shape[1:]
         dtype, last = jnp.dtype(config.dtype), len(config.multipliers) - 1
         condition = Condition(4 * config.width)(t, vector)
@@ -249,13 +249,13 @@ class UNetDenoiser(nn.Module):
 
 
 DENOISERS: dict[str, Callable[[DenoiserConfig], nn.Module]] = {"patch": PatchDenoiser, "unet": UNetDenoiser}
-"""Makers of networks, given their config."""
+"""Factories of denoisers, by name."""
 
 
 def make_denoiser(config: DenoiserConfig) -> nn.Module:
     """Return the network that a config names.
 
     Raises:
-      SbmError: if there is none of that name.
+      SbmError: on an unknown name.
     """
     return find("denoiser", config.name, DENOISERS, Callable)(config)

@@ -1,4 +1,4 @@
-"""A codec of pictures with a diffusion decoder that is trained with the encoder: the decoder of Diff-MVAE."""
+"""A codec of images with Diff-MVAE's decoder, a diffusion decoder that is trained with the encoder."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -18,34 +18,35 @@ from sbm_jax.networks.images import check_shape
 from sbm_jax.types import Array, CodecConfig, Key, Modality, Params
 
 CONDITIONS = ("map", "latent")
-"""What the decoder may be conditioned on: a map learned from the latent; the latent, which modulates all layers."""
+"""Conditions of the decoder: a map learned from the latent, or the latent itself, which modulates all layers."""
 
 TRUNKS: dict[str, type[FeedForward]] = {"patch": Patch, "residual_conv": ResidualConv}
-"""The codecs of pictures whose encoder and decoder it may have."""
+"""Image codecs whose encoder and decoder can be used as the trunk."""
 
 WIDTHS = {"patch": (64, 64), "residual_conv": (64, 128, 256)}
-"""Of a trunk that is given none."""
+"""Default widths of each trunk."""
 
 
 def check_network_only(codec: CodecConfig, where: str) -> None:
-    """Raise `SbmError` where a codec that only lends its network is given more."""
+    """Raise `SbmError` if a codec used only for its network sets other options."""
     alone = CodecConfig(codec.name, codec.network)
     given = [f.name for f in dataclasses.fields(codec) if getattr(codec, f.name) != getattr(alone, f.name)]
     if given:
         raise SbmError(
-            f"{where} has {', '.join(given)}, but lends its network only. Leave out all but name and network."
+            f"{where} sets {', '.join(given)}, but only its network is used. Leave out all but name and network."
         )
 
 
 @checked_dataclass
 class DiffusionCodecOptions:
-    """Sizes of the networks, and how pictures are drawn.
+    """Configures the networks and the sampler.
 
     Attributes:
-      trunk: the feed-forward codec, a key of `TRUNKS`, whose encoder encodes, and whose decoder spreads the latent into
-        a map.
-      map_channels: of that map, at the size of the picture.
-      condition: some of `CONDITIONS`. The papers have the latent alone, which takes far more training to be of use.
+      trunk: the feed-forward codec, a key of `TRUNKS`, whose encoder is used, and whose decoder turns the latent into a
+        map.
+      map_channels: channels of that map, which has the size of the image.
+      condition: one or more of `CONDITIONS`. The papers use the latent alone, which needs far more training to be
+        useful.
       decoder: see `DiffusionDecoderConfig`.
     """
 
@@ -76,10 +77,10 @@ class DiffusionCodecOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Diffusion:
-    """An encoder, and a decoder that draws pictures by denoising them. The raw output of `decode` is the latent itself.
+    """An encoder, and a decoder that samples images by denoising. The raw output of `decode` is the latent itself.
 
     Attributes:
-      modality: what is encoded.
+      modality: the modality to encode.
       options: see `DiffusionCodecOptions`.
     """
 
@@ -104,7 +105,7 @@ class Diffusion:
 
     @property
     def _plain(self) -> FeedForward:
-        """The feed-forward codec whose encoder it has."""
+        """The feed-forward codec that provides the encoder."""
         return self._trunk(dataclasses.replace(self.modality, likelihood="gaussian", scale=None))
 
     @property
@@ -121,12 +122,12 @@ class Diffusion:
 
     @property
     def is_guided(self) -> bool:
-        """Whether guidance changes the law of what is drawn."""
+        """Whether guidance changes the distribution of samples."""
         return self.options.decoder.guidance > 0
 
     @property
     def evaluations(self) -> int:
-        """Evaluations of the decoder's network for each picture."""
+        """Evaluations of the decoder's network per image."""
         return self.decoder.evaluations
 
     def init(self, key: Key) -> Params:
@@ -136,27 +137,27 @@ class Diffusion:
         return {"encoder": self._plain.init(keys[0])["encoder"], "decoder": self.decoder.init(keys[1], condition)}
 
     def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
-        """Return mean and log variance [B, D_m] of the posterior of data [B, H, W, C]."""
+        """Return the posterior mean and log variance, [B, D_m] each, of data [B, H, W, C]."""
         return self._plain.encode(params, x)
 
     def decode(self, params: Params, z: Array) -> Array:
-        """Return the latents [B, D_m]: all else depends on the noise."""
+        """Return the latents [B, D_m] unchanged, because everything else depends on the noise."""
         del params
         return z
 
     def loss(self, params: Params, key: Key, x: Array, output: Array, train: bool = True) -> Array:
-        """Return the objective [B]: with the weighting ``"likelihood"`` a bound of -log p(x | z), in nats."""
+        """Return the training loss [B]; with the weighting ``"likelihood"``, a bound of -log p(x | z), in nats."""
         return self.decoder.loss(params["decoder"], key, x, Condition(latent=output), train)
 
     def bound(self, params: Params, key: Key, x: Array, output: Array) -> Array:
-        """Return a bound of -log p(x | z) [B], in nats, whatever it is trained by; with `likelihood_steps` itself."""
+        """Return an upper bound of -log p(x | z) [B], in nats; with `likelihood_steps`, an estimate of its value."""
         condition, steps = Condition(latent=output), self.options.decoder.likelihood_steps
         if steps:
             return -self.decoder.log_likelihood(params["decoder"], key, x, condition, steps)
         return self.decoder.bound(params["decoder"], key, x, condition)
 
     def sample(self, params: Params, key: Key, output: Array, row_numbers: Array | None = None) -> Array:
-        """Return data [B, H, W, C] that are drawn; NaN where the output is not finite."""
+        """Sample data [B, H, W, C]; NaN where the output is not finite."""
         condition, bounds = Condition(latent=output), bounds_of(self.modality)
         drawn = self.decoder.sample(params["decoder"], key, condition, row_numbers=row_numbers).z
         return jnp.clip(drawn, *bounds) if bounds else drawn
