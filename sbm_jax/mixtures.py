@@ -170,7 +170,7 @@ def _gaussians(difference: Array, covariances: Array) -> tuple[Array, Array]:
       covariances: Σ_k [B or 1, K, n, n].
 
     Returns:
-      log densities [B, K] and gradients -Σ_k⁻¹ (x - μ_k) [B, K, n].
+      Log densities [B, K] and gradients -Σ_k⁻¹ (x - μ_k) [B, K, n].
     """
     factors = jnp.linalg.cholesky(covariances)
     identity = jnp.broadcast_to(jnp.eye(covariances.shape[-1]), covariances.shape)

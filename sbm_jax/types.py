@@ -68,7 +68,7 @@ class CodecConfig:
             value = getattr(self, name)
             require(value is None or value >= 0, f"codec.{name}", value, "0 or more, or None")
         require(self.weight > 0, "codec.weight", self.weight, "a positive number")
-        for name in ("network", "training"):  # lists and tuples of the same values compare equal
+        for name in ("network", "training"):  # so that lists and tuples of the same values compare equal
             object.__setattr__(self, name, _with_tuples(getattr(self, name)))
 
 

@@ -15,7 +15,7 @@ from sbm_jax.types import Key
 
 
 def renoise(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
-    """On a rewind from s, return to t by the forward process: z_t ~ N(a z_s, (σ_t² - a² σ_s²) I), a = α_t / α_s."""
+    """On a rewind, diffuse from s back to t: z_t ~ N(a z_s, (σ_t² - a² σ_s²) I), with a = α_t / α_s."""
     shrink = step.alpha / step.alpha_rewind
     scale = jnp.sqrt(jnp.maximum(step.sigma**2 - (shrink * step.sigma_rewind) ** 2, 0.0))
     return state.replace(z=jnp.where(step.rewind, shrink * state.z + scale * dynamics.noise_fn(key), state.z))
