@@ -1,4 +1,4 @@
-"""What commands have in common: parsers of options, and how they end on errors."""
+"""Option parsing and error handling shared by all commands."""
 
 import argparse
 import os
@@ -13,15 +13,15 @@ INTERRUPTED = 130
 
 
 class Parser(argparse.ArgumentParser):
-    """A parser of options, with errors of one line."""
+    """An option parser that reports errors in one line."""
 
     def __init__(self, name: str, text: str, example: str):
-        """Prepare to read options.
+        """Create the parser of a command.
 
         Args:
-          name: of the command.
-          text: what it does, for its help.
-          example: a command line.
+          name: name of the command.
+          text: what the command does, for its help.
+          example: an example command line, for its help.
         """
         raw = argparse.RawDescriptionHelpFormatter
         super().__init__(
@@ -29,7 +29,7 @@ class Parser(argparse.ArgumentParser):
         )
 
     def error(self, message: str) -> NoReturn:
-        """Say what is wrong and where to read more, and end with the status 2."""
+        """Print the error and a pointer to the help, and exit with status 2."""
         self.exit(2, f"error: {message}. See {self.prog} --help.\n")
 
     def add_workdir(self) -> None:
@@ -38,15 +38,15 @@ class Parser(argparse.ArgumentParser):
 
 
 def run(command: Callable[[], None]) -> None:
-    """Run a command, and end with 1 after an error that the user can mend, told in one line, and 130 after Ctrl-C."""
+    """Run a command; exit with 1 and a one-line message on an error that the user can fix, and with 130 on Ctrl-C."""
     try:
         command()
     except SbmError as error:
         sys.exit(f"error: {error}")
-    except BrokenPipeError:  # as of `sbm-jax info | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # what is left is for nobody
+    except BrokenPipeError:  # for example, from `sbm-jax info | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # discard what is still buffered
         sys.exit(1)
-    except OSError as error:  # such as a directory that may not be read
+    except OSError as error:  # for example, an unreadable directory
         sys.exit(f"error: {error}. Fix this and run the same command again.")
     except KeyboardInterrupt:
         print("interrupted.", file=sys.stderr)

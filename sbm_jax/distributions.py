@@ -1,4 +1,4 @@
-"""Likelihoods, posteriors, products of experts and divergences. Densities include their constants.
+"""Likelihoods, posteriors, products of experts and divergences. Densities include their normalising constants.
 
 Every likelihood is a `Likelihood` record of pure functions of the decoder's raw output.
 """
@@ -18,13 +18,13 @@ class Likelihood(NamedTuple):
     """A family p(x | decoder output).
 
     Attributes:
-      log_prob: `(x, output, scale) -> [B, ...]`, the log density of each entry (of each class vector, for
-        categorical; the logarithm of the probability of each count, for Poisson, whose output is the log rate).
-      mean: `output -> x`, the expected data, in the units of the data.
-      bounded: True where data must lie in [0, 1].
+      log_prob: `(x, output, scale) -> [B, ...]`, the log density of each entry (for categorical, of each class vector;
+        for Poisson, whose output is the log rate, the log probability of each count).
+      mean: `output -> x`, the expected data, in data units.
+      bounded: whether data must lie in [0, 1].
       has_scale: whether `log_prob` uses the scale.
-      least: the smallest value that data may have, where they need not lie in [0, 1].
-      features: `x -> x'`, data as encoders see them.
+      least: smallest value allowed in data that need not lie in [0, 1].
+      features: `x -> x'`, transforms data before they enter an encoder.
     """
 
     log_prob: Callable[[Array, Array, Array | float], Array]
@@ -68,7 +68,7 @@ LIKELIHOODS = {
 
 
 def sum_over_entries(values: Array) -> Array:
-    """Sum all axes but the first: [B, ...] -> [B]."""
+    """Sum over all axes but the first: [B, ...] -> [B]."""
     return values.reshape(values.shape[0], -1).sum(axis=1)
 
 
@@ -87,16 +87,16 @@ def gaussian_kl(mean: Array, log_variance: Array, other_mean: Array, other_log_v
 def product_of_experts(
     mean: Array, log_variance: Array, members: Array, eps: float = 0.0, prior: Array | bool = False
 ) -> tuple[Array, Array]:
-    """Return mean and log variance [..., D] of the normalised product of Gaussian experts.
+    """Return the mean and log variance [..., D] of the normalised product of Gaussian experts.
 
     T = Σ_m T_m, μ = Σ_m T_m μ_m / T, σ² = 1 / T, with precisions T_m = 1 / (σ_m² + eps).
 
     Args:
-      mean: of the experts [..., M, D].
-      log_variance: of the experts [..., M, D].
-      members: bool [..., M], the experts of each product. A product of none is N(0, I).
+      mean: means of the experts [..., M, D].
+      log_variance: log variances of the experts [..., M, D].
+      members: bool [..., M], the experts in each product. The empty product is N(0, I).
       eps: added to each variance.
-      prior: bool [...], whether N(0, I) is one more expert.
+      prior: bool [...], whether to include N(0, I) as one more expert.
     """
     add = functools.partial(jnp.matmul, members.astype(mean.dtype)[..., None, :], precision="highest")
     own = 1.0 / (jnp.exp(log_variance) + eps)
@@ -107,14 +107,14 @@ def product_of_experts(
 
 
 class Posterior(NamedTuple):
-    """A family of posteriors and priors of the mixtures of experts.
+    """A family of posteriors and priors for mixtures of experts.
 
     Attributes:
-      scale: `raw -> scale`, of an encoder's second output.
+      scale: `raw -> scale`, maps an encoder's second output to the scale.
       sample: `(mean, scale, noise) -> z`.
       log_prob: `(z, mean, scale) -> [...]`, the log density of each entry.
-      noise: the distribution of the noise, ``"normal"``, or ``"uniform"`` in (-1, 1).
-      std: the standard deviation of a sample of scale 1.
+      noise: distribution of the noise: ``"normal"``, or ``"uniform"`` on (-1, 1).
+      std: standard deviation of a sample of scale 1.
     """
 
     scale: Callable[[Array], Array]
@@ -125,8 +125,8 @@ class Posterior(NamedTuple):
 
 
 def _softmax_scale(raw: Array) -> Array:
-    """Return scales whose mean over the entries is 1."""
-    if not raw.shape[-1]:  # no entries, of which there is no softmax
+    """Return scales whose mean over entries is 1."""
+    if not raw.shape[-1]:  # the softmax of zero entries is undefined
         return raw
     return raw.shape[-1] * jax.nn.softmax(raw, axis=-1) + 1e-6
 

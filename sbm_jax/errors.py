@@ -1,20 +1,20 @@
-"""The one exception that means "the user can fix this"."""
+"""The exception for problems that the user can fix."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class SbmError(Exception):
-    """A problem the user can mend; its message says what, what was expected and what to do."""
+    """A problem that the user can fix; its message says what is wrong, what was expected and what to do."""
 
 
 def unknown(what: str, name: object, known: Iterable[str]) -> SbmError:
-    """Return the error for a name that is not among the known ones, with the nearest suggested.
+    """Return the error for an unknown name, suggesting the closest known one.
 
     Args:
-      what: what the name stands for, such as ``"solver"``.
-      name: the name that was given.
-      known: the names that exist.
+      what: what the name refers to, such as ``"solver"``.
+      name: the unknown name.
+      known: the known names.
     """
     known = sorted(known)
     close = difflib.get_close_matches(str(name), known, n=1)
@@ -23,10 +23,10 @@ def unknown(what: str, name: object, known: Iterable[str]) -> SbmError:
 
 
 def require(condition: bool, field: str, value: object, expected: str) -> None:
-    """Raise the error for a value out of range, unless `condition` holds.
+    """Raise `SbmError` for an invalid value, unless `condition` holds.
 
     Raises:
-      SbmError: saying which field, what it is and what was expected.
+      SbmError: stating the field, its value and what was expected.
     """
     if not condition:
         raise SbmError(f"{field} is {value!r}; expected {expected}.")

@@ -1,7 +1,7 @@
-"""Kinds of modalities: what arrays of one's own are, guessed from their type, shape and values.
+"""Kinds of modalities, which are guessed from the type, shape and values of a user's arrays.
 
-A kind says what it takes, and how rows of it are declared as a `Modality`, but for the sizes of networks and latents,
-which are up to `presets`. Rows come as their users have them; the format that a kind declares converts them.
+A kind specifies which arrays it accepts and how to declare them as a `Modality`, except for the sizes of networks and
+latents, which `presets` chooses. Rows arrive in the user's own form; the format that a kind declares converts them.
 """
 
 import math
@@ -20,26 +20,26 @@ from sbm_jax.formats.video import VideoOptions
 from sbm_jax.types import Modality
 
 LEAST_SIDE = 8
-"""Matrices of fewer rows or columns are no pictures."""
+"""Arrays with fewer rows or columns than this are not taken for images."""
 
 LONGEST_VECTOR, LONGEST_INT16 = 8000, 1000
-"""Entries of a row of numbers, and of int16; longer ones may be sound, and need a word from the user."""
+"""Entries from which a row of numbers, or of int16, may be sound, so that the user must declare its kind."""
 
 LARGEST_VOCABULARY, MOST_UNUSED = 2**18, 100
-"""Ids beyond any usual vocabulary, and so many times the number of different ones, are no words but hashes."""
+"""Ids above any usual vocabulary and above this many times the number of distinct ids are hashes, not words."""
 
 SHARE_OF_ZEROS = 0.05
-"""Whole numbers with fewer zeros are no counts of events."""
+"""Integers with a smaller share of zeros are not taken for counts."""
 
 DARKEST = 32
-"""A picture of uint8 that stay below this value is taken to be a map of labels, and refused."""
+"""Images of uint8 that stay below this value are taken for label maps, and refused."""
 
 FRAMES_PER_SECOND = 32
-"""How sound is analysed where nothing is said of it: fine enough for speech, coarse enough for small networks."""
+"""Default frame rate of spectrograms: fine enough for speech, coarse enough for small networks."""
 
 DYNAMIC_RANGE = 50.0
-"""Decibels below the peak of all rows that are kept: what is further below is mostly noise of the recording. Of spoken
-digits a classifier reads most with 45 to 50."""
+"""Range of spectrograms in decibels below the peak over all rows; what lies further below is mostly recording noise. A
+classifier recognises the most spoken digits with 45 to 50."""
 
 Others = Sequence[np.ndarray]
 Declared = tuple[dict[str, Any], str]
@@ -47,16 +47,16 @@ Declared = tuple[dict[str, Any], str]
 
 @checked_dataclass
 class NoOptions:
-    """Of kinds that have none."""
+    """Options of kinds that have none."""
 
 
 class Guess(NamedTuple):
-    """What rows were taken for.
+    """The kind guessed for rows, and how to declare it.
 
     Attributes:
       kind: a key of `KINDS`, or ``"declared"``.
-      fields: of the `Modality`, but for name, codec and latent size.
-      told: in a few words, for the user.
+      fields: fields of the `Modality`, except name, codec and latent size.
+      told: a short description for the user.
     """
 
     kind: str
@@ -65,7 +65,7 @@ class Guess(NamedTuple):
 
     @property
     def is_picture(self) -> bool:
-        """Whether the networks of images suit it."""
+        """Whether image networks suit it."""
         picture = len(self.fields["shape"]) == 3
         return picture and self.kind in ("image", "binary", "sound", "declared")
 
@@ -80,19 +80,19 @@ class Guess(NamedTuple):
         return self.kind == "category" or (self.kind == "binary" and self.fields["likelihood"] == "categorical")
 
     def classes(self, name: str, rows: np.ndarray, where: str) -> np.ndarray:
-        """Return the number of each row's class, int32 [N], where each row is one; its errors name the modality."""
+        """Return the class index of each row, int32 [N], if `is_class`; errors name the modality."""
         modality = Modality(**{**self.fields, "name": name, "latent_size": 1, "codec": "mlp"})
         return make_format(modality).to_array(rows, where).argmax(axis=-1).astype(np.int32)
 
 
 class Kind(NamedTuple):
-    """What a kind takes, and how it is declared.
+    """Which arrays a kind accepts, and how to declare them.
 
     Attributes:
-      declare: `(training rows, those of the other splits, options) -> (fields, what it is in words)`.
-      types: the kinds of NumPy types, as ``"ui"``.
-      axes: how many axes rows may have, with that of the rows.
-      expected: that in words.
+      declare: `(training rows, rows of the other splits, options) -> (fields, description)`.
+      types: accepted NumPy type codes (`dtype.kind`), such as ``"ui"``.
+      axes: accepted numbers of axes, counting the row axis.
+      expected: the accepted arrays in words.
       options: a `checked_dataclass`.
     """
 
@@ -116,15 +116,15 @@ def _image(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
             fields |= {"bounds": bounds, "format": {"name": "array", "options": {"without_axis": grey}}}
             return fields, f"images in [{bounds[0]:g}, {bounds[1]:g}]"
     channels = rows[..., None] if grey else rows
-    told = f"pictures from {low:g} to {high:g}, standardised" + ("" if grey else " per channel")
+    told = f"images from {low:g} to {high:g}, standardised" + ("" if grey else " per channel")
     return {**fields, "format": _standardized(channels, grey)}, told
 
 
 def _range_of_pixels(rows: np.ndarray, others: Others) -> tuple[float, float]:
-    """Return the smallest and the largest value of all splits; uint8 stands for [0, 1]."""
+    """Return the smallest and largest value over all splits; uint8 represents [0, 1]."""
     pixels = {array.dtype == np.uint8 for array in (rows, *others)}
     if len(pixels) > 1:
-        raise SbmError("pictures are uint8 in some splits and of another type in others. Write them alike.")
+        raise SbmError("images are uint8 in some splits and of another type in others; use one type for all splits.")
     return (0.0, 1.0) if rows.dtype == np.uint8 else _range(rows, others)
 
 
@@ -156,7 +156,7 @@ def _binary(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
 
 
 def _range(rows: np.ndarray, others: Others) -> tuple[float, float]:
-    """Return the smallest and the largest value of all splits."""
+    """Return the smallest and largest value over all splits."""
     return float(min(array.min() for array in (rows, *others))), float(max(array.max() for array in (rows, *others)))
 
 
@@ -178,7 +178,7 @@ def _counts(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
 
 @checked_dataclass
 class CategoryOptions:
-    """Classes: all that there are, in their order; () for those that occur."""
+    """Options of categories: `classes` lists all classes, in order; () for those that occur in the data."""
 
     classes: tuple[Any, ...] = ()
 
@@ -192,7 +192,7 @@ def _category(rows: np.ndarray, others: Others, options: CategoryOptions) -> Dec
 
 @checked_dataclass
 class TextKindOptions:
-    """Texts: ``"word"`` or ``"byte"`` ids; words that occur less often than `least` in training rows are unknown."""
+    """Options of texts: `unit` is ``"word"`` or ``"byte"``; words rarer than `least` in training rows are unknown."""
 
     unit: str = "word"
     least: int = 1
@@ -218,16 +218,16 @@ def _text(rows: np.ndarray, others: Others, options: TextKindOptions) -> Declare
 
 
 def _words(rows: np.ndarray, others: Others, least: int) -> tuple[str, ...]:
-    """Return the vocabulary of training rows, which most words of the others must be in."""
+    """Return the vocabulary of the training rows, which must include most words of the other splits."""
     words = build_vocabulary(rows.tolist(), least)
     if not words:
-        raise SbmError(f"no word occurs {least} times or more in the texts; expected a vocabulary. Lower 'least'.")
+        raise SbmError(f"no word occurs {least} times or more in the texts; expected at least one. Lower 'least'.")
     known, held_out = {*words}, [word for part in others for text in part for word in words_of(text)]
     unknown_words = sum(word not in known for word in held_out)
     if unknown_words > 0.5 * len(held_out):
         raise SbmError(
-            f"{unknown_words} of the {len(held_out)} words of held-out texts are in no training text. Where words are "
-            "not separated by spaces, use bytes, {'kind': 'text', 'options': {'unit': 'byte'}}; else give more rows."
+            f"{unknown_words} of the {len(held_out)} words of held-out texts are in no training text. If words are not "
+            "separated by spaces, use bytes, {'kind': 'text', 'options': {'unit': 'byte'}}; otherwise, give more rows."
         )
     return words
 
@@ -237,7 +237,7 @@ def _tokens(rows: np.ndarray, others: Others, options: NoOptions) -> Declared:
     size = int(max(array.max() for array in (rows, *others))) + 1
     different = len(np.unique(np.concatenate([array.ravel() for array in (rows, *others)])))
     if size > max(MOST_UNUSED * different, LARGEST_VOCABULARY) or size > 2**31:
-        raise SbmError(f"ids reach {size - 1:,}, but only {different:,} differ. Number them from 1.")
+        raise SbmError(f"ids reach {size - 1:,}, but only {different:,} are distinct. Number them from 1.")
     fields = {"shape": rows.shape[1:], "vocabulary_size": max(size, 2), "likelihood": "categorical"}
     return fields, f"sequences of ids below {size:,}, padded with 0"
 
@@ -272,7 +272,7 @@ def _full_scale(wave: np.ndarray) -> float:
 
 
 KINDS: dict[str, Kind] = {
-    "image": Kind(_image, "uif", (3, 4), "pictures [N, H, W, C], or grey ones [N, H, W]"),
+    "image": Kind(_image, "uif", (3, 4), "images [N, H, W, C], or grey ones [N, H, W]"),
     "binary": Kind(
         _binary, "buif", (1, 2, 3, 4), "yes or no, as 1 and 0: tags [N, K], masks [N, H, W] or [N, H, W, 1]"
     ),
@@ -289,9 +289,9 @@ KINDS: dict[str, Kind] = {
 
 
 def _standardized(rows: np.ndarray, grey: bool = False) -> dict[str, Any]:
-    """Return the format with the means and standard deviations along the last axis; 1 for what never changes."""
+    """Return a format that standardises each entry of the last axis, or only centres it if it is constant."""
     entries = rows.reshape(-1, rows.shape[-1] if rows.ndim > 1 else 1).astype(np.float64)
-    changes = entries.max(axis=0) > entries.min(axis=0)  # the deviation of a constant need not be 0, for rounding
+    changes = entries.max(axis=0) > entries.min(axis=0)  # rounding may make the deviation of a constant nonzero
     std = np.where(changes, entries.std(axis=0), 1.0)
     options = {"mean": tuple(entries.mean(axis=0).tolist()), "std": tuple(std.tolist())}
     return {"name": "standardized", "options": {**options, "without_axis": grey or rows.ndim == 1}}
@@ -301,17 +301,17 @@ def _standardized(rows: np.ndarray, grey: bool = False) -> dict[str, Any]:
 
 
 def guess(name: str, rows: np.ndarray, given: Mapping[str, Any], others: Others = ()) -> Guess:
-    """Return how the rows of a modality are declared.
+    """Guess the kind of a modality from its rows, and how to declare it.
 
     Args:
-      name: of the modality.
+      name: name of the modality.
       rows: the training rows that have it: strings [N], finite numbers [N, ...], or N waveforms of different lengths.
-      given: fields of the modality that the user declares, which are taken as they are, and two that are no fields:
-        ``kind``, a key of `KINDS`, and ``options`` of that kind.
-      others: the rows of other splits, of which the longest text, the largest id and all classes count too.
+      given: fields of the `Modality` that the user declares, which are used unchanged, and optionally ``kind``, a key
+        of `KINDS`, and ``options`` of that kind.
+      others: rows of the other splits, whose longest text, largest id and classes count too.
 
     Raises:
-      SbmError: if they can not be guessed, or are not of the kind that is given.
+      SbmError: if the kind can not be guessed, or the rows do not fit the given kind.
     """
     given = dict(given)
     options, kind = given.pop("options", {}), given.pop("kind", None)
@@ -322,7 +322,7 @@ def guess(name: str, rows: np.ndarray, given: Mapping[str, Any], others: Others 
         sides = isinstance(shape, (list, tuple)) and all(isinstance(side, int) and side >= 1 for side in shape)
         require(sides and bool(shape), f"modality {name!r}: shape", shape, "positive integers, such as (64, 64, 3)")
     if kind is None and "shape" in given:
-        require(not options, f"modality {name!r}: options", options, "a kind, whose options they are")
+        require(not options, f"modality {name!r}: options", options, "none without a kind; add the kind")
         return Guess("declared", given, "as declared")
     require(isinstance(options, Mapping), f"modality {name!r}: options", options, "a dictionary")
     kind = _kind(name, _all(rows, others)) if kind is None else kind
@@ -340,46 +340,46 @@ def guess(name: str, rows: np.ndarray, given: Mapping[str, Any], others: Others 
         fields, told = taken.declare(rows, others, checked)
     except SbmError as error:
         raise SbmError(f"modality {name!r}: {error}") from error
-    longer = kind in ("text", "tokens")  # which may be meant to be longer than those at hand
+    longer = kind in ("text", "tokens")  # the user may want room for longer sequences than the given rows
     if "shape" in given and not longer and tuple(given["shape"]) != tuple(fields["shape"]):
         raise SbmError(
             f"modality {name!r}: shape is {given['shape']}, but as {kind!r} it has the shape {fields['shape']}. Leave "
-            "the shape out, or the kind."
+            "out the shape or the kind."
         )
     return Guess(kind, {**fields, **given}, told)
 
 
 def _all(rows: np.ndarray, others: Others) -> np.ndarray:
-    """Return the rows of all splits, where they are of one type and shape."""
+    """Return the rows of all splits if they share a type and shape, else the training rows."""
     alike = all(array.dtype.kind == rows.dtype.kind and array.shape[1:] == rows.shape[1:] for array in others)
     return np.concatenate([rows, *others]) if alike and others else rows
 
 
 def _kind(name: str, rows: np.ndarray) -> str:
-    """Return the kind of rows, by their type, shape and values."""
+    """Guess the kind of rows from their type, shape and values."""
     axes, kind = rows.ndim, rows.dtype.kind
     if kind == "U":
         return "category" if is_class(rows) else "text"
     if kind == "O":
-        raise _unclear(name, rows, "rows of one length, which only sound need not have")
+        raise _unclear(name, rows, "rows of equal length, except for sound")
     if axes == 5 and rows.shape[-1] in (1, 3):
         return "video"
     if axes > 4:
-        raise _unclear(name, rows, "pictures [N, H, W, C], or videos [N, T, H, W, C] of 1 or 3 channels")
+        raise _unclear(name, rows, "images [N, H, W, C], or videos [N, T, H, W, C] of 1 or 3 channels")
     if axes == 4 and rows.shape[1] in (1, 3) and rows.shape[3] > 4:
-        raise _unclear(name, rows, "pictures with their channels last, [N, H, W, C]")
+        raise _unclear(name, rows, "images with their channels last, [N, H, W, C]")
     if _is_binary(rows):
         return "binary"
     if kind in "ui" and rows.dtype != np.uint8:
         return _kind_of_integers(name, rows)
     if axes >= 3 and min(rows.shape[1:3]) >= LEAST_SIDE:
         if rows.dtype == np.uint8 and rows.max() < DARKEST:
-            raise _unclear(name, rows, f"values up to 255 in pictures, not {rows.max()}, and one-hot masks for labels")
+            raise _unclear(name, rows, f"values up to 255 in images, not {rows.max()}, and one-hot masks for labels")
         return "image"
     if rows.dtype == np.uint8:
         if axes == 1 and is_class(rows):
             return "category"
-        raise _unclear(name, rows, "pictures [N, H, W] or [N, H, W, C] of uint8, or another type for numbers")
+        raise _unclear(name, rows, "images [N, H, W] or [N, H, W, C] of uint8, or another type for numbers")
     if axes == 2 and rows.shape[1] >= LONGEST_VECTOR:
         raise _unclear(name, rows, f"fewer than {LONGEST_VECTOR} numbers a row, or a declared kind")
     sums = rows.sum(axis=-1) if axes == 2 and rows.shape[1] > 1 else np.zeros(1)
@@ -391,7 +391,7 @@ def _kind_of_integers(name: str, rows: np.ndarray) -> str:
     if axes == 1:
         return "category" if is_class(rows) else "numbers"
     if axes >= 3 and min(rows.shape[1:3]) >= LEAST_SIDE:
-        raise _unclear(name, rows, "uint8 for the pixels of pictures, and one-hot or binary masks for maps of labels")
+        raise _unclear(name, rows, "uint8 for the pixels of images, and one-hot or binary masks for label maps")
     if axes == 2 and rows.shape[1] >= (LONGEST_INT16 if rows.dtype == np.int16 else LONGEST_VECTOR):
         raise _unclear(name, rows, "fewer integers a row, or a declared kind")
     if axes == 2 and rows.min() >= 0 and rows.shape[1] >= 4 and _pads_at_the_end(rows):
@@ -401,7 +401,7 @@ def _kind_of_integers(name: str, rows: np.ndarray) -> str:
 
 
 def _pads_at_the_end(rows: np.ndarray) -> bool:
-    """Return whether rows are ids, which recur, and zeros pad them at their ends to several lengths."""
+    """Return whether rows look like recurring ids of several lengths, padded with zeros at the end."""
     padding, ids = rows == 0, rows[rows != 0]
     at_ends = (padding[:, 1:] >= padding[:, :-1]).all() and not padding[:, 0].all()
     lengths = np.unique(padding.sum(axis=1)[padding.any(axis=1)])
@@ -409,7 +409,7 @@ def _pads_at_the_end(rows: np.ndarray) -> bool:
 
 
 def _is_binary(rows: np.ndarray) -> bool:
-    """Return whether there are two values: 0 and 1, of tags also -1 and 1, of uint8 also 0 and 255."""
+    """Return whether rows have two values: 0 and 1, also -1 and 1 for tags, and 0 and 255 for uint8."""
     if rows.dtype == np.bool_:
         return True
     low, high = rows.min(), rows.max()

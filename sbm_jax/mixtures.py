@@ -1,4 +1,4 @@
-"""Gaussian mixtures over several modalities, whose diffused scores and conditionals are known exactly."""
+"""Gaussian mixtures over several modalities, with exact diffused scores and conditionals."""
 
 import functools
 import math
@@ -16,15 +16,15 @@ from sbm_jax.sde import SDE
 from sbm_jax.storage import DAMAGED_ARCHIVE
 from sbm_jax.types import Array, Context, Key, ScoreFn
 
-# Accelerators would otherwise multiply with ten bits of mantissa.
+# By default, accelerators multiply with a ten-bit mantissa.
 _einsum = functools.partial(jnp.einsum, precision="highest")
 
-# Variances below this (of entries of variance 1) are beyond float32 samples, and are taken as this.
+# Float32 samples can not resolve smaller variances (for entries of variance 1), so they are raised to this.
 _LEAST_VARIANCE = 1e-10
 
 
 class Conditional(NamedTuple):
-    """The law of the unobserved modalities given the observed: a mixture per row, as float64 NumPy arrays.
+    """The distribution of the unobserved modalities given the observed: a mixture per row, as float64 NumPy arrays.
 
     Attributes:
       weights: posterior probabilities of the components [B, K].
@@ -60,10 +60,9 @@ class GaussianMixture(flax.struct.PyTreeNode):
         return self.means[components] + flat.reshape(noise.shape), components
 
     def score(self, sde: SDE, z: Array, t: Array) -> Array:
-        """Return the exact score of the latents diffused to a time per modality.
+        """Return the exact score of latents diffused to each modality's own time.
 
-        Component k of z is N(α μ_k, diag(α) Σ_k diag(α) + diag(σ²)), with the α and σ of each entry's own
-        modality.
+        Component k of z is N(α μ_k, diag(α) Σ_k diag(α) + diag(σ²)), with each entry's α and σ from its modality.
 
         Args:
           sde: the process.
@@ -88,8 +87,8 @@ class GaussianMixture(flax.struct.PyTreeNode):
 
         Args:
           sde: the process.
-          context: observed sets and padding; entries that are padding must be independent of all others.
-          shared_times: whether all rows have the same observed set, so that their times agree.
+          context: observed masks and padding; padded entries must be independent of all others.
+          shared_times: whether all rows have the same observed modalities, and thus the same times.
         """
 
         def score(key: Key, z: Array, t: Array) -> Array:
@@ -111,18 +110,18 @@ class GaussianMixture(flax.struct.PyTreeNode):
         return jax.nn.softmax(log_density + jnp.log(self.weights)[None], axis=1)
 
     def condition(self, z: np.ndarray, observed: np.ndarray) -> Conditional:
-        """Return the law of the unobserved modalities given the observed, computed in float64.
+        """Return the distribution of the unobserved modalities given the observed, computed in float64.
 
         Args:
-          z: latents [B, M, D]; unobserved entries are not read.
-          observed: bool [M], the same set for all rows.
+          z: latents [B, M, D]; unobserved entries are ignored.
+          observed: bool [M], shared by all rows.
 
         Raises:
           SbmError: if all modalities are observed.
         """
         observed = np.asarray(observed, bool)
         if observed.all():
-            raise SbmError("condition: nothing is left to describe, because every modality is observed; leave one out.")
+            raise SbmError("condition: every modality is observed; expected at least one unobserved. Leave one out.")
         weights, means, covariances = self._float64()
         given = np.repeat(observed, means.shape[2])
         flat_means = means.reshape(len(weights), -1)
@@ -141,7 +140,7 @@ class GaussianMixture(flax.struct.PyTreeNode):
         )
 
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the mean [M, D] and the covariance [M*D, M*D] of the whole mixture, in float64."""
+        """Return the mean [M, D] and covariance [M*D, M*D] of the whole mixture, in float64."""
         weights, means, covariances = self._float64()
         flat = means.reshape(len(weights), -1)
         mean = weights @ flat
@@ -150,7 +149,7 @@ class GaussianMixture(flax.struct.PyTreeNode):
         return mean.reshape(means.shape[1:]), covariance
 
     def standardized(self) -> "GaussianMixture":
-        """Return the mixture of the same latents after each entry was moved to mean 0 and scaled to variance 1."""
+        """Return the mixture with each entry shifted to mean 0 and scaled to variance 1."""
         weights, means, covariances = self._float64()
         mean, covariance = self.moments()
         scale = np.sqrt(np.diagonal(covariance))
@@ -170,7 +169,7 @@ def _gaussians(difference: Array, covariances: Array) -> tuple[Array, Array]:
       covariances: Σ_k [B or 1, K, n, n].
 
     Returns:
-      log densities [B, K] and gradients -Σ_k⁻¹ (x - μ_k) [B, K, n].
+      Log densities [B, K] and gradients -Σ_k⁻¹ (x - μ_k) [B, K, n].
     """
     factors = jnp.linalg.cholesky(covariances)
     identity = jnp.broadcast_to(jnp.eye(covariances.shape[-1]), covariances.shape)
@@ -186,11 +185,12 @@ def _gaussians(difference: Array, covariances: Array) -> tuple[Array, Array]:
 # MARK: One time for all entries
 
 
-class SpectralMixture(flax.struct.PyTreeNode):
-    """A mixture in the eigenbases of its components: its score at one time for all entries needs no factorisation.
+@flax.struct.dataclass
+class SpectralMixture:
+    """A mixture in the eigenbases of its components, whose score at a shared time needs no factorisation.
 
-    Of the n entries some may be left out, such as those that a conditional law is conditioned on: their rows of the
-    bases are 0, and the bases are filled up with columns of 0, of mean 0 and variance 1.
+    Some of the n entries may be left out, such as those that a conditional is conditioned on. Their rows of the bases
+    are 0, and the bases are padded with zero columns, of mean 0 and variance 1.
 
     Attributes:
       log_weights: log w [K].
@@ -205,7 +205,7 @@ class SpectralMixture(flax.struct.PyTreeNode):
     variances: Array
 
     def sample(self, key: Key, num_samples: int) -> Array:
-        """Return samples [N, n], 0 at the entries that are left out."""
+        """Return samples [N, n], 0 at entries left out."""
         component_key, noise_key = jax.random.split(key)
         components = jax.random.categorical(component_key, self.log_weights, shape=(num_samples,))
         noise = jax.random.normal(noise_key, (num_samples, self.means.shape[1]))
@@ -214,12 +214,12 @@ class SpectralMixture(flax.struct.PyTreeNode):
         return _einsum("nk,ni,kji->nj", chosen, rotated, self.bases)
 
     def score(self, sde: SDE, z: Array, t: Array) -> Array:
-        """Return the exact score of the mixture diffused to time t, 0 at the entries that are left out.
+        """Return the exact score [B, n] of the mixture diffused to time t, 0 at entries left out.
 
         Args:
           sde: the process.
-          z: diffused latents [B, n]; entries that are left out are not read.
-          t: the time of all entries, a scalar.
+          z: diffused latents [B, n]; entries left out are ignored.
+          t: scalar, the time of all entries.
         """
         alpha, sigma = sde.marginal(t)
         difference = self._rotated(z) - alpha * self.means[None]
@@ -240,12 +240,12 @@ class SpectralMixture(flax.struct.PyTreeNode):
 
 
 def spectral(weights: np.ndarray, means: np.ndarray, covariances: np.ndarray, entries: np.ndarray) -> SpectralMixture:
-    """Return a mixture, or several that share their covariances, in the eigenbases of the components.
+    """Return one mixture, or several with shared covariances, in the eigenbases of the components.
 
     Args:
       weights: [..., K].
-      means: [..., K, m], over m of the entries.
-      covariances: [K, m, m], in units in which entries have a variance of about 1.
+      means: [..., K, m], over m of the n entries.
+      covariances: [K, m, m], in units where entries have a variance of about 1.
       entries: bool [n], True at the m entries.
     """
     size, kept = len(entries), means.shape[-1]
@@ -259,20 +259,20 @@ def spectral(weights: np.ndarray, means: np.ndarray, covariances: np.ndarray, en
     return SpectralMixture(*(jnp.asarray(array, jnp.float32) for array in (log_weights, rotated, bases, variances)))
 
 
-# MARK: Where mixtures come from
+# MARK: Making and reading mixtures
 
 
 def random_mixture(
     seed: int = 0, separations: Sequence[float] = (0.35, 0.8, 0.8), num_components: int = 5, size: int = 8
 ) -> GaussianMixture:
-    """Return a standardised mixture with correlated modalities, of unequal weights, in float64.
+    """Return a standardised mixture with correlated modalities and unequal weights, in float64.
 
-    With the defaults the first modality alone leaves the component open (its expected posterior probability is
-    0.66), and the first two settle it (0.98).
+    With the defaults, the first modality alone leaves the component ambiguous (its expected posterior probability is
+    0.66), and the first two together identify it (0.98).
 
     Args:
       seed: seed of NumPy's generator.
-      separations: how far apart the means of each modality are, before standardising; M numbers.
+      separations: M scales of the means, one per modality, before standardising.
       num_components: K.
       size: D.
     """
@@ -289,7 +289,7 @@ def read_mixture(path: Path) -> GaussianMixture:
     """Read a mixture from an ``.npz`` file with `weights` [K], `means` [K, M, D], `covariances` [K, M*D, M*D].
 
     Raises:
-      SbmError: if the file can not be read, or does not hold a mixture over two or more modalities.
+      SbmError: if the file can not be read, or does not contain a mixture over two or more modalities.
     """
     names = ("weights", "means", "covariances")
     try:
@@ -307,7 +307,7 @@ def read_mixture(path: Path) -> GaussianMixture:
 
 
 def _check(path: Path, weights: np.ndarray, means: np.ndarray, covariances: np.ndarray) -> None:
-    """Raise `SbmError` for what is not a mixture over two or more modalities."""
+    """Raise `SbmError` unless the arrays are a mixture over two or more modalities."""
     if means.ndim != 3 or min(means.shape) < 1 or means.shape[1] < 2:
         raise SbmError(f"{path}: means must be [K, M, D] with two or more modalities, not {list(means.shape)}.")
     count, modalities, size = means.shape

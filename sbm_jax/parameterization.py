@@ -1,11 +1,11 @@
-"""What the output of a diffusion network means, and how it becomes noise or a score.
+"""Parameterizations of diffusion networks: what their output predicts, and how to convert it to noise or a score.
 
-Shared by score models of latents and of data: the arrays may have any shape, with α and σ as they broadcast to it.
-With z_t = α z_0 + σ ε and s = sqrt(α² + σ²), a network is given z_t / s, of unit variance under every process, and its
-output is, by name:
+Shared by score models of latents and of data: arrays may have any shape that α and σ broadcast to. With
+z_t = α z_0 + σ ε and s = sqrt(α² + σ²), the network's input is z_t / s, which has unit variance under every process,
+and its output predicts, by name:
 
   ``"noise"``: ε.
-  ``"velocity"``: v = (α ε - σ z_0) / s, which keeps the first steps of few-step samplers accurate, where α is near 0.
+  ``"velocity"``: v = (α ε - σ z_0) / s, which keeps few-step samplers accurate in the first steps, where α is near 0.
   ``"data"``: z_0.
   ``"score"``: -ε / σ, the score itself, as in the authors' code.
 
@@ -23,7 +23,7 @@ from sbm_jax.types import Array
 
 
 def scaled(z: Array, alpha: Array, sigma: Array) -> Array:
-    """Return z_t / s, what a network is given of diffused data z_t."""
+    """Scale diffused data z_t to the network's input, z_t / s."""
     return z / jnp.sqrt(alpha**2 + sigma**2)
 
 
@@ -32,7 +32,7 @@ def _from_velocity(output: Array, given: Array, alpha: Array, sigma: Array) -> A
 
 
 def _from_data(output: Array, given: Array, alpha: Array, sigma: Array) -> Array:
-    # What is clean has σ = 0 and no noise; its value is not used, but must have finite derivatives.
+    # Clean entries have σ = 0. Their noise is not used, but its derivatives must be finite.
     return (jnp.sqrt(alpha**2 + sigma**2) * given - alpha * output) / jnp.where(sigma > 0, sigma, 1.0)
 
 
@@ -48,10 +48,10 @@ PREDICTIONS = tuple(_TO_NOISE)
 
 @dataclasses.dataclass(frozen=True)
 class Parameterization:
-    """The meaning of a network's output.
+    """Converts a network's output to noise or a score.
 
     Attributes:
-      prediction: one of `PREDICTIONS`.
+      prediction: what the network predicts, one of `PREDICTIONS`.
 
     Raises:
       SbmError: on an unknown prediction.
@@ -67,8 +67,8 @@ class Parameterization:
         """Return the predicted noise ε̂.
 
         Args:
-          output: what the network returns.
-          given: z_t / s, what it was given.
+          output: the network's output.
+          given: z_t / s, the network's input.
           alpha: α.
           sigma: σ.
         """

@@ -1,4 +1,4 @@
-"""What a name in a config stands for: a part of this package, or of another one."""
+"""Looks up the parts that configs name, in this package or in others."""
 
 import importlib
 import typing
@@ -11,17 +11,17 @@ T = TypeVar("T")
 
 
 def find(what: str, name: str, known: Mapping[str, T], expected: Any) -> T:
-    """Return the part that a name stands for.
+    """Look up a part by name, and import it if it is not one of this package's own.
 
     Args:
-      what: what is looked for, such as ``"metric"``, for messages.
-      name: a key of `known`, or ``"package.module:ATTRIBUTE"``, which is imported. Work directories keep such names, so
-        that only those of people you trust should be loaded.
+      what: what is being looked up, such as ``"metric"``, for messages.
+      name: a key of `known`, or ``"package.module:ATTRIBUTE"``, which is imported. Work directories store such names,
+        so load only those from people you trust.
       known: this package's own parts.
-      expected: the type of such parts; ``type[X]`` for subclasses of X, or classes with what the protocol X asks for.
+      expected: type of the part; ``type[X]`` for subclasses of X, or for classes that implement the protocol X.
 
     Raises:
-      SbmError: if there is no such part, its module can not be imported, or it is of another type.
+      SbmError: if there is no such part, its module can not be imported, or it has the wrong type.
     """
     require(isinstance(name, str), what, name, "a name")
     if name in known:
@@ -31,7 +31,7 @@ def find(what: str, name: str, known: Mapping[str, T], expected: Any) -> T:
         raise unknown(what, name, known)
     try:
         part = getattr(importlib.import_module(module), attribute)
-    except Exception as error:  # importing runs code of others, which may raise anything
+    except Exception as error:  # importing runs third-party code, which may raise anything
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise SbmError(f"{what} {name!r}: {told}. Expected 'package.module:ATTRIBUTE', found by import.") from error
     _check(f"{what} {name!r}", part, expected)

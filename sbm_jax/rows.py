@@ -1,4 +1,4 @@
-"""Rows of data, in memory or read from disk, and reading them ahead of their use."""
+"""Rows of data, in memory or on disk, and prefetching."""
 
 import abc
 import contextlib
@@ -14,9 +14,9 @@ T = TypeVar("T")
 
 
 class Rows(abc.ABC):
-    """Rows of a pytree of arrays, read when they are asked for.
+    """Rows of a pytree of arrays, read on demand.
 
-    Where rows are expected, a pytree of arrays [N, ...] may be given as well; see `as_rows`.
+    A pytree of arrays [N, ...] is accepted wherever rows are expected; see `as_rows`.
     """
 
     @abc.abstractmethod
@@ -25,7 +25,7 @@ class Rows(abc.ABC):
 
     @abc.abstractmethod
     def take(self, indices: np.ndarray) -> Any:
-        """Return the rows of these numbers, int [B], as a pytree of arrays [B, ...]. Several threads may call it."""
+        """Return the rows at `indices`, int [B], as a pytree of arrays [B, ...]. Must be thread-safe."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -42,17 +42,17 @@ class ArrayRows(Rows):
         return len(jax.tree.leaves(self.arrays)[0])
 
     def take(self, indices: np.ndarray) -> Any:
-        """Return the rows of these numbers."""
+        """Return the rows at `indices`, int [B]."""
         return jax.tree.map(lambda array: array[indices], self.arrays)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Repeated:
-    """An array [N, ...] with equal rows, of which the different ones are kept, and converted, once.
+    """An array [N, ...] with repeated rows, which stores and converts each distinct row once.
 
     Attributes:
-      distinct: these, [K, ...].
-      indices: which of them each row is, int [N].
+      distinct: the distinct rows [K, ...].
+      indices: int [N], the index of each row in `distinct`.
     """
 
     distinct: np.ndarray
@@ -65,38 +65,38 @@ class Repeated:
         return self.distinct[self.indices[rows]]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
-        del copy  # what is indexed is one
+        del copy  # indexing already copies
         return self[:].astype(dtype or self.dtype, copy=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """[N, ...]."""
+        """The shape, (N, ...)."""
         return (len(self), *self.distinct.shape[1:])
 
     @property
     def dtype(self) -> np.dtype:
-        """The type of the values."""
+        """The data type."""
         return self.distinct.dtype
 
 
 def as_rows(rows: Any) -> Rows:
-    """Return `Rows` as they are, and a pytree of arrays [N, ...] as rows in memory."""
+    """Return `Rows` unchanged, and wrap a pytree of arrays [N, ...] as rows in memory."""
     return rows if isinstance(rows, Rows) else ArrayRows(rows)
 
 
 READ_AHEAD = 2**26
-"""Bytes of rows that are kept ready before they are needed."""
+"""Bytes of rows to prefetch."""
 
-_MOST_READY = 16  # parts, however small
+_MOST_READY = 16  # at most this many items, however small
 
 
 def read_ahead(make: Callable[[int], T], num: int, num_bytes: int) -> Iterator[T]:
-    """Yield `make(0)` to `make(num - 1)`, in order, each made by a background thread before it is asked for.
+    """Yield `make(0)` to `make(num - 1)` in order, prefetching them in background threads.
 
     Args:
-      make: called once for each number, from several threads, in which it should wait rather than compute.
-      num: how many there are, at least 1.
-      num_bytes: of each; `READ_AHEAD` of them are kept ready, and never fewer than two.
+      make: called once per number, from several threads; it should spend its time waiting rather than computing.
+      num: number of items, at least 1.
+      num_bytes: size of an item; `READ_AHEAD` bytes are prefetched, but at least two items and at most 16.
     """
     ready = min(max(READ_AHEAD // num_bytes, 2), _MOST_READY)
     options = grain.ReadOptions(num_threads=min(ready, 4), prefetch_buffer_size=ready)

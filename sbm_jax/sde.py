@@ -1,7 +1,7 @@
 """Forward diffusion processes: dz = f(t) z dt + g(t) dw on t in [0, 1], with Gaussian marginals.
 
-Each process gives q(z_t | z_0) = N(α_t z_0, σ_t² I) and its drift and diffusion coefficients. All functions are
-elementwise in t, so that a time may be a scalar or one per modality. All times are float32.
+Each process defines q(z_t | z_0) = N(α_t z_0, σ_t² I) and its drift and diffusion coefficients. All functions are
+elementwise in t, so t may be a scalar or hold one time per modality. All times are float32.
 
 Reference: Y. Song et al., "Score-Based Generative Modeling through Stochastic Differential Equations", 2020, section
 3.4 and appendix B. https://arxiv.org/abs/2011.13456
@@ -31,13 +31,13 @@ class SDE(Protocol):
         """Return g(t)²."""
 
     def time_of_half_log_snr(self, half_log_snr: Array) -> Array:
-        """Return the time at which log(α_t / σ_t) has the given value (half the log signal-to-noise ratio)."""
+        """Return the time at which half the log signal-to-noise ratio, log(α_t / σ_t), has the given value."""
 
 
 def _linear_beta_time(integral: Array, beta_min: float, beta_max: float) -> Array:
     """Return t with ∫₀ᵗ β(s) ds = integral, for β linear in time."""
     slope = beta_max - beta_min
-    # The stable root of slope/2 t² + beta_min t = integral; also right for slope = 0.
+    # The numerically stable root of slope/2 t² + beta_min t = integral; also valid for slope = 0.
     return 2 * integral / (beta_min + jnp.sqrt(beta_min**2 + 2 * slope * integral))
 
 
@@ -89,7 +89,7 @@ class SubVP(VP):
 
     def time_of_half_log_snr(self, half_log_snr: Array) -> Array:
         """Return t with α/(1 - α²) = r, r = exp(half_log_snr): α = 2r / (1 + sqrt(1 + 4r²)), ∫β = -2 log α."""
-        # log α = log 2 - log(1/r + sqrt(1/r² + 4)), which does not overflow for large r.
+        # Written as log α = log 2 - log(1/r + sqrt(1/r² + 4)), which does not overflow for large r.
         inverse = jnp.exp(-half_log_snr)
         log_alpha = jnp.log(2.0) - jnp.log(inverse + jnp.sqrt(inverse**2 + 4.0))
         return _linear_beta_time(jnp.maximum(-2.0 * log_alpha, 0.0), self.beta_min, self.beta_max)
@@ -97,9 +97,9 @@ class SubVP(VP):
 
 @dataclasses.dataclass(frozen=True)
 class Cosine:
-    """Variance preserving, with α_t = cos(c t), σ_t = sin(c t): more of the times have little noise than those of `VP`.
+    """Variance preserving, with α_t = cos(c t), σ_t = sin(c t): spends more of [0, 1] at low noise than `VP`.
 
-    c is a little less than π/2, so that α_1 = 0.0016 is not 0.
+    c is slightly less than π/2, so that α_1 = 0.0016 is not 0.
 
     Reference: A. Nichol and P. Dhariwal, "Improved Denoising Diffusion Probabilistic Models", 2021, section 3.2,
       without its offset. https://arxiv.org/abs/2102.09672
@@ -152,13 +152,13 @@ class VE:
 
 @checked_dataclass
 class SDEConfig:
-    """The choice of a process.
+    """Configures the forward process.
 
     Attributes:
       name: a key of `SDES`.
       beta_min: β at t = 0 (vp, sub_vp).
-      beta_max: β at t = 1 (vp, sub_vp). With 20, α_1 = 0.007 and N(0, I) is the right start; with the paper's 5 it is
-        0.28 and solvers of the probability-flow ODE converge to a wrong law.
+      beta_max: β at t = 1 (vp, sub_vp). With 20, α_1 = 0.007 and N(0, I) is the right initial distribution; with the
+        paper's 5, α_1 = 0.28 and probability-flow ODE solvers converge to the wrong distribution.
       sigma_min: σ at t = 0 (ve).
       sigma_max: σ at t = 1 (ve).
     """
@@ -177,7 +177,7 @@ def make_sde(config: SDEConfig) -> SDE:
     """Return the process that a config names.
 
     Raises:
-      SbmError: on an unknown name or an empty range.
+      SbmError: on an unknown name, or unless 0 < min < max.
     """
     if config.name not in SDES:
         raise unknown("process (sde.name)", config.name, SDES)

@@ -1,6 +1,6 @@
-"""The words of the project: array aliases, modalities, what is sampled, stages of training, and data sets.
+"""Shared types: array aliases, modalities, sampling contexts, training stages and data sets.
 
-Shape letters: B rows, M modalities, N tokens (or examples), D the largest size of a token, S samples per row.
+Shape letters: B rows, M modalities, N tokens (or examples), D the largest token size, S samples per row.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ Metrics = dict[str, Array]  # scalars
 
 
 def _with_tuples(value: Any) -> Any:
-    """Return nested values with a tuple for each list."""
+    """Replace every list in nested values by a tuple."""
     if isinstance(value, Mapping):
         return {name: _with_tuples(item) for name, item in value.items()}
     return tuple(map(_with_tuples, value)) if isinstance(value, (list, tuple)) else value
@@ -36,11 +36,11 @@ def _with_tuples(value: Any) -> Any:
 
 @checked_dataclass
 class CodecConfig:
-    """How a modality is encoded and decoded; a string where this is expected is its `name`.
+    """Configures how a modality is encoded and decoded; a plain string is taken as the `name`.
 
-    What is left out is that of `config.autoencoder`, whose fields of the same names are the defaults of all modalities.
-    All but `name` and `network` are of stage I, where every codec stands alone; multimodal VAEs and contrastive
-    encoders are trained by their own options, and take these two only.
+    Options left out default to the fields of the same names in `config.autoencoder`, which apply to all modalities. All
+    but `name` and `network` apply to stage I, where every codec is trained on its own; multimodal VAEs and contrastive
+    encoders have their own training options and use only these two.
 
     Attributes:
       name: a key of `networks.codecs.CODECS`, or ``"package.module:ATTRIBUTE"``.
@@ -48,9 +48,10 @@ class CodecConfig:
       beta: weight of the KL divergence (VAE).
       rae_beta: weight of ‖z‖² (RAE).
       rae_noise: standard deviation of the noise added to z before decoding (RAE).
-      weight: weight of the modality's loss in stage I, where several codecs are trained in one step.
-      training: changes of the training, such as ``{"num_steps": 2000, "optimizer": {"learning_rate": 1e-3}}``.
-      weights: a file of parameters, from `TrainedSystem.save_codec`, which are then not trained; "" for none.
+      weight: weight of the modality's loss in stage I, where one step trains several codecs.
+      training: overrides of the training options, such as
+        ``{"num_steps": 2000, "optimizer": {"learning_rate": 1e-3}}``.
+      weights: a file of parameters written by `TrainedSystem.save_codec`, which are then frozen; "" for none.
     """
 
     name: str = "residual_conv"
@@ -67,17 +68,17 @@ class CodecConfig:
             value = getattr(self, name)
             require(value is None or value >= 0, f"codec.{name}", value, "0 or more, or None")
         require(self.weight > 0, "codec.weight", self.weight, "a positive number")
-        for name in ("network", "training"):  # equal settings are equal, however they are written
+        for name in ("network", "training"):  # so that lists and tuples of the same values compare equal
             object.__setattr__(self, name, _with_tuples(getattr(self, name)))
 
 
 @checked_dataclass
 class FormatConfig:
-    """In what form users have the data of a modality; a string where this is expected is its `name`.
+    """Configures the form in which users supply a modality's data; a plain string is taken as the `name`.
 
     Attributes:
       name: a key of `formats.FORMATS`, or ``"package.module:CLASS"``.
-      options: of that format, such as ``{"words": ("a", "bird")}``.
+      options: the format's options, such as ``{"words": ("a", "bird")}``.
     """
 
     name: str = "array"
@@ -89,22 +90,22 @@ class FormatConfig:
 
 @checked_dataclass
 class Modality:
-    """A named part of a data point, and how it is encoded.
+    """A named part of a data point, and how to encode it.
 
     Attributes:
-      name: the key under which data and latents of this modality are found.
-      shape: the shape of one example, channels last for images; (L,) for sequences of at most L ids.
-      latent_size: D_m, the size of its latent vector.
+      name: key of this modality's data and latents.
+      shape: shape of one example, channels last for images; (L,) for sequences of at most L ids.
+      latent_size: D_m, the size of the latent vector.
       codec: the encoder and decoder; see `CodecConfig`.
       likelihood: the decoder's distribution, a key of `distributions.LIKELIHOODS`.
-      scale: scale of that distribution (standard deviation, or Laplace scale); None for the one that maximises the
-        likelihood, which is learned with the decoder. Discrete distributions have none.
-      bounds: the range that data must lie in, (low, high); empty for that of the likelihood.
-      num_tokens: into how many tokens of equal size score networks cut the latent vector.
-      vocabulary_size: V of sequences of ids from 0, which pads them, to V - 1; 0 for numbers. Their likelihood is
-        ``"categorical"``.
-      format: in what form users have the data; see `FormatConfig`. Networks, and what trains and judges them, see
-        arrays [N, *shape] whatever it is.
+      scale: scale of that distribution (standard deviation, or Laplace scale); None to learn, along with the decoder,
+        the one that maximises the likelihood. Discrete distributions have no scale.
+      bounds: range of the data, (low, high); () for that of the likelihood.
+      num_tokens: number of equal tokens into which score networks split the latent vector.
+      vocabulary_size: V, for sequences of ids from 0 to V - 1, where 0 is padding; 0 for numeric data. Sequences of ids
+        need the ``"categorical"`` likelihood.
+      format: the form in which users supply the data; see `FormatConfig`. Networks, training and metrics always see
+        arrays [N, *shape].
     """
 
     name: str
@@ -120,7 +121,7 @@ class Modality:
 
     def __post_init__(self):
         where = f"modality {self.name!r}:"
-        # It names metrics, files and the arrays of a data set.
+        # The name becomes part of metric names, file names and array names.
         named = re.fullmatch(r"(?!label(\.|$))\w[\w .+-]*", self.name) and not self.name.endswith(".present")
         expected = "letters, digits, spaces and any of _.+-, and neither 'label' nor 'label.…'"
         require(bool(named), "modality: name", self.name, expected)
@@ -135,16 +136,16 @@ class Modality:
         require(known, f"{where} vocabulary_size", self.vocabulary_size, "0 for numbers, 2 or more for ids")
         if self.vocabulary_size:
             require(len(self.shape) == 1, f"{where} shape", self.shape, "(L,), the length of sequences of ids")
-            require(self.likelihood == "categorical", f"{where} likelihood", self.likelihood, "'categorical' of ids")
-            require(not self.bounds, f"{where} bounds", self.bounds, "() of ids")
+            require(self.likelihood == "categorical", f"{where} likelihood", self.likelihood, "'categorical' for ids")
+            require(not self.bounds, f"{where} bounds", self.bounds, "() for ids")
 
     @property
     def dtype(self) -> type:
-        """The type in which networks see the data: float32, or int32 of ids."""
+        """The data type that networks see: int32 for ids, float32 otherwise."""
         return np.int32 if self.vocabulary_size else np.float32
 
     def with_latents(self, size: int) -> "Modality":
-        """Return the modality with latents of another size, uncut, and of its codec only what makes its networks."""
+        """Return the modality with latents of another size as one token, keeping only the codec's name and network."""
         codec = CodecConfig(self.codec.name, self.codec.network)
         return dataclasses.replace(self, latent_size=size, num_tokens=1, codec=codec)
 
@@ -152,19 +153,20 @@ class Modality:
 # MARK: Sampling
 
 
-class Context(flax.struct.PyTreeNode):
-    """What stays fixed during one sampling call.
+@flax.struct.dataclass
+class Context:
+    """Everything that stays fixed during one sampling call.
 
-    What is sampled are arrays [B, N, ...]: latents, which are N tokens of size D, or data, such as images [B, H, W, C],
-    a single modality that owns all of its N = H rows.
+    The arrays sampled are [B, N, ...]: either latents, N tokens of size D, or data such as images [B, H, W, C], where
+    a single modality owns all N = H rows of pixels.
 
     Attributes:
       observed: bool [B, M], True where a modality is given.
-      valid: bool [N, ...], False on padding: latents are N tokens [N, D], some of them shorter than D.
-      present: bool [B, M] or None (all present); an absent modality enters nobody's attention but its own.
+      valid: bool [N, ...], False on padding: some of the N tokens [N, D] may be shorter than D.
+      present: bool [B, M] or None (all present); absent modalities are attended to by none but themselves.
       embedding: float [B, E] or None, an embedding of the observed data.
       row_numbers: int [B] or None (0 to B - 1), the number of each row in the whole batch. A row's noise depends on its
-        number, so that a batch may be sampled in chunks.
+        number, so that a batch can be sampled in chunks.
       owner: the modality of each of the N tokens, static; () for one token each (see `tokens`).
     """
 
@@ -176,23 +178,23 @@ class Context(flax.struct.PyTreeNode):
     owner: Owner = flax.struct.field(pytree_node=False, default=())
 
     def spread(self, values: Array) -> Array:
-        """Return what holds of modalities, [B, M], as it broadcasts to what is sampled, [B, N, 1, ...]."""
+        """Expand values per modality, [B, M], to [B, N, 1, ...], which broadcasts against the sampled arrays."""
         values = by_token(values, self.owner)
         return values.reshape(*values.shape, *(1,) * (self.valid.ndim - 1))
 
     @property
     def given(self) -> Array:
-        """Bool [B, N, ...]: the entries that are observed; no padding."""
+        """Bool [B, N, ...]: observed entries, without padding."""
         return self.spread(self.observed) & self.valid[None]
 
     @property
     def free(self) -> Array:
-        """Bool [B, N, ...]: the entries that are sampled: neither observed nor padding."""
+        """Bool [B, N, ...]: entries to sample, neither observed nor padding."""
         return ~self.spread(self.observed) & self.valid[None]
 
 
 class ScoreFn(Protocol):
-    """The score of what is diffused, ∇ log p_t(z): of joint latents [B, N, D], or of data."""
+    """The score ∇ log p_t(z) of diffused joint latents [B, N, D], or of diffused data."""
 
     def __call__(self, key: Key, z: Array, t: Array) -> Array:
         """Return the score [B, N, ...], float32, exactly 0 at observed and padded entries.
@@ -200,12 +202,12 @@ class ScoreFn(Protocol):
         Args:
           key: randomness for stochastic guidance; plain networks ignore it.
           z: diffused latents [B, N, ...].
-          t: each modality's own time [B, M], in [0, 1]; 0 where it is clean.
+          t: time of each modality [B, M], in [0, 1]; 0 where clean.
         """
 
 
 class ScoreTransform(Protocol):
-    """Guidance: turns a score function into another one."""
+    """Guidance: maps a score function to a guided one."""
 
     def __call__(self, score_fn: ScoreFn, context: Context) -> ScoreFn:
         """Return the guided score function."""
@@ -218,20 +220,20 @@ class LossFn(Protocol):
     """A training objective."""
 
     def __call__(self, params: Params, upstream: Mapping[str, Params], key: Key, batch: Any) -> tuple[Array, Metrics]:
-        """Return the scalar loss and scalar metrics, both means over the rows of the batch."""
+        """Return the scalar loss and a dictionary of scalar metrics, all averaged over the rows of the batch."""
 
 
 @checked_dataclass
 class OptimizerConfig:
-    """Adam(W) with a warm-up and a decay.
+    """Configures Adam or AdamW with a learning-rate schedule.
 
     Attributes:
-      learning_rate: the peak rate.
-      schedule: ``"constant"`` or ``"cosine"`` (to zero at the last step), after the warm-up.
+      learning_rate: peak learning rate.
+      schedule: after the warm-up, ``"constant"`` or ``"cosine"`` (to zero at the last step).
       warmup_steps: steps of linear warm-up.
-      weight_decay: decoupled decay of matrices and kernels; 0 is plain Adam.
-      clip_norm: largest global gradient norm; 0 does not clip.
-      ema_decay: decay of the moving average of the parameters; 0 keeps none.
+      weight_decay: decoupled weight decay of matrices and kernels; 0 for plain Adam.
+      clip_norm: largest global gradient norm; 0 for no clipping.
+      ema_decay: decay of the exponential moving average of the parameters; 0 for none.
     """
 
     learning_rate: float = 1e-3
@@ -250,7 +252,7 @@ class OptimizerConfig:
 
 @checked_dataclass
 class TrainingConfig:
-    """How long and how a stage is trained.
+    """Configures the training of a stage.
 
     Attributes:
       num_steps: optimiser steps.
@@ -259,9 +261,9 @@ class TrainingConfig:
       steps_per_dispatch: optimiser steps per compiled call.
       checkpoint_every: steps between checkpoints; 0 for the last step only.
       validate_every: steps between evaluations of the loss on held-out rows; 0 for none.
-      validate_rows: held-out rows of such an evaluation, the first so many; 0 for all.
-      split_parameters: split large parameters, and all that the optimiser keeps of them, over the devices, for networks
-        that one device can not hold; they are gathered where a step needs them.
+      validate_rows: number of held-out rows to evaluate, from the first; 0 for all.
+      split_parameters: shard large parameters and their optimiser state over the devices, for networks too large for
+        one device; each step gathers them as needed.
     """
 
     num_steps: int = 10_000
@@ -283,24 +285,24 @@ class TrainingConfig:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One step of a system: a training run, or a computation whose product others need.
+    """One stage of a system: a training run, or a computation whose product later stages need.
 
-    A stage without `training` is computed: its product is `init(key, upstream)`. Any other is trained from `init` by
-    `loss` on batches of rows of `rows(upstream)`; its product is the trained parameters (their moving average where
-    one is kept).
+    A stage without `training` is computed: its product is `init(key, upstream)`. Any other stage starts from `init` and
+    minimises `loss` on batches of `rows(upstream)`; its product is the trained parameters, or their moving average if
+    one is kept.
 
     Attributes:
-      name: unique within a run; the directory of its checkpoints.
-      settings: everything its product depends on, as plain JSON values; its fingerprint is made from these and from
-        the fingerprints of `requires`.
+      name: unique within a run; also the directory of its checkpoints.
+      settings: everything that the product depends on, as plain JSON values; these and the fingerprints of `requires`
+        make the stage's fingerprint.
       init: `(key, upstream) -> params`.
-      requires: names of the stages whose products it is given, frozen.
+      requires: names of the stages whose products it receives, frozen.
       training: see `TrainingConfig`; None for a computed stage.
       loss: see `LossFn`.
-      rows: `upstream ->` what it is trained on: a pytree of arrays [N, ...], or `rows.Rows`, of which not all need be
-        in memory. A batch is the same rows of each array.
-      validation_rows: the same for held-out data.
-      validation_loss: `loss` as it is evaluated on them, without dropout; None where it is the same.
+      rows: `upstream -> training data`, a pytree of arrays [N, ...], or `rows.Rows`, which need not fit in memory. A
+        batch takes the same rows of each array.
+      validation_rows: like `rows`, for held-out data.
+      validation_loss: `loss` without dropout, for held-out data; None if `loss` serves for both.
     """
 
     name: str
@@ -315,29 +317,29 @@ class Stage:
 
     @property
     def num_steps(self) -> int:
-        """The number of optimiser steps, 0 for a computed stage."""
+        """Number of optimiser steps; 0 for a computed stage."""
         return self.training.num_steps if self.training else 0
 
 
 # MARK: Data
 
 LABEL = "label"
-"""The question that the labels answer where rows have one each."""
+"""Name of the question when each row has a single label."""
 
 NOT_ASKED = "not asked for"
-"""How the reason begins for which a metric is missing because the config does not ask for it."""
+"""Start of the reason given for a metric that is missing because the config does not request it."""
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Split:
-    """Rows of a data set, in memory; `data.records.RecordSplit` has them on disk.
+    """Rows of a data set in memory; `data.records.RecordSplit` keeps them on disk.
 
     Attributes:
-      data: {modality: [N, *shape]}; uint8 images stand for values in [0, 1].
-      labels: {question: int32 [N]}, the number of each row's class; a single question is called `LABEL`. {} where
-        nothing is asked.
-      present: {modality: bool [N]}, False where a row lacks a modality, whose data may then be anything of the
-        modality's range; None where nothing is missing.
+      data: {modality: [N, *shape]}; uint8 images represent values in [0, 1].
+      labels: {question: int32 [N]}, the class index of each row; a single question is called `LABEL`. {} without
+        labels.
+      present: {modality: bool [N]}, False where a row lacks a modality, whose data may then hold any values in the
+        modality's range; None if nothing is missing.
     """
 
     data: Mapping[str, np.ndarray]
@@ -348,38 +350,37 @@ class Split:
         return len(next(iter(self.data.values())))
 
     def read(self, names: Iterable[str], indices: np.ndarray) -> dict[str, np.ndarray]:
-        """Return {modality: [B, *shape]} of the rows of these numbers, int [B]."""
+        """Return the data {modality: [B, *shape]} of the rows at `indices`, int [B]."""
         return {name: self.data[name][indices] for name in names}
 
     def take(self, indices: np.ndarray) -> "Split":
-        """Return the rows of these numbers, int [B], in memory."""
+        """Return the rows at `indices`, int [B], in memory."""
         labels, present = jax.tree.map(lambda array: array[indices], (self.labels, self.present))
         return Split(self.read(self.data, indices), labels, present)
 
     def rows(self, names: Sequence[str], **beside: Any) -> Any:
-        """Return what a training stage reads: ``data`` {modality: [N, *shape]}, and ``present``, bool [N, M].
-
-        The latter is there only where something is missing.
+        """Return the rows that a training stage reads.
 
         Args:
-          names: of the modalities.
-          **beside: pytrees of more arrays [N, ...], such as ``label``.
+          names: names of the modalities.
+          **beside: further pytrees of arrays [N, ...], such as ``label``.
 
         Returns:
-          A pytree of arrays; `rows.Rows` of the same where the data are on disk.
+          A dictionary with ``data`` {modality: [N, *shape]}, ``present``, bool [N, M], if anything is missing, and the
+          arrays of `beside`; wrapped in `rows.Rows` if the data are on disk.
         """
         return {"data": {name: self.data[name] for name in names}, **self.beside(names, beside)}
 
     def beside(self, names: Sequence[str], more: Mapping[str, Any]) -> dict[str, Any]:
-        """Return the small arrays that a training stage reads beside the data, all in memory; see `rows`."""
+        """Return the small arrays that a training stage reads alongside the data, all in memory; see `rows`."""
         return dict(more) if self.present is None else {"present": self.presence(names), **more}
 
     def presence(self, names: Sequence[str]) -> np.ndarray | None:
-        """Return which rows have which of some modalities, bool [N, M]; None where nothing is missing."""
+        """Return which rows have which of the named modalities, bool [N, M]; None if nothing is missing."""
         return None if self.present is None else np.stack([self.present[name] for name in names], axis=1)
 
     def having(self, names: Sequence[str]) -> np.ndarray:
-        """Return which rows have all of some modalities, bool [N]."""
+        """Return which rows have all of the named modalities, bool [N]."""
         presence = self.presence(names)
         return np.ones(len(self), bool) if presence is None else np.asarray(presence.all(axis=1))
 
@@ -388,8 +389,8 @@ class Dataset(NamedTuple):
     """The three splits of a data set.
 
     Attributes:
-      num_classes: the number of classes of each question; {} without labels.
-      settings: the recipe of its content as JSON values, part of the fingerprint of every stage that reads it.
+      num_classes: number of classes of each question; {} without labels.
+      settings: JSON values that determine its content, part of the fingerprint of every stage that reads it.
     """
 
     train: Split

@@ -220,7 +220,7 @@ def test_a_rare_class_stays_in_the_training_rows():
         ({"tags": np.zeros((79, 3), bool)}, {}, "the same number of rows"),
         ({"tags": []}, {}, "'tags' has no rows"),
         ({"tags": "cat"}, {}, "'tags' is of type str"),
-        ({"tags": [[1, 2], [1]] * 40}, {}, "rows of one length"),
+        ({"tags": [[1, 2], [1]] * 40}, {}, "rows of equal length"),
         ({"signal": [None] * 80}, {}, "None in all rows"),
         ({"animal": ["cat", 3] * 40}, {}, "mixes strings with other types"),
         ({"animal": [b"cat"] * 80}, {}, "Decode them"),

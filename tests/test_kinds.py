@@ -70,7 +70,7 @@ def test_what_never_changes_keeps_its_unit_whatever_its_rounding():
     ("rows", "other", "told"),
     [
         (np.eye(4)[RNG.integers(0, 4, N)], np.array([[1, 1, 0, 0]]), "4 tags"),
-        (RNG.random((N, 9, 9)), np.full((1, 9, 9), 1.5), "pictures from"),
+        (RNG.random((N, 9, 9)), np.full((1, 9, 9), 1.5), "images from"),
         (np.zeros((N, 9, 9), np.uint8), np.ones((1, 9, 9), np.uint8), "masks, 0 or 1"),
     ],
 )
@@ -103,7 +103,7 @@ def test_options_of_sound_may_be_given_in_part():
 
 
 def test_pictures_are_of_one_type_in_all_splits():
-    with pytest.raises(SbmError, match="Write them alike"):
+    with pytest.raises(SbmError, match="use one type for all splits"):
         guess("photo", RNG.random((N, 16, 16, 3)), {}, [RNG.integers(0, 256, (5, 16, 16, 3)).astype(np.uint8)])
 
 
@@ -134,11 +134,11 @@ def test_what_the_user_declares_is_taken_as_it_is():
     [
         (RNG.normal(size=(N, 9000)), {}, "fewer than 8000 numbers"),
         (RNG.normal(size=(N, 2, 3, 4, 5)), {}, r"videos .N, T, H, W, C. of 1 or 3 channels"),
-        (RNG.integers(0, 256, (N, 7)).astype(np.uint8), {}, "pictures"),
+        (RNG.integers(0, 256, (N, 7)).astype(np.uint8), {}, "images"),
         (RNG.integers(0, 9, (N, 9, 9, 3)), {}, "uint8 for the pixels"),
         (RNG.integers(0, 9, (N, 2000)).astype(np.int16), {}, "fewer integers"),
         (RNG.normal(size=(N, 3, 64, 64)), {}, "channels last"),
-        (RNG.normal(size=(N, 9)), {"kind": "image"}, "the kind 'image' expects pictures"),
+        (RNG.normal(size=(N, 9)), {"kind": "image"}, "the kind 'image' expects images"),
         (np.array(["a b"] * N), {"kind": "numbers"}, "the kind 'numbers' expects numbers"),
         (RNG.normal(size=(N, 0)), {"kind": "numbers"}, "the kind 'numbers' expects numbers"),
         (np.array(["a b"] * N), {"kind": "text", "options": {"units": "byte"}}, "unknown field of options of text"),
@@ -169,7 +169,7 @@ def test_what_can_not_be_told_is_asked_for(rows, given, message):
     ("rows", "other", "message"),
     [
         (np.zeros((N, 5, 8, 9, 3)), np.full((1, 5, 8, 9, 3), 1.5), "values from 0 to 1.5"),
-        (np.zeros((N, 5, 8, 9, 3), np.uint8), np.zeros((1, 5, 8, 9, 3)), "Write them alike"),
+        (np.zeros((N, 5, 8, 9, 3), np.uint8), np.zeros((1, 5, 8, 9, 3)), "use one type for all splits"),
     ],
 )
 def test_videos_of_other_values_are_refused(rows, other, message):

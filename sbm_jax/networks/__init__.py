@@ -1,1 +1,1 @@
-"""Linen modules: autoencoders, score networks and classifiers. `module.apply(params, ...)` is a pure function."""
+"""Linen modules: codecs, score networks and classifiers. `module.apply(params, ...)` is a pure function."""

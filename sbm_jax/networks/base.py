@@ -1,4 +1,4 @@
-"""Layers for networks over joint latents, and the interface of score networks."""
+"""Building blocks of networks over joint latents, and the interface of score networks."""
 
 import functools
 from typing import Any
@@ -14,22 +14,22 @@ from sbm_jax.types import Array
 
 
 def dense(features: int, dtype: DTypeLike = jnp.float32, **options) -> nn.Dense:
-    """Return a dense layer with operands of type `dtype`, sums and result in float32.
+    """Return a dense layer with operands of type `dtype`, and sums and result in float32.
 
     On CPUs with bfloat16 units, a bfloat16 product with a float32 result runs twice as fast as one with a bfloat16
-    result, and about twice as fast as in float32.
+    result, and about twice as fast as a float32 product.
     """
     product = functools.partial(lax.dot_general, preferred_element_type=jnp.float32)
     return nn.Dense(features, dtype=dtype, dot_general=product, **options)
 
 
 def dense_of_latents(features: int, shape: tuple[int, int], sizes: tuple[int, ...], dtype: DTypeLike) -> nn.Dense:
-    """Return a dense layer for flattened latents [N, D], with its kernel scaled by the number of valid entries.
+    """Return a dense layer for flattened latents [N, D], with its initial kernel scaled to the number of valid entries.
 
     Args:
-      features: output features.
+      features: size of the result.
       shape: (N, D).
-      sizes: valid entries of each token; () for all D.
+      sizes: number of valid entries of each token; the others are padding. () for all D.
       dtype: see `dense`.
     """
     padded = shape[0] * shape[1] / sum(sizes or (shape[1],) * shape[0])
@@ -37,24 +37,25 @@ def dense_of_latents(features: int, shape: tuple[int, int], sizes: tuple[int, ..
 
 
 def fourier_features(t: Array, size: int) -> Array:
-    """Return sin and cos of 2π f t for `size // 2` frequencies f from 1/4 to 64, geometric: [...] -> [..., size]."""
+    """Return sin and cos of 2π f t for `size // 2` geometric frequencies f from 1/4 to 64: [...] -> [..., size]."""
     frequencies = jnp.geomspace(0.25, 64.0, size // 2)
     angles = 2 * jnp.pi * t[..., None] * frequencies.reshape((1,) * t.ndim + (-1,))
     return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
 
 
 def modulated_norm(x: Array, modulation: Array) -> Array:
-    """Return the layer norm of x [..., W], scaled and shifted by the halves of the modulation [..., 2W]."""
+    """Apply a layer norm to x [..., W], then scale and shift it by the halves of `modulation` [..., 2W]."""
     scale, shift = jnp.split(modulation, 2, axis=-1)
     return jax.nn.standardize(x, epsilon=1e-6) * (1 + scale) + shift
 
 
 class IntoTokens(nn.Module):
-    """Embeds each token by its own projection and identity, since latent spaces have nothing in common.
+    """Embeds latents as tokens, each with its own projection and identity, since latent spaces share no structure.
 
     Attributes:
-      width: output size.
-      sizes: valid entries of each token; () for all D. Outputs initially have the same variance whatever the sizes.
+      width: size of an embedded token.
+      sizes: number of valid entries of each token; the others are padding. () for all D. The initial variance of the
+        result does not depend on it.
     """
 
     width: int
@@ -77,19 +78,19 @@ class IntoTokens(nn.Module):
 class ScoreNetwork(nn.Module, kw_only=True):
     """A network over joint latents: `(z, t, observed, present, embedding) -> [B, N, D]`, float32.
 
-    z [B, N, D] are diffused latents of N tokens, clean where observed; t [B, M] the times of the modalities, 0 where
-    observed; observed bool [B, M]; present bool [B, M] or None (all); embedding [B, E] or None, of the observed data.
-    With `train`, it uses dropout and needs a ``dropout`` key.
+    z [B, N, D] holds N tokens of diffused latents, clean where observed; t [B, M] the times of the modalities, 0 where
+    observed; observed is bool [B, M]; present is bool [B, M] or None (all); embedding [B, E], or None, embeds the
+    observed data. With `train` and a ``dropout`` key, dropout is applied.
 
-    A network with `gives_marginals` treats a row in which nothing is present as M rows of one modality each, and
-    returns the output for every modality on its own.
+    If `gives_marginals`, the network treats a row where nothing is present as M rows of one modality each: it returns
+    for every modality the output that it would have alone.
 
-    A sampler's evaluations differ only in the unobserved latents and their time. It calls `prepare` once and `denoise`
-    in every step; networks that can share work between steps override both.
+    The evaluations of one sampling call differ only in the unobserved latents and their shared time. The sampler calls
+    `prepare` once and `denoise` in every step; networks that can share work between steps override both.
 
     Attributes:
-      sizes: valid entries of each token; () for all D.
-      owner: modality of each token; () for one token each (see `tokens`).
+      sizes: number of valid entries of each token; the others are padding. () for all D.
+      owner: the modality of each token; () for one token each (see `tokens`).
     """
 
     sizes: tuple[int, ...] = ()
@@ -100,14 +101,14 @@ class ScoreNetwork(nn.Module, kw_only=True):
     def prepare(
         self, z: Array, observed: Array, present: Array | None, embedding: Array | None, num_free: int | None
     ) -> Any:
-        """Compute what all evaluations with these observed latents share.
+        """Compute what all evaluations with the same observed latents share.
 
         Args:
-          z: [B, N, D], the observed latents; other entries are ignored.
+          z: observed latents [B, N, D]; other entries are ignored.
           observed: bool [B, M].
           present: bool [B, M] or None.
           embedding: [B, E] or None.
-          num_free: upper bound on the present, unobserved modalities of a row; None for M.
+          num_free: upper bound on the present, unobserved modalities of any row, if known; None for M.
         """
         del num_free
         return z, observed, present, embedding
@@ -117,7 +118,7 @@ class ScoreNetwork(nn.Module, kw_only=True):
 
         Args:
           prepared: the result of `prepare`.
-          z: [B, N, D], the diffused latents; observed entries are ignored.
+          z: diffused latents [B, N, D]; observed entries are ignored.
           t: scalar, the time of all unobserved modalities.
         """
         z_observed, observed, present, embedding = prepared

@@ -1,4 +1,4 @@
-"""The classifiers that judge generated data."""
+"""Classifiers for evaluating generated data."""
 
 import flax.linen as nn
 import jax
@@ -9,10 +9,10 @@ from sbm_jax.types import Array
 
 
 class DigitClassifier(nn.Module):
-    """Three strided convolutions and two dense layers; the shape of the one the SBM paper evaluates with (A.2).
+    """Classifies images by three strided convolutions and two dense layers, as in the SBM paper's evaluation (A.2).
 
-    The authors' classifier has channels 32, 64, 128 and 512 hidden units. There is no normalisation: it would make the
-    verdict depend on the contrast of blurred reconstructions.
+    The authors' classifier has 32, 64 and 128 channels and 512 hidden units. There is no normalisation, which would
+    make predictions depend on the contrast of blurred reconstructions.
     """
 
     num_classes: int = 10
@@ -33,14 +33,14 @@ class DigitClassifier(nn.Module):
 
 
 class SeriesClassifier(nn.Module):
-    """Convolutions in time, of which each question looks at the moments that answer it.
+    """Classifies series by convolutions in time, followed by attention pooling over moments for each question.
 
-    Frames that are pictures pass strided convolutions first.
+    Frames that are images first pass through strided convolutions.
 
     Attributes:
-      num_classes: of each question.
-      widths: channels of the convolutions of pictures; a moment has twice as many features as the last.
-      dropout: rate inside the convolutions in time, and of what each question sees.
+      num_classes: number of classes of each question.
+      widths: channels of the convolutions over images; a moment has twice as many features as the last of them.
+      dropout: rate inside the convolutions in time, and on the pooled features.
     """
 
     num_classes: tuple[int, ...]
@@ -76,7 +76,7 @@ class SeriesClassifier(nn.Module):
 
 
 class VectorClassifier(nn.Module):
-    """One hidden layer, for modalities that are no images."""
+    """Classifies modalities other than images with one hidden layer."""
 
     num_classes: int
     hidden: int = 512
@@ -92,13 +92,17 @@ class VectorClassifier(nn.Module):
 
 
 class SequenceClassifier(nn.Module):
-    """Embeddings, two convolutions over neighbouring ids, and the largest and the mean response of the sequence.
+    """Classifies sequences of ids by embeddings, two convolutions, and max and mean pooling over the sequence.
 
-    Convolutions see the order of ids within a few positions. For a class that one word tells, the largest response is
-    what counts, for one that many do, the mean.
+    Convolutions see the order of ids within a few positions. Max pooling serves classes that a single word reveals,
+    mean pooling those that many words reveal together.
 
     Attributes:
+      num_classes: number of classes.
       vocabulary_size: number of ids; 0 ends and pads a sequence.
+      width: size of the embeddings.
+      hidden: units of the hidden layer.
+      dropout: rate on the pooled features.
     """
 
     num_classes: int

@@ -1,4 +1,4 @@
-"""Encoders of all modalities into one space."""
+"""Contrastive encoders, which embed all modalities in one space."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -8,14 +8,14 @@ from sbm_jax.types import Array, Modality
 
 
 class ContrastiveEncoder(nn.Module):
-    """The encoder of a modality's codec, a residual projection head, and unit length.
+    """Embeds a modality as a unit vector, by its codec's encoder and a residual projection head.
 
     Attributes:
-      modality: what is encoded; its latent size is the size of the embedding.
+      modality: the modality; its latent size is the size of the embedding.
       config: sizes of the encoder.
       dropout: rate in the head.
 
-    Reference: D. Wesego and P. Rooshenas, 2023, section 2.2.2; the head is that of the authors' code.
+    Reference: D. Wesego and P. Rooshenas, 2023, section 2.2.2; the head follows the authors' code.
     """
 
     modality: Modality

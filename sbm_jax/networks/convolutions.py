@@ -1,16 +1,15 @@
 """Convolutions that stay fast on the small maps of a score network over latents.
 
-XLA:CPU's convolution collapses on maps smaller than the kernel and on depthwise kernels: 3x3 on a 2x2 map is
-a hundred times slower than the matrix product that does the same work. Each such layer is a linear operator
-on the flattened map whose entries are taps of the kernel, so it is exactly a matrix product with that
-operator. A 3x3 convolution on a larger map takes half the time as products of matrices over transformed tiles.
-`python -m benchmarks.sampler_throughput` measures what the paper's UNet gains.
+XLA:CPU's convolution is very slow on maps smaller than the kernel and for depthwise kernels: 3x3 on a 2x2 map takes a
+hundred times as long as an equivalent matrix product. Such a layer is a linear operator on the flattened map, whose
+entries are taps of the kernel, so it equals a matrix product with that operator. On larger maps, a 3x3 convolution
+takes half the time as matrix products over transformed tiles. `python -m benchmarks.sampler_throughput` measures the
+gain for the paper's UNet.
 
-The operators are functions of the kernels alone. In a `lax.scan` whose body closes over the parameters XLA
-moves their construction out of the loop, so that it is done once per sampling call; a test holds it to that.
+The operators depend only on the kernels. In a `lax.scan` whose body closes over the parameters, XLA hoists their
+construction out of the loop, so that it runs once per sampling call; a test verifies this.
 
-Letters: B rows, h x w the input map, h' x w' the output map, C and C' channels in and out, k the side of the
-kernel.
+Letters: B rows, h x w the input map, h' x w' the output map, C and C' channels in and out, k the side of the kernel.
 """
 
 import dataclasses
@@ -29,21 +28,21 @@ from sbm_jax.types import Array, Key
 
 MODES = ("auto", "conv", "matmul")
 
-# With more positions a depthwise operator loses to a sum of shifted maps (measured at 8x8 and 16x16).
+# With more positions, a depthwise operator is slower than a sum of shifted maps (measured at 8x8 and 16x16).
 _LARGEST_DEPTHWISE_OPERATOR = 64
 
 
 @dataclasses.dataclass(frozen=True)
 class Window:
-    """How a square kernel slides over a zero-padded map; the padding is that of ``"SAME"``.
+    """The geometry of a square kernel on a map with ``"SAME"`` zero padding.
 
     Output position o reads input position i through tap κ where i·dilation = o·stride − padding + κ.
 
     Attributes:
       kernel_size: k, the side of the kernel.
       stride: divides the map's sides.
-      dilation: spreads the input by zeros, which multiplies the map's sides: a transposed convolution, with
-        the kernel as `lax.conv_transpose` takes it (not flipped).
+      dilation: spreads the input by zeros, which multiplies the map's sides: a transposed convolution with the kernel
+        as in `lax.conv_transpose` (not flipped).
     """
 
     kernel_size: int
@@ -55,7 +54,7 @@ class Window:
         return -(-size * self.dilation // self.stride)
 
     def padding(self, size: int) -> tuple[int, int]:
-        """Return the zeros before and after the (dilated) input along an axis of length `size`."""
+        """Return the number of zeros before and after the (dilated) input along an axis of length `size`."""
         spread = (size - 1) * self.dilation + 1
         reach = (self.output_size(size) - 1) * self.stride + self.kernel_size
         total = max(reach - spread, 0)
@@ -63,25 +62,25 @@ class Window:
         return before, total - before
 
     def axis_taps(self, size: int) -> np.ndarray:
-        """Return int [size, output size]: the tap between two positions of an axis, -1 for none."""
+        """Return the tap between input and output positions of an axis, int [size, output size]; -1 for none."""
         inputs = np.arange(size)[:, None] * self.dilation
         outputs = np.arange(self.output_size(size))[None] * self.stride
         tap = inputs - outputs + self.padding(size)[0]
         return np.where((tap >= 0) & (tap < self.kernel_size), tap, -1)
 
     def taps(self, height: int, width: int) -> np.ndarray:
-        """Return int [h·w, h'·w']: the tap between two positions of a map, row major, k² for none."""
+        """Return the tap between input and output positions of a map, int [h·w, h'·w'], row-major; k² for none."""
         rows, columns = self.axis_taps(height), self.axis_taps(width)
         rows, columns = rows[:, None, :, None], columns[None, :, None, :]
         tap = np.where((rows >= 0) & (columns >= 0), rows * self.kernel_size + columns, self.kernel_size**2)
         return tap.reshape(height * width, -1)
 
 
-# MARK: The forms of one operation
+# MARK: Algorithms for the same operation
 
 
 def convolve(x: Array, kernel: Array, window: Window) -> Array:
-    """Return the convolution as XLA's own operation.
+    """Compute the convolution by XLA's own operation.
 
     Args:
       x: [B, h, w, C].
@@ -103,16 +102,16 @@ def convolve(x: Array, kernel: Array, window: Window) -> Array:
 
 
 def convolve_pointwise(x: Array, kernel: Array, window: Window) -> Array:
-    """Return the convolution with a kernel [1, 1, C, C'] as one product over channels; see `convolve`."""
+    """Compute the convolution with a kernel [1, 1, C, C'] as one product over channels; see `convolve`."""
     del window
     return _dot("bhwc,cd->bhwd", x, kernel[0, 0])
 
 
 def convolve_dense(x: Array, kernel: Array, window: Window) -> Array:
-    """Return the convolution as one product with the dense operator [h·w·C, h'·w'·C']; see `convolve`."""
+    """Compute the convolution as one product with the dense operator [h·w·C, h'·w'·C']; see `convolve`."""
     batch, height, width, channels = x.shape
     taps = _with_zero_tap(kernel).transpose(1, 0, 2)
-    # One piece for each input position: a transpose of the whole would be left in the loop by XLA.
+    # Built in one piece per input position, because XLA would leave a transpose of the whole inside the loop.
     pieces = [taps[:, row] for row in window.taps(height, width)]
     operator = jnp.concatenate([piece.reshape(channels, -1) for piece in pieces])
     y = _dot("bi,io->bo", x.reshape(batch, -1), operator)
@@ -120,10 +119,10 @@ def convolve_dense(x: Array, kernel: Array, window: Window) -> Array:
 
 
 def convolve_winograd(x: Array, kernel: Array, window: Window) -> Array:
-    """Return the 3x3 convolution of a map whose sides are multiples of 4 by Winograd's F(4x4, 3x3); see `convolve`.
+    """Compute a 3x3 convolution on a map whose sides are multiples of 4 by Winograd's F(4x4, 3x3); see `convolve`.
 
-    y = Aᵀ [(G g Gᵀ) ∘ (Bᵀ x B)] A for each 4x4 tile of the output: 36 products for each pair of channels instead of
-    144. The sum over channels makes them 36 products of matrices.
+    y = Aᵀ [(G g Gᵀ) ∘ (Bᵀ x B)] A for each 4x4 tile of the output: 36 products per pair of channels instead of 144.
+    Summed over channels, these are 36 matrix products.
 
     Reference:
       Lavin and Gray, "Fast Algorithms for Convolutional Neural Networks", 2016. https://arxiv.org/abs/1509.09308
@@ -143,7 +142,7 @@ def convolve_winograd(x: Array, kernel: Array, window: Window) -> Array:
 def _winograd_matrices(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return Bᵀ [6, 6], G [6, 3] and Aᵀ [4, 6] of F(4, 3) for five points; the sixth is ∞.
 
-    Polynomials are multiplied by evaluating them at the points and interpolating; this is the transpose of that.
+    The algorithm is the transpose of multiplying polynomials by evaluation at the points and interpolation.
     """
     inputs, kernel, output = np.zeros((6, 6)), np.zeros((6, 3)), np.zeros((4, 6))
     for i, point in enumerate(points):
@@ -155,7 +154,7 @@ def _winograd_matrices(points: Sequence[float]) -> tuple[np.ndarray, np.ndarray,
     return inputs, kernel, output
 
 
-# With the usual points 0, ±1, ±2 rounding errors are four times as large; with these, hardly above a direct sum's.
+# The usual points 0, ±1, ±2 give four times the rounding errors; these points hardly more than a direct sum.
 _INPUT, _KERNEL, _OUTPUT = _winograd_matrices((0.0, 0.5**0.5, -(0.5**0.5), 2**0.5, -(2**0.5)))
 
 
@@ -165,16 +164,16 @@ def _on_maps(matrix: np.ndarray, like: Array) -> Array:
 
 
 def convolve_per_channel(x: Array, kernel: Array, window: Window) -> Array:
-    """Return the depthwise convolution as C products with operators [h·w, h'·w']; see `convolve`."""
+    """Compute a depthwise convolution as C products with operators [h·w, h'·w']; see `convolve`."""
     batch, height, width, channels = x.shape
     operators = _with_zero_tap(kernel)[:, 0, :].T[:, window.taps(height, width)]
-    # The transposes are spelt out: left to XLA:CPU they cost more than the products.
+    # Explicit transposes: XLA:CPU's own would cost more than the products.
     y = _dot("cbi,cio->cbo", x.reshape(batch, -1, channels).transpose(2, 0, 1), operators).transpose(1, 2, 0)
     return y.reshape(batch, window.output_size(height), window.output_size(width), channels)
 
 
 def convolve_shifted(x: Array, kernel: Array, window: Window) -> Array:
-    """Return the depthwise convolution of stride 1 as a sum of k² shifted and scaled maps; see `convolve`."""
+    """Compute a depthwise convolution of stride 1 as a sum of k² shifted and scaled maps; see `convolve`."""
     _, height, width, _ = x.shape
     padded = jnp.pad(x, ((0, 0), window.padding(height), window.padding(width), (0, 0)))
     shifts = np.ndindex(window.kernel_size, window.kernel_size)
@@ -188,29 +187,29 @@ def _with_zero_tap(kernel: Array) -> Array:
 
 
 def _dot(subscripts: str, x: Array, operator: Array) -> Array:
-    # Accumulated in float32 whatever the operands are.
+    # Accumulates in float32 for any operand type.
     return jnp.einsum(subscripts, x, operator, preferred_element_type=jnp.float32).astype(x.dtype)
 
 
-# MARK: The choice of a form
+# MARK: Choosing an algorithm
 
 
 def select_form(
     mode: str, window: Window, spatial: tuple[int, int], depthwise: bool, backend: str, exact: bool = True
 ) -> Callable[[Array, Array, Window], Array]:
-    """Return the form of a convolution that is fastest for its static shape.
+    """Return the fastest algorithm for a convolution of this static shape.
 
     Args:
-      mode: ``"conv"`` for XLA's operation always; ``"matmul"`` for the other forms where they pay on a CPU;
-        ``"auto"`` for these on CPU, and XLA's operation elsewhere.
+      mode: ``"conv"`` always selects XLA's operation; ``"matmul"`` selects the other algorithms where they are faster
+        on a CPU; ``"auto"`` is ``"matmul"`` on a CPU and ``"conv"`` elsewhere.
       window: the geometry.
       spatial: (h, w) of the input map.
-      depthwise: whether each channel is convolved alone.
-      backend: the name of the platform it will run on.
-      exact: whether operands are float32: transforms of tiles lose too much in a shorter type.
+      depthwise: whether each channel is convolved separately.
+      backend: name of the platform to run on.
+      exact: whether operands are float32; tile transforms lose too much precision in shorter types.
 
     Returns:
-      `(x, kernel, window) -> y`; all forms agree to rounding.
+      `(x, kernel, window) -> y`; all algorithms agree up to rounding.
 
     Raises:
       SbmError: on an unknown mode.
@@ -225,7 +224,7 @@ def select_form(
         if math.prod(spatial) <= _LARGEST_DEPTHWISE_OPERATOR:
             return convolve_per_channel
         return convolve_shifted if window.stride == window.dilation == 1 else convolve
-    # With a stride few taps fall on the padding, and the operator is small.
+    # With a stride, few taps fall on the padding, and the operator is small.
     if max(spatial) < window.kernel_size + (window.stride > 1):
         return convolve_dense
     tiled = spatial[0] % 4 == spatial[1] % 4 == 0
@@ -246,19 +245,19 @@ def uniform_init(fan_in: int) -> Callable[[Key, tuple[int, ...], DTypeLike], Arr
 
 
 class Conv(nn.Module):
-    """A square two-dimensional convolution whose parameters do not depend on how it is computed.
+    """A square two-dimensional convolution whose parameters do not depend on the algorithm.
 
-    Parameters: `kernel` [k, k, C, C'] ([k, k, 1, C] depthwise) and `bias` [C'], float32. The kernel of a
-    transposed convolution in PyTorch is this one flipped along both spatial axes.
+    Parameters: `kernel` [k, k, C, C'] ([k, k, 1, C] depthwise) and `bias` [C'], float32. PyTorch's kernel of a
+    transposed convolution is this one flipped along both spatial axes.
 
     Attributes:
       features: C'; a depthwise convolution has C' = C.
       window: the geometry; see `Window`.
-      depthwise: convolve each channel alone.
-      use_bias: add a bias.
-      zero: begin with parameters of zero, where a residual block is to begin as the identity.
+      depthwise: whether to convolve each channel separately.
+      use_bias: whether to add a bias.
+      zero: whether to initialise the parameters with 0, so that a residual block starts as the identity.
       mode: see `select_form`.
-      dtype: of the operands and the result; sums are float32.
+      dtype: type of the operands and the result; sums are float32.
     """
 
     features: int
@@ -271,7 +270,7 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Return [B, h', w', C'] for maps `x` [B, h, w, C]."""
+        """Map [B, h, w, C] to [B, h', w', C']."""
         size = self.window.kernel_size
         in_features = 1 if self.depthwise else x.shape[-1]
         init = nn.initializers.zeros if self.zero else uniform_init(in_features * size**2)

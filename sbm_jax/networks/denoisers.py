@@ -1,8 +1,8 @@
-"""Networks that denoise images, for diffusion decoders.
+"""Denoising networks for diffusion decoders of images.
 
 All are `(x [B, H, W, C], t [B], maps [B, H, W, K] or None, vector [B, E] or None, train) -> [B, H, W, C]`, float32.
-They take diffused images of unit variance, times in [0, 1], and the condition: feature maps, concatenated to the image,
-and a vector that modulates every layer. `train` turns on dropout.
+They take diffused images of unit variance, times in [0, 1], each image's condition as additional channels and as a
+vector that modulates every layer, and whether to apply dropout.
 """
 
 import functools
@@ -24,21 +24,21 @@ from sbm_jax.types import Array
 
 @checked_dataclass
 class DenoiserConfig:
-    """Architecture and size of a denoiser.
+    """Configures a denoising network.
 
     Attributes:
-      name: a key of `DENOISERS`, or ``"package.module:ATTRIBUTE"``, a function like its values.
+      name: a key of `DENOISERS`, or ``"package.module:ATTRIBUTE"`` for another factory like these.
       width: channels (patch), or channels of the finest level (unet).
-      depth: number of residual blocks (patch), or of blocks per level (unet).
-      patch: side of the square patches that become channels, in pixels, a power of two (patch).
-      head: features per patch in the layer before the output (patch).
-      coarse_width: channels of additional residual blocks on patches of four times the side, whose output the other
-        blocks receive; 0 for none (patch).
-      coarse_depth: number of these blocks (patch).
+      depth: number of residual blocks (patch), or of those in each level (unet).
+      patch: side in pixels of the patches that become channels, a power of two (patch).
+      head: features from which the pixels of each patch are computed (patch).
+      coarse_width: channels of residual blocks on patches of four times the side, which process the whole image before
+        the other blocks; 0 for none (patch).
+      coarse_depth: number of these coarse blocks (patch).
       multipliers: width of each level as a multiple of `width`; the map is halved between levels (unet).
-      attention: levels with attention, from 0, the finest (unet).
+      attention: levels with attention, where 0 is the finest (unet).
       heads: attention heads, a divisor of the widths of these levels (unet).
-      dropout: rate, in the residual blocks.
+      dropout: rate in the residual blocks.
       dtype: type of the operands, ``"float32"`` or ``"bfloat16"``; norms and the last layer are float32.
     """
 
@@ -78,7 +78,7 @@ class DenoiserConfig:
 
 
 class Condition(nn.Module):
-    """Embeds times [B] and an optional condition vector [B, E] as the vector that modulates all layers."""
+    """Embeds times [B], and each image's condition vector [B, E] if there is one, to modulate all layers."""
 
     features: int
 
@@ -92,19 +92,19 @@ class Condition(nn.Module):
 
 
 def modulate(x: Array, condition: Array) -> Array:
-    """Scale maps [B, h, w, C] by 1 + s and shift them by b; both are linear in a condition [B, E], initially 0."""
+    """Multiply maps [B, h, w, C] by 1 + scale and add a shift, both linear in a condition [B, E] and initially 0."""
     both = nn.Dense(2 * x.shape[-1], kernel_init=nn.initializers.zeros)(condition)
     scale, shift = jnp.split(both[:, None, None], 2, axis=-1)
     return x * (1 + scale) + shift
 
 
 class ModulatedBlock(nn.Module):
-    """x + conv(act(modulated norm(x))), once or twice: the residual block of diffusion networks.
+    """The residual block of diffusion networks: x + conv(act(norm(x))) with one or two modulated convolutions.
 
     Attributes:
-      features: output channels.
-      convolutions: 1 or 2; of two, the second is initialised to zero.
-      dropout: rate, before the last convolution.
+      features: channels of the result.
+      convolutions: 1 or 2; if 2, the last is initialised with 0.
+      dropout: rate before the last convolution.
       dtype: type of the operands.
     """
 
@@ -115,7 +115,7 @@ class ModulatedBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, condition: Array, train: bool) -> Array:
-        """Map feature maps [B, h, w, C] and a condition [B, E] to [B, h, w, features]."""
+        """Map [B, h, w, C] to [B, h, w, features], given a condition [B, E]."""
         y = x
         for number in range(self.convolutions):
             last = number == self.convolutions - 1
@@ -130,15 +130,15 @@ class ModulatedBlock(nn.Module):
 
 
 COARSE_FEATURES = 16
-"""Features of the whole image that each patch receives."""
+"""Number of coarse features, computed from the whole image, that each patch receives."""
 
 
 class PatchDenoiser(nn.Module):
-    """For CPUs: patches of pixels become channels of a small map, on which wide convolutions are fast.
+    """A denoiser for CPUs: patches of pixels become channels of a small map, on which wide convolutions are fast.
 
-    Sides are padded to a multiple of four patches, for which 3x3 convolutions have their fastest form. With small
-    patches, a few convolutions cover little of an image; each place may look right while strokes break between them.
-    With `coarse_width`, each patch receives features of the whole image at little cost.
+    Sides are padded to a multiple of four patches, for which 3x3 convolutions use their fastest algorithm. With small
+    patches, a few convolutions see little of an image, and locally plausible parts need not fit together: lines break.
+    `coarse_width` gives each patch features of the whole image, at little cost.
     """
 
     config: DenoiserConfig
@@ -160,14 +160,14 @@ class PatchDenoiser(nn.Module):
             seen = [_from_patches(nn.Dense(16 * COARSE_FEATURES, dtype=dtype)(coarse), 4)]
         h = jnp.concatenate([patches, *seen], axis=-1)
         h = self._blocks(config.width, config.depth, h, condition, train).astype(jnp.float32)
-        # The noise of each pixel does not fit through the few features of the map, so the head sees each patch again.
+        # Each patch enters again, so that pixel noise need not pass through the few features of the map.
         y = nn.Dense(config.head, dtype=dtype)(jnp.concatenate([h, patches], axis=-1))
         y = nn.silu(modulate(y, condition)).astype(jnp.float32)
         y = nn.Dense(patch * patch * shape[-1])(jnp.concatenate([y, patches], axis=-1))
         return crop(_from_patches(y, patch), shape)
 
     def _blocks(self, width: int, depth: int, x: Array, condition: Array, train: bool) -> Array:
-        """Apply a convolution and residual blocks to maps [B, h, w, C]; return [B, h, w, width]."""
+        """Map [B, h, w, C] to [B, h, w, width] by a convolution and residual blocks."""
         dtype = jnp.dtype(self.config.dtype)
         h = Conv(width, Window(3), dtype=dtype)(x)
         for _ in range(depth):
@@ -188,14 +188,14 @@ def _from_patches(x: Array, patch: int) -> Array:
 
 
 class SelfAttention(nn.Module):
-    """Residual self-attention over the positions of a map."""
+    """Residual self-attention between the positions of a map, after a norm."""
 
     heads: int
     dtype: DTypeLike = jnp.float32
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Return maps [B, h, w, C]."""
+        """Map [B, h, w, C] to the same shape."""
         batch, height, width, channels = x.shape
         y = nn.Dense(3 * channels, dtype=self.dtype)(group_norm(channels)(x))
         parts = y.reshape(batch, height * width, 3, self.heads, channels // self.heads)
@@ -205,7 +205,7 @@ class SelfAttention(nn.Module):
 
 
 class UNetDenoiser(nn.Module):
-    """For accelerators: the UNet of DDPM and its successors, with attention at low resolutions.
+    """A denoiser for accelerators: the UNet of DDPM and its successors, with attention at low resolutions.
 
     Reference: P. Dhariwal and A. Nichol, "Diffusion Models Beat GANs on Image Synthesis", 2021.
       https://arxiv.org/abs/2105.05233
@@ -249,13 +249,13 @@ class UNetDenoiser(nn.Module):
 
 
 DENOISERS: dict[str, Callable[[DenoiserConfig], nn.Module]] = {"patch": PatchDenoiser, "unet": UNetDenoiser}
-"""Constructors of denoisers, by name."""
+"""Factories of denoisers, by name."""
 
 
 def make_denoiser(config: DenoiserConfig) -> nn.Module:
     """Return the denoiser that a config names.
 
     Raises:
-      SbmError: if there is none of that name.
+      SbmError: on an unknown name.
     """
     return find("denoiser", config.name, DENOISERS, Callable)(config)

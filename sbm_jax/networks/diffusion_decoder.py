@@ -1,8 +1,8 @@
-"""Diffusion decoders: images sampled from p(x | condition) by a denoiser and the scan loop, in data space.
+"""Diffusion decoders, which sample images from p(x | condition) with a denoiser and the sampling loop in data space.
 
-At small compute, the way the condition enters matters most. An image (the output of a feed-forward decoder, as in
-DiffuseVAE's formulation 1) or a feature map computed from the latent is concatenated to the noisy image as channels and
-fixes the layout. A latent that only modulates layers, as in the papers, needs far more training.
+With little compute, the way the condition enters matters most. A picture (the output of a feed-forward decoder;
+DiffuseVAE's formulation 1) or a map learned from the latent is concatenated to the noisy image as channels, and
+provides the layout. A latent that only modulates layers, as in the papers, needs far more training.
 
 References: D. Wesego and P. Rooshenas, "Multimodal ELBO with Diffusion Decoders", 2024, Eq. 5.
   https://arxiv.org/abs/2408.16883. K. Pandey et al., "DiffuseVAE", 2022. https://arxiv.org/abs/2201.00308
@@ -31,22 +31,22 @@ from sbm_jax.types import Array, Context, Key, Modality, Params, ScoreFn
 
 
 def is_picture(modality: Modality) -> bool:
-    """Return whether a modality is an image with a Gaussian or Laplace likelihood, which is diffused by default."""
+    """Return whether a modality is a real-valued image, which diffusion decoders sample by default."""
     return len(modality.shape) == 3 and modality.likelihood in ("gaussian", "laplace")
 
 
 def bounds_of(modality: Modality) -> tuple[float, ...]:
-    """Return the range of a modality's data; () if it is unbounded."""
+    """Return the range of a modality's data, (low, high); () if unbounded."""
     return modality.bounds or ((0.0, 1.0) if LIKELIHOODS[modality.likelihood].bounded else ())
 
 
 class Condition(NamedTuple):
-    """What B images are conditioned on; None for parts that are absent.
+    """The conditions of B images; None for those not used.
 
     Attributes:
-      picture: [B, H, W, C], in the units of the data.
+      picture: an image [B, H, W, C], in data units.
       latent: [B, D].
-      which: int [B], the index of the modality, where one network decodes several.
+      which: int [B], the index of each row's modality, if one network samples several.
     """
 
     picture: Array | None = None
@@ -59,9 +59,9 @@ class ConditionalDenoiser(nn.Module):
 
     Attributes:
       config: options of the denoiser.
-      trunk: computes a feature map [B, H, W, K] from latents [B, D]; None for no such map.
-      modulated: whether the latent modulates the layers.
-      num_kinds: number of modalities that share the network.
+      trunk: maps latents [B, D] to feature maps [B, H, W, K]; None for none.
+      modulated: whether a latent modulates the layers.
+      num_kinds: number of modalities that the network samples; see `Condition.which`.
     """
 
     config: DenoiserConfig
@@ -70,11 +70,11 @@ class ConditionalDenoiser(nn.Module):
     num_kinds: int
 
     def setup(self):
-        """Build the denoiser."""
+        """Create the denoiser."""
         self.denoiser = make_denoiser(self.config)
 
     def prepare(self, condition: Condition) -> tuple[Array | None, Array | None]:
-        """Return feature maps [B, H, W, K] and a vector [B, E]; None for either if the condition has none."""
+        """Embed a condition as feature maps [B, H, W, K] and a vector [B, E], each None if not used."""
         maps = [] if condition.picture is None else [condition.picture]
         if self.trunk is not None:
             maps.append(self.trunk(condition.latent))
@@ -93,17 +93,18 @@ class ConditionalDenoiser(nn.Module):
 
 
 CPU_CHUNK = 8
-"""Images sampled at a time on a CPU. The activations of more do not fit the caches: in batches of 64 a UNet takes 1.5
-times as long per image (`benchmarks.decoder_throughput`)."""
+"""Images to sample at a time on a CPU, so that activations stay in the caches: in batches of 64, a UNet takes 1.5 times
+as long per image (`benchmarks.decoder_throughput`)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class DiffusionDecoder:
-    """The distribution p(x | condition) of images of one shape.
+    """A diffusion model of p(x | condition) for images of one shape.
 
     Attributes:
       shape: (H, W, C).
-      bounds: range of the data, which is mapped to [-1, 1]; () for data of about unit variance, left unchanged.
+      bounds: range of the data, which is rescaled to [-1, 1] for diffusion; () for data of about unit variance, which
+        are not rescaled.
       config: see `DiffusionDecoderConfig`.
       has_picture: whether the condition includes an image.
       latent_size: size D of the latents in the condition; 0 for none.
@@ -124,11 +125,11 @@ class DiffusionDecoder:
     def __post_init__(self):
         if bool(self.latent_size) != (self.trunk is not None or self.modulated):
             raise SbmError(
-                f"diffusion decoder: latent_size is {self.latent_size}; a trunk and modulated layers need one, and "
-                "nothing else takes it."
+                f"diffusion decoder: latent_size is {self.latent_size}; expected a positive size with a trunk or "
+                "modulated layers, and 0 without. Set latent_size accordingly."
             )
         if len(self.shape) != 3:
-            raise SbmError(f"a diffusion decoder draws pictures (height, width, channels), not {self.shape}.")
+            raise SbmError(f"a diffusion decoder samples images (height, width, channels), not {self.shape}.")
         ordered = not self.bounds or (len(self.bounds) == 2 and self.bounds[0] < self.bounds[1])
         require(ordered, "diffusion decoder: bounds", self.bounds, "(low, high), or ()")
 
@@ -143,14 +144,14 @@ class DiffusionDecoder:
         return make_sde(self.config.sde)
 
     def init(self, key: Key, condition: Condition) -> Params:
-        """Initialise the parameters, given the condition of one image."""
+        """Return fresh parameters, given the condition of one image."""
         x, t = jnp.zeros((1, *self.shape)), jnp.zeros(1)
         return self.network.init(key, x, t, condition)["params"]
 
     # MARK: Units
 
     def scale(self, x: Array) -> Array:
-        """Map data to the units in which they are diffused."""
+        """Rescale data to the range in which they are diffused."""
         return x if not self.bounds else (x - self._middle) / self._half
 
     def restore(self, x: Array) -> Array:
@@ -166,15 +167,15 @@ class DiffusionDecoder:
         return (self.bounds[1] - self.bounds[0]) / 2 if self.bounds else 1.0
 
     def context(self, batch: int) -> Context:
-        """Return a context in which each image is a single, unobserved modality."""
+        """Return the context of `batch` images, where each is a single unobserved modality."""
         return Context(jnp.zeros((batch, 1), bool), jnp.ones(self.shape, bool), owner=(0,) * self.shape[0])
 
     # MARK: Training
 
     def loss(self, params: Params, key: Key, x: Array, condition: Condition, train: bool = True) -> Array:
-        """Return the training loss [B] of data [B, H, W, C], summed over entries.
+        """Compute the training objective [B] of data [B, H, W, C], summed over entries.
 
-        With λ = g² it is an upper bound on -log p(x | condition), in nats; otherwise the weighted squared error of ε̂.
+        With λ = g², it is an upper bound of -log p(x | condition), in nats; otherwise, the weighted squared error of ε̂.
         """
         self._check(condition, x)
         drop_key, key = jax.random.split(key)
@@ -200,7 +201,7 @@ class DiffusionDecoder:
         return weighted * math.prod(self.shape)
 
     def bound(self, params: Params, key: Key, x: Array, condition: Condition) -> Array:
-        """Estimate an upper bound on -log p(x | condition) [B], in nats, of data [B, H, W, C]: one time per row."""
+        """Estimate an upper bound of -log p(x | condition) [B] of data [B, H, W, C], in nats, from one time per row."""
         self._check(condition, x)
         return self._bound(params, key, x, *self._prepare(params, condition), train=False)
 
@@ -209,9 +210,9 @@ class DiffusionDecoder:
     ) -> Array:
         """Estimate KL(q(x_1 | x) ‖ p(x_1)) + ½ ∫ g² ‖s - ∇log p_0t‖² dt - log p(x | x_ε), in nats.
 
-        A lower bound subtracts the score term; Eq. 5 of the Diff-MVAE paper prints the opposite sign. With λ = log(α/σ)
-        the integral is ∫ ‖ε̂ - ε‖² dλ, and λ is drawn uniformly, stratified over rows: with uniform times, the factor
-        g²/σ² would put most of the variance at small t. p(x | x_ε) is N(x_ε / α, (σ/α)²).
+        The score term enters the lower bound with a minus sign; Eq. 5 of the Diff-MVAE paper prints a plus. With
+        λ = log(α/σ), the integral is ∫ ‖ε̂ - ε‖² dλ, and λ is drawn uniformly, stratified over the rows: with uniform
+        times, g²/σ² would cause most of the variance at small t. p(x | x_ε) is N(x_ε / α, (σ/α)²).
         """
         noise_key, order_key, place_key, dropout_key = jax.random.split(key, 4)
         sde, batch, size = self.sde, len(x), math.prod(self.shape)
@@ -254,19 +255,20 @@ class DiffusionDecoder:
         guidance: float | Array | None = None,
         row_numbers: Array | None = None,
     ) -> SampleResult:
-        """Sample data [B, H, W, C] in data units; diverged rows are NaN.
+        """Sample images [B, H, W, C] in data units; NaN in rows that diverge.
 
         Args:
           params: parameters of the network.
           key: a typed key.
           condition: see `Condition`.
-          options: sampler options; None for the config's.
-          guidance: strength w, a number or one per image [B]; None for the config's.
-          row_numbers: int [B], which select each image's noise; None for 0 to B - 1.
+          options: options of the sampler; None for the config's.
+          guidance: w, a scalar or one value per image [B]; None for the config's.
+          row_numbers: int [B], which determine each image's noise; None for 0 to B - 1.
 
         Raises:
-          SbmError: if a part of the condition is missing or has the wrong shape, a start below time 1 has no image to
-            start from, the guidance is negative, or guidance is asked of a network trained without condition dropout.
+          SbmError: if a condition is missing, unexpected or of the wrong shape; on a start_time below 1 without a
+            picture in the condition; on a negative number for guidance; on any guidance of a network trained without
+            condition dropout.
         """
         options = self.config.sampler if options is None else options
         weight = self.config.guidance if guidance is None else guidance
@@ -287,8 +289,8 @@ class DiffusionDecoder:
             raise self.config.needs_dropout(weight)
         if options.start_time < 1 and condition.picture is None:
             raise SbmError(
-                "diffusion decoder: sampler.start_time below 1 starts from the picture in the condition, "
-                "which has none. Set it to 1."
+                "diffusion decoder: sampler.start_time below 1 starts from the picture in the condition, which has "
+                "none. Set it to 1."
             )
         numbers = jnp.arange(batch) if row_numbers is None else row_numbers
         rows = {"condition": condition, "number": numbers}
@@ -298,10 +300,10 @@ class DiffusionDecoder:
         return in_chunks(lambda part: self._sample(params, key, part, options), rows, chunk)
 
     def _check(self, condition: Condition, x: Array | None = None) -> int:
-        """Check the condition, and x if given; return the number of images.
+        """Check a condition, and data x if given, and return their number of images.
 
         Raises:
-          SbmError: if a part is missing, unexpected, or has the wrong shape or number of images.
+          SbmError: if a condition is missing or unexpected, or shapes or numbers of images do not match.
         """
         kinds = {
             "picture": self.shape if self.has_picture else None,
@@ -315,11 +317,11 @@ class DiffusionDecoder:
         if found != expected or (x is not None and first != (batch, *self.shape)):
             also = "" if x is None else f" and data of {first}"
             raise SbmError(
-                f"diffusion decoder: Condition has {found or 'nothing'}{also}; expected a row for each of B pictures: "
+                f"diffusion decoder: Condition has {found or 'nothing'}{also}; expected a row for each of B images: "
                 f"{', '.join(f'{name} {(*shape,)}' for name, shape in kinds.items() if shape is not None)}"
                 f"{'' if x is None else f', data {self.shape}'}."
             )
-        require(batch >= 1, "diffusion decoder: the number of pictures", batch, "at least 1")
+        require(batch >= 1, "diffusion decoder: the number of images", batch, "at least 1")
         return batch
 
     def _sample(self, params: Params, key: Key, rows: dict, options: SamplerOptions) -> SampleResult:
@@ -338,7 +340,7 @@ class DiffusionDecoder:
         return result._replace(z=self.restore(result.z), network_evaluations=twice * result.network_evaluations)
 
     def score_fn(self, params: Params, maps: Array | None, vector: Array | None) -> ScoreFn:
-        """Return the score function of diffused images, given the feature maps and vector of each."""
+        """Return the score function of diffused images, given each image's maps and vector from its condition."""
 
         def score(key: Key, x: Array, t: Array) -> Array:
             del key
@@ -350,10 +352,10 @@ class DiffusionDecoder:
         return score
 
     def log_likelihood(self, params: Params, key: Key, x: Array, condition: Condition, num_steps: int = 100) -> Array:
-        """Return log p(x | condition) [B], in nats, by the probability-flow ODE; for small images.
+        """Compute log p(x | condition) [B] of small images along the probability flow, in nats.
 
         Raises:
-          SbmError: on a condition that does not fit (see `sample`), or fewer than one step.
+          SbmError: on an invalid condition, as in `sample`, or fewer than one step.
         """
         self._check(condition, x)
         require(num_steps >= 1, "diffusion decoder: num_steps of the likelihood", num_steps, "at least 1")
@@ -368,10 +370,10 @@ class DiffusionDecoder:
     def _prepare(
         self, params: Params, condition: Condition, rows: Array | None = None
     ) -> tuple[Array | None, Array | None]:
-        """Return feature maps and a vector. Rows with `rows` False, bool [B], have zeros for image and latent."""
+        """Embed a condition; where `rows`, bool [B], is False, its picture and latent are replaced by zeros."""
         if condition.picture is not None:
             condition = condition._replace(picture=self.scale(condition.picture))
-        if rows is not None:  # the modality index is never dropped
+        if rows is not None:  # `which` is never dropped
             picture, latent = _masked(condition.picture, rows), _masked(condition.latent, rows)
             condition = condition._replace(picture=picture, latent=latent)
         return self.network.apply({"params": params}, condition, method="prepare")
@@ -379,7 +381,7 @@ class DiffusionDecoder:
     def _noise(
         self, params: Params, x: Array, t: Array, maps: Array | None, vector: Array | None, dropout_key: Key | None
     ) -> Array:
-        """Return the predicted noise ε̂ of diffused images [B, H, W, C] at times [B]."""
+        """Predict the noise ε̂ of diffused images [B, H, W, C] at times [B]."""
         alpha, sigma = (value[:, None, None, None] for value in self.sde.marginal(t))
         given = scaled(x, alpha, sigma)
         train = dropout_key is not None
@@ -397,5 +399,5 @@ class DiffusionDecoder:
 
 
 def _masked(values: Array | None, rows: Array) -> Array | None:
-    """Zero the rows of values [B, ...] where rows, bool [B], is False."""
+    """Replace values [B, ...] by 0 where `rows`, bool [B], is False."""
     return None if values is None else jnp.where(rows.reshape(-1, *(1,) * (values.ndim - 1)), values, 0.0)

@@ -12,48 +12,48 @@ from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sde import SDEConfig, make_sde
 
 LIKELIHOOD = "likelihood"
-"""The weight of the bound, λ = g²."""
+"""The weighting λ = g², with which the loss is a bound of the likelihood."""
 
 
 @checked_dataclass
 class PictureSampler(SamplerOptions):
-    """`SamplerOptions` with defaults for images: few evaluations, nothing observed."""
+    """`SamplerOptions` with defaults for sampling images, where nothing is observed, in few evaluations."""
 
     solver: str = "dpm_solver_pp_2m"
     num_steps: int = 4
-    grid: str = "uniform"  # log_snr would spend two of four steps at almost pure noise and almost clean data
+    grid: str = "uniform"  # log_snr would spend two of four steps at almost pure noise, or almost none
     conditioning: str = "clean"
     end_time: float = 1e-3
 
 
 def check_sampler(options: SamplerOptions) -> None:
-    """Raise `SbmError` for options that only make sense with observed entries."""
+    """Raise `SbmError` for options that apply only if something is observed."""
     for name, value in {"start": "prior", "conditioning": "clean", "resampling": 1}.items():
         found, where = getattr(options, name), f"diffusion decoder: sampler.{name}"
         require(
             found == value,
             where,
             found,
-            f"{value!r}: a diffusion decoder draws whole pictures, of which no part is observed",
+            f"{value!r}: a diffusion decoder samples whole images, of which no part is observed",
         )
 
 
 @checked_dataclass
 class DiffusionDecoderConfig:
-    """How images are diffused, denoised and sampled.
+    """Configures a diffusion decoder of images.
 
     Attributes:
       network: the denoiser.
-      sde: the forward process, of images in [-1, 1].
-      prediction: what the network's output means, one of `parameterization.PREDICTIONS`.
+      sde: the forward process, for images in [-1, 1].
+      prediction: what the network predicts, one of `parameterization.PREDICTIONS`.
       weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`; "" for the squared error of the prediction.
-        ``"likelihood"``, λ = g², is the bound on the likelihood (Diff-MVAE); ``"noise"`` is the squared error of ε̂
-        (Diff-MVAE*, DDPM).
-      num_times: 0 for continuous times in [0, 1]; N > 0 for the times k / N (DDPM: 1,000).
-      condition_dropout: probability that training drops the condition, as guidance requires.
-      guidance: w of `sampling.guidance.classifier_free`, on the condition; 0 for none.
-      likelihood_steps: steps of the probability-flow ODE that evaluates the likelihood; 0 evaluates the bound instead.
-      sampler: sampler options. With a `start_time` below 1 it starts from the image in the condition, noised.
+        ``"likelihood"``, λ = g², trains with the bound of the likelihood (Diff-MVAE), ``"noise"`` with the squared
+        error of ε̂ (Diff-MVAE*, DDPM).
+      num_times: 0 to train at all times in [0, 1]; N > 0 for the times k / N (DDPM: 1,000).
+      condition_dropout: probability of dropping the condition in training, as guidance requires.
+      guidance: w of `sampling.guidance.classifier_free` on the condition; 0 for none.
+      likelihood_steps: steps of the probability flow that computes the likelihood of small images; 0 to use its bound.
+      sampler: options of the sampler. With a `start_time` below 1, it starts from the condition's picture with noise.
     """
 
     network: DenoiserConfig = DenoiserConfig()
@@ -73,8 +73,8 @@ class DiffusionDecoderConfig:
             object.__setattr__(self, "weighting", "noise" if self.prediction == "score" else self.prediction)
         if self.sde.name == "cosine" and self.prediction in ("noise", "score"):
             raise SbmError(
-                f"{where} prediction {self.prediction!r} under the process 'cosine', whose α is 0.002 at time 1: an "
-                "error of the noise would be 600 times as large in the picture. Set prediction to 'velocity', or "
+                f"{where} prediction {self.prediction!r} does not suit the process 'cosine', whose α is 0.002 at time "
+                "1: an error in the noise would be 600 times as large in the image. Set prediction to 'velocity', or "
                 "sde.name to 'vp'."
             )
         if self.weighting not in WEIGHTINGS:
@@ -87,8 +87,8 @@ class DiffusionDecoderConfig:
             raise self.needs_dropout(self.guidance)
         if self.weighting == LIKELIHOOD and self.num_times:
             raise SbmError(
-                f"{where} num_times is {self.num_times}, and the weighting 'likelihood' is an integral over all times. "
-                "Set it to 0, or choose another weighting."
+                f"{where} num_times is {self.num_times}, but the weighting 'likelihood' integrates over all times. Set "
+                "num_times to 0, or choose another weighting."
             )
         make_sde(self.sde)
         make_denoiser(self.network)
@@ -96,14 +96,14 @@ class DiffusionDecoderConfig:
 
     @staticmethod
     def needs_dropout(guidance: float) -> SbmError:
-        """Return the error for guidance without condition dropout."""
+        """Return the error for guidance of a network trained without condition dropout."""
         return SbmError(
             f"diffusion decoder: guidance {guidance} needs a network that was also trained without its condition; "
             "set condition_dropout, to 0.1 for example."
         )
 
     def training_settings(self) -> dict[str, Any]:
-        """Return what training depends on, as JSON values: all but the sampler, and the end time of the bound."""
+        """Return the options that training depends on, as JSON values; of the sampler, only where the bound ends."""
         settings = plain(self)
         for name in ("sampler", "guidance", "likelihood_steps"):
             del settings[name]
@@ -111,7 +111,7 @@ class DiffusionDecoderConfig:
 
 
 def check_conditions(condition: Sequence[str], known: Sequence[str], where: str) -> None:
-    """Raise `SbmError` if `condition`, the field `where` of a config, is empty or has an unknown entry."""
+    """Raise `SbmError` if a decoder's conditions, the value of the field `where`, are empty or not all in `known`."""
     require(bool(condition), where, condition, f"one or more of {', '.join(known)}")
     for name in condition:
         if name not in known:

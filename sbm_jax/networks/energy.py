@@ -1,4 +1,4 @@
-"""Energies of latents, low where they belong together: of a pair of modalities, and of all."""
+"""Energies of latents, of pairs of modalities or of all jointly; low where latents belong together."""
 
 import flax.linen as nn
 import jax
@@ -13,16 +13,15 @@ _TIME_FEATURES = 32
 
 
 class PairEnergy(nn.Module):
-    """E(z_o, z_u): an MLP with softplus over a pair of diffused latents and their times, for all ordered pairs.
+    """E(z_o, z_u) of ordered pairs of modalities, by a softplus MLP over their diffused latents and times.
 
-    One network serves all pairs of modalities, as in the authors' code; each modality enters by projections of its own,
-    one for either place in the pair, so that latents of different sizes or meanings can be paired. The times enter
-    every layer.
+    One network serves all pairs, as in the authors' code; each modality has two projections of its own, one for each
+    place in the pair, so that latents of different sizes or meanings can be paired. The times enter every layer.
 
     Attributes:
-      width: units of a layer.
-      depth: hidden layers.
-      sizes: the entries of each token that are no padding; () for all D.
+      width: units per layer.
+      depth: number of hidden layers.
+      sizes: number of valid entries of each token; the others are padding. () for all D.
       owner: the modality of each token; () for one token each.
 
     Reference: D. Wesego and P. Rooshenas, 2023, section 2.2.1 and appendix A.3.
@@ -42,7 +41,7 @@ class PairEnergy(nn.Module):
           observed_t: their times [B, M].
           free: latents for the second place [B, N, D].
           free_t: their times [B, M].
-          pairs: int [B, P, 2], the modalities in the first and the second place.
+          pairs: int [B, P, 2], the modalities in the first and second place.
         """
 
         def pick(values: Array, place: int) -> Array:
@@ -58,14 +57,14 @@ class PairEnergy(nn.Module):
         return dense(1)(hidden)[:, :, 0]
 
     def _by_modality(self, x: Array) -> Array:
-        """Return the sum of each modality's tokens [B, M, width], of the variance of one token."""
+        """Sum each modality's tokens, scaled to the variance of one token: [B, M, width]."""
         if one_each(self.owner):
             return x
         return sum_by_modality(x, self.owner) / jnp.sqrt(np.bincount(self.owner))[None, :, None]
 
 
 class PairEnergies(PairEnergy):
-    """Pairwise energies with separate parameters for each of the M (M - 1) / 2 pairs; each pair evaluates them all.
+    """A `PairEnergy` with a separate network for each of the M (M - 1) / 2 pairs, all evaluated for every pair.
 
     Reference: D. Wesego and P. Rooshenas, 2024, appendix A.9.
     """
@@ -75,7 +74,7 @@ class PairEnergies(PairEnergy):
         """Return the energies [B, P]; see `PairEnergy`."""
         num_modalities = observed_t.shape[1]
         first, second = np.triu_indices(num_modalities, 1)
-        number = np.zeros((num_modalities, num_modalities), np.int32)  # the diagonal is no pair, and is not used
+        number = np.zeros((num_modalities, num_modalities), np.int32)  # the diagonal, which is no pair, stays 0
         number[first, second] = number[second, first] = np.arange(len(first))
         networks = nn.vmap(
             PairEnergy, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=len(first)
@@ -86,13 +85,13 @@ class PairEnergies(PairEnergy):
 
 
 class JointPerceptron(nn.Module):
-    """A perceptron over the latents of all modalities, for an energy (one output) or a vector field.
+    """An MLP over the latents of all modalities, for an energy (one output) or a vector field.
 
     Attributes:
       width: units per layer.
       depth: number of hidden layers.
       outputs: size of the output.
-      sizes: valid entries of each token; () for all D.
+      sizes: number of valid entries of each token; the others are padding. () for all D.
 
     Reference: "Energy-Based Multimodal VAEs", 2022, section 3.
     """

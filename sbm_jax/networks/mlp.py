@@ -1,4 +1,4 @@
-"""A residual MLP as score network."""
+"""A residual MLP score network."""
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -10,13 +10,13 @@ from sbm_jax.types import Array
 
 
 class ResidualMLP(ScoreNetwork):
-    """A residual MLP over the concatenated latents, all modalities' times and the observed mask.
+    """A residual MLP over the concatenated latents, modulated by all times and the observed and present masks.
 
     Attributes:
-      width: units of a layer.
-      depth: residual blocks.
-      dropout: rate of the residual branches.
-      dtype: of the operands of matrix products.
+      width: units per layer.
+      depth: number of residual blocks.
+      dropout: rate in the residual branches.
+      dtype: type of the matrix products' operands.
     """
 
     width: int

@@ -1,4 +1,4 @@
-"""The score network of MLD: a U-Net of dense layers that is told each modality's time."""
+"""The score network of MLD: a U-Net of dense layers, conditioned on each modality's time."""
 
 import math
 
@@ -13,12 +13,12 @@ from sbm_jax.types import Array
 
 
 def _group_norm(width: int) -> nn.GroupNorm:
-    """Return a norm over groups of eight entries or more, 32 of them where there is room."""
+    """Return a group norm of up to 32 groups with at least eight entries each."""
     return nn.GroupNorm(math.gcd(32, max(1, width // 8), width))
 
 
 class _Block(nn.Module):
-    """Two normed dense layers with the times added in between, and a shortcut."""
+    """Two dense layers with norms, the times added between them, and a shortcut."""
 
     width: int
     dropout: float
@@ -35,15 +35,15 @@ class _Block(nn.Module):
 
 
 class MlpUNet(ScoreNetwork):
-    """Dense layers down, across and up, with skips, over the concatenated latents.
+    """A U-Net of dense layers of equal width over the concatenated latents.
 
-    The times [B, M], 0 for what is observed and 1 for what is absent, are all that it is told of both.
+    The network learns which modalities are observed or absent only from their times [B, M], 0 and 1 respectively.
 
     Attributes:
-      width: units of a layer; the authors have 256 to 1536.
-      depth: blocks on the way down, one less than on the way up; the authors have 2.
-      dropout: rate.
-      dtype: of the operands of matrix products.
+      width: units per layer; the authors use 256 to 1536.
+      depth: number of blocks on the way down, one less than on the way up; the authors use 2.
+      dropout: rate in the blocks.
+      dtype: type of the matrix products' operands.
 
     Reference: M. Bounoua, G. Franzese and P. Michiardi, "Multi-modal Latent Diffusion", 2024.
       https://arxiv.org/abs/2306.04445

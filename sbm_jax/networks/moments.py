@@ -1,4 +1,4 @@
-"""Data that follow one another in time, cut into moments of equal length, and a convolution of them."""
+"""Splits time series into moments of equal length, and convolves over them."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ def num_moments(length: int, frames: int) -> int:
 
 
 def to_moments(x: Array, frames: int) -> Array:
-    """Split [B, T, ...] into moments [B, moments, frames, ...], padded with zeros at the end."""
+    """Split [B, T, ...] into [B, moments, frames, ...], with zero padding at the end."""
     batch, length, *rest = x.shape
     moments = num_moments(length, frames)
     filled = [(0, 0), (0, moments * frames - length), *[(0, 0)] * len(rest)]
@@ -22,20 +22,24 @@ def to_moments(x: Array, frames: int) -> Array:
 
 
 def from_moments(x: Array, length: int) -> Array:
-    """Undo `to_moments`: return [B, T, ...] for a length T."""
+    """Undo `to_moments`: return [B, length, ...]."""
     batch, moments, frames, *rest = x.shape
     return x.reshape(batch, moments * frames, *rest)[:, :length]
 
 
 def with_neighbours(x: Array, reach: int) -> Array:
-    """Concatenate each moment of [B, T, ..., F] with `reach` neighbours per side: [B, T, ..., (2 reach + 1) F]."""
+    """Concatenate each of T moments [B, T, ..., F] with `reach` zero-padded neighbours on each side of it.
+
+    Returns:
+      [B, T, ..., (2 reach + 1) F].
+    """
     padded = jnp.pad(x, [(0, 0), (reach, reach), *[(0, 0)] * (x.ndim - 2)])
     near = [padded[:, shift : shift + x.shape[1]] for shift in range(2 * reach + 1)]
     return jnp.concatenate(near, axis=-1)
 
 
 class TimeBlock(nn.Module):
-    """A residual convolution in time. Each moment is normalised on its own, so none sees beyond `reach`."""
+    """A residual convolution in time. Each moment is normalised separately, so that it sees none beyond its reach."""
 
     features: int
     reach: int

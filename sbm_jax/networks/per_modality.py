@@ -1,4 +1,4 @@
-"""One module for each modality, with parameters of equal modalities stacked."""
+"""One module per modality, with the parameters of equal modalities stacked."""
 
 import dataclasses
 from collections.abc import Callable, Mapping
@@ -13,12 +13,15 @@ from sbm_jax.types import Key, Modality, Params
 
 @dataclasses.dataclass(frozen=True)
 class PerModality:
-    """Initialises and applies a module for each modality.
+    """Initialises and applies one module per modality.
 
-    Parameters of modalities that differ in nothing but their name are stacked on a leading axis and are one entry of
-    the parameter dictionary, under the name of the first of them. `batched` chooses how such a group is computed: one
-    `vmap` over the stack (accelerators), or one modality after the other (CPU, where a convolution under `vmap` is
-    about nine times slower). The results and the parameters are the same.
+    The parameters of modalities that differ only in their names form a group: they are stacked on a leading axis and
+    stored as one entry of the parameter dictionary, under the name of the first modality.
+
+    Attributes:
+      modalities: all modalities.
+      batched: whether to compute a group by one `vmap` over the stack (accelerators), or one modality after the other
+        (CPU, where a convolution under `vmap` is about nine times slower). Results and parameters are the same.
     """
 
     modalities: tuple[Modality, ...]
@@ -46,7 +49,11 @@ class PerModality:
         }
 
     def own(self, params: Params, name: str) -> Params:
-        """Return the parameters of one modality."""
+        """Return the parameters of one modality.
+
+        Raises:
+          SbmError: on an unknown modality.
+        """
         for group, modalities in self.groups.items():
             for i, modality in enumerate(modalities):
                 if modality.name == name:
@@ -61,7 +68,7 @@ class PerModality:
     ) -> dict[str, Any]:
         """Return {name: apply_fn(modality, its parameters, its input)} for the modalities in `inputs`.
 
-        An input is an array or a pytree of arrays, of one structure for all modalities.
+        Inputs are pytrees of arrays, with the same structure for all modalities.
         """
         outputs = {}
         for name, group in self.groups.items():

@@ -1,6 +1,6 @@
-"""Score networks over the joint latents, and the one place where their output becomes a score.
+"""Score networks over the joint latents, and the conversion of their output to noise and scores.
 
-What goes in and out of a network is described in `base.ScoreNetwork`; what its output means is up to `ScoreModel`.
+`base.ScoreNetwork` describes the inputs and outputs of networks; `ScoreModel` determines what an output means.
 """
 
 import dataclasses
@@ -25,17 +25,17 @@ from sbm_jax.types import Array, Context, Key, Params, ScoreFn
 
 @checked_dataclass
 class ScoreNetworkConfig:
-    """The choice and size of the score network.
+    """Configures the score network.
 
     Attributes:
-      name: a key of `NETWORKS`, or ``"package.module:ATTRIBUTE"`` for a maker like theirs.
-      width: units of each layer (mlp, mlp_unet; wider than the joint latent), token size (transformer), or base
-        channels (unet).
-      depth: number of residual blocks (mlp, transformer), of those on the way down (mlp_unet).
-      dropout: rate of the residual branches (all but unet).
+      name: a key of `NETWORKS`, or ``"package.module:ATTRIBUTE"`` for another factory like these.
+      width: units per layer (mlp, mlp_unet; should exceed the size of the joint latent), token size (transformer), or
+        base channels (unet).
+      depth: number of residual blocks (mlp, transformer), or of blocks on the way down (mlp_unet).
+      dropout: rate in the residual branches (all but unet).
       dtype: type of the matrix products' operands, ``"float32"`` or ``"bfloat16"``.
       multipliers: width of each level as a multiple of `width` (unet).
-      paper_unet: unet as the paper has it: raw time in [0, 1] and no mask channels.
+      paper_unet: whether to use the paper's UNet, with raw times in [0, 1] and no mask channels.
     """
 
     name: str = "transformer"
@@ -87,17 +87,17 @@ NETWORKS: dict[str, Callable[..., ScoreNetwork]] = {
     "mlp_unet": _mlp_unet,
     "unet": _unet,
 }
-"""Makers of networks, given their config and the keywords `sizes` and `owner` (see `base.ScoreNetwork`)."""
+"""Factories of networks, called with the config and the keywords `sizes` and `owner` (see `base.ScoreNetwork`)."""
 
 
 @dataclasses.dataclass(frozen=True)
 class ScoreModel:
-    """A score network over standardised latents, and the meaning of its output.
+    """A score network over standardised latents, with its process and parameterization.
 
     Attributes:
       network: see `base.ScoreNetwork`.
       sde: the process.
-      parameterization: what the network's output means.
+      parameterization: what the network predicts.
     """
 
     network: ScoreNetwork
@@ -110,17 +110,17 @@ class ScoreModel:
         return self.network.init(key, z, t, context.observed, context.present, context.embedding)["params"]
 
     def noise(self, params: Params, z: Array, t: Array, context: Context, dropout_key: Key | None = None) -> Array:
-        """Return the predicted noise ε̂ [B, N, D], float32; meaningless at observed and padded entries.
+        """Predict the noise ε̂ [B, N, D], float32; meaningless at observed and padded entries.
 
         Args:
           params: the network's parameters.
           z: diffused latents [B, N, D], clean where observed.
           t: times [B, M], 0 where observed.
           context: see `Context`.
-          dropout_key: applies dropout with this key; None for none (sampling, validation).
+          dropout_key: key for dropout; None for no dropout (sampling, validation).
         """
         alpha, sigma = (context.spread(value) for value in self.sde.marginal(t))
-        # An observed latent is clean: nothing is to be rescaled.
+        # Observed latents are clean and need no rescaling.
         given = jnp.where(context.spread(context.observed), z, scaled(z, alpha, sigma))
         output = self.network.apply(
             {"params": params},
@@ -137,16 +137,16 @@ class ScoreModel:
     def bind(self, params: Params, context: Context, z_observed: Array, num_free: int | None = None) -> ScoreFn:
         """Return the score function of one sampling call: s = -ε̂ / σ on free entries, 0 elsewhere.
 
-        What does not change between its steps is computed here, once. The function takes the time of all unobserved
-        modalities to be one, as it is inside a step: the largest of the times that it is given.
+        Whatever stays the same between steps is computed here, once. The score function assumes that all unobserved
+        modalities share one time, as in a sampling step: the largest of the times it receives.
 
         Args:
           params: the network's parameters.
           context: see `Context`.
-          z_observed: the clean latents [B, N, D] that are held fixed, of which only observed entries are read; the
-            score function does not look at observed entries of its own argument.
-          num_free: the largest number of unobserved modalities in a row, a static bound that spares computing the
-            others where the network can; None for M.
+          z_observed: clean latents [B, N, D] to hold fixed; only observed entries are read. The score function ignores
+            observed entries of its own argument.
+          num_free: static upper bound on the unobserved modalities in a row, which lets some networks skip the others;
+            None for M.
         """
         apply = functools.partial(self.network.apply, {"params": params})
         arguments = (context.observed, context.present, context.embedding, num_free)
@@ -169,14 +169,14 @@ def make_score_model(
     """Return the score model that a config names.
 
     Args:
-      config: the network.
+      config: options of the network.
       sde: the process.
-      prediction: what the network's output means, one of `parameterization.PREDICTIONS`.
-      sizes: the entries of each token that are no padding; () for all D.
+      prediction: what the network predicts, one of `parameterization.PREDICTIONS`.
+      sizes: number of valid entries of each token; the others are padding. () for all D.
       owner: the modality of each token; () for one token each.
 
     Raises:
-      SbmError: on an unknown network or prediction, or a width that the network cannot have.
+      SbmError: on an unknown network or prediction, or a width that the network does not support.
     """
     make = find("score network:", config.name, NETWORKS, Callable)
     return ScoreModel(make(config, sizes=sizes, owner=owner), sde, Parameterization(prediction))

@@ -17,20 +17,21 @@ CONDITION = 128
 
 
 class KeysValues(NamedTuple):
-    """Keys and values of some tokens, [B, N, heads, head_size] each."""
+    """Keys and values of N tokens, [B, N, heads, head_size] each."""
 
     key: Array
     value: Array
 
 
 class Prepared(NamedTuple):
-    """What the evaluations of one sampling call share.
+    """The results that all evaluations of one sampling call share.
 
     Attributes:
-      cache: keys and values of all tokens as if observed, for each block.
-      sees: bool [B, 1, 1 or F, N + F], the keys that a free token attends to: the observed of the cache, the free.
-      order: int [B, N], the tokens of each row, those to sample first; None where all N tokens run, in order.
-      num_free: F, how many tokens run.
+      cache: keys and values of all tokens for each block, computed as if all were observed.
+      sees: bool [B, 1, 1 or F, N + F], the keys that a free token attends to: observed ones in the cache, then free
+        ones.
+      order: int [B, N], the tokens of each row, those to sample first; None if all N tokens run, in order.
+      num_free: F, the number of tokens that run.
       embedding: [B, E] or None.
     """
 
@@ -42,7 +43,7 @@ class Prepared(NamedTuple):
 
 
 class Block(nn.Module):
-    """Attention and a perceptron, both residual and modulated by a condition (adaptive layer norm)."""
+    """A transformer block whose attention and MLP are modulated by a condition (adaptive layer norm)."""
 
     width: int
     head_size: int
@@ -61,7 +62,7 @@ class Block(nn.Module):
         self.drop = nn.Dropout(self.dropout)
 
     def project(self, x: Array, condition: Array) -> tuple[Array, KeysValues]:
-        """Return the queries, and the keys and values, of tokens [B, N, width]."""
+        """Project tokens [B, N, width] to queries, and to keys and values."""
         qkv = self.qkv(modulated_norm(x, self.attention_norm(condition)))
         query, key, value = (part.reshape(*x.shape[:2], -1, self.head_size) for part in jnp.split(qkv, 3, axis=-1))
         return query, KeysValues(key, value)
@@ -75,7 +76,7 @@ class Block(nn.Module):
 
 
 class OutOfTokens(nn.Module):
-    """A projection of its own for each token, 0 at first."""
+    """A separate projection for each token, initialised with 0."""
 
     @nn.compact
     def __call__(self, x: Array, size: int) -> Array:
@@ -87,17 +88,16 @@ class OutOfTokens(nn.Module):
 class TokenTransformer(ScoreNetwork):
     """A transformer over the tokens of the latents.
 
-    Observed tokens attend to observed ones only, so that what is computed from them does not depend on the step of a
-    sampler; all others attend to every present token and to those of their own modality. In a sampling call the keys
-    and values of observed tokens are computed once, the condition for the one time of a step, and only unobserved
-    tokens run.
+    Observed tokens attend only to observed tokens, so that their features do not depend on the sampling step; all
+    others attend to every present token and to those of their own modality. A sampling call computes the keys and
+    values of observed tokens once; its steps run only unobserved tokens, with the condition for their shared time.
 
     Attributes:
       width: size of a token, a multiple of `head_size`.
-      depth: blocks.
-      dropout: rate of the residual branches.
-      head_size: features of an attention head.
-      dtype: of the operands of the blocks' products; sums are float32.
+      depth: number of blocks.
+      dropout: rate in the residual branches.
+      head_size: features per attention head.
+      dtype: type of the operands of the blocks' products; sums are float32.
     """
 
     width: int
@@ -140,14 +140,14 @@ class TokenTransformer(ScoreNetwork):
     def prepare(
         self, z: Array, observed: Array, present: Array | None, embedding: Array | None, num_free: int | None
     ) -> Prepared:
-        """Return the keys and values of the observed tokens, and which tokens are to run."""
+        """Compute the keys and values of the observed tokens, and select the tokens to run."""
         all_present, num_tokens = present is None, z.shape[1]
         if num_free is not None:
             num_free = most_tokens(self.owner, num_free)
         observed = by_token(observed, self.owner)
         present = jnp.ones_like(observed) if all_present else by_token(present, self.owner)
         given, free = observed & present, ~observed & present
-        # All tokens run as if they were observed; the mask keeps what is not from being seen.
+        # All tokens run as if observed; the mask hides those that are not.
         condition = self._condition(jnp.zeros((1, 1)), jnp.ones((1, 1)), embedding)
         x, cache = self.into_tokens(z), []
         for block in self.blocks:
@@ -156,7 +156,7 @@ class TokenTransformer(ScoreNetwork):
             x = block.update(x, query, own, given[:, None, None, :], condition, train=False)
         order, together = None, self._same_owner(num_tokens)[None]
         if num_free is not None and num_free < num_tokens:
-            # Present ones first, then absent ones, which run alone in a row where nothing is present.
+            # Free tokens that are present come first, then absent ones, which run in a row where nothing is present.
             order = jnp.argsort(jnp.where(observed, 2, jnp.where(present, 0, 1)), axis=1, stable=True)
             running = order[:, :num_free]
             free, together = jnp.take_along_axis(free, running, axis=1), self._same_owner_of(running)
@@ -167,19 +167,19 @@ class TokenTransformer(ScoreNetwork):
         return Prepared(cache, sees, order, num_free, embedding)
 
     def _same_owner(self, num_tokens: int) -> Array:
-        """Return which pairs of all tokens belong to one modality, bool [N, N]."""
+        """Return which pairs of all tokens belong to the same modality, bool [N, N]."""
         owner = np.array(self.owner or range(num_tokens))
         return jnp.asarray(owner[:, None] == owner[None])
 
     def _same_owner_of(self, tokens: Array) -> Array:
-        """Return which pairs of some tokens, int [B, F], belong to one modality, bool [B or 1, F, F]."""
+        """Return which pairs of the given tokens, int [B, F], belong to the same modality, bool [B or 1, F, F]."""
         if one_each(self.owner):
             return jnp.eye(tokens.shape[1], dtype=bool)[None]
         owner = jnp.array(self.owner)[tokens]
         return owner[:, :, None] == owner[:, None, :]
 
     def denoise(self, prepared: Prepared, z: Array, t: Array) -> Array:
-        """Return the network's output [B, N, D] from the unobserved tokens and the prepared keys and values."""
+        """Compute the network's output [B, N, D] from the unobserved tokens and the prepared keys and values."""
         order, num_free = prepared.order, prepared.num_free
         condition = self._condition(t.reshape(1, 1), jnp.zeros((1, 1)), prepared.embedding)
         x = self.into_tokens(z)
@@ -190,13 +190,13 @@ class TokenTransformer(ScoreNetwork):
             seen = KeysValues(*(jnp.concatenate(pair, axis=1) for pair in zip(cached, own, strict=True)))
             x = block.update(x, query, seen, prepared.sees, condition, train=False)
         x = modulated_norm(x, self.final_norm(condition))
-        if order is not None:  # back to their own order; what did not run gets any token
+        if order is not None:  # restore the original order, with arbitrary values for tokens that did not run
             place = jnp.minimum(jnp.argsort(order, axis=1), num_free - 1)
             x = jnp.take_along_axis(x, place[:, :, None], axis=1)
         return self.out_of_tokens(x, z.shape[-1])
 
     def _condition(self, t: Array, observed: Array, embedding: Array | None) -> Array:
-        """Return the condition [B or 1, M or 1, C] for times and flags [B or 1, M or 1] and an embedding [B, E]."""
+        """Embed times and observed flags, [B or 1, M or 1], and an embedding [B, E] as [B or 1, M or 1, C]."""
         parts = [fourier_features(t, 32), observed[:, :, None]]
         if embedding is not None:
             rows, modalities = max(len(t), len(embedding)), t.shape[1]

@@ -19,32 +19,32 @@ _GELU = functools.partial(nn.gelu, approximate=False)  # the tanh form differs b
 
 
 def map_shape(num_tokens: int, size: int, owner: Owner, num_levels: int) -> tuple[int, int, int]:
-    """Return (M, side, C), how latents [N, D] are laid out: each modality as a square map with C channels.
+    """Return (M, side, C), the layout of latents [N, D] as one square map with C channels per modality.
 
-    A modality with one token is a map of its D entries, one with several a map of its tokens, with D channels.
+    A modality with one token becomes a map of its D entries, and one with several a map of its tokens, with D channels.
 
     Args:
       num_tokens: N.
       size: D.
       owner: the modality of each token; () for one token each.
-      num_levels: resolutions of the UNet; each but the last is followed by a halving.
+      num_levels: number of resolutions of the UNet, with a halving between levels.
 
     Raises:
-      SbmError: where modalities have different numbers of tokens, or these make no square map whose side can be halved
-        often enough.
+      SbmError: if modalities have different numbers of tokens, or these do not form a square map whose side can be
+        halved often enough.
     """
     unit = 2 ** (num_levels - 1)
     counts = np.bincount(owner or range(num_tokens))
     if counts.min() != counts.max():
         raise SbmError(
-            f"the UNet lays out all latents as maps of one size, but they have {counts.tolist()} tokens. Give all "
+            f"the UNet needs maps of one size for all modalities, but these have {counts.tolist()} tokens. Give all "
             "modalities the same num_tokens and latent_size, or choose another score network."
         )
     what, cells, channels = ("size", size, 1) if counts[0] == 1 else ("num_tokens", int(counts[0]), size)
     side = math.isqrt(cells)
     if cells < 1 or side**2 != cells or side % unit:
         raise SbmError(
-            f"the UNet can not lay out latents of {what} {cells} as a square map: with {num_levels} levels it must be "
+            f"the UNet can not lay out latents of {what} {cells} as a square map: with {num_levels} levels, it must be "
             f"the square of a multiple of {unit} ({unit**2}, {4 * unit**2}, {9 * unit**2}, ...). Change latent_size or "
             "num_tokens, give the UNet fewer multipliers, or choose another score network."
         )
@@ -77,12 +77,12 @@ def _group_norm(x: Array, dtype: DTypeLike) -> Array:
 
 
 class ConvNeXtBlock(nn.Module):
-    """A depthwise 7x7 convolution, shifted by the time, then two 3x3 ones around a wider layer; residual.
+    """A residual ConvNeXt block: a depthwise 7x7 convolution, shifted by the condition, then two 3x3 convolutions.
 
     Attributes:
-      features: channels of the result; the wider layer has twice as many.
-      mode: of the convolutions.
-      dtype: of the activations.
+      features: channels of the result; the hidden layer has twice as many.
+      mode: algorithm of the convolutions; see `convolutions.select_form`.
+      dtype: type of the activations.
     """
 
     features: int
@@ -91,7 +91,7 @@ class ConvNeXtBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, condition: Array | None = None) -> Array:
-        """Return [B, h, w, features] for maps `x` [B, h, w, C] and a condition [B, E]."""
+        """Map [B, h, w, C] to [B, h, w, features], given a condition [B, E] or None."""
         conv = functools.partial(Conv, mode=self.mode, dtype=self.dtype)
         y = conv(x.shape[-1], Window(7), depthwise=True)(x)
         if condition is not None:
@@ -107,15 +107,15 @@ class ConvNeXtBlock(nn.Module):
 class Attention(nn.Module):
     """Residual self-attention between the positions of a map, after a group norm.
 
-    The linear form is softmax(q) (softmax(k)ᵀ v), with q normalised over features and k over positions: its
-    cost is linear in the number of positions.
+    The linear form is softmax(q) (softmax(k)ᵀ v), with q normalised over features and k over positions. Its cost is
+    linear in the number of positions.
 
     Attributes:
-      num_heads: heads.
+      num_heads: number of heads.
       head_dim: features per head.
-      linear: use the linear form, whose result is normed again, rather than softmax(q kᵀ) v.
-      mode: of the 1x1 convolutions.
-      dtype: of the activations; softmaxes are float32.
+      linear: whether to use the linear form, followed by another norm, instead of softmax(q kᵀ) v.
+      mode: algorithm of the 1x1 convolutions; see `convolutions.select_form`.
+      dtype: type of the activations; softmaxes are float32.
     """
 
     num_heads: int
@@ -126,7 +126,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        """Return [B, h, w, C] for maps `x` [B, h, w, C]."""
+        """Map [B, h, w, C] to the same shape."""
         batch, height, width, channels = x.shape
         conv = functools.partial(Conv, window=Window(1), mode=self.mode, dtype=self.dtype)
         hidden = self.num_heads * self.head_dim
@@ -156,25 +156,25 @@ def _softmax_attention(query: Array, key: Array, value: Array) -> Array:
 
 
 class UNet(ScoreNetwork):
-    """The score network of the paper, over latents as square maps and modalities as channels.
+    """The paper's score network, over latents as square maps with modalities as channels.
 
-    The paper cuts latent vectors, of one token each, to maps with h·w = D: their entries have no neighbourhood for a
-    convolution to use, and it is there for comparison. Spatial latents, of h·w tokens each, are maps with D channels.
-    In both padding is a part of the picture. The network knows one diffusion time, the latest of a row's modalities;
-    which of them are clean it is told by constant channels.
+    The paper reshapes each latent vector (one token) to a map with h·w = D. Its entries have no neighbourhood structure
+    for convolutions to exploit, so this layout is meant for comparison. Spatial latents, of h·w tokens each, become
+    maps with D channels. In both, padding is part of the map. The network receives one diffusion time, the latest of a
+    row's modalities, and constant channels that mark which of them are clean.
 
     Attributes:
       dim: base width, even and at least 4.
       multipliers: width of each level as a multiple of `dim`; the map is halved between levels.
-      num_heads: attention heads.
+      num_heads: number of attention heads.
       head_dim: features per head.
-      mask_channels: give the network a constant channel per modality: 1 observed, 0 to be generated, -1
-        absent. The paper's own network has none.
-      time_scale: multiplies times before their embedding. The authors' code embeds raw times in [0, 1] (1.0),
-        which most of the frequencies can not resolve.
-      conv_mode: how convolutions are computed: ``"auto"``, ``"conv"`` or ``"matmul"``; see
-        `convolutions.select_form`. Parameters do not depend on it.
-      dtype: of the activations; parameters and the result are float32.
+      mask_channels: whether to add a constant channel per modality: 1 if observed, 0 if to be generated, -1 if absent.
+        The paper's own network has none.
+      time_scale: factor on times before their embedding. The authors' code embeds raw times in [0, 1] (1.0), which
+        most of the frequencies can not resolve.
+      conv_mode: algorithm of the convolutions, ``"auto"``, ``"conv"`` or ``"matmul"``; see `convolutions.select_form`.
+        Parameters do not depend on it.
+      dtype: type of the activations; parameters and the result are float32.
 
     Reference:
       Ho, Jain, Abbeel, "Denoising Diffusion Probabilistic Models", 2020, with the blocks of Liu et al., "A
@@ -201,18 +201,18 @@ class UNet(ScoreNetwork):
         *,
         train: bool = False,
     ) -> Array:
-        """Return the network's raw prediction [B, N, D], float32.
+        """Return the network's output [B, N, D], float32.
 
         Args:
           z: diffused latents [B, N, D].
           t: each modality's diffusion time [B, M], in [0, 1]; 0 where clean.
           observed: bool [B, M], True = given.
-          present: bool [B, M] or None (all); what absent modalities hold is not looked at.
-          embedding: [B, E] or None, added to the embedding of the time through a small MLP.
-          train: no layer depends on it.
+          present: bool [B, M] or None (all); latents of absent modalities are ignored.
+          embedding: [B, E] or None, added to the time embedding through a small MLP.
+          train: ignored, as there is no dropout.
 
         Raises:
-          SbmError: on latents that make no square maps of one size, or a `dim` that no embedding of the time has.
+          SbmError: if latents do not form square maps of one size, or `dim` is odd or less than 4.
         """
         del train
         num_modalities, side, channels = map_shape(*z.shape[1:], self.owner, len(self.multipliers))
@@ -228,7 +228,7 @@ class UNet(ScoreNetwork):
         return y.reshape(shape).transpose(0, 3, 1, 2, 4).reshape(z.shape)
 
     def _condition(self, t: Array, embedding: Array | None) -> Array:
-        """Return the embedding [B, 4·dim] of times [B] and, where given, of the observed data."""
+        """Embed times [B] and, if given, the embedding of the observed data as [B, 4·dim]."""
         if self.dim < 4 or self.dim % 2:
             raise SbmError(f"the UNet's dim must be even and at least 4, not {self.dim}.")
         width = 4 * self.dim
@@ -240,7 +240,7 @@ class UNet(ScoreNetwork):
         return condition
 
     def _levels(self, maps: Array, condition: Array) -> Array:
-        """Return features [B, h, w, C] of the input maps: down the levels, and up again over their skips."""
+        """Compute features [B, h, w, C] of the input maps, down the levels and back up with skip connections."""
         conv = functools.partial(Conv, mode=self.conv_mode, dtype=self.dtype)
         block = functools.partial(ConvNeXtBlock, mode=self.conv_mode, dtype=self.dtype)
         attention = functools.partial(Attention, self.num_heads, self.head_dim, mode=self.conv_mode, dtype=self.dtype)
@@ -260,7 +260,7 @@ class UNet(ScoreNetwork):
         y = attention(linear=False)(y)
         y = block(widths[-1])(y, condition)
 
-        # The skip of the first level has no counterpart: the authors' network never reads it.
+        # The first level's skip is not used: the authors' network never reads it.
         for width, skip in zip(reversed(widths[:-1]), reversed(skips[1:]), strict=True):
             y = jnp.concatenate([y, skip], axis=-1)
             y = block(width)(y, condition)
@@ -271,7 +271,7 @@ class UNet(ScoreNetwork):
 
 
 def _mask_maps(observed: Array, present: Array | None, side: int) -> Array:
-    """Return constant channels [B, side, side, M]: 1 observed, 0 to be generated, -1 absent."""
+    """Return constant channels [B, side, side, M]: 1 if observed, 0 if to be generated, -1 if absent."""
     mask = observed.astype(jnp.float32)
     if present is not None:
         mask = jnp.where(present, mask, -1.0)

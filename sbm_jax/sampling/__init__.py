@@ -1,4 +1,4 @@
-"""Sampling: time grids, solvers, conditioning, and the one loop. Knows scores, not networks."""
+"""Sampling: time grids, solvers, conditioning and the sampling loop. Depends on scores, not on networks."""
 
 from sbm_jax.sampling.conditioning import CONDITIONINGS, Conditioning
 from sbm_jax.sampling.grids import GRIDS

@@ -1,4 +1,4 @@
-"""Large batches in chunks of rows."""
+"""Computes large batches in chunks of rows."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,15 +8,16 @@ import jax.numpy as jnp
 
 
 def in_chunks(function: Callable[[Any], Any], arrays: Any, largest: int) -> Any:
-    """Return `function(arrays)`, computed for chunks of rows one after another.
+    """Return `function(arrays)`, computed in sequential chunks of rows.
 
-    On a CPU a small network is up to half as fast again when its activations stay in the caches.
+    On a CPU, a small network runs up to 1.5 times as fast when its activations stay in the caches.
 
     Args:
-      function: maps a pytree of arrays [n, ...] to one of arrays [n, ...], row by row, and scalars, which must not
+      function: maps a pytree of arrays [n, ...] to a pytree of arrays [n, ...], row by row, and scalars, which must not
         depend on the rows.
       arrays: a pytree of arrays [B, ...].
-      largest: rows of a chunk at most; 0 for all rows at once. Chunks are made equal, up to one row in each.
+      largest: maximum rows per chunk; 0 for all rows at once. Chunks have equal sizes, with fewer padding rows in total
+        than there are chunks.
     """
     rows = len(jax.tree.leaves(arrays)[0])
     num_chunks = -(-rows // largest) if largest else 1

@@ -1,11 +1,11 @@
-"""Conditioning: what a solver's kernels see of the observed modalities.
+"""Conditioning: how a solver's kernels see the observed modalities.
 
-A conditioning says what stands in the place of observed entries when the network is asked, which times the
-network is told, and whether observed entries take part in the moves of a step. With the *exact* score of a
-mixture, `clean`, `replacement` and `reference` are biased however many steps are taken (one of three modalities
-observed: total variation of the mode weights about 0.3); `per_modality` is right to 0.01. They are here for
-reproduction and for networks that know one time. `particles` needs no other network than they do, and becomes
-right as its particles grow (see `sampling.particles`).
+A conditioning determines the values of observed entries and the times that the network receives, and whether observed
+entries move during a step. Even with the *exact* score of a mixture, `clean`, `replacement` and `reference` stay
+biased however many steps are taken (with one of three modalities observed, the total variation of the mode weights is
+about 0.3); `per_modality` is accurate to 0.01. The biased ones are for reproduction and for networks with a single
+time. `particles` works with the same networks and becomes exact as the number of particles grows (see
+`sampling.particles`).
 """
 
 import dataclasses
@@ -24,15 +24,15 @@ HoldFn = Callable[[Array, Array, Array, Array], Array]
 
 @dataclasses.dataclass(frozen=True)
 class Conditioning:
-    """How observed entries enter a step.
+    """Determines how observed entries enter a step.
 
     Attributes:
-      hold_fn: `(noise [B, N, ...], z_observed [B, N, ...], α, σ) -> [B, N, ...]`, what stands in the place of observed
-        entries at the level (α, σ), given standard normal noise.
-      own_times: whether the network is told time 0 for observed modalities; else one time for all.
-      moves_observed: whether observed entries are set at the start of a step only and then move with the rest
-        until the step ends, with Langevin steps that are sized by batch means over all entries.
-      filters: whether each row runs a particle filter, with a noised path of the observed entries, instead.
+      hold_fn: `(noise [B, N, ...], z_observed [B, N, ...], α, σ) -> [B, N, ...]`, the values of observed entries at
+        noise level (α, σ), given standard normal noise.
+      own_times: whether the network receives time 0 for observed modalities; if not, one time for all.
+      moves_observed: whether observed entries are set only at the start of a step and then move with the others, with
+        Langevin step sizes from batch means over all entries.
+      filters: whether each row instead runs a particle filter, with a noised path of the observed entries.
     """
 
     hold_fn: HoldFn
@@ -41,7 +41,7 @@ class Conditioning:
     filters: bool = False
 
     def bind_context(self, context: Context) -> Context:
-        """Return the context for the score network: one that is told a single time knows no observed set."""
+        """Return the context for the score network, where nothing is observed if the network has a single time."""
         return context if self.own_times else context.replace(observed=jnp.zeros_like(context.observed))
 
 
@@ -55,7 +55,7 @@ def _replacement(noise: Array, z_observed: Array, alpha: Array, sigma: Array) ->
 
 
 def _reference(noise: Array, z_observed: Array, alpha: Array, sigma: Array) -> Array:
-    # The authors' code has z_o itself where the noise should be.
+    # The authors' code uses z_o itself in place of the noise.
     del noise
     return (alpha + sigma) * z_observed
 
@@ -78,14 +78,14 @@ CONDITIONINGS: dict[str, Conditioning] = {
 def row_langevin(score: Array, scale: Array, moving: Array) -> tuple[Array, Array]:
     """Return √n / ‖score‖ of each row over its n moving entries, and the gain of the drift, both [B, 1, ...].
 
-    √n stands for the norm of the noise, so that the step size does not correlate with the noise. ‖score‖ is
-    at least that of unit-variance data at a typical point, √n / scale: in few dimensions it comes close to 0
-    near modes, and the step would leap.
+    √n replaces the norm of the noise, so that the step size does not correlate with the noise. ‖score‖ is bounded
+    below by its value for unit-variance data at a typical point, √n / scale: in few dimensions it comes close to 0
+    near modes, and the step would overshoot.
 
-    A step size η ∝ ‖score‖⁻² that depends on the state samples p ‖score‖² instead of p, unless ∇η is added to
-    the drift. For Gaussian p of variance v that is a gain of 1 + 2 / (v ‖score‖²); v is taken as scale².
-    With n = 4 and 240 steps it brings the variance of a known Gaussian from 1.26 of the truth to 1.03; with
-    n ≥ 16 it changes a few per cent.
+    Langevin dynamics with a state-dependent step size η ∝ ‖score‖⁻² sample from p ‖score‖² instead of p, unless ∇η is
+    added to the drift. For Gaussian p of variance v, this amounts to a gain of 1 + 2 / (v ‖score‖²); we take
+    v = scale². With n = 4 and 240 steps, the gain brings the variance of a known Gaussian from 1.26 to 1.03 times the
+    truth; with n ≥ 16 it changes the result by a few per cent.
     """
     entries = tuple(range(1, score.ndim))
     count = jnp.sum(moving, axis=entries, keepdims=True, dtype=jnp.float32)
@@ -97,9 +97,9 @@ def row_langevin(score: Array, scale: Array, moving: Array) -> tuple[Array, Arra
 
 
 def batch_langevin(noise: Array, score: Array) -> tuple[Array, Array]:
-    """Return mean ‖noise‖ / mean ‖score‖ over the batch and a gain of 1, both [1, 1, ...].
+    """Return mean ‖noise‖ / mean ‖score‖ over the batch, and a gain of 1, both [1, 1, ...].
 
-    This is the step size of the authors' code.
+    The authors' code uses this step size.
     """
 
     def mean_norm(x: Array) -> Array:
@@ -113,14 +113,14 @@ def batch_langevin(noise: Array, score: Array) -> tuple[Array, Array]:
 def make_dynamics(
     conditioning: Conditioning, score_fn: ScoreFn, sde: SDE, z_observed: Array, context: Context
 ) -> Dynamics:
-    """Return what a solver sees of a conditional law.
+    """Return the conditional dynamics that a solver simulates.
 
     Args:
-      conditioning: the way of conditioning.
+      conditioning: the conditioning.
       score_fn: the bound (and guided) score function.
       sde: the process.
       z_observed: clean latents [B, N, ...], finite everywhere.
-      context: observed sets and padding.
+      context: observed masks and padding.
     """
     given = context.given
     moving = jnp.broadcast_to(context.valid[None], given.shape) if conditioning.moves_observed else context.free

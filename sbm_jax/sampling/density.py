@@ -1,4 +1,4 @@
-"""Log densities of a score model, by the change of variables along its probability flow."""
+"""Log densities under a score model, by the change of variables along its probability flow."""
 
 import jax
 import jax.numpy as jnp
@@ -21,22 +21,23 @@ def log_density(
     end_time: float = 3e-3,
     trace: str = "hutchinson",
 ) -> Array:
-    """Return the log density [B] of the free entries of latents, with the noise of `end_time` added to them, in nats.
+    """Compute the log density [B] of the free entries of latents at noise level `end_time`, in nats.
 
-    In x = z / α and ρ = σ / α the flow is dx/dρ = ε̂, so that log p_0(x) = log p_1(x(ρ_1)) + ∫ ρ div ε̂ d(log ρ). Heun's
-    method for x, and the trapezoidal rule for the integral, whose integrand tends to the number of entries where noise
-    dominates, on the grid ``"log_snr"``. At time 1 latents are taken to be N(0, α² + σ²), which standardised ones are.
+    In x = z / α and ρ = σ / α, the flow is dx/dρ = ε̂, so that log p_0(x) = log p_1(x(ρ_1)) + ∫ ρ div ε̂ d(log ρ). Solves
+    for x by Heun's method and for the integral by the trapezoidal rule, on the grid ``"log_snr"``; where noise
+    dominates, the integrand tends to the number of entries. Takes latents at time 1 to be N(0, α² + σ²), as
+    standardised latents are.
 
     Args:
-      score_fn: the score function of the context.
+      score_fn: the score function, bound to the context.
       sde: the process.
-      key: for the probes of Hutchinson's estimator, which is unbiased in the divergence.
-      z: latents [B, N, ...], observed entries as the score function was bound to them.
+      key: a typed key, for the probes of Hutchinson's estimator, which is unbiased in the divergence.
+      z: latents [B, N, ...], with the same observed entries as the score function is bound to.
       context: see `Context`.
-      num_steps: N, intervals; 2 N evaluations of the score and of its derivative. With 30 of them the log density of
-        N(0, I) is wrong by 2 % of its quadratic part, with 100 by 0.2 %.
-      end_time: where the flow begins.
-      trace: ``"hutchinson"``, one probe for all steps, or ``"exact"``, as many derivatives as there are entries.
+      num_steps: N, intervals of the grid; takes 2 N evaluations of the score and of its derivative. The log density of
+        N(0, I) is off by 2 % of its quadratic part with 30 intervals, and by 0.2 % with 100.
+      end_time: time at which the flow begins.
+      trace: ``"hutchinson"``, one probe for all steps, or ``"exact"``, one derivative for each entry.
 
     Raises:
       SbmError: on an unknown trace.

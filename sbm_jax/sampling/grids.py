@@ -1,6 +1,6 @@
-"""Time grids: the decreasing times t_0 > t_1 > ... > t_N at which a solver stops.
+"""Time grids: the decreasing times t_0 > t_1 > ... > t_N between which a solver steps.
 
-A grid is static: it is computed before tracing, in float64, and cast to float32 with both ends exact.
+A grid is static: it is computed before tracing, in float64, and cast to float32 with exact end points.
 """
 
 from collections.abc import Callable
@@ -28,7 +28,7 @@ def _from_half_log_snr(sde: SDE, half_log_snr: np.ndarray, start_time: float, en
 
 
 def _pinned(times: np.ndarray, start_time: float, end_time: float) -> np.ndarray:
-    """Return `times` as float32 with exact ends.
+    """Return `times` as float32 with exact end points.
 
     Raises:
       SbmError: if neighbouring times coincide in float32.

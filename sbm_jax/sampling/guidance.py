@@ -1,4 +1,4 @@
-"""Guidance: transforms of a score function."""
+"""Guidance: transforms of score functions."""
 
 from collections.abc import Callable
 
@@ -18,17 +18,17 @@ PAIRS = ("random", "all")
 def energy_guidance(energy_fn: PairEnergyFn, strength: Array | float, pairs: str = "random") -> ScoreTransform:
     """Return the transform s̃(z_u) = s(z_u) - γ ∇_{z_u} E(z_o, z_u) (Eq. 8).
 
-    The authors differentiate the mean of a batch of 256, so that their γ of 1000 and 2000 are 3.9 and 7.8 here, where
-    each row has its own gradient.
+    The authors differentiate the mean over a batch of 256, so their γ of 1000 and 2000 correspond to 3.9 and 7.8 here,
+    where each row has its own gradient.
 
     Args:
-      energy_fn: `(z [B, N, D], t [B, M], pairs int [B, P, 2]) -> [B, P]`, the energies of pairs of an observed and an
+      energy_fn: `(z [B, N, D], t [B, M], pairs int [B, P, 2]) -> [B, P]`, the energy of each pair of an observed and an
         unobserved modality.
-      strength: γ, a scalar or one for each row [B].
-      pairs: ``"random"`` takes one pair for each row, drawn anew at every evaluation; ``"all"`` sums over all of them.
+      strength: γ, a scalar or one value per row [B].
+      pairs: ``"random"`` draws one pair per row at every evaluation; ``"all"`` sums over all pairs.
 
     Raises:
-      SbmError: on an unknown choice of pairs.
+      SbmError: on an unknown choice of pairs, or, when applied, on a strength of another shape.
     """
     if pairs not in PAIRS:
         raise unknown("choice of pairs", pairs, PAIRS)
@@ -55,23 +55,23 @@ def energy_guidance(energy_fn: PairEnergyFn, strength: Array | float, pairs: str
 
 
 def _choose(key: Key, allowed: Array, pairs: str, rows: Array | None) -> tuple[Array, Array]:
-    """Return pairs of modalities, int [B, P, 2], and bool [B, P], the ones that are allowed [B, M, M]."""
+    """Choose pairs of modalities: int [B, P, 2], and bool [B, P], True for those in `allowed`, bool [B, M, M]."""
     batch, num_modalities, _ = allowed.shape
     flat = allowed.reshape(batch, -1)
     every = np.stack(np.divmod(np.arange(num_modalities**2), num_modalities), axis=-1)
     if pairs == "all":
         return jnp.broadcast_to(every[None], (batch, *every.shape)), flat
-    # The largest of independent draws is any of them with equal probability.
+    # Each of several independent draws is the largest with equal probability.
     chosen = jnp.argmax(jnp.where(flat, row_normal(key, flat.shape, rows), -jnp.inf), axis=1)
     return jnp.asarray(every)[chosen][:, None], flat.any(axis=1, keepdims=True)
 
 
 def classifier_free(unconditional_fn: ScoreFn, strength: Array | float) -> ScoreTransform:
-    """Return the transform (1 + w) s(z | o) - w s(z), w = 0 being the conditional score.
+    """Return the transform (1 + w) s(z | o) - w s(z); w = 0 leaves the conditional score unchanged.
 
     Args:
-      unconditional_fn: s(z), the score of what is unobserved when nothing is observed.
-      strength: w, a scalar or one for each row [B].
+      unconditional_fn: s(z), the score of the unobserved entries when nothing is observed.
+      strength: w, a scalar or one value per row [B].
 
     Reference: J. Ho and T. Salimans, "Classifier-Free Diffusion Guidance", 2022, Eq. 6.
       https://arxiv.org/abs/2207.12598
@@ -91,10 +91,10 @@ def classifier_free(unconditional_fn: ScoreFn, strength: Array | float) -> Score
 
 
 def per_row(strength: Array | float, context: Context) -> Array:
-    """Return a strength as it broadcasts to what is sampled, [B or 1, 1, ...].
+    """Reshape a strength, scalar or [B], to [B or 1, 1, ...], which broadcasts against the sampled arrays.
 
     Raises:
-      SbmError: if it is neither a scalar nor one for each row.
+      SbmError: if it has another shape.
     """
     strength, num_rows = jnp.asarray(strength, jnp.float32), len(context.observed)
     if strength.shape not in ((), (num_rows,)):

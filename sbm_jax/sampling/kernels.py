@@ -1,8 +1,7 @@
-"""Kernels: one move of a solver, `(key, state, step, dynamics) -> state`.
+"""Kernels: single moves of a solver, `(key, state, step, dynamics) -> state`.
 
-Kernels are pure and know neither networks nor modalities: they work on arrays [B, ...] (latents here, pixels
-in a diffusion decoder) and ask `Dynamics` for scores and noise. All constants of a step are precomputed in
-`Step`.
+Kernels are pure functions, independent of networks and modalities: they work on arrays [B, ...] (latents, or the pixels
+of a diffusion decoder) and get scores and noise from `Dynamics`. `Step` holds the precomputed constants of a step.
 
 Notation: a step goes from t to s < t; D = (z + σ_t² ∇log p_t(z)) / α_t predicts the clean data;
 λ = log(α / σ); h = λ_s - λ_t.
@@ -39,10 +38,10 @@ class Step(flax.struct.PyTreeNode):
         step.
       extrapolation: h / (2 h_previous), weight of D - D_previous in a second-order multistep; 0 for a
         first-order step.
-      rewind: bool, whether this step begins a block of intervals again, from a state at the end of the block.
+      rewind: bool, whether this step restarts a block of intervals from a state at the end of the block.
       alpha_rewind: α at the end of the block.
       sigma_rewind: σ at the end of the block.
-      final: bool, whether the mean is to be returned instead of a draw.
+      final: bool, whether to return the mean instead of a draw.
     """
 
     index: Array
@@ -63,8 +62,8 @@ class Step(flax.struct.PyTreeNode):
     final: Array
 
 
-# With fewer steps than this the last step of a multistep solver is of first order (`lower_order_final`
-# elsewhere): few steps are long, and nothing mends what the last one extrapolates.
+# With fewer steps than this, the last step of a multistep solver is first order (`lower_order_final` in other
+# libraries): with few steps, each one is long, and no later step corrects the error of the last extrapolation.
 _LOWER_ORDER_FINAL_BELOW = 15
 
 
@@ -74,14 +73,14 @@ def make_steps(sde: SDE, times: np.ndarray, repeats: int = 1, block: int = 1) ->
     Args:
       sde: the process.
       times: decreasing times [N + 1].
-      repeats: how often each block is taken, one after another (resampling, Langevin).
-      block: intervals of a block, a divisor of N.
+      repeats: number of consecutive passes through each block (resampling, Langevin).
+      block: intervals per block, a divisor of N.
 
     Returns:
-      a `Step` of NumPy arrays [N * repeats].
+      A `Step` of NumPy arrays [N * repeats].
 
     Raises:
-      SbmError: if the intervals do not make whole blocks.
+      SbmError: if `block` does not divide N.
     """
     if (len(times) - 1) % block:
         raise SbmError(f"sampler: resampling_length ({block}) must divide num_steps ({len(times) - 1}).")
@@ -123,16 +122,16 @@ def make_steps(sde: SDE, times: np.ndarray, repeats: int = 1, block: int = 1) ->
 
 
 class Dynamics(NamedTuple):
-    """What a solver may ask about the law that is sampled.
+    """The distribution being sampled, as a solver sees it.
 
     Attributes:
-      score_fn: `(key, z [B, ...], t scalar) -> [B, ...]`, the score; 0 at entries that do not move.
-      noise_fn: `key -> [B, ...]`, standard normal noise; 0 at entries that do not move.
-      langevin_fn: `(noise, score, scale) -> (ratio, gain)`, both [B, 1, ...]: ‖noise‖ / ‖score‖ for the step
-        size of Langevin dynamics, and the factor on its drift that makes up for a step size which depends on
-        the state; `scale` is the standard deviation of diffused unit-variance data.
-      enter_fn: `(key, z, step) -> z`, what happens before the first kernel of a step.
-      moving: bool [B, ...], the entries that kernels move; the others are restored after each kernel.
+      score_fn: `(key, z [B, ...], t scalar) -> [B, ...]`, the score; 0 at fixed entries.
+      noise_fn: `key -> [B, ...]`, standard normal noise; 0 at fixed entries.
+      langevin_fn: `(noise, score, scale) -> (ratio, gain)`, both [B, 1, ...]: ‖noise‖ / ‖score‖, which sets the step
+        size of Langevin dynamics, and a factor on the drift that corrects for a state-dependent step size; `scale` is
+        the standard deviation of diffused unit-variance data.
+      enter_fn: `(key, z, step) -> z`, applied before the first kernel of a step.
+      moving: bool [B, ...], entries that kernels move; the others are restored after each kernel.
     """
 
     score_fn: Callable[[Key, Array, Array], Array]
@@ -142,13 +141,14 @@ class Dynamics(NamedTuple):
     moving: Array
 
 
-class State(flax.struct.PyTreeNode):
-    """What a solver carries from step to step.
+@flax.struct.dataclass
+class State:
+    """The state that a solver carries from step to step.
 
     Attributes:
       z: the current sample [B, ...].
-      previous: the prediction of clean data at the previous step [B, ...], for multistep solvers; else None.
-      log_weights: unnormalised log weights of a particle filter [rows, particles]; else None.
+      previous: for multistep solvers, the clean data predicted at the previous step [B, ...]; else None.
+      log_weights: for particle filters, unnormalised log weights [rows, particles]; else None.
     """
 
     z: Array
@@ -168,7 +168,7 @@ def _predict_data(key: Key, z: Array, step: Step, dynamics: Dynamics) -> Array:
 
 
 def euler_maruyama(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
-    """Step the reverse SDE: z - f z Δt + g² ∇log p_t(z) Δt + g √Δt ε."""
+    """Step the reverse SDE by Euler-Maruyama: z - f z Δt + g² ∇log p_t(z) Δt + g √Δt ε."""
     score_key, noise_key = jax.random.split(key)
     score = dynamics.score_fn(score_key, state.z, step.t)
     mean = state.z + step.dt * (step.diffusion_squared * score - step.drift * state.z)
@@ -184,14 +184,14 @@ def euler_maruyama_scale(step: Step) -> Array:
 def langevin_corrector(snr: float, at_next: bool) -> Kernel:
     """Return the Langevin corrector z + η c ∇log p(z) + √(2η) ε, η = 2 a (snr ‖ε‖ / ‖∇log p(z)‖)².
 
-    The norms and c (1 in the usual form) come from `Dynamics.langevin_fn`.
+    The ratio of norms and c (1 in the usual form) come from `Dynamics.langevin_fn`.
 
-    a = max(1 - β Δt, 0) for VP processes, 1 for VE. Where β Δt > 1 the usual a = 1 - β Δt would be negative
-    and its root undefined; the corrector then rests.
+    a = max(1 - β Δt, 0) for VP processes, 1 for VE. Where β Δt > 1, the usual a = 1 - β Δt would be negative and √(2η)
+    undefined; the corrector then does nothing.
 
     Args:
-      snr: the ratio of step to noise.
-      at_next: correct at t_next (after a predictor) or at t (before one).
+      snr: signal-to-noise ratio of a move.
+      at_next: whether to correct at t_next (after a predictor) or at t (before one).
 
     Reference: Y. Song et al., 2020, algorithms 4 and 5. https://arxiv.org/abs/2011.13456
     """
@@ -210,9 +210,12 @@ def langevin_corrector(snr: float, at_next: bool) -> Kernel:
 
 
 def annealed_langevin(snr: float) -> Kernel:
-    """Return Langevin dynamics at the level of t_next: z + η ∇log p(z) + √(2η) ε, η = (snr σ)².
+    """Return Langevin dynamics at the noise level of t_next: z + η ∇log p(z) + √(2η) ε, η = (snr σ)².
 
-    The last step leaves the noise out where the level sinks to that of the data; at one that stands still it does not.
+    The last step omits the noise if the noise level decreases in it; if the level stays constant, it does not.
+
+    Args:
+      snr: ratio of √η to σ.
 
     Reference: Y. Song and S. Ermon, "Generative Modeling by Estimating Gradients of the Data Distribution",
     2019, algorithm 1. https://arxiv.org/abs/1907.05600
@@ -240,7 +243,7 @@ def ddim(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
 
 
 def heun(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
-    """Step d(z/α) / d(σ/α) = -σ ∇log p_t(z) by Heun's method, with two evaluations.
+    """Step the probability-flow ODE, d(z/α) / d(σ/α) = -σ ∇log p_t(z), by Heun's method with two evaluations.
 
     Reference: T. Karras et al., 2022, algorithm 1. https://arxiv.org/abs/2206.00364
     """
@@ -254,7 +257,7 @@ def heun(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
 
 
 def _extrapolated(key: Key, state: State, step: Step, dynamics: Dynamics) -> tuple[Array, Array]:
-    """Return D and its second-order multistep value D + h / (2 h_previous) (D - D_previous)."""
+    """Return D and its second-order multistep extrapolation D + h / (2 h_previous) (D - D_previous)."""
     data = _predict_data(key, state.z, step, dynamics)
     return data, data + step.extrapolation * (data - state.previous)
 
@@ -286,7 +289,7 @@ def sde_dpm_solver_pp_2m(key: Key, state: State, step: Step, dynamics: Dynamics)
 
 
 def ancestral(z: Array, data: Array, step: Step) -> tuple[Array, Array]:
-    """Return mean and standard deviation of q(z_s | z_t, z_0 = data), for s < t."""
+    """Return the mean and standard deviation of q(z_s | z_t, z_0 = data), for s < t."""
     decay, variance = _decay_and_variance(step)
     mean = step.sigma_next / step.sigma * decay * z + step.alpha_next * variance * data
     return mean, step.sigma_next * jnp.sqrt(variance)
@@ -300,5 +303,5 @@ def ancestral_scale(step: Step) -> Array:
 def _decay_and_variance(step: Step) -> tuple[Array, Array]:
     """Return e^-h and 1 - e^-2h."""
     decay = step.sigma_next * step.alpha / (step.sigma * step.alpha_next)
-    # 1 - e^-2h = (1 - e^-h)(1 + e^-h), whose first factor comes without cancellation from `data_weight`.
+    # 1 - e^-2h = (1 - e^-h)(1 + e^-h); `data_weight` gives the first factor without cancellation.
     return decay, step.data_weight / step.alpha_next * (1 + decay)

@@ -1,4 +1,4 @@
-"""The sampler: options, and the one loop over steps."""
+"""The sampler: its options and the loop over steps."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -21,12 +21,12 @@ from sbm_jax.types import Array, Context, Key, ScoreFn, ScoreTransform
 
 STARTS = ("prior", "gaussian")
 
-_UNROLLED_STEPS = 32  # the most steps that are unrolled by themselves
+_UNROLLED_STEPS = 32  # longest loop that is unrolled automatically
 
 
 @checked_dataclass
 class SamplerOptions:
-    """Static choices of one sampler.
+    """Static options of a sampler.
 
     Attributes:
       solver: a key of `SOLVERS`.
@@ -34,20 +34,24 @@ class SamplerOptions:
       grid: a key of `GRIDS`.
       conditioning: a key of `CONDITIONINGS`.
       start_time: time of the first step, in (0, 1].
-      end_time: time of the last step, in (0, start_time). In `python -m benchmarks.known_answer`, 10 steps of
-        the default solver have an error of the mode weights (total variation) of 0.026 with 3e-3 and of 0.030 with
-        the usual 1e-3, and of the covariances of 0.14 and 0.17. The noise that is left there (σ = 0.02 for VP) is
-        the least that a sample resolves.
-      snr: ratio of step to noise in Langevin moves.
-      corrector_steps: Langevin moves per step, for the solvers that have them.
-      resampling: how often each block of intervals is taken, with noise added again in between; 1 is once.
-      resampling_length: intervals of a block; a divisor of num_steps.
-      num_particles: K, particles of each row with the conditioning ``"particles"``.
-      start: ``"prior"``, or ``"gaussian"`` for a draw that treats all latents as jointly Gaussian; at a start_time
-        below 1 the latter spares the first steps (`starts.gaussian_conditional`).
-      unroll: steps per iteration of the compiled loop; `num_steps` unrolls it all, 0 chooses (`automatic_unroll`).
-      chunk_size: rows that are sampled at a time, one chunk after another; 0 chooses.
-      divergence_bound: a row with an entry beyond this many standard deviations of the prior has diverged.
+      end_time: time at the end of the last step, in (0, start_time). In `python -m benchmarks.known_answer`, 10 steps
+        of the default solver have an error of the mode weights (total variation) of 0.026 with 3e-3 and of 0.030 with
+        the usual 1e-3, and an error of the covariances of 0.14 and 0.17. The noise that remains there (σ = 0.02 for VP)
+        limits the resolution of samples.
+      snr: signal-to-noise ratio of Langevin moves.
+      corrector_steps: Langevin moves per step, for solvers with a corrector.
+      resampling: number of passes through each block of intervals, with noise added again in between; 1 for no
+        resampling.
+      resampling_length: intervals per block; a divisor of num_steps.
+      num_particles: K, particles per row with the conditioning ``"particles"``.
+      start: ``"prior"``, or ``"gaussian"`` for a draw that treats all latents as jointly Gaussian, which saves the
+        first steps at a start_time below 1 (`starts.gaussian_conditional`).
+      unroll: steps per iteration of the compiled loop; `num_steps` unrolls all, 0 chooses (`automatic_unroll`).
+      chunk_size: rows to sample at a time, in sequential chunks; 0 chooses.
+      divergence_bound: a row diverges if an entry exceeds this many standard deviations of the prior.
+
+    Raises:
+      SbmError: on an unknown name, a value out of range, or options that exclude each other.
     """
 
     solver: str = "sde_dpm_solver_pp_2m"
@@ -89,7 +93,7 @@ class SamplerOptions:
             raise SbmError("sampler: conditioning 'particles' starts from the prior; set start to 'prior'.")
         if self.conditioning == "reference" and (self.resampling > 1 or self.chunk_size):
             raise SbmError(
-                "sampler: conditioning 'reference' lets rows and steps depend on one another; set resampling to 1 and "
+                "sampler: conditioning 'reference' makes rows and steps depend on each other; set resampling to 1 and "
                 "chunk_size to 0."
             )
         if not 0 < self.end_time < self.start_time <= 1:
@@ -100,13 +104,12 @@ class SamplerOptions:
 
 
 class SampleResult(NamedTuple):
-    """What a sampling call returns.
+    """The result of a sampling call.
 
     Attributes:
-      z: latents [B, N, ...]: observed entries unchanged, padding 0, NaN at the sampled entries of diverged
-        rows.
+      z: latents [B, N, ...]: observed entries unchanged, padding 0, NaN at sampled entries of diverged rows.
       network_evaluations: int32, evaluations of the score function per row.
-      diverged: bool [B], rows that became non-finite or left the bound at any step.
+      diverged: bool [B], rows that became non-finite or exceeded the bound at any step.
     """
 
     z: Array
@@ -126,24 +129,24 @@ def sample(
 ) -> SampleResult:
     """Sample the unobserved latents given the observed ones.
 
-    Each row has its own observed set, and its sample does not depend on the other rows (except with the
-    conditioning ``"reference"``): with `context.row_numbers`, a batch that is sampled in chunks gives the samples of
-    the whole. Memory does not grow with the number of steps.
+    Each row has its own observed mask, and its sample does not depend on other rows (except with the conditioning
+    ``"reference"``): given `context.row_numbers`, sampling a batch in chunks yields the same samples as sampling it
+    whole. Memory does not grow with the number of steps.
 
     Args:
       score_fn: the score, bound to `bind_context(options, context)`.
-      sde: the process that the score was trained for.
+      sde: the process that the score was trained with.
       key: a typed key.
       z_observed: clean latents [B, N, D], or data of any rank [B, N, ...] (see `Context`); only observed, valid entries
         are read.
-      context: observed sets [B, M] (or [M] for all rows) and padding.
-      options: static choices; the defaults where None.
+      context: observed masks [B, M] (or [M] for all rows) and padding.
+      options: static options; None for the defaults.
       transforms: guidance, applied to the score function in this order, with the rows of `bind_context`.
-      start: clean latents [B, N, ...] whose unobserved entries, diffused to `options.start_time`, take the place of
+      start: clean latents [B, N, ...] whose unobserved entries, diffused to `options.start_time`, replace the draw from
         the prior; see `starts.gaussian_conditional`.
 
     Raises:
-      SbmError: on shapes or choices that do not fit, or a step size at which the solver is unstable.
+      SbmError: on mismatched shapes or options, or a step size at which the solver is unstable.
     """
     options = SamplerOptions() if options is None else options
     _check_arguments(score_fn, sde, key, context, options, transforms)
@@ -153,8 +156,8 @@ def sample(
     conditioning = CONDITIONINGS[options.conditioning]
     if conditioning.filters and start is not None:
         raise SbmError(
-            "sample: the particles of conditioning 'particles' begin at the prior, before anything is known of the "
-            "observed entries; leave `start` out."
+            "sample: the particles of conditioning 'particles' start from the prior, independently of the observed "
+            "entries; leave `start` out."
         )
     solver, steps = _plan(sde, options)
     first = jax.tree.map(lambda values: values[0], steps)
@@ -189,14 +192,14 @@ def sample(
 
 
 def automatic_unroll(num_steps: int, backend: str) -> int:
-    """Return how many steps one iteration of the compiled loop takes.
+    """Choose how many steps one iteration of the compiled loop takes.
 
-    A GPU launches a short loop as one graph once it is unrolled, where a loop waits for the host in every step. A
-    CPU gains nothing, and compiles for longer.
+    A GPU launches a short unrolled loop as one graph, but would otherwise wait for the host at every step. A CPU gains
+    nothing from unrolling, and compiles longer.
 
     Args:
       num_steps: steps of the loop.
-      backend: the name of JAX's backend.
+      backend: name of JAX's backend.
     """
     return num_steps if backend == "gpu" and num_steps <= _UNROLLED_STEPS else 1
 
@@ -220,19 +223,19 @@ def _plan(sde: SDE, options: SamplerOptions) -> tuple[Solver, Step]:
 def integrate(
     solver: Solver, dynamics: Dynamics, steps: Step, key: Key, state: State, bound: float, unroll: int = 1
 ) -> tuple[State, Array]:
-    """Run a solver over all steps: the one loop of this package.
+    """Run a solver over all steps. All sampling in this package uses this loop.
 
     Args:
       solver: the kernels.
-      dynamics: the law that is sampled.
+      dynamics: the distribution being sampled.
       steps: constants of the steps, arrays [N].
-      key: a typed key; step i draws from `fold_in(key, i)`.
+      key: a typed key; step i uses `fold_in(key, i)`.
       state: the initial state, from `solver.init`.
-      bound: the largest magnitude of a moving entry.
+      bound: largest allowed magnitude of a moving entry.
       unroll: steps per iteration.
 
     Returns:
-      the final state, and bool [B], the rows that left the bound or became non-finite at any step.
+      The final state, and bool [B], the rows that exceeded the bound or became non-finite at any step.
     """
     last = len(solver.kernels) - 1
 
@@ -244,7 +247,7 @@ def integrate(
             this = step if i == last else step.replace(final=jnp.zeros_like(step.final))
             moved = kernel(jax.random.fold_in(step_key, i), state, this, dynamics)
             state = moved.replace(z=jnp.where(dynamics.moving, moved.z, state.z))
-        within = (jnp.abs(state.z) <= bound) | ~dynamics.moving  # False where z is not a number
+        within = (jnp.abs(state.z) <= bound) | ~dynamics.moving  # False where z is NaN
         return (state, diverged | ~jnp.all(within, axis=tuple(range(1, within.ndim)))), None
 
     start = (state, jnp.zeros(state.z.shape[:1], bool))
@@ -252,13 +255,13 @@ def integrate(
 
 
 def bind_context(options: SamplerOptions, context: Context) -> Context:
-    """Return the context that a score network is to be bound to for these options.
+    """Return the context to bind a score network to for these options.
 
-    Conditionings with a single time need a network that knows no observed set; with ``"particles"`` its rows are
-    the particles, B * K of them.
+    For conditionings with a single time, nothing in it is observed; with ``"particles"``, its rows are the B * K
+    particles.
 
     Raises:
-      SbmError: with ``"particles"``, if `observed` is not given per row.
+      SbmError: with ``"particles"``, if `observed` is not [B, M].
     """
     conditioning = CONDITIONINGS[options.conditioning]
     repeated = particles.repeat_rows(context, options.num_particles) if conditioning.filters else context
@@ -268,10 +271,10 @@ def bind_context(options: SamplerOptions, context: Context) -> Context:
 def _check_arguments(
     score_fn: ScoreFn, sde: SDE, key: Key, context: Context, options: SamplerOptions, transforms: Sequence
 ) -> None:
-    """Check the shape and type of what is given.
+    """Check the types of the arguments.
 
     Raises:
-      SbmError: naming the argument.
+      SbmError: naming the first invalid argument.
     """
     is_key = isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 0
     transforming = isinstance(transforms, Sequence) and all(map(callable, transforms))
@@ -288,7 +291,7 @@ def _check_arguments(
 
 
 def _same_shape(score_fn: ScoreFn) -> ScoreFn:
-    """Return the score function that checks, while it is traced, that a score is as large as its latents."""
+    """Wrap a score function to check, while tracing, that the score has the shape of its latents."""
 
     def checked(key: Key, z: Array, t: Array) -> Array:
         score = score_fn(key, z, t)
@@ -302,10 +305,10 @@ def _same_shape(score_fn: ScoreFn) -> ScoreFn:
 
 
 def _checked(context: Context, z_observed: Array, start: Array | None) -> Context:
-    """Return the context with an observed set per row.
+    """Return the context with `observed` broadcast to all rows, after checking it.
 
     Raises:
-      SbmError: on shapes or types that do not fit.
+      SbmError: on mismatched shapes or types.
     """
     if jnp.ndim(z_observed) < 2:
         raise SbmError(f"sample: z_observed must be [rows, tokens, ...], not {list(jnp.shape(z_observed))}.")
@@ -314,7 +317,7 @@ def _checked(context: Context, z_observed: Array, start: Array | None) -> Contex
         raise SbmError(f"sample: valid must be {shape}, not {list(jnp.shape(context.valid))}.")
     if context.owner and (len(context.owner) != shape[0] or not is_owner(context.owner)):
         raise SbmError(
-            f"sample: owner must tell the modality of each of {shape[0]} tokens, in the order of modalities (0, ..., "
+            f"sample: owner must give the modality of each of {shape[0]} tokens, in the order of modalities (0, ..., "
             f"1, ...), not {context.owner}."
         )
     modalities = num_modalities(context.owner, shape[0])

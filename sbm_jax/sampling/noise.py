@@ -1,4 +1,4 @@
-"""Random draws that leave rows independent of each other."""
+"""Random draws with an independent key per row."""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +7,7 @@ from sbm_jax.types import Array, Key
 
 
 def row_keys(key: Key, rows: Array) -> Key:
-    """Return one key per row, [B], that depends on `key` and on the number of the row only.
+    """Return one key per row, [B], which depends only on `key` and the row's number.
 
     Args:
       key: a typed key.
@@ -19,12 +19,12 @@ def row_keys(key: Key, rows: Array) -> Key:
 def row_normal(key: Key, shape: tuple[int, ...], rows: Array | None = None) -> Array:
     """Draw standard normal noise, float32, with one key per row.
 
-    A row does not change when rows are added to its batch, or when the batch is cut into chunks.
+    A row's noise does not change when rows are added to the batch, or when the batch is split into chunks.
 
     Args:
       key: a typed key.
-      shape: [B, ...].
-      rows: int [B], the number of each row in the whole batch; 0 to B - 1 where None.
+      shape: (B, ...).
+      rows: int [B], the number of each row in the whole batch; None for 0 to B - 1.
     """
     keys = row_keys(key, jnp.arange(shape[0]) if rows is None else rows)
     return jax.vmap(lambda row_key: jax.random.normal(row_key, shape[1:]))(keys)

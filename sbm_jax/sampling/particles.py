@@ -1,10 +1,9 @@
-"""A particle filter: right conditional samples from a score that was trained for the joint law only.
+"""A particle filter: asymptotically exact conditional samples from a score of the joint distribution alone.
 
-The observed entries follow a path that is drawn from the forward process given their clean values. K particles
-follow the reverse process with the path in the place of their observed entries; each is weighted by how likely it
-found the next point of the path, and particles are drawn again by their weights where these become uneven. As K and
-the number of steps grow, the unobserved entries of one particle, drawn by the final weights, follow the conditional
-law.
+The observed entries follow a path drawn from the forward process given their clean values. K particles follow the
+reverse process with this path as their observed entries. Each is weighted by the likelihood it assigned to the next
+point of the path, and particles are resampled when their weights become uneven. As K and the number of steps grow, the
+unobserved entries of one particle, drawn by the final weights, follow the conditional distribution.
 
 Reference: B. Trippe et al., "Diffusion probabilistic modeling of protein backbones in 3D for the
   motif-scaffolding problem", 2022, algorithm 2 (SMCDiff). https://arxiv.org/abs/2206.04119
@@ -23,14 +22,14 @@ from sbm_jax.types import Array, Context, Key
 
 
 def repeat_rows(context: Context, num_particles: int) -> Context:
-    """Return the context of B * K particles, those of a row next to each other.
+    """Return the context of B * K particles, with the particles of a row next to each other.
 
     Args:
-      context: observed sets [B, M].
+      context: observed masks [B, M].
       num_particles: K.
 
     Raises:
-      SbmError: if `observed` is not given per row.
+      SbmError: if `observed` is not [B, M].
     """
     if jnp.ndim(context.observed) != 2:
         raise SbmError(
@@ -56,13 +55,13 @@ def row_numbers(context: Context) -> Array:
 
 
 def start(key: Key, z: Array, z_observed: Array, context: Context, first: Step) -> Array:
-    """Return particles [B * K, N, ...] with the start of the path, N(α z_o, σ²), at observed entries.
+    """Return particles [B * K, N, ...] whose observed entries hold the start of the path, drawn from N(α z_o, σ²).
 
     Args:
       key: a typed key.
       z: draws from the prior [B * K, N, ...].
       z_observed: clean latents [B, N, ...].
-      context: observed sets of the B rows.
+      context: observed masks of the B rows.
       first: the first step.
     """
     noise = row_normal(key, z_observed.shape, context.row_numbers)
@@ -76,8 +75,8 @@ def filtered(solver: Solver, num_particles: int, z_observed: Array, context: Con
       solver: a solver whose step is one Gaussian draw.
       num_particles: K.
       z_observed: clean latents [B, N, ...].
-      context: observed sets of the B rows.
-      bound: a particle with an entry beyond this gets the weight 0.
+      context: observed masks of the B rows.
+      bound: a particle with an entry beyond this gets weight 0.
 
     Raises:
       SbmError: if a step of the solver is not one Gaussian draw.
@@ -95,13 +94,13 @@ def filtered(solver: Solver, num_particles: int, z_observed: Array, context: Con
 
     def move(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
         move_key, path_key, resample_key, noise_key = jax.random.split(key, 4)
-        # Without noise a Gaussian step returns its mean.
+        # Without noise, a Gaussian step returns its mean.
         mean = solver.kernels[0](move_key, state, step, dynamics._replace(noise_fn=lambda _: jnp.zeros_like(state.z)))
         scale = solver.scale_fn(step)
-        # The path is the same in all particles of a row.
+        # All particles of a row share the path.
         path_mean, path_scale = ancestral(_by_row(state.z, shape)[:, 0], z_observed, step)
         path = path_mean + path_scale * row_normal(path_key, z_observed.shape, context.row_numbers)
-        # The extrapolation of a multistep solver adds noise to the weights: they are those of its first-order step.
+        # The extrapolation of a multistep solver would add noise to the weights, so they use its first-order step.
         expected = mean.z if mean.previous is None else ancestral(state.z, mean.previous, step)[0]
         misses = jnp.where(given[:, None], (path[:, None] - _by_row(expected, shape)) / scale, 0.0)
         within = (jnp.abs(_by_row(mean.z, shape)) <= bound) | ~context.valid[None, None]
@@ -115,12 +114,12 @@ def filtered(solver: Solver, num_particles: int, z_observed: Array, context: Con
 
 
 def choose(key: Key, state: State, context: Context) -> tuple[Array, Array]:
-    """Return one particle for each row [B, N, ...], drawn by the weights, and bool [B], the rows that lost all.
+    """Draw one particle per row, [B, N, ...], by the weights; also return bool [B], the rows that lost all particles.
 
     Args:
       key: a typed key.
       state: the particles after the last step.
-      context: observed sets of the B rows.
+      context: observed masks of the B rows.
     """
     lost, log_weights = _normalised(state.log_weights)
     chosen = jax.vmap(jax.random.categorical)(row_keys(key, row_numbers(context)), log_weights)
@@ -128,13 +127,13 @@ def choose(key: Key, state: State, context: Context) -> tuple[Array, Array]:
 
 
 def _resample(keys: Key, state: State) -> State:
-    """Draw particles again, by systematic resampling, in rows whose effective number of particles is below K / 2."""
+    """Apply systematic resampling to rows whose effective number of particles is below K / 2."""
     lost, log_weights = _normalised(state.log_weights)
     num_particles = log_weights.shape[1]
     weights = jnp.exp(log_weights)
     uneven = 1 / jnp.sum(weights**2, axis=1, keepdims=True) < num_particles / 2
     offsets = jax.vmap(jax.random.uniform)(keys)[:, None]
-    # Rounding must not take the last point to 1, beyond the particles of positive weight.
+    # Keep rounding from moving the last point to 1, beyond the particles of positive weight.
     points = jnp.minimum((jnp.arange(num_particles)[None] + offsets) / num_particles, 1 - 1e-7)
     cumulative = jnp.cumsum(weights, axis=1)
     cumulative = cumulative / cumulative[:, -1:]
@@ -149,23 +148,23 @@ def _resample(keys: Key, state: State) -> State:
 
 
 def _normalised(log_weights: Array) -> tuple[Array, Array]:
-    """Return bool [B], the rows without any weight, and normalised log weights [B, K], which are equal in these."""
+    """Return bool [B], the rows whose weights are all 0, and normalised log weights [B, K], uniform in those rows."""
     lost = jnp.all(jnp.isneginf(log_weights), axis=1)
     return lost, jax.nn.log_softmax(jnp.where(lost[:, None], 0.0, log_weights), axis=1)
 
 
 def _take(array: Array, ancestors: Array) -> Array:
-    """Return the particles `ancestors` [B, n] of each row, [B * n, ...], from all of them [B * K, ...]."""
+    """Select the particles `ancestors`, int [B, n], of each row from all [B * K, ...]: [B * n, ...]."""
     by_row = _by_row(array, (len(ancestors), -1))
     taken = jax.vmap(lambda row, index: row[index])(by_row, ancestors)
     return taken.reshape(-1, *array.shape[1:])
 
 
 def _by_row(z: Array, shape: tuple[int, int]) -> Array:
-    """Return particles [B * K, ...] by row, [B, K, ...]."""
+    """Reshape particles [B * K, ...] to [B, K, ...]."""
     return z.reshape(*shape, *z.shape[1:])
 
 
 def _with_path(z: Array, path: Array, context: Context) -> Array:
-    """Return particles with the path [B, N, ...] at observed entries."""
+    """Set the observed entries of particles to the path [B, N, ...]."""
     return jnp.where(context.given[:, None], path[:, None], _by_row(z, (len(path), -1))).reshape(z.shape)

@@ -1,4 +1,4 @@
-"""Resampling of intervals, one by one or in blocks.
+"""Repeats intervals of the time grid with fresh noise (RePaint), one by one or in blocks.
 
 Reference: A. Lugmayr et al., "RePaint: Inpainting using Denoising Diffusion Probabilistic Models", 2022,
   algorithm 1. https://arxiv.org/abs/2201.09865
@@ -15,20 +15,20 @@ from sbm_jax.types import Key
 
 
 def renoise(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
-    """On a rewind from s, return to t by the forward process: z_t ~ N(a z_s, (σ_t² - a² σ_s²) I), a = α_t / α_s."""
+    """On a rewind, diffuse from s back to t: z_t ~ N(a z_s, (σ_t² - a² σ_s²) I), with a = α_t / α_s."""
     shrink = step.alpha / step.alpha_rewind
     scale = jnp.sqrt(jnp.maximum(step.sigma**2 - (shrink * step.sigma_rewind) ** 2, 0.0))
     return state.replace(z=jnp.where(step.rewind, shrink * state.z + scale * dynamics.noise_fn(key), state.z))
 
 
 def resampled(solver: Solver, times: int) -> Solver:
-    """Return a solver that takes each block of intervals `times` times, noising the result again in between.
+    """Return a solver that passes through each block of intervals `times` times, adding noise again in between.
 
-    Repeating lets the generated entries agree with the held ones; it lessens the bias of single-time
-    conditionings and does not remove it.
+    Repeating harmonises generated entries with observed ones; it reduces the bias of single-time conditionings but does
+    not remove it.
 
     Raises:
-      SbmError: if the solver takes intervals more than once by itself, as annealed Langevin dynamics may.
+      SbmError: if the solver already repeats intervals, as annealed Langevin dynamics may.
     """
     if solver.repeats > 1:
         raise SbmError(

@@ -1,4 +1,4 @@
-"""Solvers: which kernels a step consists of, and what it costs."""
+"""Solvers: the kernels that make up a step, and its cost."""
 
 import dataclasses
 from collections.abc import Callable
@@ -24,15 +24,15 @@ def _multistep_state(z: Array) -> State:
 
 @dataclasses.dataclass(frozen=True)
 class Solver:
-    """A few kernels, applied in order in every step.
+    """A sequence of kernels to apply in every step.
 
     Attributes:
-      kernels: the kernels of a step; in the last step the last one returns its mean.
-      evaluations: network evaluations of one step.
+      kernels: the kernels of a step, in order; in the last step, the last one returns its mean.
+      evaluations: network evaluations per step.
       init: makes the state from the initial sample.
-      repeats: how often each interval of the grid is taken.
-      explicit: whether a step is an explicit Euler step in time, unstable when it is long.
-      scale_fn: `step -> standard deviation` of a step that is one Gaussian draw; None where it is not one.
+      repeats: number of times to step through each interval of the grid.
+      explicit: whether a step is an explicit Euler step in time, which is unstable if it is too long.
+      scale_fn: `step -> standard deviation`, if a step is a single Gaussian draw; else None.
     """
 
     kernels: tuple[Kernel, ...]
@@ -52,8 +52,8 @@ def _euler_maruyama(snr: float, corrector_steps: int) -> Solver:
 
 
 def _predictor_corrector(snr: float, corrector_steps: int) -> Solver:
-    # Corrects at the time that the predictor has reached (algorithm 1 of Song et al.); the authors of the
-    # multimodal paper correct at the time before, one level too noisy.
+    # Corrects at the time that the predictor has reached (algorithm 1 of Song et al.); the authors of the multimodal
+    # paper correct at the previous time, one noise level too high.
     corrector = kernels.langevin_corrector(snr, at_next=True)
     moves = (kernels.euler_maruyama, *(corrector,) * corrector_steps)
     return Solver(moves, evaluations=1 + corrector_steps, explicit=True)
@@ -103,11 +103,10 @@ SOLVERS: dict[str, SolverFactory] = {
 
 
 def check_stability(sde: SDE, times: np.ndarray) -> None:
-    """Refuse a grid with explicit Euler steps that overshoot.
+    """Reject a grid on which explicit Euler steps overshoot.
 
-    For unit-variance data the reverse drift contracts at the rate r = f + g² / (α² + σ²), which is β/2 for
-    VP. A step with r Δt ≥ 1 (β Δt ≥ 2) multiplies the state by 1 - r Δt ≤ 0: it leaps over the mean, and
-    narrower data diverges.
+    For unit-variance data, the reverse drift contracts at the rate r = f + g² / (α² + σ²), which is β/2 for VP. A step
+    with r Δt ≥ 1 (β Δt ≥ 2) multiplies the state by 1 - r Δt ≤ 0: it overshoots the mean, and narrower data diverge.
 
     Raises:
       SbmError: if r Δt reaches 1, within one per cent, at any step.

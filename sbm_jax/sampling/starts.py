@@ -1,9 +1,10 @@
-"""Starts that are nearer to the data than the prior is.
+"""Initial samples that are closer to the data than the prior.
 
-A few-step sampler spends its first steps where the diffused law is close to a Gaussian. Starting at a later time from
-that Gaussian saves them: on the mixture of `python -m benchmarks.known_answer`, DPM-Solver++ 2M with 5 evaluations has
-an error of the mode weights of 0.019 from the time where α = 0.08 (0.71 for VP (0.1, 20)), and 0.032 from the prior.
-More steps do not help: what the Gaussian gets wrong remains, and the prior is better from 10 evaluations on.
+A few-step sampler spends its first steps where the diffused distribution is close to a Gaussian. Starting from that
+Gaussian at a smaller time saves them: on the mixture of `python -m benchmarks.known_answer`, DPM-Solver++ 2M with 5
+evaluations has an error of the mode weights of 0.019 when it starts where α = 0.08 (t = 0.71 for VP (0.1, 20)), and of
+0.032 from the prior. More steps do not help: the error of the Gaussian remains, and the prior is better from 10
+evaluations on.
 
 Reference: B. Wang and J. Vastola, "The Unreasonable Effectiveness of Gaussian Score Approximation for Diffusion
   Models and its Applications", 2024. https://arxiv.org/abs/2412.09726
@@ -19,31 +20,31 @@ from sbm_jax.errors import SbmError
 from sbm_jax.sampling.noise import row_normal
 from sbm_jax.types import Array, Context, Key
 
-# Added to variances, as a part of their mean: the covariance of few latents has no inverse.
+# Added to variances, as a fraction of their mean: a covariance estimated from few latents is singular.
 _RIDGE = 1e-5
-# Rows that are solved for at a time: each takes a matrix [n, n].
+# Rows to solve for at a time: each takes a matrix [n, n].
 _ROWS_AT_ONCE = 64
 
 _matmul = functools.partial(jnp.matmul, precision="highest")
 
 
 def gaussian_conditional(key: Key, z_observed: Array, context: Context, mean: Array, covariance: Array) -> Array:
-    """Draw the unobserved latents given the observed as if all of them were jointly Gaussian.
+    """Draw the unobserved latents given the observed as if all were jointly Gaussian.
 
-    Matheron's rule: a joint draw x of N(μ, Σ) becomes a conditional one by x + Σ_·o Σ_oo⁻¹ (z_o - x_o).
+    Matheron's rule turns a draw x from N(μ, Σ) into a conditional draw: x + Σ_·o Σ_oo⁻¹ (z_o - x_o).
 
     Args:
       key: a typed key; a row's draw depends on its number in `context.row_numbers`.
-      z_observed: clean latents [B, N, ...], n entries in each row; only observed, valid entries are read.
-      context: observed sets [B, M] and padding.
+      z_observed: clean latents [B, N, ...], n entries per row; only observed, valid entries are read.
+      context: observed masks [B, M] and padding.
       mean: μ of the latents [N, ...].
-      covariance: Σ of the latents [n, n], in the order of `mean.reshape(-1)`; entries of padding are not read.
+      covariance: Σ of the latents [n, n], in the order of `mean.reshape(-1)`; padded entries are ignored.
 
     Returns:
-      latents [B, N, ...]: draws at unobserved entries, the given values at observed ones, 0 on padding.
+      Latents [B, N, ...]: draws at unobserved entries, the given values at observed entries, 0 on padding.
 
     Raises:
-      SbmError: on shapes that do not fit.
+      SbmError: on mismatched shapes.
     """
     rows, shape = len(z_observed), z_observed.shape[1:]
     entries = math.prod(shape)
@@ -71,5 +72,5 @@ def gaussian_conditional(key: Key, z_observed: Array, context: Context, mean: Ar
 
 
 def _masked(covariance: Array, kept: Array) -> Array:
-    """Return a covariance [n, n] with independent unit variances at the entries [n] that are not kept."""
+    """Replace the entries of a covariance [n, n] that are not `kept`, bool [n], by independent unit variances."""
     return jnp.where(kept[:, None] & kept[None], covariance, 0.0) + jnp.diag(jnp.where(kept, 0.0, 1.0))

@@ -96,7 +96,7 @@ def test_what_does_not_fit_is_refused(change, message):
 
 
 def test_options_that_do_not_fit_are_refused(weights):
-    with pytest.raises(SbmError, match="weights is ''; expected a file, whose weights are to be frozen"):
+    with pytest.raises(SbmError, match="weights is ''; expected a file with the weights to freeze"):
         make_codec(modality(frozen=True), NETWORK)
     with pytest.raises(SbmError, match=r"values is \(1\.0, 1\.0\)"):
         make_codec(modality(values=(1.0, 1.0)), NETWORK)

@@ -228,7 +228,7 @@ def test_a_start_from_a_picture_stays_near_it():
         ({"picture": jnp.ones((5, 8, 8, 2))}, {}, r"expected .*\(8, 8, 1\)"),
         ({"latent": jnp.ones((4, 3))}, {}, "expected a row for each"),
         ({"latent": jnp.ones((5, 2))}, {}, r"expected .* latent \(3,\)"),
-        ({"picture": jnp.ones((0, 8, 8, 1)), "latent": jnp.ones((0, 3))}, {}, "number of pictures is 0"),
+        ({"picture": jnp.ones((0, 8, 8, 1)), "latent": jnp.ones((0, 3))}, {}, "number of images is 0"),
         ({}, {"row_numbers": jnp.arange(4)}, r"row_numbers have the shape \(4,\)"),
         ({}, {"guidance": 2.0}, r"guidance 2\.0 needs"),
         ({}, {"guidance": -1.0}, r"guidance is -1\.0; expected 0 or more"),
@@ -324,7 +324,7 @@ def test_denoisers_take_any_size(name):
         ({"sampler": PictureSampler(resampling=2)}, "sampler.resampling is 2; expected 1"),
         ({"sde": SDEConfig("cosinus")}, "sde.name.*cosinus"),
         ({"network": {"name": "pach"}}, "denoiser.*pach"),
-        ({"weighting": "likelihood", "num_times": 10}, "integral over all times"),
+        ({"weighting": "likelihood", "num_times": 10}, "integrates over all times"),
         ({"network": {"name": "patch", "patch": 3}}, "a power of two"),
     ],
 )

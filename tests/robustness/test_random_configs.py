@@ -139,7 +139,7 @@ REFUSED_TOGETHER = {
     r"embeddings of observed modalities only, but conditioning": {"conditioning"},
     r"conditioning 'particles' starts from the prior": {"conditioning", "start"},
     r"conditioning 'particles' .* one Gaussian draw": {"conditioning", "solver", "resampling"},
-    r"conditioning 'reference' lets rows and steps depend": {"conditioning", "resampling", "chunk_size"},
+    r"conditioning 'reference' makes rows and steps depend": {"conditioning", "resampling", "chunk_size"},
     r"steps are too few": {"solver", "num_steps", "beta_max", "grid", "sde.name"},
     r"make no square": {"network.name", "latent_size"},
     r"set resampling to 1": {"resampling", "solver"},

@@ -84,7 +84,7 @@ def test_samples_have_the_moments_of_the_mixture(mixture):
 
 
 def test_conditioning_on_everything_is_refused(mixture):
-    with pytest.raises(SbmError, match="leave one out"):
+    with pytest.raises(SbmError, match="Leave one out"):
         mixture.condition(jnp.zeros((1, 3, 2)), np.ones(3, bool))
 
 

@@ -391,7 +391,7 @@ def test_rows_and_starts_that_do_not_fit_are_named(rows, start, message):
 @pytest.mark.parametrize("owner", [(0, 1), (0, 2, 2), (1, 1, 2), (0, 1, 0)])
 def test_owners_that_do_not_fit_are_named(owner):
     context = Context(np.zeros(max(owner) + 1, bool), jnp.ones((3, 2), bool), owner=owner)
-    with pytest.raises(SbmError, match="owner must tell"):
+    with pytest.raises(SbmError, match="owner must give"):
         sample(_linear_score, SDE, jax.random.key(0), jnp.zeros((2, 3, 2)), context)
 
 

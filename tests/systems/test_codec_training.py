@@ -207,7 +207,7 @@ def test_files_of_other_codecs_are_refused(tmp_path):
     with pytest.raises(SbmError, match=r"modality 'a'.*decoder/weights is \[3, 4\], expected \[2, 4\]"):
         space.check()
     path.write_bytes(b"no archive")
-    with pytest.raises(SbmError, match="holds no parameters"):
+    with pytest.raises(SbmError, match="contains no parameters"):
         space.check()
     path.unlink()
     with pytest.raises(SbmError, match="can not be read"):

@@ -211,7 +211,7 @@ def test_equal_codecs_draw_alike():
     codecs = [CodecConfig("diffusion", {"decoder": {"sampler": {"num_steps": steps}}}) for steps in (4, 9)]
     modalities = tuple(dataclasses.replace(PICTURES[0], name=f"p{i}", codec=codec) for i, codec in enumerate(codecs))
     with pytest.raises(
-        SbmError, match="'p1' has the same training settings as another modality, but is drawn by other options"
+        SbmError, match="'p1' has the same training settings as another modality, but different sampling options"
     ):
         Codecs(modalities, AutoencoderNetworkConfig(), batched=False)
 

@@ -1,4 +1,4 @@
-"""Codecs: how modalities become latents and back. One file for each kind, and all modalities at once."""
+"""Codecs, which map modalities to latents and back: one file per codec, and `Codecs` for all modalities at once."""
 
 import dataclasses
 import enum
@@ -61,18 +61,18 @@ CODECS: dict[str, type[Codec]] = {
     "nexus_image": NexusImage,
     "nexus_sound": NexusSound,
 }
-"""The codecs of this package, by name."""
+"""This package's codecs, by name."""
 
 
 def make_codec(modality: Modality, network: AutoencoderNetworkConfig) -> Codec:
     """Return the codec of a modality.
 
     Args:
-      modality: names the codec and may give it options.
-      network: the options that the modality leaves out, of codecs with such options.
+      modality: the modality, whose `codec` has the codec's name and options.
+      network: defaults for options that the modality leaves out, if the codec's options extend this class.
 
     Raises:
-      SbmError: if there is no such codec, or it can not do what it is asked for.
+      SbmError: if there is no such codec, or it does not support the modality or the options.
     """
     codec = find(f"codec of modality {modality.name!r}:", modality.codec.name, CODECS, type[Codec])
     shared = plain(network) if issubclass(codec.Options, AutoencoderNetworkConfig) else {}
@@ -81,24 +81,24 @@ def make_codec(modality: Modality, network: AutoencoderNetworkConfig) -> Codec:
 
 
 def training_settings(modality: Modality) -> dict[str, Any]:
-    """Return a modality as JSON values, of which training depends on all.
+    """Return the settings of a modality that training depends on, as JSON values.
 
-    Options of a codec that say how it draws are left out by a method `training_settings` of `Codec.Options`, which
-    returns the others as JSON values.
+    If `Codec.Options` has a method `training_settings`, it returns the codec's options as JSON values without those
+    that affect only sampling.
     """
     settings, where = plain(modality), f"modality {modality.name!r}: codec.network"
     options = find(f"codec of modality {modality.name!r}:", modality.codec.name, CODECS, type[Codec]).Options
     if hasattr(options, "training_settings"):
         settings["codec"]["network"] = build(options, modality.codec.network, where).training_settings()
-    settings["format"]["options"].pop("names", None)  # what reports show
+    settings["format"]["options"].pop("names", None)  # used only in reports
     return settings
 
 
 def check_codec(codec: Codec) -> None:
-    """Check what a codec's functions return, by tracing shapes: nothing is computed.
+    """Check the shapes and types of a codec's outputs by tracing, without computing anything.
 
     Raises:
-      SbmError: naming the modality, the function and the shapes, if one is not as `Codec` says.
+      SbmError: if an output or a parameter does not conform to `Codec`.
     """
     modality, key = codec.modality, jax.random.key(0)
     x = jax.ShapeDtypeStruct((2, *modality.shape), modality.dtype)
@@ -121,11 +121,11 @@ def check_codec(codec: Codec) -> None:
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             name = jax.tree_util.keystr(path)
-            raise SbmError(f"{where}: parameter {name} is {leaf.dtype}; expected float32, which is trained.")
+            raise SbmError(f"{where}: parameter {name} is {leaf.dtype}; expected float32. Fix the codec.")
 
 
 class Objective(enum.Enum):
-    """What codecs that are `Bounds` are asked for: the bound, or what they are trained by, with dropout and without."""
+    """The objective to evaluate of a `Bounds` codec: its bound, or its loss with dropout (`TRAINING`) or without."""
 
     BOUND = enum.auto()
     TRAINING = enum.auto()
@@ -133,14 +133,14 @@ class Objective(enum.Enum):
 
 
 _LOSS, _SAMPLE = 10_001, 10_002
-"""What is folded into the keys of losses and of samples, far from the small numbers that callers fold into theirs."""
+"""Folded into the keys of losses and samples; larger than the small numbers that callers fold into theirs."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Codecs:
-    """The codecs of all modalities as pure functions of data and latents by name.
+    """The codecs of all modalities, as pure functions of data and latents by name.
 
-    Callers may give the key that they split or fold small numbers into: what codecs draw with it is independent.
+    Callers may pass a key that they also split or fold small numbers into: the codecs' draws are independent of those.
 
     Attributes:
       modalities: the modalities.
@@ -158,20 +158,20 @@ class Codecs:
         self._check_equal_ones_draw_alike()
 
     def _check_equal_ones_draw_alike(self) -> None:
-        """Refuse different samplers of modalities that are else equal: their parameters are stacked."""
+        """Reject modalities that differ only in sampling options, because their parameters are stacked."""
         found: dict[str, dict[str, Any]] = {}
         for name, network in self.drawing.items():
             modality = next(modality for modality in self.modalities if modality.name == name)
             kind = repr({**training_settings(modality), "name": ""})
             if found.setdefault(kind, network) != network:
                 raise SbmError(
-                    f"modality {name!r} has the same training settings as another modality, but is drawn by other "
+                    f"modality {name!r} has the same training settings as another modality, but different sampling "
                     "options. Their parameters are stacked, so give both the same codec.network."
                 )
 
     @property
     def drawing(self) -> dict[str, dict[str, Any]]:
-        """The options of codecs that draw step by step, {name: JSON values}, which say how they draw."""
+        """The options of codecs that sample step by step, {name: JSON values}."""
         return {modality.name: plain(modality.codec.network) for modality in self.modalities if self._draws(modality)}
 
     def _draws(self, modality: Modality) -> bool:
@@ -179,12 +179,12 @@ class Codecs:
 
     @property
     def are_guided(self) -> bool:
-        """Whether what some codec draws has another law than the one that its likelihood tells."""
+        """Whether guidance makes any codec sample from a distribution other than its likelihood."""
         return any(getattr(make_codec(modality, self.network), "is_guided", False) for modality in self.modalities)
 
     @property
     def per_modality(self) -> PerModality:
-        """How parameters are stacked."""
+        """Initialises and applies modules with stacked parameters."""
         return PerModality(self.modalities, self.batched)
 
     def init(self, key: Key) -> Params:
@@ -193,20 +193,24 @@ class Codecs:
 
     @property
     def pretrained(self) -> dict[str, Pretrained]:
-        """The codecs that come from files, by modality."""
+        """The codecs with parameters from files, by modality."""
         found = {modality.name: make_codec(modality, self.network) for modality in self.modalities}
         return {name: codec for name, codec in found.items() if isinstance(codec, Pretrained) and codec.files}
 
     @property
     def files(self) -> list[tuple[str, str]]:
-        """The options that name files, with those."""
+        """Pairs of an option that names a file, and the file's path."""
         return [(f"{name}: {o}", path) for name, codec in self.pretrained.items() for o, path in codec.files.items()]
 
     def read(self) -> Params:
-        """Return the parameters that files have, {group: parameters}, as `init` returns all of them."""
+        """Read the parameters that come from files, {group: parameters}, in the layout of `init`.
+
+        Raises:
+          SbmError: if a file can not be read, or belongs to another network.
+        """
         found, codecs = {}, self.pretrained
         for name, group in self.per_modality.groups.items():
-            if name in codecs:  # and with it all of the group, whose options are the same
+            if name in codecs:  # then so is the whole group, which has the same options
                 read = [codecs[modality.name].read() for modality in group]
                 found[name] = jax.tree.map(lambda *leaves: jnp.stack([*map(jnp.asarray, leaves)]), *read)
         return found
@@ -235,9 +239,9 @@ class Codecs:
         outputs: Mapping[str, Array],
         train: bool = True,
     ) -> dict[str, Array]:
-        """Return {name: what codecs are trained by, [B]} of float data, given the decoders' raw outputs.
+        """Return {name: training loss [B]} of float data, given the decoders' raw outputs.
 
-        Without `train`, nothing is dropped at random.
+        With `train` False, there is no dropout.
         """
 
         def loss(codec: Codec, *arguments: Any) -> Array:
@@ -248,7 +252,7 @@ class Codecs:
     def bound(
         self, params: Params, key: Key, data: Mapping[str, Array], outputs: Mapping[str, Array]
     ) -> dict[str, Array]:
-        """Return {name: -log p(x | z), or its bound, [B]} of float data, given the decoders' raw outputs, in nats."""
+        """Return {name: -log p(x | z) or an upper bound, [B]} of float data, given the raw outputs, in nats."""
 
         def bound(codec: Codec, *arguments: Any) -> Array:
             return codec.bound(*arguments) if isinstance(codec, Bounds) else codec.loss(*arguments)
@@ -274,7 +278,7 @@ class Codecs:
     def sample(
         self, params: Params, key: Key, outputs: Mapping[str, Array], row_numbers: Array | None = None
     ) -> dict[str, Array]:
-        """Return {name: data [B, *shape] inside their bounds}, given the decoders' raw outputs; see `Draws`."""
+        """Sample {name: data [B, *shape]}, clipped to their bounds, given the decoders' raw outputs; see `Draws`."""
 
         def sample(modality: Modality, weights: Params, given: tuple[Array, Key]) -> Array:
             codec = make_codec(modality, self.network)
@@ -288,7 +292,7 @@ class Codecs:
 
     @property
     def evaluations(self) -> dict[str, int]:
-        """Evaluations of a network to draw a row, {name: number}, of the codecs that draw step by step."""
+        """Network evaluations per row, {name: number}, of codecs that sample step by step."""
         found = {modality.name: make_codec(modality, self.network) for modality in self.modalities}
         return {name: codec.evaluations for name, codec in found.items() if isinstance(codec, Draws)}
 
@@ -300,14 +304,15 @@ class Codecs:
         unwanted: Mapping[str, Array] | None = None,
         row_numbers: Array | None = None,
     ) -> dict[str, Array]:
-        """Return {name: data [B, *shape]} for the modalities in `latents` ([B, D_m]).
+        """Decode latents and sample {name: data [B, *shape]}.
 
         Args:
-          params: of all codecs.
+          params: parameters of all codecs.
           key: a typed key.
-          latents: what is decoded.
-          unwanted: {name: bool []}; where True, the data may be anything, and codecs that draw step by step are spared.
-          row_numbers: int [B], by which these codecs draw; None for 0 to B - 1.
+          latents: {name: latents [B, D_m]}.
+          unwanted: {name: scalar bool}; where True, the data may be arbitrary, and codecs that sample step by step are
+            skipped.
+          row_numbers: int [B], which determine the noise of these codecs; None for 0 to B - 1.
         """
         apart = [name for name in self.evaluations if name in latents and unwanted is not None]
         together = {name: z for name, z in latents.items() if name not in apart}
@@ -330,9 +335,10 @@ class Codecs:
         latents: Mapping[str, Array],
         objective: Objective = Objective.BOUND,
     ) -> dict[str, Array]:
-        """Return {name: log p(x | z), or its bound, [..., B]} of float data [B, *shape], for latents [..., B, D_m].
+        """Return {name: log p(x | z), or a bound, [..., B]} of float data [B, *shape], for latents [..., B, D_m].
 
-        Of codecs that are `Bounds`, it may be what they are trained by instead, which is no such thing.
+        For `Bounds` codecs, objectives other than `Objective.BOUND` return minus the training loss, which need not be
+        a bound.
         """
         flat = {name: z.reshape(-1, z.shape[-1]) for name, z in latents.items()}
         repeated = {}
@@ -347,5 +353,5 @@ class Codecs:
         return {name: -losses[name].reshape(z.shape[:-1]) for name, z in latents.items()}
 
     def _keys(self, key: Key) -> dict[str, Key]:
-        """Return a key for each modality."""
+        """Return one key per modality."""
         return dict(zip([m.name for m in self.modalities], jax.random.split(key, len(self.modalities)), strict=True))

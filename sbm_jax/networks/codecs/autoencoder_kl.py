@@ -1,4 +1,4 @@
-"""The autoencoder of latent diffusion models as a codec: of images, of the frames of videos, and of spectrograms."""
+"""The autoencoder of latent diffusion models as a codec for images, the frames of videos, and spectrograms."""
 
 import dataclasses
 import math
@@ -17,13 +17,13 @@ from sbm_jax.types import Array, Params
 
 @checked_dataclass
 class AutoencoderKLOptions:
-    """The network, and where its weights come from.
+    """Configures the network and its weights.
 
     Attributes:
-      sizes: by default those of Stable Diffusion.
-      weights: a safetensors file, with which training starts; "" for fresh weights.
-      frozen: leave the weights as the file has them; nothing is trained then.
-      values: what the network takes for 0 and 1 of the data.
+      sizes: sizes of the network; Stable Diffusion's by default.
+      weights: a safetensors file of initial weights; "" for fresh weights.
+      frozen: whether to keep the weights of the file and train nothing.
+      values: the network's input values for data of 0 and 1.
     """
 
     sizes: AutoencoderKLConfig = AutoencoderKLConfig()
@@ -35,10 +35,10 @@ class AutoencoderKLOptions:
         ordered = len(self.values) == 2 and self.values[0] < self.values[1]
         require(ordered, "codec.network.values", self.values, "(low, high)")
         both = bool(self.weights) or not self.frozen
-        require(both, "codec.network.weights", self.weights, "a file, whose weights are to be frozen")
+        require(both, "codec.network.weights", self.weights, "a file with the weights to freeze")
 
     def training_settings(self) -> dict[str, Any]:
-        """Return what training depends on, but the content of files; see `networks.codecs.training_settings`."""
+        """Return what training depends on, except file contents; see `networks.codecs.training_settings`."""
         settings = plain(self)
         del settings["weights"]
         return settings
@@ -46,10 +46,16 @@ class AutoencoderKLOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How the latent maps [B, T, h, w, c] of T frames lie in a latent: cells in order, T c entries each.
+    """The layout of latent maps [B, T, h, w, c] of T frames in a latent vector: cells in order, T c entries each.
 
-    So `num_tokens` of h w makes a token of each cell, and score networks see a map with the frames as channels. The
-    UNet wants square maps: those that are k times as high as wide are cut into k bands, which lie side by side.
+    Thus `num_tokens` = h w turns each cell into a token, and score networks see a map with frames as channels. As the
+    UNet needs square maps, a map k² times as high as wide is cut into k bands, which are placed side by side.
+
+    Attributes:
+      frames: T.
+      height: h.
+      width: w.
+      channels: c.
     """
 
     frames: int
@@ -59,17 +65,17 @@ class Layout:
 
     @property
     def bands(self) -> int:
-        """The number of bands; 1 where the map is square, or can not become it."""
+        """Number of bands; 1 if the map is square already, or can not be made square."""
         side = math.isqrt(self.height * self.width)
         return self.height // side if side**2 == self.height * self.width and self.height % side == 0 else 1
 
     @property
     def size(self) -> int:
-        """The entries of the latent."""
+        """Number of entries of the latent."""
         return self.frames * self.height * self.width * self.channels
 
     def flat(self, maps: Array) -> Array:
-        """Return latents [B, D_m] of maps [B T, h, w, c]."""
+        """Flatten maps [B T, h, w, c] to latents [B, D_m]."""
         x = maps.reshape(-1, self.frames, self.bands, self.height // self.bands, self.width, self.channels)
         return x.transpose(0, 3, 2, 4, 1, 5).reshape(len(x), -1)
 
@@ -81,11 +87,11 @@ class Layout:
 
 
 class KLEncoder(nn.Module):
-    """The encoder of every frame.
+    """Encodes each frame.
 
     Attributes:
       options: see `AutoencoderKLOptions`.
-      layout: of the latent.
+      layout: layout of the latent.
     """
 
     options: AutoencoderKLOptions
@@ -101,12 +107,12 @@ class KLEncoder(nn.Module):
 
 
 class KLDecoder(nn.Module):
-    """The decoder of every frame.
+    """Decodes each frame.
 
     Attributes:
       options: see `AutoencoderKLOptions`.
-      layout: of the latent.
-      shape: of the data.
+      layout: layout of the latent.
+      shape: shape of one example of the data.
     """
 
     options: AutoencoderKLOptions
@@ -115,7 +121,7 @@ class KLDecoder(nn.Module):
 
     @nn.compact
     def __call__(self, z: Array) -> Array:
-        """Map latents [B, D_m] to data [B, *shape], some of them outside of [0, 1]."""
+        """Map latents [B, D_m] to data [B, *shape], whose values may leave [0, 1]."""
         low, high = self.options.values
         x = AutoencoderKL(self.options.sizes, name="network").decode(self.layout.maps(z))
         return ((x - low) / (high - low)).reshape(len(z), *self.shape)
@@ -123,9 +129,9 @@ class KLDecoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderKLCodec(FeedForward):
-    """Stable Diffusion's autoencoder, frame by frame; its latents are maps, laid out as `Layout` says.
+    """Stable Diffusion's autoencoder, applied to each frame; `Layout` describes its latents.
 
-    Where nothing is trained and the modality gives no scale, the likelihood is the squared error.
+    If nothing is trained and the modality sets no scale, the loss is the squared error.
 
     Reference: R. Rombach et al., 2022, 3.1. https://arxiv.org/abs/2112.10752
     """
@@ -144,7 +150,7 @@ class AutoencoderKLCodec(FeedForward):
             raise SbmError(f"{where} likelihood is {modality.likelihood!r}; expected 'gaussian' or 'laplace'.")
 
     def _check_size(self) -> None:
-        """Raise `SbmError` for another size of the latent: that of other codecs is free."""
+        """Raise `SbmError` unless `latent_size` matches the layout; other codecs accept any size."""
         where = f"modality {self.modality.name!r}: latent_size"
         layout = self.layout
         told = f"{layout.size}: {layout.frames} maps of {layout.height}x{layout.width}x{layout.channels}"
@@ -152,7 +158,7 @@ class AutoencoderKLCodec(FeedForward):
 
     @property
     def layout(self) -> Layout:
-        """How the latent is laid out."""
+        """The layout of the latent."""
         shape, sizes = self.modality.shape, self.options.sizes
         height, width = (side // sizes.factor for side in shape[-3:-1])
         return Layout(math.prod(shape[:-3]), height, width, sizes.latent_channels)
@@ -171,7 +177,7 @@ class AutoencoderKLCodec(FeedForward):
 
     @property
     def is_calibrated(self) -> bool:
-        """Whether the scale of the likelihood is learned: not where nothing is."""
+        """Whether the scale of the likelihood is learned; never if the codec is frozen."""
         return super().is_calibrated and not self.options.frozen
 
     def scale(self, params: Params) -> Array | float:
@@ -179,7 +185,7 @@ class AutoencoderKLCodec(FeedForward):
         return super().scale(params) if self.is_calibrated else self.modality.scale or FIRST_SCALE
 
     def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
-        """Return mean and log variance [B, D_m] of the posterior of data [B, *shape]."""
+        """Return the posterior mean and log variance, [B, D_m] each, of data [B, *shape]."""
         return super().encode(self._held(params), x)
 
     def decode(self, params: Params, z: Array) -> Array:
@@ -190,24 +196,24 @@ class AutoencoderKLCodec(FeedForward):
 
     @property
     def files(self) -> dict[str, str]:
-        """The file with which training starts, by its option."""
+        """The file of initial weights, {option: path}."""
         return {"codec.network.weights": self.options.weights} if self.options.weights else {}
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """What is not trained."""
+        """The parts that are not trained."""
         return ("encoder", "decoder") if self.options.frozen else ()
 
     @property
     def is_frozen(self) -> bool:
-        """Whether nothing is trained."""
+        """Whether all parts are frozen."""
         return self.options.frozen
 
     def read(self) -> Params:
-        """Return the parameters that the file has.
+        """Read the parameters from the file.
 
         Raises:
-          SbmError: naming the file and the tensor, if it does not fit.
+          SbmError: if the file can not be read, or a tensor is missing or has another shape.
         """
         option = "codec.network.weights"
         found = read_autoencoder_kl(self.options.sizes, read_tensors(self.options.weights, option), option)

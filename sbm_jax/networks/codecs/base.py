@@ -1,4 +1,4 @@
-"""What a codec is, and the base of those with a feed-forward decoder."""
+"""The interface of codecs, and the base class of those with a feed-forward decoder."""
 
 import abc
 import dataclasses
@@ -18,13 +18,13 @@ from sbm_jax.types import Array, Key, Modality, Params
 
 @checked_dataclass
 class AutoencoderNetworkConfig:
-    """Sizes of the encoders and decoders, of all codecs that have none of their own.
+    """Sizes of the encoders and decoders of all codecs that do not set their own.
 
     Attributes:
-      widths: channels before each halving of the map (residual_conv), of each residual convolution, all equal (patch),
-        or units of each hidden layer (mlp).
+      widths: channels before each halving of the map (residual_conv), channels of each residual convolution, all equal
+        (patch), or units of each hidden layer (mlp).
       dtype: type of the convolutions' operands, ``"float32"`` or ``"bfloat16"``; parameters, norms and the decoders'
-        last layers stay float32: near 1, bfloat16 can not tell neighbouring grey levels apart.
+        last layers stay float32, because bfloat16 can not distinguish adjacent grey levels near 1.
     """
 
     widths: tuple[int, ...] = (64, 128, 256)
@@ -38,10 +38,11 @@ class AutoencoderNetworkConfig:
 
 
 class Codec(Protocol):
-    """How one modality becomes latents and back, as pure functions.
+    """Maps one modality to latents and back, by pure functions.
 
-    Implementations are frozen dataclasses, made as ``CODEC(modality, options)``; ``CODEC.Options`` is the dataclass of
-    the options. Parameters are a dictionary: ``"encoder"`` is the encoder's, everything else the decoder's.
+    Implementations are frozen dataclasses, created by ``CODEC(modality, options)``; ``CODEC.Options`` is the dataclass
+    of their options. Parameters are a dictionary: ``"encoder"`` belongs to the encoder, all other entries to the
+    decoder.
     """
 
     Options: ClassVar[type]
@@ -52,16 +53,16 @@ class Codec(Protocol):
         """Return fresh parameters."""
 
     def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
-        """Return mean and log variance [B, D_m] of the posterior of data [B, *shape], of the modality's `dtype`."""
+        """Return the posterior mean and log variance, [B, D_m] each, of data [B, *shape] of the modality's `dtype`."""
 
     def decode(self, params: Params, z: Array) -> Array:
-        """Return what `loss` and `sample` need to know of latents [B, D_m]: the raw output [B, ...] of a network."""
+        """Map latents [B, D_m] to the raw output [B, ...] of a network, which `loss` and `sample` take."""
 
     def loss(self, params: Params, key: Key, x: Array, output: Array) -> Array:
-        """Return -log p(x | z) [B] of data [B, *shape], in nats, or a bound of it, given what `decode` returned."""
+        """Return -log p(x | z) [B] of data [B, *shape], in nats, or an upper bound, given the raw output."""
 
     def sample(self, params: Params, key: Key, output: Array) -> Array:
-        """Return data [B, *shape] given what `decode` returned; the caller clips them to the modality's bounds.
+        """Sample data [B, *shape] given the raw output; the caller clips them to the modality's bounds.
 
         Where the output is not finite, neither are the data; ids are -1 there.
         """
@@ -78,40 +79,40 @@ class HasEncoder(Protocol):
 
 @runtime_checkable
 class Bounds(Protocol):
-    """A codec that is trained by a surrogate of -log p(x | z); `bound` is an upper bound of it."""
+    """A codec whose training loss is a surrogate of -log p(x | z), and whose `bound` is an upper bound of it."""
 
     def loss(self, params: Params, key: Key, x: Array, output: Array, train: bool = True) -> Array:
-        """Return what it is trained by [B]; see `Codec.loss`. Without `train`, nothing is dropped at random."""
+        """Return the training loss [B]; see `Codec.loss`. With `train` False, there is no dropout."""
 
     def bound(self, params: Params, key: Key, x: Array, output: Array) -> Array:
-        """Return an upper bound of -log p(x | z) [B] of data [B, *shape], in nats, given what `decode` returned."""
+        """Return an upper bound of -log p(x | z) [B] of data [B, *shape], in nats, given the raw output."""
 
 
 @runtime_checkable
 class Draws(Protocol):
-    """A codec that draws data step by step.
+    """A codec that samples data step by step.
 
     Attributes:
-      evaluations: of a network, to draw a row.
+      evaluations: network evaluations per row.
     """
 
     evaluations: int
 
     def sample(self, params: Params, key: Key, output: Array, row_numbers: Array | None = None) -> Array:
-        """Return data [B, *shape]; see `Codec.sample`.
+        """Sample data [B, *shape]; see `Codec.sample`.
 
-        A row's noise depends on its number, int [B], and on no other row; None for 0 to B - 1.
+        A row's noise depends on its number in `row_numbers`, int [B], but not on other rows; None for 0 to B - 1.
         """
 
 
 @runtime_checkable
 class Pretrained(Protocol):
-    """A codec whose parameters, or some of them, come from files.
+    """A codec with some or all of its parameters from files.
 
     Attributes:
-      files: the files that its options name, by option; {} for none.
-      frozen: what is not trained; () for nothing.
-      is_frozen: whether nothing is left to train.
+      files: {option: path} of the files that its options name; {} for none.
+      frozen: parts that are not trained; () for none.
+      is_frozen: whether all parts are frozen.
     """
 
     files: Mapping[str, str]
@@ -119,21 +120,21 @@ class Pretrained(Protocol):
     is_frozen: bool
 
     def read(self) -> Params:
-        """Return the parameters that the files have, of those that `init` returns.
+        """Read the subset of the parameters of `init` that the files contain.
 
         Raises:
-          SbmError: if a file can not be read, or is of another network.
+          SbmError: if a file can not be read, or belongs to another network.
         """
 
 
 class Heads(nn.Module):
-    """Mean and log variance of the posterior from a flat feature vector."""
+    """Maps a flat feature vector to the mean and log variance of the posterior."""
 
     latent_size: int
 
     @nn.compact
     def __call__(self, features: Array) -> tuple[Array, Array]:
-        """Map [B, F] to two arrays [B, D_m]; log variances are kept in [-12, 6]."""
+        """Map [B, F] to two arrays [B, D_m]; log variances are clipped to [-12, 6]."""
         features = features.astype(jnp.float32)
         log_variance = nn.Dense(self.latent_size, kernel_init=nn.initializers.normal(1e-3))(features)
         return nn.Dense(self.latent_size)(features), jnp.clip(log_variance, -12.0, 6.0)
@@ -142,21 +143,21 @@ class Heads(nn.Module):
 # MARK: Calibration
 
 FIRST_SCALE = 0.5**0.5
-"""The scale of a likelihood before it is learned, with which a Gaussian's is the squared error."""
+"""Initial value of a learned scale, for which the Gaussian loss is the squared error."""
 
 LEAST_SCALE = 1e-3
-"""What a learned scale stays above: a quarter of a grey level. Noiseless data would make it 0."""
+"""Lower bound of learned scales, a quarter of a grey level; noiseless data would drive them to 0."""
 
 SCALE_RATE = 10.0
-"""Logarithms of scales are this many times their parameter. Adam moves every parameter by about the learning rate in a
-step, with which a logarithm would take thousands of steps for the few units that it has to go."""
+"""Ratio of the logarithm of a scale to its parameter. Adam moves every parameter by about the learning rate per step,
+so a plain logarithm, which must change by a few units, would take thousands of steps."""
 
 
 def learned_scale(parameter: Array, num_entries: int) -> Array:
-    """Return the scale that a parameter, a scalar, stands for.
+    """Return the scale that a scalar parameter represents.
 
-    Its gradient is divided by the number of entries of the data, over which that of the likelihood is summed. Adam does
-    not see this; the clipping of gradients by their norm, in which it would outweigh all others, does.
+    Its gradient is divided by the number of data entries, over which the likelihood's gradient is summed. Adam is
+    invariant to this factor, but without it the parameter would dominate the global norm in gradient clipping.
     """
     raised = SCALE_RATE * parameter
     slow = raised / num_entries
@@ -164,14 +165,14 @@ def learned_scale(parameter: Array, num_entries: int) -> Array:
 
 
 def check_likelihood(modality: Modality) -> None:
-    """Raise `SbmError` for an unknown likelihood, and for bounds outside its range."""
+    """Raise `SbmError` for an unknown likelihood, or bounds outside its range."""
     if modality.likelihood not in LIKELIHOODS:
         raise unknown(f"likelihood of modality {modality.name!r}:", modality.likelihood, LIKELIHOODS)
     bounded = LIKELIHOODS[modality.likelihood].bounded
     if bounded and modality.bounds and not 0 <= modality.bounds[0] < modality.bounds[1] <= 1:
         raise SbmError(
             f"modality {modality.name!r}: bounds {modality.bounds} leave [0, 1], the range of the "
-            f"{modality.likelihood} likelihood. Leave them out, or choose another likelihood."
+            f"{modality.likelihood} likelihood. Leave out bounds, or choose another likelihood."
         )
 
 
@@ -180,16 +181,16 @@ def check_likelihood(modality: Modality) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class FeedForward(abc.ABC):
-    """A codec with a decoder that answers in one pass: its raw output is that of the modality's likelihood.
+    """A codec whose decoder returns the parameters of the modality's likelihood in one pass.
 
-    Where the likelihood has a scale and the modality leaves it open, it is the one that maximises the likelihood: one
-    more parameter of the decoder, shared by all entries.
+    If the likelihood has a scale that the modality does not set, it is learned by maximum likelihood as one more
+    parameter of the decoder, shared by all entries.
 
-    Subclasses say what `encoder`, [B, *shape] -> two arrays [B, D_m], and `decoder`, [B, D_m] -> [B, *shape], are.
+    Subclasses define `encoder`, [B, *shape] -> two arrays [B, D_m], and `decoder`, [B, D_m] -> [B, *shape].
 
     Attributes:
-      modality: what is encoded.
-      options: the sizes of the networks.
+      modality: the modality to encode.
+      options: sizes of the networks.
 
     Reference: O. Rybkin, K. Daniilidis and S. Levine, "Simple and Effective VAE Training with Calibrated Decoders",
       2021. https://arxiv.org/abs/2006.13202
@@ -204,7 +205,7 @@ class FeedForward(abc.ABC):
         modality = self.modality
         if modality.vocabulary_size:
             raise SbmError(
-                f"modality {modality.name!r} has ids (vocabulary_size {modality.vocabulary_size}), and the codec "
+                f"modality {modality.name!r} has ids (vocabulary_size {modality.vocabulary_size}), but the codec "
                 f"{modality.codec.name!r} encodes numbers. Use the codec 'tokens'."
             )
         check_likelihood(modality)
@@ -225,7 +226,7 @@ class FeedForward(abc.ABC):
         return self.modality.scale is None and LIKELIHOODS[self.modality.likelihood].has_scale
 
     def init(self, key: Key) -> Params:
-        """Return fresh parameters of the encoder, of the decoder and, where it is learned, of the scale."""
+        """Return fresh parameters of the encoder, the decoder and, if it is learned, the scale."""
         keys = jax.random.split(key)
         x, z = jnp.zeros((1, *self.modality.shape)), jnp.zeros((1, self.modality.latent_size))
         params = {
@@ -237,7 +238,7 @@ class FeedForward(abc.ABC):
         return params
 
     def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
-        """Return mean and log variance [B, D_m] of the posterior of data [B, *shape]."""
+        """Return the posterior mean and log variance, [B, D_m] each, of data [B, *shape]."""
         x = LIKELIHOODS[self.modality.likelihood].features(x)
         return self.encoder.apply({"params": params["encoder"]}, x)
 
@@ -246,7 +247,7 @@ class FeedForward(abc.ABC):
         return self.decoder.apply({"params": params["decoder"]}, z)
 
     def scale(self, params: Params) -> Array | float | None:
-        """Return the scale of the likelihood; None for a likelihood without one that is given none."""
+        """Return the scale of the likelihood; None if the likelihood has no scale and the modality sets none."""
         if not self.is_calibrated:
             return self.modality.scale
         return learned_scale(params["scale"], math.prod(self.modality.shape))
@@ -257,6 +258,6 @@ class FeedForward(abc.ABC):
         return -sum_over_entries(LIKELIHOODS[self.modality.likelihood].log_prob(x, output, self.scale(params)))
 
     def sample(self, params: Params, key: Key, output: Array) -> Array:
-        """Return the expected data [B, *shape] given the raw output; nothing is drawn."""
+        """Return the expected data [B, *shape] given the raw output, without sampling."""
         del params, key
         return LIKELIHOODS[self.modality.likelihood].mean(output)

@@ -1,4 +1,4 @@
-"""An image codec whose diffusion decoder is trained with the encoder, as in Diff-MVAE."""
+"""A codec of images with Diff-MVAE's decoder, a diffusion decoder that is trained with the encoder."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -18,34 +18,35 @@ from sbm_jax.networks.images import check_shape
 from sbm_jax.types import Array, CodecConfig, Key, Modality, Params
 
 CONDITIONS = ("map", "latent")
-"""What conditions the decoder: a feature map computed from the latent, or the latent itself, modulating all layers."""
+"""Conditions of the decoder: a map learned from the latent, or the latent itself, which modulates all layers."""
 
 TRUNKS: dict[str, type[FeedForward]] = {"patch": Patch, "residual_conv": ResidualConv}
-"""The image codecs that may serve as its encoder and trunk."""
+"""Image codecs whose encoder and decoder can be used as the trunk."""
 
 WIDTHS = {"patch": (64, 64), "residual_conv": (64, 128, 256)}
 """Default widths of each trunk."""
 
 
 def check_network_only(codec: CodecConfig, where: str) -> None:
-    """Raise `SbmError` if a codec of which only the network is used sets other fields."""
+    """Raise `SbmError` if a codec used only for its network sets other options."""
     alone = CodecConfig(codec.name, codec.network)
     given = [f.name for f in dataclasses.fields(codec) if getattr(codec, f.name) != getattr(alone, f.name)]
     if given:
         raise SbmError(
-            f"{where} has {', '.join(given)}, but lends its network only. Leave out all but name and network."
+            f"{where} sets {', '.join(given)}, but only its network is used. Leave out all but name and network."
         )
 
 
 @checked_dataclass
 class DiffusionCodecOptions:
-    """Sizes of the networks, and how images are sampled.
+    """Configures the networks and the sampler.
 
     Attributes:
-      trunk: a feed-forward codec, a key of `TRUNKS`. Its encoder encodes; its decoder turns the latent into a feature
+      trunk: the feed-forward codec, a key of `TRUNKS`, whose encoder is used, and whose decoder turns the latent into a
         map.
       map_channels: channels of that map, which has the size of the image.
-      condition: some of `CONDITIONS`. The papers use the latent alone, which needs far more training.
+      condition: one or more of `CONDITIONS`. The papers use the latent alone, which needs far more training to be
+        useful.
       decoder: see `DiffusionDecoderConfig`.
     """
 
@@ -76,10 +77,10 @@ class DiffusionCodecOptions:
 
 @dataclasses.dataclass(frozen=True)
 class Diffusion:
-    """An encoder and a diffusion decoder. The raw output of `decode` is the latent itself.
+    """An encoder, and a decoder that samples images by denoising. The raw output of `decode` is the latent itself.
 
     Attributes:
-      modality: the modality that it encodes.
+      modality: the modality to encode.
       options: see `DiffusionCodecOptions`.
     """
 
@@ -121,12 +122,12 @@ class Diffusion:
 
     @property
     def is_guided(self) -> bool:
-        """Whether samples are guided, and so no longer follow p(x | z)."""
+        """Whether guidance changes the distribution of samples."""
         return self.options.decoder.guidance > 0
 
     @property
     def evaluations(self) -> int:
-        """Network evaluations per image."""
+        """Evaluations of the decoder's network per image."""
         return self.decoder.evaluations
 
     def init(self, key: Key) -> Params:
@@ -136,20 +137,20 @@ class Diffusion:
         return {"encoder": self._plain.init(keys[0])["encoder"], "decoder": self.decoder.init(keys[1], condition)}
 
     def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
-        """Return the posterior mean and log variance [B, D_m] of data [B, H, W, C]."""
+        """Return the posterior mean and log variance, [B, D_m] each, of data [B, H, W, C]."""
         return self._plain.encode(params, x)
 
     def decode(self, params: Params, z: Array) -> Array:
-        """Return the latents [B, D_m] unchanged: `sample` and `loss` decode them."""
+        """Return the latents [B, D_m] unchanged, because everything else depends on the noise."""
         del params
         return z
 
     def loss(self, params: Params, key: Key, x: Array, output: Array, train: bool = True) -> Array:
-        """Return the training loss [B]; with the weighting ``"likelihood"`` a bound on -log p(x | z), in nats."""
+        """Return the training loss [B]; with the weighting ``"likelihood"``, a bound of -log p(x | z), in nats."""
         return self.decoder.loss(params["decoder"], key, x, Condition(latent=output), train)
 
     def bound(self, params: Params, key: Key, x: Array, output: Array) -> Array:
-        """Return a bound on -log p(x | z) [B], in nats; with `likelihood_steps`, -log p(x | z) itself."""
+        """Return an upper bound of -log p(x | z) [B], in nats; with `likelihood_steps`, an estimate of its value."""
         condition, steps = Condition(latent=output), self.options.decoder.likelihood_steps
         if steps:
             return -self.decoder.log_likelihood(params["decoder"], key, x, condition, steps)

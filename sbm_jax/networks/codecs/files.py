@@ -1,4 +1,4 @@
-"""Parameters of one codec in a file: a NumPy ``.npz`` of arrays by path, such as ``encoder/Dense_0/kernel``."""
+"""Saves one codec's parameters to a NumPy ``.npz`` file of arrays by path, such as ``encoder/Dense_0/kernel``."""
 
 import hashlib
 import io
@@ -15,7 +15,7 @@ from sbm_jax.types import Params
 
 
 def save(path: str | Path, params: Params) -> None:
-    """Write the parameters of a codec, as its `init` returns them, to a file."""
+    """Write a codec's parameters, in the layout of its `init`, to a file."""
     flat = flax.traverse_util.flatten_dict(jax.device_get(params), sep="/")
     content = io.BytesIO()
     np.savez(content, **flat)
@@ -26,28 +26,30 @@ def digest(path: str) -> str:
     """Return a digest of a file's content.
 
     Raises:
-      SbmError: if it can not be read.
+      SbmError: if the file can not be read.
     """
     return hashlib.sha256(_read(path)).hexdigest()[:16]
 
 
 def load(path: str, like: Params, name: str) -> Params:
-    """Return the parameters that `save` wrote.
+    """Read parameters written by `save`.
 
     Args:
       path: the file.
-      like: arrays, or their shapes and types, as the codec's `init` returns them.
-      name: of the modality, for messages.
+      like: arrays, or their shapes and types, in the layout of the codec's `init`.
+      name: name of the modality, for messages.
 
     Raises:
-      SbmError: if the file can not be read, or does not hold parameters of this codec.
+      SbmError: if the file can not be read, or does not contain parameters of this codec.
     """
     content = _read(path)
     try:
         with np.load(io.BytesIO(content), allow_pickle=False) as file:
             found = {key: file[key] for key in file.files}
     except DAMAGED_ARCHIVE as error:
-        raise SbmError(f"{path} holds no parameters ({error}); expected a file of TrainedSystem.save_codec.") from error
+        raise SbmError(
+            f"{path} contains no parameters ({error}); expected a file of TrainedSystem.save_codec."
+        ) from error
     expected = flax.traverse_util.flatten_dict(like, sep="/")
     shapes, own = ({key: list(leaf.shape) for key, leaf in leaves.items()} for leaves in (expected, found))
     wrong = [
@@ -57,8 +59,8 @@ def load(path: str, like: Params, name: str) -> Params:
     ]
     if wrong:
         raise SbmError(
-            f"{path} holds parameters of another codec than that of modality {name!r}: {'; '.join(wrong[:3])}. Give "
-            "the modality the shape, latent_size, scale, codec.name and codec.network that they were trained with."
+            f"{path} does not match the codec of modality {name!r}: {'; '.join(wrong[:3])}. Give the modality the "
+            "shape, latent_size, scale, codec.name and codec.network that the parameters were trained with."
         )
     params = {key: jnp.asarray(found[key], leaf.dtype) for key, leaf in expected.items()}
     return flax.traverse_util.unflatten_dict(params, sep="/")

@@ -1,4 +1,4 @@
-"""A codec of vectors such as attributes: dense layers over flattened data."""
+"""A codec of dense layers over flattened data, for vectors such as attributes."""
 
 import dataclasses
 from typing import Any
@@ -12,7 +12,7 @@ from sbm_jax.types import Array, Modality
 
 
 class MLPEncoder(nn.Module):
-    """Dense layers over flattened data, for vectors such as attributes."""
+    """Dense layers over flattened data."""
 
     modality: Modality
     widths: tuple[int, ...]
@@ -45,7 +45,7 @@ class MLPDecoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class MLP(FeedForward):
-    """`MLPEncoder` and `MLPDecoder`; `widths`: units of each hidden layer."""
+    """`MLPEncoder` and `MLPDecoder`; `widths` are the units of each hidden layer."""
 
     @property
     def encoder(self) -> nn.Module:

@@ -1,4 +1,4 @@
-"""The networks of Nexus for the images and sounds of MHD, which the SBM paper takes over for its experiment on them."""
+"""Nexus's networks for the images and sounds of MHD, which the SBM paper's experiment on MHD also uses."""
 
 import dataclasses
 from typing import ClassVar
@@ -20,7 +20,7 @@ class NexusImageOptions:
     """Sizes of the networks for images.
 
     Attributes:
-      channels: of the two convolutions, which halve the map.
+      channels: channels of the two convolutions, each of which halves the map.
       hidden: units of the two dense layers.
     """
 
@@ -38,7 +38,8 @@ class NexusSoundOptions:
     """Sizes of the networks for sounds.
 
     Attributes:
-      channels: of the convolution over all bands of a frame, and of the two over frames, which halve their number.
+      channels: channels of the convolution over all bands of a frame, and of the two convolutions over frames, each of
+        which halves their number.
     """
 
     channels: tuple[int, ...] = (128, 128, 256)
@@ -49,7 +50,7 @@ class NexusSoundOptions:
 
 
 def _as_output(modality: Modality, x: Array) -> Array:
-    """Return values in (0, 1), or as they are where the likelihood does that."""
+    """Map values to (0, 1), unless the likelihood does so."""
     return x if LIKELIHOODS[modality.likelihood].bounded else nn.sigmoid(x)
 
 
@@ -57,7 +58,7 @@ def _as_output(modality: Modality, x: Array) -> Array:
 
 
 class NexusImageEncoder(nn.Module):
-    """Two convolutions 4x4, which halve the map, and two dense layers."""
+    """Two 4x4 convolutions, each of which halves the map, and two dense layers."""
 
     modality: Modality
     options: NexusImageOptions
@@ -97,9 +98,9 @@ class NexusImageDecoder(nn.Module):
 
 
 class NexusSoundEncoder(nn.Module):
-    """A convolution over all bands of each frame, and two over four frames each, which halve their number.
+    """A convolution over all bands of each frame, and two over four frames each, which halve the number of frames.
 
-    The authors normalise by batches, here groups of channels are: there is no state that travels with the parameters.
+    The authors use batch norms; here they are group norms, which have no state to carry alongside the parameters.
     """
 
     modality: Modality
@@ -117,7 +118,7 @@ class NexusSoundEncoder(nn.Module):
 
 
 class NexusSoundDecoder(nn.Module):
-    """The mirror image of `NexusSoundEncoder`, with a layer norm behind the dense layer."""
+    """The mirror image of `NexusSoundEncoder`, with a layer norm after the dense layer."""
 
     modality: Modality
     options: NexusSoundOptions
@@ -140,7 +141,7 @@ class NexusSoundDecoder(nn.Module):
 
 
 class _Nexus(FeedForward):
-    """What both have in common: values in [0, 1], and sides that can be halved twice."""
+    """The checks of both codecs: values in [0, 1], and sides that can be halved twice."""
 
     halved: ClassVar[int] = 2
 
@@ -156,7 +157,7 @@ class _Nexus(FeedForward):
             )
         if self.modality.bounds not in ((), (0.0, 1.0)):
             raise SbmError(
-                f"{where} {name!r} has the bounds {self.modality.bounds}, and its decoder puts out values from 0 to 1. "
+                f"{where} {name!r} has the bounds {self.modality.bounds}, but the decoder returns values from 0 to 1. "
                 "Rescale the data, or choose another codec."
             )
 
@@ -184,7 +185,7 @@ class NexusImage(_Nexus):
 
 @dataclasses.dataclass(frozen=True)
 class NexusSound(_Nexus):
-    """`NexusSoundEncoder` and `NexusSoundDecoder`, for pictures [frames, bands, 1], whose values are in (0, 1).
+    """`NexusSoundEncoder` and `NexusSoundDecoder`, for spectrograms [frames, bands, 1], whose values are in (0, 1).
 
     Reference: see `NexusImage`.
     """

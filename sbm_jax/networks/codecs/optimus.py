@@ -1,4 +1,4 @@
-"""The codec of texts of pretrained networks: BERT encodes, GPT-2 decodes, and a latent joins them, as in Optimus."""
+"""Optimus, a codec of texts made of pretrained networks: BERT encodes to a latent, from which GPT-2 decodes."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -19,24 +19,24 @@ from sbm_jax.networks.pretrained.weights import Tensors, as_params, read_tensors
 from sbm_jax.types import Array, Key, Modality, Params
 
 PARTS = ("encoder", "decoder", "latent")
-"""What may keep its weights: BERT, GPT-2, and the layers between them and the latent."""
+"""Parts that can be frozen: BERT, GPT-2, and the layers between them and the latent."""
 
 _LATENT = ("linear", "transformer.linear", "transformer.linear_emb")
 
 
 @checked_dataclass
 class OptimusOptions:
-    """Sizes of the networks, where their weights come from, and how samples are drawn.
+    """Configures the networks, their weights and the sampling of texts.
 
     Attributes:
-      bert: the encoder, by default BERT-base.
-      gpt2: the decoder, by default the smallest GPT-2; its `latent_size` is that of the modality.
-      encoder_weights: a safetensors file of BERT, or of Optimus, with which training starts; "" for fresh weights.
-      decoder_weights: the same of GPT-2, or of Optimus. Layers of the latent that a file lacks are fresh.
-      frozen: some of `PARTS`, which are not trained; the optimiser holds room for them all the same.
-      begin: the id of GPT-2 that every text begins with.
-      end: the one that every text ends with, which may be the same. GPT-2 has one for both; Optimus has 50258, 50259.
-      temperature: of samples; 0 for the most probable token at each position.
+      bert: the encoder; BERT-base by default.
+      gpt2: the decoder; the smallest GPT-2 by default. Its `latent_size` is set to the modality's.
+      encoder_weights: a safetensors file of BERT or Optimus with the initial weights; "" for fresh weights.
+      decoder_weights: likewise of GPT-2 or Optimus. Latent layers missing from a file are initialised.
+      frozen: those of `PARTS` that are not trained; the optimiser still allocates memory for them.
+      begin: GPT-2's id for the begin of a text.
+      end: GPT-2's id for the end of a text, which may be the same. GPT-2 uses one id for both; Optimus 50258 and 50259.
+      temperature: temperature of samples; 0 for the most probable token at each position.
     """
 
     bert: BertConfig = BertConfig()
@@ -59,7 +59,7 @@ class OptimusOptions:
         require(self.temperature >= 0, "codec.network.temperature", self.temperature, "0 (the most probable) or more")
 
     def training_settings(self) -> dict[str, Any]:
-        """Return what training depends on, but the content of files; see `networks.codecs.training_settings`."""
+        """Return what training depends on, except file contents; see `networks.codecs.training_settings`."""
         settings = plain(self)
         for name in ("temperature", "encoder_weights", "decoder_weights"):
             del settings[name]
@@ -67,10 +67,10 @@ class OptimusOptions:
 
 
 class OptimusEncoder(nn.Module):
-    """BERT, whose pooled state becomes mean and log variance by one linear layer.
+    """BERT, with a linear layer from the pooled state to the mean and log variance.
 
     Attributes:
-      config: of BERT.
+      config: sizes of BERT.
       latent_size: D_m.
     """
 
@@ -79,9 +79,9 @@ class OptimusEncoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
-        """Map rows [B, 2 L], of which the second half is read, to two arrays [B, D_m]; see `Optimus`."""
+        """Map the second half of rows, int [B, 2 L], to two arrays [B, D_m]; see `Optimus`."""
         ids = x[:, x.shape[1] // 2 :]
-        present = (ids > 0) | (jnp.arange(ids.shape[1]) == 0)[None]  # an empty row sees something
+        present = (ids > 0) | (jnp.arange(ids.shape[1]) == 0)[None]  # an empty row attends to its first position
         _, pooled = Bert(self.config, name="bert")(jnp.maximum(ids - 1, 0), present)
         both = nn.Dense(2 * self.latent_size, use_bias=False, name="linear")(pooled)
         mean, log_variance = jnp.split(both, 2, axis=-1)
@@ -90,17 +90,18 @@ class OptimusEncoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Optimus:
-    """BERT, GPT-2 and a latent, which is a position that GPT-2 remembers, and is added to all of its tokens.
+    """BERT and GPT-2, joined by a latent that GPT-2 receives as a memory position and as an addition to every token.
 
-    A row holds two tokenisations of one text, side by side, as the format ``"pretrained_text"`` makes them: GPT-2's,
-    L - 1 ids at most, which are learned and generated, and BERT's, which are encoded. Both are counted from 1, for 0
-    ends and pads each. The second half of what is generated is 0: only a tokenizer can write it, on the host.
+    A row contains two tokenisations of one text side by side, as created by the format ``"pretrained_text"``: GPT-2's,
+    with at most L - 1 ids, which is learned and generated, and BERT's, which is encoded. Ids start from 1 in both,
+    because 0 ends and pads a text. In generated rows, the second half is 0, because only a tokenizer on the host can
+    fill it.
 
-    p(x | z) is the product of the probabilities of GPT-2's tokens, each given those before it, up to the end. The
-    raw output of `decode` is the latent itself.
+    p(x | z) is the product of the probabilities of GPT-2's tokens up to the end, each given those before it. The raw
+    output of `decode` is the latent itself.
 
     Attributes:
-      modality: what is encoded.
+      modality: the modality to encode.
       options: see `OptimusOptions`.
 
     Reference: C. Li et al., "Optimus", 2020, 3.2. https://arxiv.org/abs/2004.04092
@@ -118,17 +119,17 @@ class Optimus:
         twice = modality.shape[0] % 2 == 0 and modality.shape[0] >= 4
         require(twice, f"{where} shape", modality.shape, "(2 L,), twice the most tokens of a text, with L of 2 or more")
         least = min(options.bert.most_tokens, options.gpt2.most_tokens - 1)
-        require(self.length <= least, f"{where} shape", modality.shape, f"({2 * least},) at most, for both networks")
+        require(self.length <= least, f"{where} shape", modality.shape, f"at most ({2 * least},), for both networks")
         own = options.gpt2.latent_size
         fits = own in (0, modality.latent_size)
         require(fits, f"{where} codec.network.gpt2.latent_size", own, f"0, or latent_size ({modality.latent_size})")
         most = 1 + max(options.bert.vocabulary_size, options.gpt2.vocabulary_size)
         fits = modality.vocabulary_size <= most
-        require(fits, f"{where} vocabulary_size", modality.vocabulary_size, f"{most} at most, by bert and gpt2")
+        require(fits, f"{where} vocabulary_size", modality.vocabulary_size, f"at most {most}, for bert and gpt2")
 
     @property
     def length(self) -> int:
-        """L, the ids of each half of a row."""
+        """L, the length of each half of a row."""
         return self.modality.shape[0] // 2
 
     @property
@@ -151,16 +152,16 @@ class Optimus:
         }
 
     def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
-        """Return mean and log variance [B, D_m] of the posterior of rows [B, 2 L]."""
+        """Return the posterior mean and log variance, [B, D_m] each, of rows, int [B, 2 L]."""
         return self.encoder.apply({"params": self._held(params)["encoder"]}, x)
 
     def decode(self, params: Params, z: Array) -> Array:
-        """Return the latents [B, D_m]."""
+        """Return the latents [B, D_m] unchanged."""
         del params
         return z
 
     def loss(self, params: Params, key: Key, x: Array, output: Array) -> Array:
-        """Return -log p(x | z) [B] of the first half of rows [B, 2 L], in nats."""
+        """Return -log p(x | z) [B] of the first half of rows, int [B, 2 L], in nats."""
         del key
         options, ids = self.options, x[:, : self.length]
         tokens = jnp.where(ids > 0, ids - 1, options.end)
@@ -172,9 +173,9 @@ class Optimus:
         return -jnp.sum(jnp.where(with_end, log_prob, 0.0), axis=1)
 
     def _allowed(self, logits: Array) -> Array:
-        """Return logits [..., V] of which those of tokens that no text has are -inf.
+        """Set the logits [..., V] of tokens that never occur in a text to -inf.
 
-        Some networks have more tokens than their tokenizers, and a begin of their own.
+        Some networks have more tokens than their tokenizers, or a separate begin token.
         """
         options, tokens = self.options, jnp.arange(logits.shape[-1])
         known = (tokens < self.modality.vocabulary_size - 1) & (tokens != options.begin)
@@ -182,7 +183,7 @@ class Optimus:
         return jnp.where(known.reshape(*(1,) * (logits.ndim - 1), -1), logits, -jnp.inf)
 
     def sample(self, params: Params, key: Key, output: Array) -> Array:
-        """Return rows, int32 [B, 2 L], of tokens drawn in order, then 0; -1 where the latent is not finite."""
+        """Sample rows, int32 [B, 2 L], token by token, padded with 0; -1 where the latent is not finite."""
         options, batch, decoder = self.options, len(output), self.decoder
         apply = {"params": params["decoder"]}
         cache = decoder.apply(apply, batch, self.length, output, method="start")
@@ -192,7 +193,7 @@ class Optimus:
             logits, cache = decoder.apply(apply, before[:, None], cache, method="extend")
             logits = self._allowed(logits[:, 0])
             chosen = choose(jax.random.fold_in(key, position), logits, options.temperature)
-            ended |= (chosen == options.end) | (position == self.length - 1)  # the last place is an end's
+            ended |= (chosen == options.end) | (position == self.length - 1)  # the last position must be an end
             return (chosen, ended, cache), jnp.where(ended, 0, chosen + 1)
 
         start = (jnp.full(batch, options.begin, jnp.int32), jnp.zeros(batch, bool), cache)
@@ -204,25 +205,25 @@ class Optimus:
 
     @property
     def files(self) -> dict[str, str]:
-        """The files with which training starts, by option."""
+        """The files of initial weights, {option: path}."""
         options = {name: getattr(self.options, name) for name in ("encoder_weights", "decoder_weights")}
         return {f"codec.network.{name}": path for name, path in options.items() if path}
 
     @property
     def frozen(self) -> tuple[str, ...]:
-        """What is not trained."""
+        """The parts that are not trained."""
         return self.options.frozen
 
     @property
     def is_frozen(self) -> bool:
-        """Whether nothing is left to train; then everything must be in the files."""
+        """Whether all parts are frozen, in which case the files must contain all weights."""
         return set(self.options.frozen) == set(PARTS)
 
     def read(self) -> Params:
-        """Return the parameters that the files have.
+        """Read the parameters that the files contain.
 
         Raises:
-          SbmError: naming the file and the tensor, if one does not fit.
+          SbmError: if a file can not be read, or a tensor is missing or has another shape.
         """
         found = {}
         for option, path in self.files.items():
@@ -249,7 +250,7 @@ class Optimus:
         return read_gpt2(self.decoder.config if with_latent else self.options.gpt2, tensors, option)
 
     def _held(self, params: Params) -> Params:
-        """Return parameters of which those that are frozen have no gradient."""
+        """Return the parameters with gradients stopped at frozen parts."""
 
         def hold(path: tuple[str, ...], leaf: Array) -> Array:
             part = "latent" if path[1] in _LATENT else path[0]
@@ -259,5 +260,5 @@ class Optimus:
 
 
 def _within(tensors: Mapping[str, np.ndarray], prefix: str) -> dict[str, np.ndarray]:
-    """Return the tensors whose names begin with a prefix, without it."""
+    """Return the tensors whose names start with a prefix, and strip it."""
     return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}

@@ -1,4 +1,4 @@
-"""A small codec of images for CPUs, where wide convolutions on small maps are fast and narrow ones on large are not."""
+"""A small image codec for CPUs, on which wide convolutions on small maps are faster than narrow ones on large maps."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -13,7 +13,7 @@ from sbm_jax.networks.images import check_shape, crop, group_norm, pad, padded_s
 from sbm_jax.types import Array, Modality
 
 SQUEEZE = 16
-"""Channels of its maps where they meet the dense layers, which would have most of its parameters otherwise."""
+"""Channels of the maps next to the dense layers, which would otherwise have most of the parameters."""
 
 
 @checked_dataclass
@@ -21,8 +21,8 @@ class PatchOptions(AutoencoderNetworkConfig):
     """Sizes of the encoder and the decoder.
 
     Attributes:
-      patch: pixels along a side of the patches that become channels, a power of two: more of them for larger images,
-        whose cost falls with its square.
+      patch: side in pixels of the patches that become channels, a power of two; use larger patches for larger images,
+        as the cost decreases with the square of the side.
     """
 
     patch: int = 4
@@ -46,7 +46,7 @@ class PatchConvolution(nn.Module):
 
 
 class PatchEncoder(nn.Module):
-    """Patches of pixels become channels; one residual convolution for each width, all equal, then a dense layer."""
+    """Turns patches of pixels into channels, then applies a residual convolution per width and a dense layer."""
 
     modality: Modality
     widths: tuple[int, ...]
@@ -94,7 +94,7 @@ class PatchDecoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Patch(FeedForward):
-    """`PatchEncoder` and `PatchDecoder`; `widths`: channels of each residual convolution, all equal."""
+    """`PatchEncoder` and `PatchDecoder`; `widths` are the channels of each residual convolution, all equal."""
 
     Options: ClassVar[type] = PatchOptions
 

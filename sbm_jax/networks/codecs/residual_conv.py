@@ -1,4 +1,4 @@
-"""The codec of the SBM paper: residual convolutions, for images."""
+"""The image codec of the SBM paper, made of residual convolutions."""
 
 import dataclasses
 import functools
@@ -24,9 +24,9 @@ class ResidualConvOptions(AutoencoderNetworkConfig):
     Attributes:
       widths: channels before each reduction of the map.
       stem: channels of the first convolution; 0 for the first of `widths`.
-      factors: by how much each reduction divides the sides of the map, powers of two; () for 2 each.
-      smooth: GELU in the blocks and bilinear up-sampling, as the paper has them for 128x128, in place of leaky ReLU and
-        repeated pixels.
+      factors: factor of each reduction of the map's sides, powers of two; () for 2 each.
+      smooth: whether to use GELU in the blocks and bilinear up-sampling, as in the paper for 128x128, instead of leaky
+        ReLU and repeated pixels.
     """
 
     stem: int = 0
@@ -45,17 +45,17 @@ class ResidualConvOptions(AutoencoderNetworkConfig):
 
     @property
     def reductions(self) -> tuple[int, ...]:
-        """By how much each width's reduction divides the sides of the map."""
+        """The factor by which each width's reduction divides the sides of the map."""
         return self.factors or (2,) * len(self.widths)
 
     @property
     def first(self) -> int:
-        """The channels of the first convolution."""
+        """Channels of the first convolution."""
         return self.stem or self.widths[0]
 
     @property
     def num_halvings(self) -> int:
-        """How often the encoder halves the map, with the one after the first convolution."""
+        """Number of times that the encoder halves the map, counting the one after the first convolution."""
         return 1 + sum(factor.bit_length() - 1 for factor in self.reductions)
 
 
@@ -98,10 +98,10 @@ class ResidualBlock(nn.Module):
 
 
 class ResidualConvEncoder(nn.Module):
-    """The paper's encoder: conv 5x5, then residual blocks, each followed by a reduction of the map.
+    """The paper's encoder: a 5x5 convolution, then residual blocks, each followed by a reduction of the map.
 
-    Images whose sides the reductions do not divide are zero-padded (28 -> 32, as in the paper). The last map is
-    flattened for both heads; the authors split it on channels, one half for each.
+    Images are zero-padded to sides that the reductions divide (28 -> 32, as in the paper). Both heads receive the whole
+    last map, flattened; the authors instead give each head one half of its channels.
     """
 
     modality: Modality
@@ -120,7 +120,7 @@ class ResidualConvEncoder(nn.Module):
 
 
 class ResidualConvDecoder(nn.Module):
-    """The paper's decoder: a dense layer to a small map, residual blocks with up-sampling, conv 5x5."""
+    """The paper's decoder: a dense layer to a small map, residual blocks with up-sampling, and a 5x5 convolution."""
 
     modality: Modality
     options: ResidualConvOptions

@@ -1,4 +1,4 @@
-"""A codec of what follows in time, such as spectrograms and movements; the latent is a sequence."""
+"""A codec of time series, such as spectrograms and movements, whose latent is a sequence."""
 
 import dataclasses
 import math
@@ -19,8 +19,8 @@ class SeriesOptions(AutoencoderNetworkConfig):
     """Sizes of the encoder and the decoder.
 
     Attributes:
-      frames: of a moment. The latent has an equal part for each.
-      reach: moments before and after that a convolution sees.
+      frames: frames per moment. Each moment has an equal part of the latent.
+      reach: number of moments that a convolution sees before and after each moment.
     """
 
     frames: int = 4
@@ -33,7 +33,7 @@ class SeriesOptions(AutoencoderNetworkConfig):
 
 
 class SeriesEncoder(nn.Module):
-    """Moments become channels; a `TimeBlock` for each width, all equal; then a part of the latent each moment."""
+    """Turns moments into channels, applies a `TimeBlock` per width, and encodes each moment in its latent part."""
 
     modality: Modality
     options: SeriesOptions
@@ -71,10 +71,10 @@ class SeriesDecoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Series(FeedForward):
-    """`SeriesEncoder` and `SeriesDecoder`; `widths`: channels of each convolution in time, all equal.
+    """`SeriesEncoder` and `SeriesDecoder`; `widths` are the channels of each convolution in time, all equal.
 
-    The first axis of the data is time; all others are one vector of features. The latent has one part after the other
-    for the moments, so that `num_tokens` may cut it in time.
+    The first axis of the data is time; all others are flattened to one feature vector. The latent concatenates the
+    parts of the moments in order, so that `num_tokens` can split it in time.
     """
 
     Options: ClassVar[type] = SeriesOptions
@@ -95,7 +95,7 @@ class Series(FeedForward):
 
 
 def check_moments(modality: Modality, options: Any) -> None:
-    """Raise `SbmError` for widths that differ, and for a latent without an equal part for each moment."""
+    """Raise `SbmError` if widths differ, or the latent can not be split equally between moments."""
     where, codec = f"modality {modality.name!r}", modality.codec.name
     if len(set(options.widths)) != 1:
         raise SbmError(

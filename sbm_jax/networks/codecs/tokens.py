@@ -1,4 +1,4 @@
-"""The codec of sequences of ids, such as the words of a text: transformers around a latent of a few slots."""
+"""A codec of sequences of ids, such as the words of a text: transformers around a latent of a few slots."""
 
 import dataclasses
 import math
@@ -16,24 +16,25 @@ from sbm_jax.networks.transformer import KeysValues
 from sbm_jax.types import Array, Key, Modality, Params
 
 PLACES = nn.initializers.normal(0.1)
-"""What the identities of positions are at first, beside embeddings of unit variance."""
+"""Initialiser of position embeddings, which are added to embeddings of unit variance."""
 
 
 @checked_dataclass
 class TokensConfig:
-    """Sizes of the transformers, and how samples are drawn.
+    """Configures the transformers and the sampling of sequences.
 
     Attributes:
-      width: features of a position.
-      depth: blocks of the encoder, and of the decoder where positions see each other.
-      causal_depth: blocks of the decoder where positions see those before them.
+      width: features per position.
+      depth: number of blocks in the encoder, and of blocks in the decoder with attention between all positions.
+      causal_depth: number of blocks in the decoder with causal attention.
       heads: attention heads, a divisor of `width`.
-      slot_size: entries of a slot of the latent, at least: with D / slot_size ids or fewer each has a slot of its own.
-      word_dropout: the probability that a previous id is hidden from the decoder in training, in which it is asked to
-        rely on the latent. What it is trained on is then an upper bound of -log p(x | z), of random draws of what is
-        hidden; samples are drawn with everything seen.
-      temperature: of samples; 0 for the most probable id at each position.
-      dtype: of the blocks' operands, ``"float32"`` or ``"bfloat16"``; norms and logits are float32.
+      slot_size: minimum entries per slot of the latent; in sequences of up to D / slot_size ids, each id has its own
+        slot.
+      word_dropout: probability of hiding each previous id from the decoder in training, so that it relies on the
+        latent. The loss is then an upper bound of -log p(x | z), with random ids hidden; samples are drawn with none
+        hidden.
+      temperature: temperature of samples; 0 for the most probable id at each position.
+      dtype: type of the blocks' operands, ``"float32"`` or ``"bfloat16"``; norms and logits are float32.
     """
 
     width: int = 128
@@ -62,14 +63,14 @@ class TokensConfig:
 
 
 class Slots:
-    """How a latent of D entries is laid out for sequences of L ids: K slots of equal size, and what is left.
+    """The layout of a latent of D entries for sequences of L ids: K slots of equal size, and a remainder.
 
-    Slot k holds the positions k, k + K, k + 2K and so on: a sequence of at most K ids has a slot for each of them, one
-    that is longer shares slots. Slots have `slot_size` entries or more, but for latents that are smaller.
+    Slot k holds the positions k, k + K, k + 2K and so on: in a sequence of at most K ids, each has its own slot; in
+    longer ones, ids share slots. Slots have at least `slot_size` entries, unless the latent itself is smaller.
     """
 
     def __init__(self, length: int, latent_size: int, slot_size: int):
-        """Lay out a latent."""
+        """Compute the layout."""
         self.number = min(length, max(1, latent_size // slot_size))
         self.size = latent_size // self.number
         self.left = latent_size - self.number * self.size
@@ -77,7 +78,7 @@ class Slots:
         self.length = length
 
     def gather(self, x: Array) -> Array:
-        """Return what each slot holds, [B, K, turns W], of positions [B, L, W]."""
+        """Gather positions [B, L, W] into slots [B, K, turns W]."""
         batch, _, width = x.shape
         x = jnp.pad(x, ((0, 0), (0, self.turns * self.number - self.length), (0, 0)))
         x = x.reshape(batch, self.turns, self.number, width)
@@ -90,12 +91,12 @@ class Slots:
 
 
 def is_real(x: Array) -> Array:
-    """Return which positions of ids [B, L] are before the first 0, bool."""
+    """Return bool [B, L], True at positions before the first 0 of ids [B, L]."""
     return jnp.cumprod(x != 0, axis=1).astype(bool)
 
 
 class SequenceBlock(nn.Module):
-    """Attention and a perceptron, both residual, after layer norms."""
+    """A pre-norm transformer block: residual attention and a residual MLP."""
 
     width: int
     heads: int
@@ -111,7 +112,7 @@ class SequenceBlock(nn.Module):
         self.hidden_out = dense(self.width, self.dtype, kernel_init=small)
 
     def project(self, x: Array) -> tuple[Array, KeysValues]:
-        """Return the queries, and the keys and values, of positions [B, N, width]."""
+        """Project positions [B, N, width] to queries, and to keys and values."""
         parts = jnp.split(self.qkv(self.attention_norm(x)), 3, axis=-1)
         query, key, value = (part.reshape(*x.shape[:2], self.heads, -1) for part in parts)
         return query, KeysValues(key, value)
@@ -123,30 +124,30 @@ class SequenceBlock(nn.Module):
         return x + self.hidden_out(nn.gelu(self.hidden(self.hidden_norm(x))))
 
     def __call__(self, x: Array, sees: Array) -> Array:
-        """Return positions [B, N, width] that attend to each other."""
+        """Return the positions [B, N, width] after attending to each other; see `update` for `sees`."""
         query, own = self.project(x)
         return self.update(x, query, own, sees)
 
 
 def _embedding(vocabulary_size: int, width: int) -> nn.Embed:
-    """Return an embedding whose products with a normed vector have unit variance at first."""
+    """Return an embedding whose initial products with a normalised vector have unit variance."""
     return nn.Embed(vocabulary_size, width, embedding_init=nn.initializers.normal(width**-0.5))
 
 
 class TokensEncoder(nn.Module):
-    """A transformer over the ids, whose results are cut down to the slots of a latent."""
+    """A transformer over the ids, whose outputs are projected to the slots of the latent."""
 
     modality: Modality
     config: TokensConfig
 
     @nn.compact
     def __call__(self, x: Array) -> tuple[Array, Array]:
-        """Map ids [B, L] to (mean, log variance) [B, D_m]; log variances are kept in [-12, 6]."""
+        """Map ids, int [B, L], to (mean, log variance) [B, D_m]; log variances are clipped to [-12, 6]."""
         config, (length,) = self.config, self.modality.shape
         real = is_real(x)
         h = _embedding(self.modality.vocabulary_size, config.width)(x) * config.width**0.5
         h = h + self.param("places", PLACES, (1, length, config.width))
-        sees = real | (jnp.arange(length) == 0)[None]  # an empty sequence sees its end
+        sees = real | (jnp.arange(length) == 0)[None]  # an empty sequence attends to its end
         for _ in range(config.depth):
             h = SequenceBlock(config.width, config.heads, jnp.dtype(config.dtype))(h, sees[:, None, None, :])
         h = jnp.where(real[:, :, None], nn.LayerNorm()(h), 0.0)
@@ -154,7 +155,7 @@ class TokensEncoder(nn.Module):
         return self._cut(h), jnp.clip(log_variance, -12.0, 6.0)
 
     def _cut(self, h: Array, **options: Any) -> Array:
-        """Return a latent [B, D_m] of positions [B, L, width]."""
+        """Project positions [B, L, width] to a latent [B, D_m]."""
         slots = Slots(h.shape[1], self.modality.latent_size, self.config.slot_size)
         parts = [nn.Dense(slots.size, **options)(slots.gather(h)).reshape(len(h), -1)]
         if slots.left:
@@ -163,7 +164,7 @@ class TokensEncoder(nn.Module):
 
 
 class TokensDecoder(nn.Module):
-    """A transformer over what the latent says of each position, and a causal one that writes the ids in order."""
+    """A transformer that computes a memory of each position from the latent, and a causal one that predicts the ids."""
 
     modality: Modality
     config: TokensConfig
@@ -182,11 +183,11 @@ class TokensDecoder(nn.Module):
         self.norm = nn.LayerNorm()
 
     def __call__(self, z: Array, x: Array) -> Array:
-        """Return the logits of all positions; initialises all parameters."""
+        """Return the logits [B, L, V] of all positions; initialises all parameters."""
         return self.logits(self.memory(z), x)
 
     def memory(self, z: Array) -> Array:
-        """Return what latents [B, D_m] say of each position, [B, L, width]."""
+        """Map latents [B, D_m] to the memory of each position, [B, L, width]."""
         slots = self.slots
         own = z[:, : slots.number * slots.size].reshape(len(z), slots.number, slots.size)
         h = slots.scatter(self.of_slots(own)) + self.of_all(z)[:, None] + self.places
@@ -195,7 +196,7 @@ class TokensDecoder(nn.Module):
         return h
 
     def logits(self, memory: Array, previous: Array) -> Array:
-        """Return the logits [B, L, V] of each id, given a memory and the id before each position, int [B, L]."""
+        """Return the logits [B, L, V] of each id, given the memory and the id before each position, int [B, L]."""
         causal = jnp.tril(jnp.ones((memory.shape[1],) * 2, bool))[None, None]
         h = memory + self._embed(previous)
         for block in self.causal_blocks:
@@ -205,13 +206,13 @@ class TokensDecoder(nn.Module):
     def step(
         self, memory: Array, previous: Array, position: Array, cache: list[KeysValues]
     ) -> tuple[Array, list[KeysValues]]:
-        """Return the logits [B, V] at one position and the cache with its keys and values.
+        """Return the logits [B, V] at one position, and the cache extended by its keys and values.
 
         Args:
-          memory: of all positions [B, L, width].
-          previous: the id before the position, int [B].
-          position: its number, a scalar.
-          cache: keys and values [B, L, heads, head size] of the positions before, for each block.
+          memory: memory of all positions [B, L, width].
+          previous: int [B], the id before the position.
+          position: scalar int, the position.
+          cache: keys and values [B, L, heads, head size] of previous positions, for each block.
         """
         length, filled = memory.shape[1], []
         h = jax.lax.dynamic_slice_in_dim(memory, position, 1, axis=1) + self._embed(previous[:, None])
@@ -234,13 +235,13 @@ class TokensDecoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """`TokensEncoder` and `TokensDecoder`. An id 0 ends and pads a sequence, and is predicted as its end.
+    """`TokensEncoder` and `TokensDecoder`. The id 0 ends and pads a sequence, and the decoder predicts it as its end.
 
-    The raw output of `decode` is what the latent says of each position, [B, L, width]. p(x | z) is the product of the
-    probabilities of the ids, each given those before it, up to the end.
+    The raw output of `decode` is the memory of each position, [B, L, width]. p(x | z) is the product of the
+    probabilities of the ids up to the end, each given those before it.
 
     Attributes:
-      modality: what is encoded.
+      modality: the modality to encode.
       options: see `TokensConfig`.
     """
 
@@ -253,7 +254,7 @@ class Tokens:
         modality = self.modality
         if not modality.vocabulary_size:
             raise SbmError(
-                f"modality {modality.name!r} has numbers, and the codec {modality.codec.name!r} encodes ids. Set its "
+                f"modality {modality.name!r} has numbers, but the codec {modality.codec.name!r} encodes ids. Set its "
                 "vocabulary_size, or use another codec."
             )
 
@@ -277,15 +278,15 @@ class Tokens:
         }
 
     def encode(self, params: Params, x: Array) -> tuple[Array, Array]:
-        """Return mean and log variance [B, D_m] of the posterior of ids [B, L]."""
+        """Return the posterior mean and log variance, [B, D_m] each, of ids, int [B, L]."""
         return self.encoder.apply({"params": params["encoder"]}, x)
 
     def decode(self, params: Params, z: Array) -> Array:
-        """Return what latents [B, D_m] say of each position, [B, L, width]."""
+        """Map latents [B, D_m] to the memory of each position, [B, L, width]."""
         return self.decoder.apply({"params": params["decoder"]}, z, method="memory")
 
     def loss(self, params: Params, key: Key, x: Array, output: Array) -> Array:
-        """Return -log p(x | z) [B] of ids [B, L], in nats; with `word_dropout` an upper bound of it."""
+        """Return -log p(x | z) [B] of ids, int [B, L], in nats, or with `word_dropout` an upper bound."""
         previous = jnp.pad(x, ((0, 0), (1, 0)))[:, :-1]
         if self.options.word_dropout:
             hidden = jax.random.bernoulli(key, self.options.word_dropout, previous.shape)
@@ -296,7 +297,7 @@ class Tokens:
         return -jnp.sum(jnp.where(with_end, log_prob, 0.0), axis=1)
 
     def sample(self, params: Params, key: Key, output: Array) -> Array:
-        """Return ids, int32 [B, L], drawn in order, each given those before it; -1 where the output is not finite."""
+        """Sample ids, int32 [B, L], in order, each given those before it; -1 where the output is not finite."""
         options, (batch, length, _) = self.options, output.shape
         empty = jnp.zeros((batch, length, options.heads, options.width // options.heads))
         cache = [KeysValues(empty, empty) for _ in range(options.causal_depth)]
@@ -316,9 +317,9 @@ class Tokens:
 
 
 def choose(key: Key, logits: Array, temperature: float) -> Array:
-    """Return an id for each row of logits [B, V], int32 [B]; a row's draw does not depend on how many there are.
+    """Draw an id for each row of logits [B, V], int32 [B]; at temperature 0, choose the most probable one.
 
-    At the temperature 0 it is the most probable one.
+    A row's draw does not depend on the number of rows.
     """
     if not temperature:
         return jnp.argmax(logits, axis=-1).astype(jnp.int32)

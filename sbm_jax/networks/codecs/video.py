@@ -1,4 +1,4 @@
-"""A codec of videos: blocks of pixels become channels, convolved in space and in time; the latent is a sequence."""
+"""A codec of videos: blocks of pixels become channels, convolved in space and time; the latent is a sequence."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -15,7 +15,7 @@ from sbm_jax.networks.moments import from_moments, num_moments, to_moments, with
 from sbm_jax.types import Array, Modality
 
 SQUEEZE = 8
-"""Channels of a moment's map where it meets a dense layer, which would have most of the parameters otherwise."""
+"""Channels of a moment's map next to the dense layers, which would otherwise have most of the parameters."""
 
 
 @checked_dataclass
@@ -23,7 +23,7 @@ class VideoOptions(SeriesOptions):
     """Sizes of the encoder and the decoder.
 
     Attributes:
-      patch: pixels along a side of a block, a power of two; a block is as long as a moment.
+      patch: side of a block in pixels, a power of two; a block lasts one moment.
     """
 
     frames: int = 2
@@ -36,7 +36,7 @@ class VideoOptions(SeriesOptions):
 
 
 class SpaceTimeBlock(nn.Module):
-    """Residual convolutions: 3x3 in space, then over all channels of a place in time."""
+    """Residual convolutions, 3x3 in space, then in time over all channels at each position."""
 
     features: int
     reach: int
@@ -49,13 +49,13 @@ class SpaceTimeBlock(nn.Module):
         frames = x.reshape(batch * moments, height, width, features)
         y = nn.Conv(features, (3, 3), dtype=self.dtype)(frames)
         x = x + nn.silu(group_norm(features)(y)).reshape(x.shape)
-        # A norm of each frame, so that a moment does not see those beyond its reach.
+        # Each frame is normalised separately, so that a moment sees none beyond its reach.
         y = nn.Dense(features, dtype=self.dtype)(with_neighbours(x, self.reach)).reshape(frames.shape)
         return x + nn.silu(group_norm(features)(y)).reshape(x.shape)
 
 
 class VideoEncoder(nn.Module):
-    """Blocks become channels; a `SpaceTimeBlock` for each width, all equal; then a part of the latent each moment."""
+    """Turns blocks into channels, applies a `SpaceTimeBlock` per width, and encodes each moment in its latent part."""
 
     modality: Modality
     options: VideoOptions
@@ -97,7 +97,7 @@ class VideoDecoder(nn.Module):
 
 
 def _to_blocks(x: Array, options: VideoOptions) -> Array:
-    """Return blocks [B, T', H', W', channels] of videos [B, T, H, W, C], which are padded with zeros."""
+    """Split zero-padded videos [B, T, H, W, C] into blocks [B, T', H', W', channels]."""
     batch, length, *frame = x.shape
     frames, patch = options.frames, options.patch
     x = pad(x.reshape(batch * length, *frame), patch.bit_length() - 1)
@@ -108,7 +108,7 @@ def _to_blocks(x: Array, options: VideoOptions) -> Array:
 
 
 def _from_blocks(x: Array, shape: tuple[int, ...], options: VideoOptions) -> Array:
-    """Undo `_to_blocks`, for videos of a shape (T, H, W, C)."""
+    """Undo `_to_blocks`, for videos of the given shape (T, H, W, C)."""
     batch, moments, height, width, _ = x.shape
     frames, patch = options.frames, options.patch
     x = x.reshape(batch, moments, height, width, frames, patch, patch, shape[-1]).transpose(0, 1, 4, 2, 5, 3, 6, 7)
@@ -118,9 +118,9 @@ def _from_blocks(x: Array, shape: tuple[int, ...], options: VideoOptions) -> Arr
 
 @dataclasses.dataclass(frozen=True)
 class Video(FeedForward):
-    """`VideoEncoder` and `VideoDecoder`; `widths`: channels of each block of convolutions, all equal.
+    """`VideoEncoder` and `VideoDecoder`; `widths` are the channels of each `SpaceTimeBlock`, all equal.
 
-    The latent has one part after the other for the moments of the video, so that `num_tokens` may cut it in time.
+    The latent concatenates the parts of the video's moments in order, so that `num_tokens` can split it in time.
     """
 
     Options: ClassVar[type] = VideoOptions

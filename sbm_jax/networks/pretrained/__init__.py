@@ -1,1 +1,1 @@
-"""Networks that others have trained: their architectures in Linen, their weights from safetensors files."""
+"""Pretrained networks: architectures in Linen, with weights from safetensors files."""

@@ -1,4 +1,4 @@
-"""The autoencoder of latent diffusion models, of images (Stable Diffusion) or of mel spectrograms (AudioLDM).
+"""The autoencoder of latent diffusion models, for images (Stable Diffusion) or mel spectrograms (AudioLDM).
 
 Reference: R. Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022.
   https://arxiv.org/abs/2112.10752. Equal to `diffusers.AutoencoderKL`.
@@ -22,15 +22,15 @@ from sbm_jax.types import Array, Params
 
 @checked_dataclass
 class AutoencoderKLConfig:
-    """Sizes, by default those of Stable Diffusion.
+    """Sizes of the autoencoder; Stable Diffusion's by default.
 
     Attributes:
-      channels: of the data.
-      latent_channels: of the latent map.
+      channels: channels of the data.
+      latent_channels: channels of the latent map.
       widths: channels of each level; the map is halved between levels.
-      depth: residual blocks of a level; the decoder has one more.
-      groups: of the norms, a divisor of all widths.
-      scaling: what latents are multiplied with, for about unit variance.
+      depth: residual blocks per level of the encoder; the decoder has one more.
+      groups: groups of the norms, a divisor of all widths.
+      scaling: factor on latents that gives them about unit variance.
     """
 
     channels: int = 3
@@ -49,12 +49,12 @@ class AutoencoderKLConfig:
 
     @property
     def factor(self) -> int:
-        """Pixels along a side of what one position of the latent map stands for."""
+        """Side in pixels of the patch that one position of the latent map represents."""
         return 2 ** (len(self.widths) - 1)
 
 
 class AutoencoderKL(nn.Module):
-    """Encoder and decoder.
+    """The encoder and decoder.
 
     Attributes:
       config: their sizes.
@@ -63,22 +63,22 @@ class AutoencoderKL(nn.Module):
     config: AutoencoderKLConfig
 
     def setup(self):
-        """Make both."""
+        """Make the layers."""
         channels = self.config.latent_channels
         self.encoder, self.decoder = _Encoder(self.config), _Decoder(self.config)
         self.quant_conv, self.post_quant_conv = nn.Conv(2 * channels, (1, 1)), nn.Conv(channels, (1, 1))
 
     def __call__(self, x: Array) -> Array:
-        """Return the reconstruction of data from the mean; initialises all parameters."""
+        """Reconstruct data from the posterior mean; initialises all parameters."""
         return self.decode(self.encode(x)[0])
 
     def encode(self, x: Array) -> tuple[Array, Array]:
-        """Return mean and log variance, [B, H / factor, W / factor, latent channels], of data [B, H, W, C] in [-1, 1].
+        """Map data [B, H, W, C] in [-1, 1] to mean and log variance, [B, H / factor, W / factor, latent channels] each.
 
-        The mean is multiplied with `scaling`, and the variance with its square.
+        The mean is multiplied by `scaling`, and the variance by its square.
 
         Raises:
-          SbmError: if a side is no multiple of the config's `factor`.
+          SbmError: if a side is not a multiple of the config's `factor`.
         """
         factor = self.config.factor
         whole = x.shape[1] % factor == 0 and x.shape[2] % factor == 0
@@ -88,7 +88,7 @@ class AutoencoderKL(nn.Module):
         return mean * scaling, jnp.clip(log_variance, -30.0, 20.0) + 2 * np.log(scaling)
 
     def decode(self, z: Array) -> Array:
-        """Return data [B, H, W, C] of a latent map; some lie beyond [-1, 1]."""
+        """Map a scaled latent map to data [B, H, W, C], whose values may leave [-1, 1]."""
         return self.decoder(self.post_quant_conv(z / self.config.scaling))
 
 
@@ -154,7 +154,7 @@ class _ResidualBlock(nn.Module):
 
 
 class _Attention(nn.Module):
-    """Attention of one head between the positions of a map."""
+    """Residual single-head attention between the positions of a map."""
 
     groups: int
 
@@ -176,7 +176,9 @@ def _norm(groups: int, name: str) -> nn.GroupNorm:
 
 
 def read_autoencoder_kl(config: AutoencoderKLConfig, tensors: Tensors, option: str) -> Params:
-    """Return the parameters of `AutoencoderKL`; the attention may have its older names, as 1x1 convolutions too.
+    """Convert tensors to the parameters of `AutoencoderKL`, also from older files.
+
+    In these, attention layers may have other names and be stored as 1x1 convolutions.
 
     Raises:
       SbmError: see `as_params`.

@@ -17,15 +17,15 @@ from sbm_jax.types import Array, Params
 
 @checked_dataclass
 class BertConfig:
-    """Sizes, by default those of BERT-base.
+    """Sizes of BERT; BERT-base's by default.
 
     Attributes:
-      vocabulary_size: of the tokenizer.
-      width: of a token.
-      depth: layers.
-      heads: of the attention, a divisor of `width`.
-      hidden: units of the perceptrons.
-      most_tokens: positions that there are.
+      vocabulary_size: size of the tokenizer's vocabulary.
+      width: size of a token.
+      depth: number of layers.
+      heads: attention heads, a divisor of `width`.
+      hidden: hidden units of the MLPs.
+      most_tokens: maximum number of tokens.
     """
 
     vocabulary_size: int = 28_996
@@ -52,11 +52,14 @@ class Bert(nn.Module):
 
     @nn.compact
     def __call__(self, ids: Array, present: Array | None = None) -> tuple[Array, Array]:
-        """Return the last states [B, T, width], and the pooled first one [B, width].
+        """Return the last hidden states [B, T, width], and the pooled first one [B, width].
 
         Args:
           ids: int [B, T].
-          present: bool [B, T], False for padding; None where there is none.
+          present: bool [B, T], False for padding; None for no padding.
+
+        Raises:
+          SbmError: on more tokens than `most_tokens`.
         """
         config = self.config
         check_length(ids.shape[1], config.most_tokens, "bert")
@@ -96,9 +99,9 @@ def _norm(name: str) -> nn.LayerNorm:
 
 
 def read_bert(config: BertConfig, tensors: Tensors, option: str) -> Params:
-    """Return the parameters of `Bert`; tensors may be named as in `BertModel` or as in one of its heads.
+    """Convert tensors to the parameters of `Bert`; they may be named as in `BertModel` or in a model with a head.
 
-    Norms may have the names that they have in the oldest files.
+    Norms may also have the names used in the oldest files.
 
     Raises:
       SbmError: see `as_params`.

@@ -1,4 +1,4 @@
-"""CLIP: images and texts as vectors whose cosine says how well they agree.
+"""CLIP, which embeds images and texts as vectors whose cosine similarity measures how well they match.
 
 Reference: A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
   https://arxiv.org/abs/2103.00020. Equal to `transformers.CLIPModel`.
@@ -16,7 +16,7 @@ from sbm_jax.networks.pretrained.weights import Tensors, as_params, check_length
 from sbm_jax.types import Array, Params
 
 MEAN, DEVIATION = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
-"""Of the pixels of its training images, by channel, in [0, 1]."""
+"""Mean and standard deviation of the pixels of CLIP's training images, by channel, in [0, 1]."""
 
 
 @checked_dataclass
@@ -24,9 +24,9 @@ class TowerConfig:
     """Sizes of the transformer of one modality.
 
     Attributes:
-      width: of a token.
-      depth: layers.
-      heads: of the attention, a divisor of `width`.
+      width: size of a token.
+      depth: number of layers.
+      heads: attention heads, a divisor of `width`.
     """
 
     width: int = 768
@@ -41,16 +41,16 @@ class TowerConfig:
 
 @checked_dataclass
 class ClipConfig:
-    """Sizes, by default those of ViT-B/32.
+    """Sizes of CLIP; ViT-B/32's by default.
 
     Attributes:
-      embedding_size: of the vectors.
-      image: the tower of images.
-      image_size: side of an image, a multiple of `patch`.
-      patch: side of a patch.
-      text: the tower of texts.
-      vocabulary_size: of the tokenizer, whose last id ends a text.
-      most_tokens: of a text.
+      embedding_size: E, the size of the embeddings.
+      image: the image tower.
+      image_size: side of an image in pixels, a multiple of `patch`.
+      patch: side of a patch in pixels.
+      text: the text tower.
+      vocabulary_size: size of the tokenizer's vocabulary, whose last id ends a text.
+      most_tokens: maximum number of tokens of a text.
     """
 
     embedding_size: int = 512
@@ -69,7 +69,7 @@ class ClipConfig:
 
 
 class Clip(nn.Module):
-    """Both towers.
+    """CLIP's image and text towers.
 
     Attributes:
       config: their sizes.
@@ -86,14 +86,14 @@ class Clip(nn.Module):
         self.of_text = nn.Dense(config.embedding_size, use_bias=False, name="text_projection")
 
     def __call__(self, images: Array, ids: Array) -> tuple[Array, Array]:
-        """Return the vectors of images and of texts; initialises all parameters."""
+        """Return the embeddings of images and of texts; initialises all parameters."""
         return self.embed_images(images), self.embed_texts(ids)
 
     def embed_images(self, images: Array) -> Array:
-        """Return the vectors [B, E] of images [B, H, W, 3] as `as_clip_input` returns them.
+        """Embed images [B, H, W, 3] from `as_clip_input` as vectors [B, E].
 
         Raises:
-          SbmError: if they have another shape.
+          SbmError: if an image has another shape than (image_size, image_size, 3).
         """
         size = self.config.image_size
         require(
@@ -102,7 +102,11 @@ class Clip(nn.Module):
         return self.of_image(self.image_tower(images))
 
     def embed_texts(self, ids: Array) -> Array:
-        """Return the vectors [B, E] of texts, int [B, T], each with a begin and an end; what follows is not seen."""
+        """Embed texts, int [B, T], as vectors [B, E]; each has a begin and an end token, after which all is ignored.
+
+        Raises:
+          SbmError: on more tokens than `most_tokens`.
+        """
         return self.of_text(self.text_tower(ids))
 
 
@@ -111,14 +115,14 @@ class _ImageTower(nn.Module):
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
-        """Return the state of the class token [B, width]."""
+        """Return the final state of the class token, [B, width]."""
         tower, patch = self.config.image, (self.config.patch,) * 2
         x = nn.Conv(tower.width, patch, patch, "VALID", use_bias=False, name="embeddings.patch_embedding")(images)
         x = x.reshape(len(x), -1, tower.width)
         first = self.param("embeddings.class_embedding", nn.initializers.normal(0.02), (tower.width,))
         x = jnp.concatenate([jnp.broadcast_to(first[None, None], (len(x), 1, tower.width)), x], axis=1)
         x = x + nn.Embed(x.shape[1], tower.width, name="embeddings.position_embedding")(jnp.arange(x.shape[1]))[None]
-        x = _norm("pre_layrnorm")(x)  # spelled so
+        x = _norm("pre_layrnorm")(x)  # sic, as in the files
         for number in range(tower.depth):
             x = _Layer(tower, name=f"encoder.layers.{number}")(x, None)
         return _norm("post_layernorm")(x[:, 0])
@@ -129,7 +133,7 @@ class _TextTower(nn.Module):
 
     @nn.compact
     def __call__(self, ids: Array) -> Array:
-        """Return the state at the first end [B, width]."""
+        """Return the final state of the first end token, [B, width]."""
         tower, config = self.config.text, self.config
         check_length(ids.shape[1], config.most_tokens, "clip")
         x = nn.Embed(config.vocabulary_size, tower.width, name="embeddings.token_embedding")(ids)
@@ -161,9 +165,9 @@ def _norm(name: str) -> nn.LayerNorm:
 
 
 def as_clip_input(images: Array, size: int) -> Array:
-    """Return images [B, H, W, 1 or 3] in [0, 1] as the network wants them: [B, size, size, 3], standardised.
+    """Convert images [B, H, W, 1 or 3] in [0, 1] to the network's input, [B, size, size, 3], standardised.
 
-    As in the reference the shorter side becomes `size`, by cubic interpolation, and the middle of the longer is kept.
+    As in the reference, resizes the shorter side to `size` by cubic interpolation, and crops the centre.
     """
     height, width, channels = images.shape[1:]
     shorter = min(height, width)
@@ -179,7 +183,7 @@ def _by_channel(values: tuple[float, ...]) -> Array:
 
 
 def read_clip(config: ClipConfig, tensors: Tensors, option: str) -> Params:
-    """Return the parameters of `Clip`.
+    """Convert tensors to the parameters of `Clip`.
 
     Raises:
       SbmError: see `as_params`.

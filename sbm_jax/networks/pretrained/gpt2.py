@@ -1,4 +1,4 @@
-"""GPT-2, with a cache, and with the latent of Optimus.
+"""GPT-2 with a cache and, optionally, the latent of Optimus.
 
 References: A. Radford et al., "Language Models are Unsupervised Multitask Learners", 2019. C. Li et al., "Optimus",
   2020, https://arxiv.org/abs/2004.04092. Equal to `transformers.GPT2LMHeadModel`.
@@ -20,15 +20,15 @@ from sbm_jax.types import Array, Params
 
 @checked_dataclass
 class GPT2Config:
-    """Sizes, by default those of the smallest GPT-2.
+    """Sizes of GPT-2; the smallest model's by default.
 
     Attributes:
-      vocabulary_size: of the tokenizer.
-      width: of a token.
-      depth: layers.
-      heads: of the attention, a divisor of `width`.
-      most_tokens: positions that there are.
-      latent_size: of the latent that decoding is told, as in Optimus; 0 for none.
+      vocabulary_size: size of the tokenizer's vocabulary.
+      width: size of a token.
+      depth: number of layers.
+      heads: attention heads, a divisor of `width`.
+      most_tokens: maximum number of positions.
+      latent_size: size of the latent that conditions decoding, as in Optimus; 0 for none.
     """
 
     vocabulary_size: int = 50_257
@@ -46,13 +46,13 @@ class GPT2Config:
 
 
 class Cache(NamedTuple):
-    """Keys and values of the positions that were read.
+    """Keys and values of the positions so far.
 
     Attributes:
-      keys: [depth, B, L, heads, head size], for L positions, those from `filled` on 0.
-      values: of the same shape.
-      filled: int, positions that are there.
-      embedding: what the latent adds to each token [B, width].
+      keys: [depth, B, L, heads, head size] for L positions; 0 from position `filled` on.
+      values: values, of the same shape.
+      filled: scalar int, the number of positions so far.
+      embedding: [B, width], which the latent adds to each token.
     """
 
     keys: Array
@@ -71,7 +71,7 @@ class GPT2(nn.Module):
     config: GPT2Config
 
     def setup(self):
-        """Make the layers; a latent has two, one for the memory and one for the embedding."""
+        """Make the layers; a latent has two, for the memory and for the embedding."""
         config = self.config
         self.wte = nn.Embed(config.vocabulary_size, config.width, name="transformer.wte")
         self.wpe = nn.Embed(config.most_tokens, config.width, name="transformer.wpe")
@@ -83,17 +83,17 @@ class GPT2(nn.Module):
             self.linear_emb = nn.Dense(config.width, name="transformer.linear_emb", **linear)
 
     def __call__(self, ids: Array, z: Array | None = None) -> Array:
-        """Return the logits [B, T, V] of the token after each of ids, int [B, T], given latents [B, D] or nothing."""
+        """Return the logits [B, T, V] of the token after each id, int [B, T], given latents [B, D] or None."""
         batch, length = ids.shape
         return self.extend(ids, self.start(batch, length, z))[0]
 
     def start(self, batch: int, length: int, z: Array | None = None) -> Cache:
-        """Return the cache for so many tokens.
+        """Return an empty cache for `length` tokens of `batch` texts, given latents [B, D] or None.
 
-        A latent is the first position of every layer, as its key and as its value, and is added to every token.
+        A latent becomes the first position of every layer, as its key and its value, and is added to every token.
 
         Raises:
-          SbmError: if there are not as many positions, or a latent is given to a network without one.
+          SbmError: if there are not enough positions, or latents do not match `latent_size`.
         """
         config = self.config
         memory = 0 if z is None else 1
@@ -109,7 +109,7 @@ class GPT2(nn.Module):
         return Cache(filled, filled, jnp.int32(1), self.linear_emb(z))
 
     def extend(self, ids: Array, cache: Cache) -> tuple[Array, Cache]:
-        """Return the logits [B, T, V] after each of the next ids, int [B, T], and the cache with them."""
+        """Return the logits [B, T, V] after each of the next ids, int [B, T], and the extended cache."""
         places = cache.filled + jnp.arange(ids.shape[1])
         x = self.wte(ids) + self.wpe(places)[None] + cache.embedding[:, None]
         sees = (jnp.arange(cache.keys.shape[2])[None] <= places[:, None])[None, None]
@@ -123,7 +123,7 @@ class GPT2(nn.Module):
 
 
 class _Linear(nn.Module):
-    """A linear layer whose weight is [in, out] in the file too."""
+    """A linear layer whose weight is [in, out] in files as well."""
 
     features: int
 
@@ -155,7 +155,7 @@ def _norm(name: str) -> nn.LayerNorm:
 
 
 def read_gpt2(config: GPT2Config, tensors: Tensors, option: str) -> Params:
-    """Return the parameters of `GPT2`; tensors may be named as in `GPT2Model` or as in `GPT2LMHeadModel`.
+    """Convert tensors to the parameters of `GPT2`; they may be named as in `GPT2Model` or in `GPT2LMHeadModel`.
 
     Raises:
       SbmError: see `as_params`.

@@ -1,4 +1,4 @@
-"""HiFi-GAN's generator: mel spectrograms become waveforms.
+"""HiFi-GAN's generator, which converts mel spectrograms to waveforms.
 
 Reference: J. Kong et al., "HiFi-GAN", 2020. https://arxiv.org/abs/2010.05646. Equal to `transformers.SpeechT5HifiGan`,
   the vocoder of SpeechT5 and AudioLDM.
@@ -19,16 +19,16 @@ from sbm_jax.types import Array, Params
 
 @checked_dataclass
 class HifiGanConfig:
-    """Sizes, by default those of AudioLDM's vocoder, for 16 kHz.
+    """Sizes of HiFi-GAN; those of AudioLDM's vocoder, for 16 kHz, by default.
 
     Attributes:
-      num_bands: of the mel spectrogram.
-      width: channels at first, halved by every upsampling.
-      rates: of the upsamplings; a frame becomes their product of samples.
-      kernels: sizes of the upsamplings' kernels, as many.
-      residual_kernels: sizes of the kernels of the residual blocks, whose outputs are averaged.
-      dilations: of their convolutions.
-      standardized: whether a mean and a scale in the file standardise the spectrogram.
+      num_bands: mel bands of the spectrogram.
+      width: initial channels, halved by every upsampling.
+      rates: factors of the upsamplings; their product is the number of samples per frame.
+      kernels: kernel size of each upsampling.
+      residual_kernels: kernel sizes of the residual blocks, whose outputs are averaged.
+      dilations: dilations of the residual blocks' convolutions.
+      standardized: whether to standardise the spectrogram by a mean and a scale from the file.
     """
 
     num_bands: int = 64
@@ -65,7 +65,7 @@ class HifiGan(nn.Module):
 
     @nn.compact
     def __call__(self, mel: Array) -> Array:
-        """Return waveforms [B, T times the product of rates] in [-1, 1] of log mel spectrograms [B, T, num_bands]."""
+        """Map log mel spectrograms [B, T, num_bands] to waveforms [B, T times the product of rates] in [-1, 1]."""
         config = self.config
         if config.standardized:
             mean = self.param("mean", nn.initializers.zeros, (config.num_bands,))
@@ -116,7 +116,7 @@ class _ResidualBlock(nn.Module):
 
 
 def read_hifi_gan(config: HifiGanConfig, tensors: Tensors, option: str) -> Params:
-    """Return the parameters of `HifiGan`; weights may be stored as norms and directions.
+    """Convert tensors to the parameters of `HifiGan`; weights may be stored as norms and directions.
 
     Raises:
       SbmError: see `as_params`.
@@ -129,7 +129,7 @@ def read_hifi_gan(config: HifiGanConfig, tensors: Tensors, option: str) -> Param
 
 
 def _without_weight_norm(tensors: Tensors) -> dict[str, np.ndarray]:
-    """Return weights g v / ‖v‖ in place of their parts, whose names depend on the version of PyTorch."""
+    """Replace the parts g and v of each weight, whose names depend on the version of PyTorch, by g v / ‖v‖."""
     named = dict(tensors)
     for norm, direction in (
         (".weight_g", ".weight_v"),

@@ -1,8 +1,8 @@
-"""VGGish: features of sound, for the Fréchet audio distance.
+"""VGGish, which extracts features of sound for the Fréchet audio distance.
 
 References: S. Hershey et al., "CNN Architectures for Large-Scale Audio Classification", 2017.
   https://arxiv.org/abs/1609.09430. K. Kilgour et al., "Fréchet Audio Distance", 2019. https://arxiv.org/abs/1812.08466.
-  Equal to the package torchvggish, with whose weights `weights.py` says what is to be done.
+  Equal to the package torchvggish; `weights.py` describes how to convert its weights.
 
     curl -LO https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth
 """
@@ -18,10 +18,10 @@ from sbm_jax.networks.pretrained.weights import Tensors, as_params
 from sbm_jax.types import Array, Params
 
 RATE = 16_000
-"""Samples a second of what the network hears."""
+"""Sample rate of the network's input, in Hz."""
 
 FRAMES, BANDS = 96, 64
-"""Of a patch: frames of 10 ms, and mel bands."""
+"""Frames of 10 ms and mel bands per patch."""
 
 _WINDOW, _HOP, _FFT = 400, 160, 512
 _LOWEST, _HIGHEST, _OFFSET = 125.0, 7500.0, 0.01
@@ -29,13 +29,13 @@ _LOWEST, _HIGHEST, _OFFSET = 125.0, 7500.0, 0.01
 
 @checked_dataclass
 class VggishConfig:
-    """Sizes, by default the network's own.
+    """Sizes of VGGish; the published network's by default.
 
     Attributes:
-      widths: channels of the four levels, of which the last two have two convolutions.
-      hidden: units of the two layers before the last.
-      embedding_size: of the features.
-      rectified: whether the last layer is rectified too, as when it was trained; the distance takes it as it is.
+      widths: channels of the four levels, the last two of which have two convolutions each.
+      hidden: units of the two dense layers before the last.
+      embedding_size: size of the features.
+      rectified: whether to apply ReLU to the last layer too, as in training; the Fréchet audio distance does not.
     """
 
     widths: tuple[int, int, int, int] = (64, 128, 256, 512)
@@ -61,7 +61,7 @@ class Vggish(nn.Module):
 
     @nn.compact
     def __call__(self, patches: Array) -> Array:
-        """Return features [B, embedding_size] of patches [B, 96, 64] as `mel_patches` returns them."""
+        """Map log mel patches [B, 96, 64], computed as in `mel_patches`, to features [B, embedding_size]."""
         config = self.config
         x, layer = patches[..., None], 0
         for width, repeats in zip(config.widths, (1, 1, 2, 2), strict=True):
@@ -78,7 +78,7 @@ class Vggish(nn.Module):
 
 
 def read_vggish(config: VggishConfig, tensors: Tensors, option: str) -> Params:
-    """Return the parameters of `Vggish`.
+    """Convert tensors to the parameters of `Vggish`.
 
     Raises:
       SbmError: see `as_params`.
@@ -91,20 +91,20 @@ def read_vggish(config: VggishConfig, tensors: Tensors, option: str) -> Params:
 
 
 def mel_patches(sound: Array) -> Array:
-    """Return log mel patches [B, P, 96, 64] of waveforms [B, N] in [-1, 1], 16,000 samples a second.
+    """Compute log mel patches [B, P, 96, 64] of waveforms [B, N] in [-1, 1] at 16 kHz.
 
-    Frames of 25 ms every 10 ms, periodic Hann windows, magnitudes; patches of 0.96 s side by side. What is left at the
-    end is not heard.
+    Uses frames of 25 ms every 10 ms, periodic Hann windows and magnitude spectra, and adjacent patches of 0.96 s. The
+    remainder after the last whole patch is dropped.
 
     Raises:
-      SbmError: if they have another shape, or there is not one whole patch.
+      SbmError: if the waveforms have another shape, or are shorter than one patch.
     """
     require(sound.ndim == 2, "vggish: the shape of sounds", sound.shape, "[B, N]")
     number = (sound.shape[1] - _WINDOW) // _HOP + 1
     if number < FRAMES:
         needed = _WINDOW + (FRAMES - 1) * _HOP
         raise SbmError(
-            f"VGGish hears {needed} samples at once, and the sounds have {sound.shape[1]}; give longer ones."
+            f"VGGish needs at least {needed} samples, but the sounds have {sound.shape[1]}; give longer ones."
         )
     index = np.arange(number)[:, None] * _HOP + np.arange(_WINDOW)
     window = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(_WINDOW) / _WINDOW)
@@ -115,7 +115,7 @@ def mel_patches(sound: Array) -> Array:
 
 
 def _mel_weights() -> np.ndarray:
-    """Return the weights [257, 64] of triangles that are straight in mel, not in hertz; the constant has none."""
+    """Return the weights [257, 64] of filters that are triangular in mel, not in hertz; the DC bin has weight 0."""
 
     def mel(hertz: np.ndarray | float) -> np.ndarray:
         return 1127.0 * np.log1p(np.asarray(hertz) / 700.0)

@@ -1,16 +1,16 @@
-"""Weights of pretrained networks: safetensors files become the parameters of Linen modules.
+"""Loads weights of pretrained networks from safetensors files as parameters of Linen modules.
 
-Modules here have the names that the reference implementation gives them, so that the path of a parameter, joined by
-dots, is the name of its tensor. Only the last part and the order of the axes differ:
+The modules use the names of the reference implementation, so that the path of a parameter, joined by dots, is the name
+of its tensor. Only the last part and the order of the axes differ:
 
 | parameter             | tensor   | axes                                                                 |
 |-----------------------|----------|----------------------------------------------------------------------|
 | `kernel`              | `weight` | [in, out] from [out, in]; [..., in, out] from [out, in, ...]         |
-| `scale`, `embedding`  | `weight` | as they are                                                          |
-| any other             | its name | as they are                                                          |
+| `scale`, `embedding`  | `weight` | unchanged                                                            |
+| any other             | its name | unchanged                                                            |
 
-Nothing is unpickled. PyTorch's own files are pickles; where PyTorch is installed, this turns one into a safetensors
-file:
+Nothing is unpickled. PyTorch's own files are pickles; with PyTorch installed, this command converts one to a
+safetensors file:
 
     python -c "import sys, torch, safetensors.torch as s; s.save_file(torch.load(sys.argv[1], weights_only=True),
         sys.argv[2])" IN.bin OUT.safetensors
@@ -34,14 +34,14 @@ Tensors = Mapping[str, np.ndarray]
 
 
 def read_tensors(path: str | os.PathLike[str], option: str) -> dict[str, np.ndarray]:
-    """Return all tensors of a safetensors file by their names; bfloat16 and float16 as float32.
+    """Read all tensors of a safetensors file by name, converting other floating-point types to float32.
 
     Args:
-      path: of the file.
-      option: the name of the option that the path came from, for messages.
+      path: path of the file.
+      option: name of the option that the path came from, for messages.
 
     Raises:
-      SbmError: if safetensors is not installed, or the file is missing, truncated or no safetensors file.
+      SbmError: if safetensors is not installed, or the file is missing, truncated or not a safetensors file.
     """
     try:
         from safetensors import SafetensorError
@@ -55,8 +55,8 @@ def read_tensors(path: str | os.PathLike[str], option: str) -> dict[str, np.ndar
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
         raise SbmError(
-            f"{option}: {path} is no whole safetensors file ({error}). Get it again; a file of PyTorch (.bin, .pt, "
-            ".pth) must be turned into one first, as sbm_jax/networks/pretrained/weights.py says."
+            f"{option}: {path} is not a complete safetensors file ({error}). Download it again; PyTorch files (.bin, "
+            ".pt, .pth) must be converted first, as described in sbm_jax/networks/pretrained/weights.py."
         ) from error
     return {name: np.asarray(jax.device_get(tensor), _dtype(tensor.dtype)) for name, tensor in tensors.items()}
 
@@ -68,17 +68,17 @@ def _dtype(dtype: Any) -> Any:
 def as_params(
     module: nn.Module, inputs: tuple[Any, ...], tensors: Tensors, option: str, *, method: str | Callable | None = None
 ) -> Params:
-    """Return the parameters of a module, of which every one has its tensor.
+    """Convert tensors to the parameters of a module, each of which must have its tensor.
 
     Args:
-      module: whose submodules are named as in the reference implementation.
-      inputs: what it is called with, arrays or their shapes.
-      tensors: {name: array}; those that no parameter has are left aside.
-      option: the name of the option that the tensors came from, for messages.
-      method: of the module, which makes all its parameters; None for `__call__`.
+      module: a module whose submodules are named as in the reference implementation.
+      inputs: example inputs of the module, arrays or their shapes.
+      tensors: {name: array}; tensors without a parameter are ignored.
+      option: name of the option that the tensors came from, for messages.
+      method: the method of the module that creates all its parameters; None for `__call__`.
 
     Raises:
-      SbmError: which names the tensor that is missing or has another shape.
+      SbmError: naming a tensor that is missing or has another shape.
     """
     init = functools.partial(module.init, jax.random.key(0), method=method)
     shapes = jax.eval_shape(init, *inputs)["params"]
@@ -87,32 +87,32 @@ def as_params(
 
 
 def _of(path: tuple[str, ...], shape: tuple[int, ...], tensors: Tensors, option: str) -> np.ndarray:
-    """Return a parameter of the expected shape."""
+    """Convert the tensor of one parameter to the expected shape."""
     *modules, leaf = path
     name = ".".join([*modules, "weight" if leaf in ("kernel", "scale", "embedding") else leaf])
     if name not in tensors:
         near = sorted(other for other in tensors if other.rpartition(".")[2] == name.rpartition(".")[2])[:3]
         hint = f" (it has {', '.join(near)} and others)" if near else ""
-        raise SbmError(f"{option}: the file has no tensor {name!r}{hint}. It is of another network.")
+        raise SbmError(f"{option}: the file has no tensor {name!r}{hint}. It belongs to another network.")
     tensor = tensors[name]
     if leaf == "kernel":  # [out, in, ...] -> [..., in, out]
         tensor = np.moveaxis(tensor, (1, 0), (-2, -1)) if tensor.ndim > 1 else tensor
     if tensor.shape != shape:
         raise SbmError(
             f"{option}: tensor {name!r} has the shape {tensors[name].shape}, as a {leaf} {tensor.shape}; expected "
-            f"{shape}. The config is of a network of another size."
+            f"{shape}. The config describes a network of another size."
         )
     return np.ascontiguousarray(tensor)
 
 
 def check_length(length: int, most: int, network: str) -> None:
-    """Raise `SbmError` for more tokens than a network has positions: beyond them an embedding would be none."""
+    """Raise `SbmError` for more tokens than a network has positions, which would have no position embedding."""
     if length > most:
-        raise SbmError(f"{network} has {most} positions (most_tokens), and is given {length} tokens; give fewer.")
+        raise SbmError(f"{network} has {most} positions (most_tokens), but is given {length} tokens; give fewer.")
 
 
 def without_prefix(tensors: Tensors, *prefixes: str) -> dict[str, np.ndarray]:
-    """Return tensors whose names lose the first of the prefixes that they begin with; others keep their names."""
+    """Strip from each tensor's name the first of the prefixes that it starts with, if any."""
     renamed = {}
     for name, tensor in tensors.items():
         prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")

@@ -91,7 +91,7 @@ def test_damaged_files(tmp_path):
     whole = path.read_bytes()
     for content in (whole[:-1], whole[: len(whole) // 2], whole[:3], b"", b"\x80\x02}q\x00." * 9):
         path.write_bytes(content)
-        with pytest.raises(SbmError, match="no whole safetensors file"):
+        with pytest.raises(SbmError, match="not a complete safetensors file"):
             read_tensors(path, OPTION)
 
 
