@@ -42,8 +42,9 @@ def sampler_options(model: TrainedSystem, solver: str | None, steps: int | None)
     Raises:
       SbmError: if there is no such solver, or the system does not support these options.
     """
-    changes = {name: value for name, value in (("solver", solver), ("num_steps", steps)) if value is not None}
-    options = dataclasses.replace(model.options, **changes)
+    own = model.options
+    solver = own.solver if solver is None else solver
+    options = dataclasses.replace(own, solver=solver, num_steps=own.num_steps if steps is None else steps)
     model.system.check(options)
     return options
 
@@ -177,7 +178,7 @@ def _write(model: TrainedSystem, samples: Generated, names: Sequence[str], outpu
             row = rows[index]
             if row.dtype.kind != "f" or np.isfinite(row).all():
                 stem = output / modality.name / f"{names[index[0]]}_{index[1]}"
-                written.append(row_files.write_row(modality, row, stem))
+                written.append(row_files.write_row(modality, np.asarray(row), stem))
         lost = rows.shape[0] * rows.shape[1] - len(written)
         left_out = f", {lost} diverged samples left out" if lost else ""
         print(f"{modality.name}: {len(written)} {row_files.suffix(modality)} files{left_out}")

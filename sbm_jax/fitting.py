@@ -104,7 +104,7 @@ def _check_arguments(data: Any, workdir: Any, modalities: Any, changes: Any, see
     require(own, "modalities", modalities, "a dictionary for each modality, such as {'photo': {'kind': 'image'}}")
     named = changes is None or (isinstance(changes, Mapping) and all(isinstance(path, str) for path in changes))
     require(named, "changes", changes, "new values by path, such as {'autoencoder.beta': 2.0}")
-    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool) and 0 <= seed < 2**32
+    whole = isinstance(seed, numbers.Integral) and not isinstance(seed, bool) and 0 <= int(seed) < 2**32
     require(whole, "seed", seed, "an integer from 0 to 2**32 - 1")
 
 
@@ -240,8 +240,8 @@ def _tell(guesses: Mapping[str, Guess], dataset: types.Dataset, preset: str, jud
     sizes = ", ".join(f"{len(getattr(dataset, name)):,} for {name}" for name in ("train", "validation", "test"))
     print(f"fit: preset {preset!r}, rows: {sizes}")
     for name, one in guesses.items():
-        lacking = dataset.train.present is not None and not dataset.train.present[name].all()
-        share = f"; {dataset.train.present[name].mean():.0%} of the training rows have it" if lacking else ""
+        has = None if dataset.train.present is None else dataset.train.present[name]
+        share = "" if has is None or has.all() else f"; {has.mean():.0%} of the training rows have it"
         print(f"  {name}: {one.told} {list(one.fields['shape'])}{share}")
     if dataset.train.present is not None:
         whole = np.all(list(dataset.train.present.values()), axis=0)

@@ -250,12 +250,17 @@ def _sound(rows: np.ndarray, others: Others, options: Mapping[str, Any]) -> Decl
     require(
         whole, "options of sound: rate", rate, "samples a second, as in {'kind': 'sound', 'options': {'rate': 16000}}"
     )
+    assert isinstance(rate, int)
     ragged = rows.dtype == object
     length = max(map(len, rows)) if ragged else rows.shape[1]
     hop = max(1, rate // FRAMES_PER_SECOND)
     peak = max(np.abs(np.asarray(wave, np.float64)).max(initial=0) / _full_scale(wave) for wave in rows)
     top = 5.0 * math.ceil(4 * math.log10(max(peak, 1e-5)))  # decibels, rounded up to a multiple of 5
-    usual = {"num_mels": 32 if rate <= 8000 else 64, "window": 1 << (2 * hop - 1).bit_length(), "hop": hop}
+    usual: dict[str, Any] = {
+        "num_mels": 32 if rate <= 8000 else 64,
+        "window": 1 << (2 * hop - 1).bit_length(),
+        "hop": hop,
+    }
     usual |= {"decibels": (top - DYNAMIC_RANGE, top), "pad": ragged, "length": length}
     own = build(SpectrogramOptions, {**usual, **options}, "options of sound")
     fields = {

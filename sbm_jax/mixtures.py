@@ -46,9 +46,9 @@ class GaussianMixture(flax.struct.PyTreeNode):
       covariances: Σ [K, M*D, M*D], positive definite, in the order of `means.reshape(K, M * D)`.
     """
 
-    weights: Array
-    means: Array
-    covariances: Array
+    weights: Array | np.ndarray
+    means: Array | np.ndarray
+    covariances: Array | np.ndarray
 
     def sample(self, key: Key, num_samples: int) -> tuple[Array, Array]:
         """Return samples [N, M, D] and their components, int [N]."""
@@ -158,10 +158,13 @@ class GaussianMixture(flax.struct.PyTreeNode):
         )
 
     def _float64(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        return tuple(np.asarray(array, np.float64) for array in (self.weights, self.means, self.covariances))
+        weights, means, covariances = (
+            np.asarray(array, np.float64) for array in (self.weights, self.means, self.covariances)
+        )
+        return weights, means, covariances
 
 
-def _gaussians(difference: Array, covariances: Array) -> tuple[Array, Array]:
+def _gaussians(difference: Array, covariances: Array | np.ndarray) -> tuple[Array, Array]:
     """Return log N(x; μ_k, Σ_k) and its gradient for all rows and components.
 
     Args:
@@ -185,8 +188,7 @@ def _gaussians(difference: Array, covariances: Array) -> tuple[Array, Array]:
 # MARK: One time for all entries
 
 
-@flax.struct.dataclass
-class SpectralMixture:
+class SpectralMixture(flax.struct.PyTreeNode):
     """A mixture in the eigenbases of its components, whose score at a shared time needs no factorisation.
 
     Some of the n entries may be left out, such as those that a conditional is conditioned on. Their rows of the bases

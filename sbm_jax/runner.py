@@ -46,9 +46,9 @@ class Runner:
         options: SamplerOptions,
         key: Key,
         data: Data,
-        observed: Array,
+        observed: Array | np.ndarray,
         num_samples: int,
-        strength: float | Array | None = None,
+        strength: float | Array | np.ndarray | None = None,
     ) -> Generated:
         """Return `num_samples` samples of each row; see `system.System.generate`.
 
@@ -138,7 +138,7 @@ class Runner:
 
         return generate
 
-    def _complete(self, data: Data, observed: Array) -> tuple[dict[str, Array], np.ndarray]:
+    def _complete(self, data: Data, observed: Array | np.ndarray) -> tuple[dict[str, Array | np.ndarray], np.ndarray]:
         """Return data of all modalities, and observed, bool [B, M]; missing modalities are 0 and not observed."""
         observed, names = np.asarray(observed, bool), self._names
         num_rows = len(next(iter(data.values()))) if data else len(np.atleast_2d(observed))

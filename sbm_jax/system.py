@@ -7,6 +7,8 @@ import os
 from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
+import numpy as np
+
 from sbm_jax.types import Array, Data, Dataset, Key, Modality, Params, Stage
 
 
@@ -20,7 +22,7 @@ class Generated(NamedTuple):
         decoders, ``decoder_evaluations`` per decoder and sample.
     """
 
-    data: dict[str, Array]
+    data: dict[str, Array | np.ndarray]
     latents: dict[str, Array] | None
     info: dict[str, Array]
 

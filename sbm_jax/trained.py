@@ -4,11 +4,12 @@ import operator
 import os
 import pathlib
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
 import numpy as np
+from numpy.typing import ArrayLike
 
 from sbm_jax import exporting
 from sbm_jax.data import check_data
@@ -46,7 +47,7 @@ class TrainedSystem:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         """Restore the state that `__getstate__` returned."""
-        self.__init__(**state)
+        TrainedSystem.__init__(self, **state)
 
     @property
     def modalities(self) -> tuple[Modality, ...]:
@@ -77,7 +78,7 @@ class TrainedSystem:
 
     def generate(
         self,
-        data: Mapping[str, np.ndarray],
+        data: Mapping[str, ArrayLike],
         targets: Sequence[str] | None = None,
         *,
         observed: np.ndarray | None = None,
@@ -129,7 +130,7 @@ class TrainedSystem:
         given = np.tile([name in arrays for name in names], (num_rows, 1))
         if observed is not None:
             given = _checked_observed(observed, given, names)
-        rows = {}
+        rows: dict[str, np.ndarray] = {}
         for name, has in zip(names, given.T, strict=True):
             if has.any():
                 rows[name] = self._checked_rows(name, arrays[name], has)
@@ -145,9 +146,11 @@ class TrainedSystem:
         if targets is None:
             targets = [name for name, has in zip(names, given.T, strict=True) if not has.all()]
         wanted = [name for name in names if name in targets]
-        samples = {name: self._filled(name, result.data[name]) for name in wanted}
+        samples = {name: self._filled(name, np.asarray(result.data[name])) for name in wanted}
+        if raw:
+            samples = {name: self._as_raw(name, array) for name, array in samples.items()}
         return Generated(
-            data={name: self._as_raw(name, array) for name, array in samples.items()} if raw else samples,
+            data={**samples},
             latents=result.latents and {name: result.latents[name] for name in wanted},
             info=result.info,
         )
@@ -197,7 +200,7 @@ class TrainedSystem:
             raise SbmError(f"given is {given!r}; expected a list of modalities, such as [{given!r}].")
         if targets is None:
             targets = [name for name in names if name not in given]
-        _check_names(dict.fromkeys(given), targets, names)
+        _check_names(given, targets, names)
         if options is not None and not isinstance(options, SamplerOptions):
             raise SbmError(f"options is {options!r}; expected sbm_jax.sampling.SamplerOptions, or None.")
         return exporting.write(
@@ -217,10 +220,10 @@ class TrainedSystem:
         """Return a modality's rows as networks see them, checked where `has`, bool [B], is True, and 0 elsewhere."""
         modality = self._modality(name)
         values = make_format(modality).to_array(array[has], f"data {name!r}")
-        checked = in_units({name: check_data(name, values, modality)})[name]
+        checked = np.asarray(in_units({name: check_data(name, values, modality)})[name])
         if has.all():
             return checked
-        rows = np.zeros((len(array), *modality.shape), modality.dtype)
+        rows: np.ndarray = np.zeros((len(array), *modality.shape), modality.dtype)
         rows[has] = checked
         return rows
 
@@ -272,7 +275,7 @@ def _as_array(value: Any, where: str) -> np.ndarray:
         raise SbmError(f"{where} is not an array ({error}); expected rows of equal shape.") from error
 
 
-def _check_names(data: Mapping[str, np.ndarray], targets: Any, names: Sequence[str]) -> None:
+def _check_names(data: Iterable[str], targets: Any, names: Sequence[str]) -> None:
     """Raise `SbmError` for unknown modalities, and targets that are not names."""
     if isinstance(targets, str):
         raise SbmError(f"targets is {targets!r}; expected a list of modalities, such as [{targets!r}].")

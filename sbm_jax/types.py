@@ -21,7 +21,7 @@ from sbm_jax.tokens import Owner, by_token
 Array = jax.Array
 Key = jax.Array  # a typed key, from `jax.random.key`
 Params = Any  # a pytree of arrays
-Data = Mapping[str, Array]  # {modality: [B, *shape]}
+Data = Mapping[str, Array | np.ndarray]  # {modality: [B, *shape]}
 Metrics = dict[str, Array]  # scalars
 
 # MARK: Modalities
@@ -153,8 +153,7 @@ class Modality:
 # MARK: Sampling
 
 
-@flax.struct.dataclass
-class Context:
+class Context(flax.struct.PyTreeNode):
     """Everything that stays fixed during one sampling call.
 
     The arrays sampled are [B, N, ...]: either latents, N tokens of size D, or data such as images [B, H, W, C], where

@@ -1,16 +1,15 @@
 """Batches: the rows that each step uses, as a function of the step alone, and their conversion for networks."""
 
 import functools
-from collections.abc import Mapping
 
 import jax.numpy as jnp
 import numpy as np
 
 from sbm_jax.errors import SbmError
-from sbm_jax.types import Array
+from sbm_jax.types import Array, Data
 
 
-def in_units(data: Mapping[str, Array]) -> dict[str, Array]:
+def in_units(data: Data) -> dict[str, Array | np.ndarray]:
     """Return data as networks see them: uint8 as float32 in [0, 1]; float32, and int32 ids, unchanged."""
     return {
         name: values.astype(jnp.float32) / 255.0 if values.dtype == jnp.uint8 else values

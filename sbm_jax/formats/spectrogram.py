@@ -193,18 +193,18 @@ class Scale(NamedTuple):
       per_hertz: whether bands have equal area rather than equal height.
     """
 
-    to_mel: Callable[[np.ndarray], np.ndarray]
-    from_mel: Callable[[np.ndarray], np.ndarray]
+    to_mel: Callable[[np.ndarray | float], np.ndarray]
+    from_mel: Callable[[np.ndarray | float], np.ndarray]
     per_hertz: bool
 
 
-def _slaney(frequencies: np.ndarray) -> np.ndarray:
+def _slaney(frequencies: np.ndarray | float) -> np.ndarray:
     """Convert Hz to mels: linear up to 1000 Hz (3 mels per 200 Hz), logarithmic above (27 mels per factor of 6.4)."""
     above = 15 + 27 * np.log(np.maximum(frequencies, 1000) / 1000) / np.log(6.4)
     return np.where(np.less(frequencies, 1000), np.multiply(frequencies, 3 / 200), above)
 
 
-def _from_slaney(mels: np.ndarray) -> np.ndarray:
+def _from_slaney(mels: np.ndarray | float) -> np.ndarray:
     above = 1000 * 6.4 ** ((np.maximum(mels, 15) - 15) / 27)
     return np.where(np.less(mels, 15), np.multiply(mels, 200 / 3), above)
 

@@ -146,7 +146,8 @@ class Text(Format):
             expected = f"a string for each row, or ids [N, {self.length}]"
             raise self.refuse(where, f"is {values.dtype} {list(values.shape)}", expected)
         ids = np.zeros((len(values), self.length), np.int32)
-        unknown, num_cut = collections.Counter(), 0
+        unknown: collections.Counter[str] = collections.Counter()
+        num_cut = 0
         for row, text in enumerate(values.tolist()):
             parts = words_of(text) if self.options.words else self._bytes(text, where, row)
             if len(parts) > self.length and not self.options.cut:
@@ -157,7 +158,9 @@ class Text(Format):
                 )
             num_cut += len(parts) > self.length
             parts = parts[: self.length]
-            found = self._ids(parts, unknown, where, row) if self.options.words else [FIRST_BYTE + b for b in parts]
+            found = (
+                [FIRST_BYTE + b for b in parts] if isinstance(parts, bytes) else self._ids(parts, unknown, where, row)
+            )
             ids[row, : len(found)] = found
         if num_cut:
             logger.warning(

@@ -53,4 +53,5 @@ def info_nce_terms(
         return jnp.mean(loss, axis=0), jnp.mean(hits, axis=0)
     counted = (present[:, first] & present[:, second]).T
     count = jnp.maximum(counted.sum(axis=0), 1)
-    return tuple(jnp.where(counted, values, 0.0).sum(axis=0) / count for values in (loss, hits))
+    loss, hits = (jnp.where(counted, values, 0.0).sum(axis=0) / count for values in (loss, hits))
+    return loss, hits

@@ -99,7 +99,8 @@ def mmvae_plus_terms(
     present = jnp.ones(mean.shape[:2], bool) if present is None else present
     scale, private_scale = posterior.scale(raw), posterior.scale(private_raw)
     prior_scale = posterior.scale(private_prior_raw)
-    draws, decoded = iter(noise), {modality.name: [] for modality in decoding.modalities}
+    draws = iter(noise)
+    decoded: dict[str, list[Array]] = {modality.name: [] for modality in decoding.modalities}
     shared, private, hooks = [], [], []
     for m in range(num_modalities):
         u = posterior.sample(mean[None, :, m], scale[None, :, m], next(draws))

@@ -73,7 +73,7 @@ def mopoe_terms(
     members = jnp.asarray(subsets)[row_subset]
     row_mean, row_log_variance = product_of_experts(mean, log_variance, members, eps=EXPERT_EPS, prior=full[row_subset])
     z = row_mean + jnp.exp(0.5 * row_log_variance) * noise
-    latents = z
+    latents: Array | dict[str, Array] = z
     if private is not None:
         own = jnp.moveaxis(private.mean, 1, 0) + jnp.exp(0.5 * jnp.moveaxis(private.log_variance, 1, 0)) * private.noise
         names = [modality.name for modality in decoding.modalities]

@@ -39,7 +39,7 @@ def mvae_terms(
       https://arxiv.org/abs/1802.05335
     """
     present = jnp.ones(mean.shape[:2], bool) if present is None else present
-    latents = {modality.name: [] for modality in decoding.modalities}
+    latents: dict[str, list[Array]] = {modality.name: [] for modality in decoding.modalities}
     weights, regulariser = [], jnp.zeros(len(mean), mean.dtype)
     for subset, eps in zip(subsets, noise, strict=True):
         members = present & subset[None]

@@ -6,6 +6,7 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 
@@ -122,7 +123,7 @@ class ScoreModel:
         alpha, sigma = (context.spread(value) for value in self.sde.marginal(t))
         # Observed latents are clean and need no rescaling.
         given = jnp.where(context.spread(context.observed), z, scaled(z, alpha, sigma))
-        output = self.network.apply(
+        output: Any = self.network.apply(
             {"params": params},
             given,
             t,
@@ -157,7 +158,7 @@ class ScoreModel:
             time = jnp.max(t)
             alpha, sigma = self.sde.marginal(time)
             given = scaled(z, alpha, sigma)
-            output = apply(prepared, given, time, method="denoise")
+            output: Any = apply(prepared, given, time, method="denoise")
             return jnp.where(context.free, self.parameterization.score(output, given, alpha, sigma), 0.0)
 
         return score_fn

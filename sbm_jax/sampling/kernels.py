@@ -44,7 +44,7 @@ class Step(flax.struct.PyTreeNode):
       final: bool, whether to return the mean instead of a draw.
     """
 
-    index: Array
+    index: Array | np.ndarray
     t: Array
     t_next: Array
     dt: Array
@@ -141,8 +141,7 @@ class Dynamics(NamedTuple):
     moving: Array
 
 
-@flax.struct.dataclass
-class State:
+class State(flax.struct.PyTreeNode):
     """The state that a solver carries from step to step.
 
     Attributes:
@@ -258,6 +257,7 @@ def heun(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
 
 def _extrapolated(key: Key, state: State, step: Step, dynamics: Dynamics) -> tuple[Array, Array]:
     """Return D and its second-order multistep extrapolation D + h / (2 h_previous) (D - D_previous)."""
+    assert state.previous is not None  # multistep solvers begin with one
     data = _predict_data(key, state.z, step, dynamics)
     return data, data + step.extrapolation * (data - state.previous)
 

@@ -221,7 +221,7 @@ def _plan(sde: SDE, options: SamplerOptions) -> tuple[Solver, Step]:
 
 
 def integrate(
-    solver: Solver, dynamics: Dynamics, steps: Step, key: Key, state: State, bound: float, unroll: int = 1
+    solver: Solver, dynamics: Dynamics, steps: Step, key: Key, state: State, bound: Array | float, unroll: int = 1
 ) -> tuple[State, Array]:
     """Run a solver over all steps. All sampling in this package uses this loop.
 

@@ -86,6 +86,7 @@ def filtered(solver: Solver, num_particles: int, z_observed: Array, context: Con
             "sampler: conditioning 'particles' weights particles by the density of a step, which must be one "
             "Gaussian draw; choose the solver 'sde_dpm_solver_pp_2m' or 'euler_maruyama', with resampling = 1."
         )
+    scale_fn = solver.scale_fn
     shape, entries = (len(z_observed), num_particles), tuple(range(2, z_observed.ndim + 1))
     given = context.given
 
@@ -96,7 +97,7 @@ def filtered(solver: Solver, num_particles: int, z_observed: Array, context: Con
         move_key, path_key, resample_key, noise_key = jax.random.split(key, 4)
         # Without noise, a Gaussian step returns its mean.
         mean = solver.kernels[0](move_key, state, step, dynamics._replace(noise_fn=lambda _: jnp.zeros_like(state.z)))
-        scale = solver.scale_fn(step)
+        scale = scale_fn(step)
         # All particles of a row share the path.
         path_mean, path_scale = ancestral(_by_row(state.z, shape)[:, 0], z_observed, step)
         path = path_mean + path_scale * row_normal(path_key, z_observed.shape, context.row_numbers)
@@ -105,7 +106,7 @@ def filtered(solver: Solver, num_particles: int, z_observed: Array, context: Con
         misses = jnp.where(given[:, None], (path[:, None] - _by_row(expected, shape)) / scale, 0.0)
         within = (jnp.abs(_by_row(mean.z, shape)) <= bound) | ~context.valid[None, None]
         alive = jnp.all(within, axis=entries)
-        log_weights = jnp.where(alive, state.log_weights - 0.5 * jnp.sum(misses**2, axis=entries), -jnp.inf)
+        log_weights = jnp.where(alive, _weights(state) - 0.5 * jnp.sum(misses**2, axis=entries), -jnp.inf)
         mean = _resample(row_keys(resample_key, row_numbers(context)), mean.replace(log_weights=log_weights))
         z = mean.z + jnp.where(step.final, 0.0, scale) * dynamics.noise_fn(noise_key)
         return mean.replace(z=_with_path(z, path, context))
@@ -121,14 +122,14 @@ def choose(key: Key, state: State, context: Context) -> tuple[Array, Array]:
       state: the particles after the last step.
       context: observed masks of the B rows.
     """
-    lost, log_weights = _normalised(state.log_weights)
+    lost, log_weights = _normalised(_weights(state))
     chosen = jax.vmap(jax.random.categorical)(row_keys(key, row_numbers(context)), log_weights)
     return _take(state.z, chosen[:, None]), lost
 
 
 def _resample(keys: Key, state: State) -> State:
     """Apply systematic resampling to rows whose effective number of particles is below K / 2."""
-    lost, log_weights = _normalised(state.log_weights)
+    lost, log_weights = _normalised(_weights(state))
     num_particles = log_weights.shape[1]
     weights = jnp.exp(log_weights)
     uneven = 1 / jnp.sum(weights**2, axis=1, keepdims=True) < num_particles / 2
@@ -145,6 +146,11 @@ def _resample(keys: Key, state: State) -> State:
         previous=None if state.previous is None else _take(state.previous, ancestors),
         log_weights=jnp.where(lost[:, None], -jnp.inf, log_weights),
     )
+
+
+def _weights(state: State) -> Array:
+    assert state.log_weights is not None  # particles have weights
+    return state.log_weights
 
 
 def _normalised(log_weights: Array) -> tuple[Array, Array]:
