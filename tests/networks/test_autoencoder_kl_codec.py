@@ -48,7 +48,7 @@ def test_high_maps_become_square():
     square = np.asarray(layout.flat(jnp.asarray(maps))).reshape(4, 4)
     np.testing.assert_array_equal(square, np.concatenate([maps[0, :4, :, 0], maps[0, 4:, :, 0]], axis=1))
     np.testing.assert_array_equal(layout.maps(jnp.asarray(square.reshape(1, 16))), maps)
-    assert Layout(1, 6, 4, 1).bands == 1  # 24 cells make no square
+    assert Layout(1, 6, 4, 1).bands == 1  # 24 cells form no square
 
 
 def test_frames_are_encoded_and_decoded_as_the_network_does(weights):
