@@ -83,7 +83,7 @@ class ScoreNetwork(nn.Module, kw_only=True):
     observed data. With `train` and a ``dropout`` key, dropout is applied.
 
     If `gives_marginals`, the network treats a row where nothing is present as M rows of one modality each: it returns
-    for every modality the output that it would have alone.
+    each modality's output as if that modality were alone.
 
     The evaluations of one sampling call differ only in the unobserved latents and their shared time. The sampler calls
     `prepare` once and `denoise` in every step; networks that can share work between steps override both.

@@ -49,7 +49,7 @@ class SeriesClassifier(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, *, train: bool = False, features: bool = False) -> Array:
-        """Map [B, T, ...] in [0, 1] to the logits of all questions [B, sum of num_classes], or to features [B, F]."""
+        """Map [B, T, ...] in [0, 1] to logits of all questions [B, sum(num_classes)], or features [B, 2 widths[-1]]."""
         h, width = self._frames(x - 0.5), 2 * self.widths[-1]
         for block in range(4):
             h = TimeBlock(width, 2, dropout=self.dropout)(h, train=train)

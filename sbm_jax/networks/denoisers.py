@@ -27,9 +27,9 @@ class DenoiserConfig:
     """Configures a denoising network.
 
     Attributes:
-      name: a key of `DENOISERS`, or ``"package.module:ATTRIBUTE"`` for another factory like these.
+      name: a key of `DENOISERS`, or ``"package.module:ATTRIBUTE"`` for another factory with the same signature.
       width: channels (patch), or channels of the finest level (unet).
-      depth: number of residual blocks (patch), or of those in each level (unet).
+      depth: number of residual blocks (patch), or of residual blocks per level (unet).
       patch: side in pixels of the patches that become channels, a power of two (patch).
       head: features from which the pixels of each patch are computed (patch).
       coarse_width: channels of residual blocks on patches of four times the side, which process the whole image before
@@ -137,7 +137,7 @@ class PatchDenoiser(nn.Module):
     """A denoiser for CPUs: patches of pixels become channels of a small map, on which wide convolutions are fast.
 
     Sides are padded to a multiple of four patches, for which 3x3 convolutions use their fastest algorithm. With small
-    patches, a few convolutions see little of an image, and locally plausible parts need not fit together: lines break.
+    patches, a few convolutions see little of an image, and locally plausible parts may not fit together: lines break.
     `coarse_width` gives each patch features of the whole image, at little cost.
     """
 
@@ -160,7 +160,7 @@ class PatchDenoiser(nn.Module):
             seen = [_from_patches(nn.Dense(16 * COARSE_FEATURES, dtype=dtype)(coarse), 4)]
         h = jnp.concatenate([patches, *seen], axis=-1)
         h = self._blocks(config.width, config.depth, h, condition, train).astype(jnp.float32)
-        # Each patch enters again, so that pixel noise need not pass through the few features of the map.
+        # Feed in each patch again, so that pixel noise need not pass through the few features of the map.
         y = nn.Dense(config.head, dtype=dtype)(jnp.concatenate([h, patches], axis=-1))
         y = nn.silu(modulate(y, condition)).astype(jnp.float32)
         y = nn.Dense(patch * patch * shape[-1])(jnp.concatenate([y, patches], axis=-1))

@@ -175,7 +175,7 @@ class DiffusionDecoder:
     def loss(self, params: Params, key: Key, x: Array, condition: Condition, train: bool = True) -> Array:
         """Compute the training objective [B] of data [B, H, W, C], summed over entries.
 
-        With λ = g², it is an upper bound of -log p(x | condition), in nats; otherwise, the weighted squared error of ε̂.
+        With λ = g², it is an upper bound on -log p(x | condition), in nats; otherwise, the weighted squared error of ε̂.
         """
         self._check(condition, x)
         drop_key, key = jax.random.split(key)
@@ -201,7 +201,7 @@ class DiffusionDecoder:
         return weighted * math.prod(self.shape)
 
     def bound(self, params: Params, key: Key, x: Array, condition: Condition) -> Array:
-        """Estimate an upper bound of -log p(x | condition) [B] of data [B, H, W, C], in nats, from one time per row."""
+        """Estimate an upper bound on -log p(x | condition) [B] of data [B, H, W, C], in nats, from one time per row."""
         self._check(condition, x)
         return self._bound(params, key, x, *self._prepare(params, condition), train=False)
 
@@ -267,7 +267,7 @@ class DiffusionDecoder:
 
         Raises:
           SbmError: if a condition is missing, unexpected or of the wrong shape; on a start_time below 1 without a
-            picture in the condition; on a negative number for guidance; on any guidance of a network trained without
+            picture in the condition; on a negative number for guidance; on guidance of a network trained without
             condition dropout.
         """
         options = self.config.sampler if options is None else options
@@ -289,8 +289,8 @@ class DiffusionDecoder:
             raise self.config.needs_dropout(weight)
         if options.start_time < 1 and condition.picture is None:
             raise SbmError(
-                "diffusion decoder: sampler.start_time below 1 starts from the picture in the condition, which has "
-                "none. Set it to 1."
+                "diffusion decoder: sampler.start_time below 1 starts from the picture in the condition, but the "
+                "condition has none. Set it to 1."
             )
         numbers = jnp.arange(batch) if row_numbers is None else row_numbers
         rows = {"condition": condition, "number": numbers}

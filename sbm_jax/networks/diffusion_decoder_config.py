@@ -12,7 +12,7 @@ from sbm_jax.sampling import SamplerOptions
 from sbm_jax.sde import SDEConfig, make_sde
 
 LIKELIHOOD = "likelihood"
-"""The weighting λ = g², with which the loss is a bound of the likelihood."""
+"""The weighting λ = g², for which the loss is a bound on the likelihood."""
 
 
 @checked_dataclass
@@ -47,7 +47,7 @@ class DiffusionDecoderConfig:
       sde: the forward process, for images in [-1, 1].
       prediction: what the network predicts, one of `parameterization.PREDICTIONS`.
       weighting: λ(t), a key of `losses.score_matching.WEIGHTINGS`; "" for the squared error of the prediction.
-        ``"likelihood"``, λ = g², trains with the bound of the likelihood (Diff-MVAE), ``"noise"`` with the squared
+        ``"likelihood"``, λ = g², trains with the bound on the likelihood (Diff-MVAE), ``"noise"`` with the squared
         error of ε̂ (Diff-MVAE*, DDPM).
       num_times: 0 to train at all times in [0, 1]; N > 0 for the times k / N (DDPM: 1,000).
       condition_dropout: probability of dropping the condition in training, as guidance requires.

@@ -1,4 +1,4 @@
-"""Energies of latents, of pairs of modalities or of all jointly; low where latents belong together."""
+"""Energies of latents, for pairs of modalities or for all jointly; low where latents belong together."""
 
 import flax.linen as nn
 import jax
@@ -74,7 +74,7 @@ class PairEnergies(PairEnergy):
         """Return the energies [B, P]; see `PairEnergy`."""
         num_modalities = observed_t.shape[1]
         first, second = np.triu_indices(num_modalities, 1)
-        number = np.zeros((num_modalities, num_modalities), np.int32)  # the diagonal, which is no pair, stays 0
+        number = np.zeros((num_modalities, num_modalities), np.int32)  # the diagonal is unused and stays 0
         number[first, second] = number[second, first] = np.arange(len(first))
         networks = nn.vmap(
             PairEnergy, variable_axes={"params": 0}, split_rngs={"params": True}, in_axes=None, axis_size=len(first)

@@ -39,7 +39,7 @@ def with_neighbours(x: Array, reach: int) -> Array:
 
 
 class TimeBlock(nn.Module):
-    """A residual convolution in time. Each moment is normalised separately, so that it sees none beyond its reach."""
+    """A residual convolution in time; normalises each moment separately, so that none sees beyond its reach."""
 
     features: int
     reach: int

@@ -20,7 +20,7 @@ class PerModality:
 
     Attributes:
       modalities: all modalities.
-      batched: whether to compute a group by one `vmap` over the stack (accelerators), or one modality after the other
+      batched: whether to compute a group by one `vmap` over the stack (accelerators), or one modality at a time
         (CPU, where a convolution under `vmap` is about nine times slower). Results and parameters are the same.
     """
 

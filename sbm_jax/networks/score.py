@@ -29,7 +29,7 @@ class ScoreNetworkConfig:
     """Configures the score network.
 
     Attributes:
-      name: a key of `NETWORKS`, or ``"package.module:ATTRIBUTE"`` for another factory like these.
+      name: a key of `NETWORKS`, or ``"package.module:ATTRIBUTE"`` for another factory with the same signature.
       width: units per layer (mlp, mlp_unet; should exceed the size of the joint latent), token size (transformer), or
         base channels (unet).
       depth: number of residual blocks (mlp, transformer), or of blocks on the way down (mlp_unet).
@@ -138,7 +138,7 @@ class ScoreModel:
     def bind(self, params: Params, context: Context, z_observed: Array, num_free: int | None = None) -> ScoreFn:
         """Return the score function of one sampling call: s = -ε̂ / σ on free entries, 0 elsewhere.
 
-        Whatever stays the same between steps is computed here, once. The score function assumes that all unobserved
+        Work that all steps share is done here, once. The score function assumes that all unobserved
         modalities share one time, as in a sampling step: the largest of the times it receives.
 
         Args:

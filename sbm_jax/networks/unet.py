@@ -44,7 +44,7 @@ def map_shape(num_tokens: int, size: int, owner: Owner, num_levels: int) -> tupl
     side = math.isqrt(cells)
     if cells < 1 or side**2 != cells or side % unit:
         raise SbmError(
-            f"the UNet can not lay out latents of {what} {cells} as a square map: with {num_levels} levels, it must be "
+            f"the UNet cannot lay out latents of {what} {cells} as a square map: with {num_levels} levels, it must be "
             f"the square of a multiple of {unit} ({unit**2}, {4 * unit**2}, {9 * unit**2}, ...). Change latent_size or "
             "num_tokens, give the UNet fewer multipliers, or choose another score network."
         )
@@ -171,7 +171,7 @@ class UNet(ScoreNetwork):
       mask_channels: whether to add a constant channel per modality: 1 if observed, 0 if to be generated, -1 if absent.
         The paper's own network has none.
       time_scale: factor on times before their embedding. The authors' code embeds raw times in [0, 1] (1.0), which
-        most of the frequencies can not resolve.
+        most of the frequencies cannot resolve.
       conv_mode: algorithm of the convolutions, ``"auto"``, ``"conv"`` or ``"matmul"``; see `convolutions.select_form`.
         Parameters do not depend on it.
       dtype: type of the activations; parameters and the result are float32.

@@ -214,7 +214,7 @@ def test_a_start_from_a_picture_stays_near_it():
     near = decoder.sample(params, jax.random.key(2), condition, options).z
     assert np.abs(near - condition.picture).mean() < 0.3
     blind = dataclasses.replace(decoder, has_picture=False)
-    with pytest.raises(SbmError, match="the condition, which has none"):
+    with pytest.raises(SbmError, match="the condition, but the condition has none"):
         blind.sample(params, jax.random.key(2), Condition(latent=condition.latent), options)
 
 

@@ -152,7 +152,7 @@ def test_bfloat16_activations_give_a_float32_result_near_the_exact_one(inputs):
 
 @pytest.mark.parametrize("size", [1, 4, 15, 36, 60])
 def test_latents_that_make_no_map_are_an_error(size):
-    with pytest.raises(SbmError, match=rf"size {size} .*4 levels .* multiple of 8 \(64, 256, 576, \.\.\.\)"):
+    with pytest.raises(SbmError, match=rf"size {size} .*4 levels, .* multiple of 8 \(64, 256, 576, \.\.\.\)"):
         UNet().init(jax.random.key(0), jnp.zeros((1, 2, size)), jnp.zeros((1, 2)), jnp.zeros((1, 2), bool))
 
 

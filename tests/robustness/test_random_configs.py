@@ -141,7 +141,7 @@ REFUSED_TOGETHER = {
     r"conditioning 'particles' .* one Gaussian draw": {"conditioning", "solver", "resampling"},
     r"conditioning 'reference' makes rows and steps depend": {"conditioning", "resampling", "chunk_size"},
     r"steps are too few": {"solver", "num_steps", "beta_max", "grid", "sde.name"},
-    r"can not lay out latents": {"network.name", "latent_size"},
+    r"cannot lay out latents": {"network.name", "latent_size"},
     r"set resampling to 1": {"resampling", "solver"},
     r"a stationary process": {"sampler.grid"},
     r"has no effect with": {"beta", "scale", "num_samples"},

@@ -210,7 +210,7 @@ def test_files_of_other_codecs_are_refused(tmp_path):
     with pytest.raises(SbmError, match="contains no parameters"):
         space.check()
     path.unlink()
-    with pytest.raises(SbmError, match="can not be read"):
+    with pytest.raises(SbmError, match="cannot be read"):
         space.check()
 
 

@@ -125,7 +125,7 @@ def check_codec(codec: Codec) -> None:
 
 
 class Objective(enum.Enum):
-    """The objective to evaluate of a `Bounds` codec: its bound, or its loss with dropout (`TRAINING`) or without."""
+    """Which objective of a `Bounds` codec to evaluate: its bound, or its loss with dropout (`TRAINING`) or without."""
 
     BOUND = enum.auto()
     TRAINING = enum.auto()
@@ -206,7 +206,7 @@ class Codecs:
         """Read the parameters that come from files, {group: parameters}, in the layout of `init`.
 
         Raises:
-          SbmError: if a file can not be read, or belongs to another network.
+          SbmError: if a file cannot be read, or belongs to another network.
         """
         found, codecs = {}, self.pretrained
         for name, group in self.per_modality.groups.items():

@@ -65,7 +65,7 @@ class Layout:
 
     @property
     def bands(self) -> int:
-        """Number of bands; 1 if the map is square already, or can not be made square."""
+        """Number of bands; 1 if the map is square already, or cannot be made square."""
         side = math.isqrt(self.height * self.width)
         return self.height // side if side**2 == self.height * self.width and self.height % side == 0 else 1
 
@@ -131,7 +131,7 @@ class KLDecoder(nn.Module):
 class AutoencoderKLCodec(FeedForward):
     """Stable Diffusion's autoencoder, applied to each frame; `Layout` describes its latents.
 
-    If nothing is trained and the modality sets no scale, the loss is the squared error.
+    If the codec is frozen and the modality sets no scale, the loss is the squared error.
 
     Reference: R. Rombach et al., 2022, 3.1. https://arxiv.org/abs/2112.10752
     """
@@ -213,7 +213,7 @@ class AutoencoderKLCodec(FeedForward):
         """Read the parameters from the file.
 
         Raises:
-          SbmError: if the file can not be read, or a tensor is missing or has another shape.
+          SbmError: if the file cannot be read, or a tensor is missing or has another shape.
         """
         option = "codec.network.weights"
         found = read_autoencoder_kl(self.options.sizes, read_tensors(self.options.weights, option), option)

@@ -24,7 +24,7 @@ class AutoencoderNetworkConfig:
       widths: channels before each halving of the map (residual_conv), channels of each residual convolution, all equal
         (patch), or units of each hidden layer (mlp).
       dtype: type of the convolutions' operands, ``"float32"`` or ``"bfloat16"``; parameters, norms and the decoders'
-        last layers stay float32, because bfloat16 can not distinguish adjacent grey levels near 1.
+        last layers stay float32, because bfloat16 cannot distinguish adjacent grey levels near 1.
     """
 
     widths: tuple[int, ...] = (64, 128, 256)
@@ -79,13 +79,13 @@ class HasEncoder(Protocol):
 
 @runtime_checkable
 class Bounds(Protocol):
-    """A codec whose training loss is a surrogate of -log p(x | z), and whose `bound` is an upper bound of it."""
+    """A codec whose training loss is a surrogate for -log p(x | z), and whose `bound` is an upper bound on it."""
 
     def loss(self, params: Params, key: Key, x: Array, output: Array, train: bool = True) -> Array:
         """Return the training loss [B]; see `Codec.loss`. With `train` False, there is no dropout."""
 
     def bound(self, params: Params, key: Key, x: Array, output: Array) -> Array:
-        """Return an upper bound of -log p(x | z) [B] of data [B, *shape], in nats, given the raw output."""
+        """Return an upper bound on -log p(x | z) [B] of data [B, *shape], in nats, given the raw output."""
 
 
 @runtime_checkable
@@ -123,7 +123,7 @@ class Pretrained(Protocol):
         """Read the subset of the parameters of `init` that the files contain.
 
         Raises:
-          SbmError: if a file can not be read, or belongs to another network.
+          SbmError: if a file cannot be read, or belongs to another network.
         """
 
 
@@ -146,7 +146,7 @@ FIRST_SCALE = 0.5**0.5
 """Initial value of a learned scale, for which the Gaussian loss is the squared error."""
 
 LEAST_SCALE = 1e-3
-"""Lower bound of learned scales, a quarter of a grey level; noiseless data would drive them to 0."""
+"""Lower bound on learned scales, a quarter of a grey level; noiseless data would drive them to 0."""
 
 SCALE_RATE = 10.0
 """Ratio of the logarithm of a scale to its parameter. Adam moves every parameter by about the learning rate per step,

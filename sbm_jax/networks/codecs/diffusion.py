@@ -1,4 +1,4 @@
-"""A codec of images with Diff-MVAE's decoder, a diffusion decoder that is trained with the encoder."""
+"""An image codec with Diff-MVAE's decoder: a diffusion decoder trained jointly with the encoder."""
 
 import dataclasses
 from typing import Any, ClassVar
@@ -21,7 +21,7 @@ CONDITIONS = ("map", "latent")
 """Conditions of the decoder: a map learned from the latent, or the latent itself, which modulates all layers."""
 
 TRUNKS: dict[str, type[FeedForward]] = {"patch": Patch, "residual_conv": ResidualConv}
-"""Image codecs whose encoder and decoder can be used as the trunk."""
+"""Image codecs whose encoder and decoder can serve as the trunk."""
 
 WIDTHS = {"patch": (64, 64), "residual_conv": (64, 128, 256)}
 """Default widths of each trunk."""
@@ -146,11 +146,11 @@ class Diffusion:
         return z
 
     def loss(self, params: Params, key: Key, x: Array, output: Array, train: bool = True) -> Array:
-        """Return the training loss [B]; with the weighting ``"likelihood"``, a bound of -log p(x | z), in nats."""
+        """Return the training loss [B]; with weighting ``"likelihood"``, an upper bound on -log p(x | z), in nats."""
         return self.decoder.loss(params["decoder"], key, x, Condition(latent=output), train)
 
     def bound(self, params: Params, key: Key, x: Array, output: Array) -> Array:
-        """Return an upper bound of -log p(x | z) [B], in nats; with `likelihood_steps`, an estimate of its value."""
+        """Bound -log p(x | z) [B] from above, in nats; with `likelihood_steps`, estimate its value instead."""
         condition, steps = Condition(latent=output), self.options.decoder.likelihood_steps
         if steps:
             return -self.decoder.log_likelihood(params["decoder"], key, x, condition, steps)

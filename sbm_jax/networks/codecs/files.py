@@ -26,7 +26,7 @@ def digest(path: str) -> str:
     """Return a digest of a file's content.
 
     Raises:
-      SbmError: if the file can not be read.
+      SbmError: if the file cannot be read.
     """
     return hashlib.sha256(_read(path)).hexdigest()[:16]
 
@@ -40,7 +40,7 @@ def load(path: str, like: Params, name: str) -> Params:
       name: name of the modality, for messages.
 
     Raises:
-      SbmError: if the file can not be read, or does not contain parameters of this codec.
+      SbmError: if the file cannot be read, or does not contain parameters of this codec.
     """
     content = _read(path)
     try:
@@ -48,7 +48,7 @@ def load(path: str, like: Params, name: str) -> Params:
             found = {key: file[key] for key in file.files}
     except DAMAGED_ARCHIVE as error:
         raise SbmError(
-            f"{path} contains no parameters ({error}); expected a file of TrainedSystem.save_codec."
+            f"{path} contains no parameters ({error}); expected a file from TrainedSystem.save_codec."
         ) from error
     expected = flax.traverse_util.flatten_dict(like, sep="/")
     shapes, own = ({key: list(leaf.shape) for key, leaf in leaves.items()} for leaves in (expected, found))
@@ -71,5 +71,5 @@ def _read(path: str) -> bytes:
         return user_path(path, "codec.weights").read_bytes()
     except OSError as error:
         raise SbmError(
-            f"codec.weights: {path} can not be read ({error.strerror}); name a file of TrainedSystem.save_codec."
+            f"codec.weights: {path} cannot be read ({error.strerror}); give a file from TrainedSystem.save_codec."
         ) from error

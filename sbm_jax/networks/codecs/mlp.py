@@ -28,7 +28,7 @@ class MLPEncoder(nn.Module):
 
 
 class MLPDecoder(nn.Module):
-    """Dense layers back to data."""
+    """Dense layers from latents to data."""
 
     modality: Modality
     widths: tuple[int, ...]

@@ -141,7 +141,7 @@ class NexusSoundDecoder(nn.Module):
 
 
 class _Nexus(FeedForward):
-    """The checks of both codecs: values in [0, 1], and sides that can be halved twice."""
+    """Base class of both codecs; checks that values are in [0, 1] and that sides can be halved twice."""
 
     halved: ClassVar[int] = 2
 

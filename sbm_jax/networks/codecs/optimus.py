@@ -1,4 +1,4 @@
-"""Optimus, a codec of texts made of pretrained networks: BERT encodes to a latent, from which GPT-2 decodes."""
+"""Optimus, a text codec of pretrained networks: BERT encodes a text as a latent, and GPT-2 decodes it."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -32,9 +32,9 @@ class OptimusOptions:
       bert: the encoder; BERT-base by default.
       gpt2: the decoder; the smallest GPT-2 by default. Its `latent_size` is set to the modality's.
       encoder_weights: a safetensors file of BERT or Optimus with the initial weights; "" for fresh weights.
-      decoder_weights: likewise of GPT-2 or Optimus. Latent layers missing from a file are initialised.
-      frozen: those of `PARTS` that are not trained; the optimiser still allocates memory for them.
-      begin: GPT-2's id for the begin of a text.
+      decoder_weights: likewise for the decoder, of GPT-2 or Optimus. Latent layers missing from a file are initialised.
+      frozen: the `PARTS` that are not trained; the optimiser still allocates memory for them.
+      begin: GPT-2's id for the beginning of a text.
       end: GPT-2's id for the end of a text, which may be the same. GPT-2 uses one id for both; Optimus 50258 and 50259.
       temperature: temperature of samples; 0 for the most probable token at each position.
     """
@@ -115,9 +115,9 @@ class Optimus:
     def __post_init__(self):
         modality, options, where = self.modality, self.options, f"modality {self.modality.name!r}:"
         if not modality.vocabulary_size:
-            raise SbmError(f"{where} the codec 'optimus' encodes ids. Give it the format 'pretrained_text'.")
+            raise SbmError(f"{where} the codec 'optimus' encodes ids. Give the modality the format 'pretrained_text'.")
         twice = modality.shape[0] % 2 == 0 and modality.shape[0] >= 4
-        require(twice, f"{where} shape", modality.shape, "(2 L,), twice the most tokens of a text, with L of 2 or more")
+        require(twice, f"{where} shape", modality.shape, "(2 L,), twice the maximum number of tokens; L at least 2")
         least = min(options.bert.most_tokens, options.gpt2.most_tokens - 1)
         require(self.length <= least, f"{where} shape", modality.shape, f"at most ({2 * least},), for both networks")
         own = options.gpt2.latent_size
@@ -223,7 +223,7 @@ class Optimus:
         """Read the parameters that the files contain.
 
         Raises:
-          SbmError: if a file can not be read, or a tensor is missing or has another shape.
+          SbmError: if a file cannot be read, or a tensor is missing or has another shape.
         """
         found = {}
         for option, path in self.files.items():
@@ -233,7 +233,7 @@ class Optimus:
         return found
 
     def _read_encoder(self, tensors: Tensors, option: str) -> Params:
-        if any(name.startswith("encoder.embeddings.") for name in tensors):  # of Optimus
+        if any(name.startswith("encoder.embeddings.") for name in tensors):  # an Optimus file
             tensors = _within(tensors, "encoder.")
         found = {"bert": read_bert(self.options.bert, tensors, option)}
         if "linear.weight" in tensors:
@@ -243,7 +243,7 @@ class Optimus:
         return found
 
     def _read_decoder(self, tensors: Tensors, option: str) -> Params:
-        if any(name.startswith("decoder.") for name in tensors):  # of Optimus
+        if any(name.startswith("decoder.") for name in tensors):  # an Optimus file
             tensors = _within(tensors, "decoder.")
         tensors = without_prefix(tensors, "transformer.")
         with_latent = {"linear.weight", "linear_emb.weight"} <= tensors.keys()

@@ -95,7 +95,7 @@ class Series(FeedForward):
 
 
 def check_moments(modality: Modality, options: Any) -> None:
-    """Raise `SbmError` if widths differ, or the latent can not be split equally between moments."""
+    """Raise `SbmError` if widths differ, or the latent cannot be split equally between moments."""
     where, codec = f"modality {modality.name!r}", modality.codec.name
     if len(set(options.widths)) != 1:
         raise SbmError(

@@ -1,4 +1,4 @@
-"""A codec of sequences of ids, such as the words of a text: transformers around a latent of a few slots."""
+"""A codec for sequences of ids, such as the words of a text: transformers around a latent of a few slots."""
 
 import dataclasses
 import math
@@ -25,13 +25,13 @@ class TokensConfig:
 
     Attributes:
       width: features per position.
-      depth: number of blocks in the encoder, and of blocks in the decoder with attention between all positions.
-      causal_depth: number of blocks in the decoder with causal attention.
+      depth: number of blocks in the encoder, and of bidirectional blocks in the decoder.
+      causal_depth: number of causal blocks in the decoder.
       heads: attention heads, a divisor of `width`.
       slot_size: minimum entries per slot of the latent; in sequences of up to D / slot_size ids, each id has its own
         slot.
       word_dropout: probability of hiding each previous id from the decoder in training, so that it relies on the
-        latent. The loss is then an upper bound of -log p(x | z), with random ids hidden; samples are drawn with none
+        latent. The loss is then an upper bound on -log p(x | z), with random ids hidden; samples are drawn with none
         hidden.
       temperature: temperature of samples; 0 for the most probable id at each position.
       dtype: type of the blocks' operands, ``"float32"`` or ``"bfloat16"``; norms and logits are float32.
@@ -235,7 +235,7 @@ class TokensDecoder(nn.Module):
 
 @dataclasses.dataclass(frozen=True)
 class Tokens:
-    """`TokensEncoder` and `TokensDecoder`. The id 0 ends and pads a sequence, and the decoder predicts it as its end.
+    """`TokensEncoder` and `TokensDecoder`. The id 0 ends and pads a sequence; the decoder predicts the first 0 too.
 
     The raw output of `decode` is the memory of each position, [B, L, width]. p(x | z) is the product of the
     probabilities of the ids up to the end, each given those before it.

@@ -49,7 +49,7 @@ class SpaceTimeBlock(nn.Module):
         frames = x.reshape(batch * moments, height, width, features)
         y = nn.Conv(features, (3, 3), dtype=self.dtype)(frames)
         x = x + nn.silu(group_norm(features)(y)).reshape(x.shape)
-        # Each frame is normalised separately, so that a moment sees none beyond its reach.
+        # Each frame is normalised separately, so that no moment sees beyond its reach.
         y = nn.Dense(features, dtype=self.dtype)(with_neighbours(x, self.reach)).reshape(frames.shape)
         return x + nn.silu(group_norm(features)(y)).reshape(x.shape)
 

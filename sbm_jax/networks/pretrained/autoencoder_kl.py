@@ -1,7 +1,7 @@
 """The autoencoder of latent diffusion models, for images (Stable Diffusion) or mel spectrograms (AudioLDM).
 
 Reference: R. Rombach et al., "High-Resolution Image Synthesis with Latent Diffusion Models", 2022.
-  https://arxiv.org/abs/2112.10752. Equal to `diffusers.AutoencoderKL`.
+  https://arxiv.org/abs/2112.10752. Equivalent to `diffusers.AutoencoderKL`.
 
     hf download stabilityai/sd-vae-ft-mse diffusion_pytorch_model.safetensors
 """
@@ -176,9 +176,9 @@ def _norm(groups: int, name: str) -> nn.GroupNorm:
 
 
 def read_autoencoder_kl(config: AutoencoderKLConfig, tensors: Tensors, option: str) -> Params:
-    """Convert tensors to the parameters of `AutoencoderKL`, also from older files.
+    """Convert tensors to the parameters of `AutoencoderKL`.
 
-    In these, attention layers may have other names and be stored as 1x1 convolutions.
+    Older files, whose attention layers have other names and may be stored as 1x1 convolutions, are supported too.
 
     Raises:
       SbmError: see `as_params`.

@@ -1,6 +1,6 @@
 """BERT's encoder.
 
-Reference: J. Devlin et al., "BERT", 2018. https://arxiv.org/abs/1810.04805. Equal to `transformers.BertModel`.
+Reference: J. Devlin et al., "BERT", 2018. https://arxiv.org/abs/1810.04805. Equivalent to `transformers.BertModel`.
 
     hf download google-bert/bert-base-cased model.safetensors tokenizer.json
 """

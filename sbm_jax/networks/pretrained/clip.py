@@ -1,7 +1,7 @@
 """CLIP, which embeds images and texts as vectors whose cosine similarity measures how well they match.
 
 Reference: A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021.
-  https://arxiv.org/abs/2103.00020. Equal to `transformers.CLIPModel`.
+  https://arxiv.org/abs/2103.00020. Equivalent to `transformers.CLIPModel`.
 
     hf download openai/clip-vit-base-patch32 model.safetensors tokenizer.json
 """
@@ -102,7 +102,7 @@ class Clip(nn.Module):
         return self.of_image(self.image_tower(images))
 
     def embed_texts(self, ids: Array) -> Array:
-        """Embed texts, int [B, T], as vectors [B, E]; each has a begin and an end token, after which all is ignored.
+        """Embed texts, int [B, T], as vectors [B, E]; each has a begin and an end token; ids after the end are ignored.
 
         Raises:
           SbmError: on more tokens than `most_tokens`.

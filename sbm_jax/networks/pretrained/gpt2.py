@@ -1,7 +1,7 @@
 """GPT-2 with a cache and, optionally, the latent of Optimus.
 
 References: A. Radford et al., "Language Models are Unsupervised Multitask Learners", 2019. C. Li et al., "Optimus",
-  2020, https://arxiv.org/abs/2004.04092. Equal to `transformers.GPT2LMHeadModel`.
+  2020, https://arxiv.org/abs/2004.04092. Equivalent to `transformers.GPT2LMHeadModel`.
 
     hf download openai-community/gpt2 model.safetensors tokenizer.json
 """

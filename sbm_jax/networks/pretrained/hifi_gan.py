@@ -1,7 +1,7 @@
 """HiFi-GAN's generator, which converts mel spectrograms to waveforms.
 
-Reference: J. Kong et al., "HiFi-GAN", 2020. https://arxiv.org/abs/2010.05646. Equal to `transformers.SpeechT5HifiGan`,
-  the vocoder of SpeechT5 and AudioLDM.
+Reference: J. Kong et al., "HiFi-GAN", 2020. https://arxiv.org/abs/2010.05646. Equivalent to
+  `transformers.SpeechT5HifiGan`, the vocoder of SpeechT5 and AudioLDM.
 
     hf download cvssp/audioldm vocoder/diffusion_pytorch_model.safetensors   (or microsoft/speecht5_hifigan)
 """

@@ -2,7 +2,7 @@
 
 References: S. Hershey et al., "CNN Architectures for Large-Scale Audio Classification", 2017.
   https://arxiv.org/abs/1609.09430. K. Kilgour et al., "Fréchet Audio Distance", 2019. https://arxiv.org/abs/1812.08466.
-  Equal to the package torchvggish; `weights.py` describes how to convert its weights.
+  Equivalent to the package torchvggish; `weights.py` describes how to convert its weights.
 
     curl -LO https://github.com/harritaylor/torchvggish/releases/download/v0.1/vggish-10086976.pth
 """

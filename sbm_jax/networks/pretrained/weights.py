@@ -108,11 +108,11 @@ def _of(path: tuple[str, ...], shape: tuple[int, ...], tensors: Tensors, option:
 def check_length(length: int, most: int, network: str) -> None:
     """Raise `SbmError` for more tokens than a network has positions, which would have no position embedding."""
     if length > most:
-        raise SbmError(f"{network} has {most} positions (most_tokens), but is given {length} tokens; give fewer.")
+        raise SbmError(f"{network} has {most} positions (most_tokens), but got {length} tokens; give fewer.")
 
 
 def without_prefix(tensors: Tensors, *prefixes: str) -> dict[str, np.ndarray]:
-    """Strip from each tensor's name the first of the prefixes that it starts with, if any."""
+    """Strip from each tensor's name the first matching prefix, if any."""
     renamed = {}
     for name, tensor in tensors.items():
         prefix = next((prefix for prefix in prefixes if name.startswith(prefix)), "")

@@ -23,7 +23,7 @@ CLIP = Clip(ClipConfig(4, TOWER, 16, 8, TOWER, 10, 4))
         (lambda: GPT2(GPT2Config(10, 8, 1, 2, 4)).init(jax.random.key(0), IDS), "gpt2 has 4 positions"),
         (
             lambda: GPT2(GPT2Config(10, 8, 1, 2, 5, 3)).init(jax.random.key(0), IDS, jnp.zeros((1, 3))),
-            "5 positions .* given 6 tokens",
+            "5 positions .* got 6 tokens",
         ),
         (
             lambda: GPT2(GPT2Config(10, 8, 1, 2, 9)).init(jax.random.key(0), IDS, jnp.zeros((1, 3))),
@@ -38,7 +38,7 @@ CLIP = Clip(ClipConfig(4, TOWER, 16, 8, TOWER, 10, 4))
             "multiples of 2",
         ),
         (lambda: mel_patches(jnp.zeros(20_000)), r"expected \[B, N\]"),
-        (lambda: mel_patches(jnp.zeros((1, 2000))), "hears 15600 samples at once"),
+        (lambda: mel_patches(jnp.zeros((1, 2000))), "needs at least 15600 samples"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):
