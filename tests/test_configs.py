@@ -75,7 +75,8 @@ def load_config(name):
 def parse_complete(name):
     """Return the checked form of a config, with some words where a vocabulary is left to the data."""
     parsed, texts = parse_config(load_config(name)), np.array(["a bird", "a bird"])
-    modalities = tuple(m if is_complete(m) else completed(m, texts) for m in parsed.modalities)
+    left = [m for m in parsed.modalities if not (is_complete(m) or m.vocabulary_size)]
+    modalities = tuple(completed(m, texts) if m in left else m for m in parsed.modalities)
     return dataclasses.replace(parsed, modalities=modalities)
 
 

@@ -78,8 +78,9 @@ class PretrainedText(Format):
     def completed(cls, modality: Modality, options: PretrainedTextOptions, rows: np.ndarray) -> Modality:
         """Return the modality with the size of the larger vocabulary, and the digest of the files."""
         del rows
+        found = _vocabulary_size(options)
+        size = modality.vocabulary_size or found  # a given size is checked when the format is made
         read = plain(dataclasses.replace(options, digest=_digest(options)))
-        size = modality.vocabulary_size or _vocabulary_size(options)
         return dataclasses.replace(modality, vocabulary_size=size, format=FormatConfig(modality.format.name, read))
 
     def to_array(self, values: np.ndarray, where: str) -> np.ndarray:

@@ -110,6 +110,8 @@ def test_files_are_needed(tmp_path, options, message):
     form = FormatConfig("pretrained_text", {**modality.format.options, **options})
     with pytest.raises(SbmError, match=message):
         make_format(dataclasses.replace(modality, format=form))
+    with pytest.raises(SbmError, match=message):
+        completed(dataclasses.replace(modality, format=form), TEXTS)
 
 
 def test_other_data_are_refused(tmp_path):
