@@ -199,9 +199,9 @@ def test_the_work_directory_is_a_path():
 
 
 def test_a_config_is_not_mixed_with_other_arguments(tmp_path):
-    with pytest.raises(SbmError, match="preset is given beside a config"):
+    with pytest.raises(SbmError, match="preset is given together with a config"):
         sbm_jax.fit(sbm_jax.default_config(), tmp_path, preset="base")
-    with pytest.raises(SbmError, match="test is given beside a config"):
+    with pytest.raises(SbmError, match="test is given together with a config"):
         sbm_jax.fit(sbm_jax.default_config(), tmp_path, test=np.zeros(3))
 
 

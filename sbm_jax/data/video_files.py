@@ -66,9 +66,8 @@ class VideoFilesConfig:
         for name in ("frame_rate", "sound_rate"):
             number = self.seconds * getattr(self, name)
             whole = number >= 1 and math.isclose(number, round(number))
-            require(
-                whole, where + name, getattr(self, name), f"an integer number per clip of {self.seconds:g} s (seconds)"
-            )
+            told = f"a rate with a whole number of frames or samples in a clip of {self.seconds:g} s"
+            require(whole, where + name, getattr(self, name), told)
         most = self.most_clips
         require(most is None or most >= 1, where + "most_clips", most, "1 or more, or None for all")
         shares = self.validation_fraction, self.test_fraction

@@ -254,5 +254,5 @@ def test_the_rate_of_files_is_that_of_the_format():
         | {"bounds": (0.0, 1.0)},
         {"name": "text", "shape": (4,), "latent_size": 4, "codec": "mlp"},
     )
-    with pytest.raises(SbmError, match="rate is 16000, and modality 'sound' has a format of 8000"):
+    with pytest.raises(SbmError, match="rate is 16000, but modality 'sound' has a format of 8000"):
         experiment.check(parse_config(config))
