@@ -120,8 +120,19 @@ def test_python_blocks_that_train_do(page):
     run(page, [block for block in blocks(page, "python") if block.note == "trains"], given)
 
 
+LONGEST = ("docs/tutorials/quickstart.md", "docs/tutorials/comparing_methods.md")
+"""Tutorials that take ten minutes even in their short form."""
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("page", [page for page in PAGES if blocks(page, CELL)])
+@pytest.mark.parametrize(
+    "page",
+    [
+        pytest.param(page, marks=pytest.mark.exhaustive) if page in LONGEST else page
+        for page in PAGES
+        if blocks(page, CELL)
+    ],
+)
 @pytest.mark.usefixtures("away", "short")
 def test_tutorials_run_in_their_short_form(page, monkeypatch):
     read_config = config_file.read
