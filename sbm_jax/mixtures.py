@@ -19,12 +19,12 @@ from sbm_jax.types import Array, Context, Key, ScoreFn
 # By default, accelerators multiply with a ten-bit mantissa.
 _einsum = functools.partial(jnp.einsum, precision="highest")
 
-# Float32 samples can not resolve smaller variances (for entries of variance 1), so they are raised to this.
+# Smaller variances are raised to this: float32 samples of entries of variance 1 cannot resolve them.
 _LEAST_VARIANCE = 1e-10
 
 
 class Conditional(NamedTuple):
-    """The distribution of the unobserved modalities given the observed: a mixture per row, as float64 NumPy arrays.
+    """The distribution of unobserved modalities given the observed ones: a mixture per row, as float64 NumPy arrays.
 
     Attributes:
       weights: posterior probabilities of the components [B, K].
@@ -110,7 +110,7 @@ class GaussianMixture(flax.struct.PyTreeNode):
         return jax.nn.softmax(log_density + jnp.log(self.weights)[None], axis=1)
 
     def condition(self, z: np.ndarray, observed: np.ndarray) -> Conditional:
-        """Return the distribution of the unobserved modalities given the observed, computed in float64.
+        """Return the distribution of the unobserved modalities given the observed ones, in float64.
 
         Args:
           z: latents [B, M, D]; unobserved entries are ignored.
@@ -191,8 +191,8 @@ def _gaussians(difference: Array, covariances: Array | np.ndarray) -> tuple[Arra
 class SpectralMixture(flax.struct.PyTreeNode):
     """A mixture in the eigenbases of its components, whose score at a shared time needs no factorisation.
 
-    Some of the n entries may be left out, such as those that a conditional is conditioned on. Their rows of the bases
-    are 0, and the bases are padded with zero columns, of mean 0 and variance 1.
+    Some of the n entries may be left out, such as the observed entries of a conditional distribution. Their rows
+    of the bases are 0; the zero columns that pad the bases have mean 0 and variance 1.
 
     Attributes:
       log_weights: log w [K].
@@ -291,7 +291,7 @@ def read_mixture(path: Path) -> GaussianMixture:
     """Read a mixture from an ``.npz`` file with `weights` [K], `means` [K, M, D], `covariances` [K, M*D, M*D].
 
     Raises:
-      SbmError: if the file can not be read, or does not contain a mixture over two or more modalities.
+      SbmError: if the file cannot be read, or does not contain a mixture over two or more modalities.
     """
     names = ("weights", "means", "covariances")
     try:
@@ -322,7 +322,7 @@ def _check(path: Path, weights: np.ndarray, means: np.ndarray, covariances: np.n
             raise SbmError(f"{path}: {name} must be finite.")
     if np.any(weights < 0) or abs(weights.sum() - 1) > 1e-3:
         raise SbmError(
-            f"{path}: weights must be 0 or more and sum to 1; the least is {weights.min():.3g}, their sum is "
+            f"{path}: weights must be 0 or more and sum to 1; the smallest is {weights.min():.3g}, their sum is "
             f"{weights.sum():.6g}."
         )
     scale = np.sqrt(np.maximum(np.einsum("kii->ki", covariances), np.finfo(np.float64).tiny))
@@ -333,6 +333,6 @@ def _check(path: Path, weights: np.ndarray, means: np.ndarray, covariances: np.n
         least = np.linalg.eigvalsh(matrix)[0]
         if not least > 0:
             raise SbmError(
-                f"{path}: covariances[{k}] is not positive definite: as correlations, its least eigenvalue is "
+                f"{path}: covariances[{k}] is not positive definite: as correlations, its smallest eigenvalue is "
                 f"{least:.3g}. Add a little to its diagonal, or remove the component."
             )

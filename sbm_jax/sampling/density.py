@@ -25,16 +25,16 @@ def log_density(
 
     In x = z / α and ρ = σ / α, the flow is dx/dρ = ε̂, so that log p_0(x) = log p_1(x(ρ_1)) + ∫ ρ div ε̂ d(log ρ). Solves
     for x by Heun's method and for the integral by the trapezoidal rule, on the grid ``"log_snr"``; where noise
-    dominates, the integrand tends to the number of entries. Takes latents at time 1 to be N(0, α² + σ²), as
-    standardised latents are.
+    dominates, the integrand tends to the number of entries. Assumes that latents at time 1 follow N(0, α² + σ²), as
+    standardised latents do.
 
     Args:
       score_fn: the score function, bound to the context.
       sde: the process.
       key: a typed key, for the probes of Hutchinson's estimator, which is unbiased in the divergence.
-      z: latents [B, N, ...], with the same observed entries as the score function is bound to.
+      z: latents [B, N, ...], whose observed entries are those that the score function is bound to.
       context: see `Context`.
-      num_steps: N, intervals of the grid; takes 2 N evaluations of the score and of its derivative. The log density of
+      num_steps: intervals of the grid; each takes two evaluations of the score and its derivative. The log density of
         N(0, I) is off by 2 % of its quadratic part with 30 intervals, and by 0.2 % with 100.
       end_time: time at which the flow begins.
       trace: ``"hutchinson"``, one probe for all steps, or ``"exact"``, one derivative for each entry.

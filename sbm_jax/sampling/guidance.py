@@ -28,7 +28,7 @@ def energy_guidance(energy_fn: PairEnergyFn, strength: Array | float, pairs: str
       pairs: ``"random"`` draws one pair per row at every evaluation; ``"all"`` sums over all pairs.
 
     Raises:
-      SbmError: on an unknown choice of pairs, or, when applied, on a strength of another shape.
+      SbmError: on an unknown choice of pairs, or, when the transform is applied, on a strength of the wrong shape.
     """
     if pairs not in PAIRS:
         raise unknown("choice of pairs", pairs, PAIRS)
@@ -61,7 +61,7 @@ def _choose(key: Key, allowed: Array, pairs: str, rows: Array | None) -> tuple[A
     every = np.stack(np.divmod(np.arange(num_modalities**2), num_modalities), axis=-1)
     if pairs == "all":
         return jnp.broadcast_to(every[None], (batch, *every.shape)), flat
-    # Each of several independent draws is the largest with equal probability.
+    # Each of several independent draws is equally likely to be the largest.
     chosen = jnp.argmax(jnp.where(flat, row_normal(key, flat.shape, rows), -jnp.inf), axis=1)
     return jnp.asarray(every)[chosen][:, None], flat.any(axis=1, keepdims=True)
 
@@ -94,7 +94,7 @@ def per_row(strength: Array | float, context: Context) -> Array:
     """Reshape a strength, scalar or [B], to [B or 1, 1, ...], which broadcasts against the sampled arrays.
 
     Raises:
-      SbmError: if it has another shape.
+      SbmError: if the strength has another shape.
     """
     strength, num_rows = jnp.asarray(strength, jnp.float32), len(context.observed)
     if strength.shape not in ((), (num_rows,)):

@@ -211,7 +211,7 @@ def langevin_corrector(snr: float, at_next: bool) -> Kernel:
 def annealed_langevin(snr: float) -> Kernel:
     """Return Langevin dynamics at the noise level of t_next: z + η ∇log p(z) + √(2η) ε, η = (snr σ)².
 
-    The last step omits the noise if the noise level decreases in it; if the level stays constant, it does not.
+    The last step omits the noise, unless the noise level stays constant in it.
 
     Args:
       snr: ratio of √η to σ.
@@ -257,7 +257,7 @@ def heun(key: Key, state: State, step: Step, dynamics: Dynamics) -> State:
 
 def _extrapolated(key: Key, state: State, step: Step, dynamics: Dynamics) -> tuple[Array, Array]:
     """Return D and its second-order multistep extrapolation D + h / (2 h_previous) (D - D_previous)."""
-    assert state.previous is not None  # multistep solvers begin with one
+    assert state.previous is not None  # the initial state of multistep solvers sets it
     data = _predict_data(key, state.z, step, dynamics)
     return data, data + step.extrapolation * (data - state.previous)
 

@@ -35,8 +35,8 @@ class SamplerOptions:
       conditioning: a key of `CONDITIONINGS`.
       start_time: time of the first step, in (0, 1].
       end_time: time at the end of the last step, in (0, start_time). In `python -m benchmarks.known_answer`, 10 steps
-        of the default solver have an error of the mode weights (total variation) of 0.026 with 3e-3 and of 0.030 with
-        the usual 1e-3, and an error of the covariances of 0.14 and 0.17. The noise that remains there (σ = 0.02 for VP)
+        of the default solver have errors of 0.026 in the mode weights (total variation) and 0.14 in the covariances
+        with 3e-3, and of 0.030 and 0.17 with the usual 1e-3. The noise that remains at this time (σ = 0.02 for VP)
         limits the resolution of samples.
       snr: signal-to-noise ratio of Langevin moves.
       corrector_steps: Langevin moves per step, for solvers with a corrector.
@@ -51,7 +51,7 @@ class SamplerOptions:
       divergence_bound: a row diverges if an entry exceeds this many standard deviations of the prior.
 
     Raises:
-      SbmError: on an unknown name, a value out of range, or options that exclude each other.
+      SbmError: on an unknown name, a value out of range, or incompatible options.
     """
 
     solver: str = "sde_dpm_solver_pp_2m"

@@ -3,7 +3,7 @@
 The observed entries follow a path drawn from the forward process given their clean values. K particles follow the
 reverse process with this path as their observed entries. Each is weighted by the likelihood it assigned to the next
 point of the path, and particles are resampled when their weights become uneven. As K and the number of steps grow, the
-unobserved entries of one particle, drawn by the final weights, follow the conditional distribution.
+unobserved entries of one particle, drawn with the final weights, follow the conditional distribution.
 
 Reference: B. Trippe et al., "Diffusion probabilistic modeling of protein backbones in 3D for the
   motif-scaffolding problem", 2022, algorithm 2 (SMCDiff). https://arxiv.org/abs/2206.04119
@@ -115,7 +115,7 @@ def filtered(solver: Solver, num_particles: int, z_observed: Array, context: Con
 
 
 def choose(key: Key, state: State, context: Context) -> tuple[Array, Array]:
-    """Draw one particle per row, [B, N, ...], by the weights; also return bool [B], the rows that lost all particles.
+    """Draw one particle per row, [B, N, ...], by weight; also return bool [B], the rows that lost all particles.
 
     Args:
       key: a typed key.

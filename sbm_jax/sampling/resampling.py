@@ -32,7 +32,7 @@ def resampled(solver: Solver, times: int) -> Solver:
     """
     if solver.repeats > 1:
         raise SbmError(
-            "sampler: resampling can not be combined with a solver that repeats its intervals ('langevin' "
+            "sampler: resampling cannot be combined with a solver that repeats its intervals ('langevin' "
             "with corrector_steps > 1); set resampling to 1 or choose another solver."
         )
     return dataclasses.replace(solver, kernels=(renoise, *solver.kernels), repeats=times)

@@ -1,10 +1,9 @@
 """Initial samples that are closer to the data than the prior.
 
 A few-step sampler spends its first steps where the diffused distribution is close to a Gaussian. Starting from that
-Gaussian at a smaller time saves them: on the mixture of `python -m benchmarks.known_answer`, DPM-Solver++ 2M with 5
-evaluations has an error of the mode weights of 0.019 when it starts where α = 0.08 (t = 0.71 for VP (0.1, 20)), and of
-0.032 from the prior. More steps do not help: the error of the Gaussian remains, and the prior is better from 10
-evaluations on.
+Gaussian at a smaller time saves them: on the mixture of `python -m benchmarks.known_answer`, the error of the mode
+weights of DPM-Solver++ 2M with 5 evaluations is 0.019 from α = 0.08 (t = 0.71 for VP (0.1, 20)), and 0.032 from the
+prior. More steps do not help: the error of the Gaussian remains, and from 10 evaluations on, the prior is better.
 
 Reference: B. Wang and J. Vastola, "The Unreasonable Effectiveness of Gaussian Score Approximation for Diffusion
   Models and its Applications", 2024. https://arxiv.org/abs/2412.09726
@@ -22,14 +21,14 @@ from sbm_jax.types import Array, Context, Key
 
 # Added to variances, as a fraction of their mean: a covariance estimated from few latents is singular.
 _RIDGE = 1e-5
-# Rows to solve for at a time: each takes a matrix [n, n].
+# Rows to solve for at a time: each needs a matrix [n, n].
 _ROWS_AT_ONCE = 64
 
 _matmul = functools.partial(jnp.matmul, precision="highest")
 
 
 def gaussian_conditional(key: Key, z_observed: Array, context: Context, mean: Array, covariance: Array) -> Array:
-    """Draw the unobserved latents given the observed as if all were jointly Gaussian.
+    """Draw the unobserved latents given the observed ones, as if all were jointly Gaussian.
 
     Matheron's rule turns a draw x from N(μ, Σ) into a conditional draw: x + Σ_·o Σ_oo⁻¹ (z_o - x_o).
 
