@@ -1,4 +1,4 @@
-"""Kinds of modalities, which are guessed from the type, shape and values of a user's arrays.
+"""Kinds of modalities, guessed from the type, shape and values of a user's arrays.
 
 A kind specifies which arrays it accepts and how to declare them as a `Modality`, except for the sizes of networks and
 latents, which `presets` chooses. Rows arrive in the user's own form; the format that a kind declares converts them.
@@ -23,10 +23,10 @@ LEAST_SIDE = 8
 """Arrays with fewer rows or columns than this are not taken for images."""
 
 LONGEST_VECTOR, LONGEST_INT16 = 8000, 1000
-"""Entries from which a row of numbers, or of int16, may be sound, so that the user must declare its kind."""
+"""Lengths from which a row of numbers, or of int16, may be sound, so that the user must declare its kind."""
 
 LARGEST_VOCABULARY, MOST_UNUSED = 2**18, 100
-"""Ids above any usual vocabulary and above this many times the number of distinct ids are hashes, not words."""
+"""Ids above both this size and this many times the number of distinct ids are taken for hashes, not words."""
 
 SHARE_OF_ZEROS = 0.05
 """Integers with a smaller share of zeros are not taken for counts."""
@@ -38,8 +38,8 @@ FRAMES_PER_SECOND = 32
 """Default frame rate of spectrograms: fine enough for speech, coarse enough for small networks."""
 
 DYNAMIC_RANGE = 50.0
-"""Range of spectrograms in decibels below the peak over all rows; what lies further below is mostly recording noise. A
-classifier recognises the most spoken digits with 45 to 50."""
+"""Range of spectrograms in decibels below the peak over all rows; anything quieter is mostly recording noise.
+A classifier of spoken digits is most accurate with 45 to 50."""
 
 Others = Sequence[np.ndarray]
 Declared = tuple[dict[str, Any], str]
@@ -65,13 +65,13 @@ class Guess(NamedTuple):
 
     @property
     def is_picture(self) -> bool:
-        """Whether image networks suit it."""
+        """Whether image networks suit the modality."""
         picture = len(self.fields["shape"]) == 3
         return picture and self.kind in ("image", "binary", "sound", "declared")
 
     @property
     def is_video(self) -> bool:
-        """Whether it has frames."""
+        """Whether the modality has frames."""
         return self.kind == "video"
 
     @property
@@ -80,7 +80,7 @@ class Guess(NamedTuple):
         return self.kind == "category" or (self.kind == "binary" and self.fields["likelihood"] == "categorical")
 
     def classes(self, name: str, rows: np.ndarray, where: str) -> np.ndarray:
-        """Return the class index of each row, int32 [N], if `is_class`; errors name the modality."""
+        """Return the class index of each row, int32 [N]; requires `is_class`. Errors name the rows `where`."""
         modality = Modality(**{**self.fields, "name": name, "latent_size": 1, "codec": "mlp"})
         return make_format(modality).to_array(rows, where).argmax(axis=-1).astype(np.int32)
 
@@ -226,8 +226,9 @@ def _words(rows: np.ndarray, others: Others, least: int) -> tuple[str, ...]:
     unknown_words = sum(word not in known for word in held_out)
     if unknown_words > 0.5 * len(held_out):
         raise SbmError(
-            f"{unknown_words} of the {len(held_out)} words of held-out texts are in no training text. If words are not "
-            "separated by spaces, use bytes, {'kind': 'text', 'options': {'unit': 'byte'}}; otherwise, give more rows."
+            f"{unknown_words} of the {len(held_out)} words of held-out texts do not occur in any training text. If "
+            "words are not separated by spaces, use bytes, {'kind': 'text', 'options': {'unit': 'byte'}}; otherwise, "
+            "give more rows."
         )
     return words
 
@@ -248,7 +249,10 @@ def _sound(rows: np.ndarray, others: Others, options: Mapping[str, Any]) -> Decl
     rate = options.get("rate")
     whole = isinstance(rate, int) and rate >= 1
     require(
-        whole, "options of sound: rate", rate, "samples a second, as in {'kind': 'sound', 'options': {'rate': 16000}}"
+        whole,
+        "options of sound: rate",
+        rate,
+        "a positive whole number of samples per second, as in {'kind': 'sound', 'options': {'rate': 16000}}",
     )
     assert isinstance(rate, int)
     ragged = rows.dtype == object
@@ -316,7 +320,7 @@ def guess(name: str, rows: np.ndarray, given: Mapping[str, Any], others: Others 
       others: rows of the other splits, whose longest text, largest id and classes count too.
 
     Raises:
-      SbmError: if the kind can not be guessed, or the rows do not fit the given kind.
+      SbmError: if the kind cannot be guessed, or the rows do not fit the given kind.
     """
     given = dict(given)
     options, kind = given.pop("options", {}), given.pop("kind", None)
@@ -338,7 +342,7 @@ def guess(name: str, rows: np.ndarray, given: Mapping[str, Any], others: Others 
         if array.dtype.kind not in taken.types or array.ndim not in taken.axes or 0 in array.shape:
             raise SbmError(
                 f"modality {name!r} is {array.dtype} {['N', *array.shape[1:]]}; the kind {kind!r} expects "
-                f"{taken.expected}. Convert it, or choose another kind of {', '.join(KINDS)}."
+                f"{taken.expected}. Convert it, or choose another kind: {', '.join(KINDS)}."
             )
     try:
         checked = options if taken.options is dict else build(taken.options, options, f"options of {kind}")
@@ -370,7 +374,7 @@ def _kind(name: str, rows: np.ndarray) -> str:
     if axes == 5 and rows.shape[-1] in (1, 3):
         return "video"
     if axes > 4:
-        raise _unclear(name, rows, "images [N, H, W, C], or videos [N, T, H, W, C] of 1 or 3 channels")
+        raise _unclear(name, rows, "images [N, H, W, C], or videos [N, T, H, W, C] with 1 or 3 channels")
     if axes == 4 and rows.shape[1] in (1, 3) and rows.shape[3] > 4:
         raise _unclear(name, rows, "images with their channels last, [N, H, W, C]")
     if _is_binary(rows):
@@ -386,7 +390,7 @@ def _kind(name: str, rows: np.ndarray) -> str:
             return "category"
         raise _unclear(name, rows, "images [N, H, W] or [N, H, W, C] of uint8, or another type for numbers")
     if axes == 2 and rows.shape[1] >= LONGEST_VECTOR:
-        raise _unclear(name, rows, f"fewer than {LONGEST_VECTOR} numbers a row, or a declared kind")
+        raise _unclear(name, rows, f"fewer than {LONGEST_VECTOR} numbers per row, or a declared kind")
     sums = rows.sum(axis=-1) if axes == 2 and rows.shape[1] > 1 else np.zeros(1)
     return "probabilities" if rows.min() >= 0 and np.allclose(sums, 1.0, atol=1e-3) else "numbers"
 
@@ -398,7 +402,7 @@ def _kind_of_integers(name: str, rows: np.ndarray) -> str:
     if axes >= 3 and min(rows.shape[1:3]) >= LEAST_SIDE:
         raise _unclear(name, rows, "uint8 for the pixels of images, and one-hot or binary masks for label maps")
     if axes == 2 and rows.shape[1] >= (LONGEST_INT16 if rows.dtype == np.int16 else LONGEST_VECTOR):
-        raise _unclear(name, rows, "fewer integers a row, or a declared kind")
+        raise _unclear(name, rows, "fewer integers per row, or a declared kind")
     if axes == 2 and rows.min() >= 0 and rows.shape[1] >= 4 and _pads_at_the_end(rows):
         return "tokens"
     counted = rows.min() >= 0 and (rows == 0).mean() >= SHARE_OF_ZEROS

@@ -21,7 +21,7 @@ def find(what: str, name: str, known: Mapping[str, T], expected: Any) -> T:
       expected: type of the part; ``type[X]`` for subclasses of X, or for classes that implement the protocol X.
 
     Raises:
-      SbmError: if there is no such part, its module can not be imported, or it has the wrong type.
+      SbmError: if there is no such part, its module cannot be imported, or it has the wrong type.
     """
     require(isinstance(name, str), what, name, "a name")
     if name in known:

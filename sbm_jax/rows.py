@@ -94,7 +94,7 @@ def read_ahead(make: Callable[[int], T], num: int, num_bytes: int) -> Iterator[T
     """Yield `make(0)` to `make(num - 1)` in order, prefetching them in background threads.
 
     Args:
-      make: called once per number, from several threads; it should spend its time waiting rather than computing.
+      make: called once per number, from several threads; it should wait for I/O rather than compute.
       num: number of items, at least 1.
       num_bytes: size of an item; `READ_AHEAD` bytes are prefetched, but at least two items and at most 16.
     """

@@ -1,7 +1,7 @@
 """Tokens and the modalities that own them.
 
 Latents are tokens [B, N, ...]; each modality owns one or more adjacent tokens. `owner`, a tuple of N ints, gives the
-modality of each token; () is short for one token per modality. It is static, so that nothing is looked up when every
+modality of each token; () is short for one token per modality. It is static, so that no lookup is compiled when every
 modality has one token.
 """
 

@@ -38,9 +38,9 @@ def _with_tuples(value: Any) -> Any:
 class CodecConfig:
     """Configures how a modality is encoded and decoded; a plain string is taken as the `name`.
 
-    Options left out default to the fields of the same names in `config.autoencoder`, which apply to all modalities. All
+    Omitted options default to the fields of the same name in `config.autoencoder`, which apply to all modalities. All
     but `name` and `network` apply to stage I, where every codec is trained on its own; multimodal VAEs and contrastive
-    encoders have their own training options and use only these two.
+    encoders use only `name` and `network` and have their own training options.
 
     Attributes:
       name: a key of `networks.codecs.CODECS`, or ``"package.module:ATTRIBUTE"``.
@@ -98,9 +98,9 @@ class Modality:
       latent_size: D_m, the size of the latent vector.
       codec: the encoder and decoder; see `CodecConfig`.
       likelihood: the decoder's distribution, a key of `distributions.LIKELIHOODS`.
-      scale: scale of that distribution (standard deviation, or Laplace scale); None to learn, along with the decoder,
-        the one that maximises the likelihood. Discrete distributions have no scale.
-      bounds: range of the data, (low, high); () for that of the likelihood.
+      scale: scale of that distribution (standard deviation, or Laplace scale); None to learn it with
+        the decoder by maximum likelihood. Discrete distributions have no scale.
+      bounds: range of the data, (low, high); () for the range of the likelihood.
       num_tokens: number of equal tokens into which score networks split the latent vector.
       vocabulary_size: V, for sequences of ids from 0 to V - 1, where 0 is padding; 0 for numeric data. Sequences of ids
         need the ``"categorical"`` likelihood.
@@ -145,7 +145,7 @@ class Modality:
         return np.int32 if self.vocabulary_size else np.float32
 
     def with_latents(self, size: int) -> "Modality":
-        """Return the modality with latents of another size as one token, keeping only the codec's name and network."""
+        """Return the modality with `size` latents in one token, keeping only the codec's name and network."""
         codec = CodecConfig(self.codec.name, self.codec.network)
         return dataclasses.replace(self, latent_size=size, num_tokens=1, codec=codec)
 
@@ -162,7 +162,7 @@ class Context(flax.struct.PyTreeNode):
     Attributes:
       observed: bool [B, M], True where a modality is given.
       valid: bool [N, ...], False on padding: some of the N tokens [N, D] may be shorter than D.
-      present: bool [B, M] or None (all present); absent modalities are attended to by none but themselves.
+      present: bool [B, M] or None (all present); no other modality attends to an absent one.
       embedding: float [B, E] or None, an embedding of the observed data.
       row_numbers: int [B] or None (0 to B - 1), the number of each row in the whole batch. A row's noise depends on its
         number, so that a batch can be sampled in chunks.
@@ -293,15 +293,15 @@ class Stage:
     Attributes:
       name: unique within a run; also the directory of its checkpoints.
       settings: everything that the product depends on, as plain JSON values; these and the fingerprints of `requires`
-        make the stage's fingerprint.
+        determine the stage's fingerprint.
       init: `(key, upstream) -> params`.
       requires: names of the stages whose products it receives, frozen.
       training: see `TrainingConfig`; None for a computed stage.
       loss: see `LossFn`.
       rows: `upstream -> training data`, a pytree of arrays [N, ...], or `rows.Rows`, which need not fit in memory. A
-        batch takes the same rows of each array.
+        batch takes the same rows from every array.
       validation_rows: like `rows`, for held-out data.
-      validation_loss: `loss` without dropout, for held-out data; None if `loss` serves for both.
+      validation_loss: `loss` without dropout, for held-out data; None to use `loss`.
     """
 
     name: str
@@ -375,11 +375,11 @@ class Split:
         return dict(more) if self.present is None else {"present": self.presence(names), **more}
 
     def presence(self, names: Sequence[str]) -> np.ndarray | None:
-        """Return which rows have which of the named modalities, bool [N, M]; None if nothing is missing."""
+        """Return a mask of the named modalities that each row has, bool [N, M]; None if nothing is missing."""
         return None if self.present is None else np.stack([self.present[name] for name in names], axis=1)
 
     def having(self, names: Sequence[str]) -> np.ndarray:
-        """Return which rows have all of the named modalities, bool [N]."""
+        """Return a mask of the rows that have all of the named modalities, bool [N]."""
         presence = self.presence(names)
         return np.ones(len(self), bool) if presence is None else np.asarray(presence.all(axis=1))
 
@@ -388,8 +388,8 @@ class Dataset(NamedTuple):
     """The three splits of a data set.
 
     Attributes:
-      num_classes: number of classes of each question; {} without labels.
-      settings: JSON values that determine its content, part of the fingerprint of every stage that reads it.
+      num_classes: {question: number of classes}; {} without labels.
+      settings: JSON values that determine the content, part of the fingerprint of every stage that reads the data.
     """
 
     train: Split

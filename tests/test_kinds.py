@@ -109,7 +109,7 @@ def test_pictures_are_of_one_type_in_all_splits():
 
 def test_texts_without_spaces_want_bytes():
     rows, other = (np.array([f"{i:05d}" * 3 for i in part]) for part in (range(N), range(N, 2 * N)))
-    with pytest.raises(SbmError, match="are in no training text"):
+    with pytest.raises(SbmError, match="do not occur in any training text"):
         guess("x", rows, {"kind": "text"}, [other])
     assert "15 bytes" in guess("x", rows, {"kind": "text", "options": {"unit": "byte"}}, [other]).told
 
@@ -118,7 +118,7 @@ def test_sound_needs_its_rate():
     rows = RNG.uniform(-1, 1, (N, 8000)).astype(np.float32)
     found = guess("x", rows, {"kind": "sound", "options": {"rate": 8000}})
     assert found.fields["shape"] == (32, 32, 1)
-    with pytest.raises(SbmError, match="samples a second"):
+    with pytest.raises(SbmError, match="samples per second"):
         guess("x", rows, {"kind": "sound"})
 
 
@@ -133,7 +133,7 @@ def test_what_the_user_declares_is_taken_as_it_is():
     ("rows", "given", "message"),
     [
         (RNG.normal(size=(N, 9000)), {}, "fewer than 8000 numbers"),
-        (RNG.normal(size=(N, 2, 3, 4, 5)), {}, r"videos .N, T, H, W, C. of 1 or 3 channels"),
+        (RNG.normal(size=(N, 2, 3, 4, 5)), {}, r"videos .N, T, H, W, C. with 1 or 3 channels"),
         (RNG.integers(0, 256, (N, 7)).astype(np.uint8), {}, "images"),
         (RNG.integers(0, 9, (N, 9, 9, 3)), {}, "uint8 for the pixels"),
         (RNG.integers(0, 9, (N, 2000)).astype(np.int16), {}, "fewer integers"),
@@ -146,12 +146,12 @@ def test_what_the_user_declares_is_taken_as_it_is():
         (
             RNG.uniform(-1, 1, (N, 900)),
             {"kind": "sound", "options": {"rate": "8k"}},
-            "rate is '8k'; expected samples a second",
+            "rate is '8k'; expected a positive whole number of samples per second",
         ),
         (
             RNG.uniform(-1, 1, (N, 900)),
             {"kind": "sound", "options": {"rate": 0}},
-            "rate is 0; expected samples a second",
+            "rate is 0; expected a positive whole number of samples per second",
         ),
         (RNG.integers(0, 5, (N, 9, 9)).astype(np.uint8), {}, "one-hot masks for labels"),
         (np.array(["a b"] * N), {"kind": "text", "options": {"least": 99}}, "no word occurs 99 times"),
