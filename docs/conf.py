@@ -146,6 +146,15 @@ class PublishedTable(SphinxDirective):
         return self.parse_text_to_nodes("\n".join(lines))
 
 
+def _public_names(
+    app: Sphinx, what: str, name: str, obj: Any, options: Any, signature: str | None, returns: str | None
+) -> tuple[str | None, ...]:
+    """Call arrays in signatures `Array`, not by the module that JAX keeps them in."""
+    del app, what, name, obj, options
+    private = r"jax(lib\._jax|\.jaxlib\._jax)\.Array"
+    return tuple(text and re.sub(private, "Array", text) for text in (signature, returns))
+
+
 def setup(app: Sphinx) -> None:
     """Register the directives and writers above."""
     for field in PyObject.doc_field_types:
@@ -154,4 +163,5 @@ def setup(app: Sphinx) -> None:
     app.add_directive("options", Options)
     app.add_directive("published", PublishedTable)
     app.add_html_math_renderer("mathml", (_text, None), (_display, None))
+    app.connect("autodoc-process-signature", _public_names)
     app.connect("autodoc-process-docstring", _as_text, priority=400)  # before napoleon

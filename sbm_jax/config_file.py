@@ -93,7 +93,7 @@ def read(given: str) -> ConfigDict:
         path = _installed(path) or path
     if not path.is_file():
         found = "it is a directory" if name and path.is_dir() else "there is no such file"
-        raise SbmError(f"the config file {name!r} can not be read: {found}. Name one of configs/, or your own.")
+        raise SbmError(f"the config file {name!r} cannot be read: {found}. Name one of configs/, or your own.")
     loader = importlib.machinery.SourceFileLoader("config_of_the_run", str(path))  # accepts any suffix
     spec = importlib.util.spec_from_loader(loader.name, loader)
     module = importlib.util.module_from_spec(spec)
@@ -106,7 +106,7 @@ def read(given: str) -> ConfigDict:
         inspect.signature(get_config).bind(*variants)
     except (TypeError, ValueError) as error:  # ValueError: it has no signature
         fix = f"leave out {':' + variants[0]!r}" if variants else f"name variants after a colon, as in {name}:variant"
-        raise SbmError(f"get_config of {path} can not be called ({error}): {fix}, or fix its arguments.") from error
+        raise SbmError(f"get_config of {path} cannot be called ({error}): {fix}, or fix its arguments.") from error
     config = _call(path, lambda: get_config(*variants))
     if not isinstance(config, ConfigDict):
         raise SbmError(

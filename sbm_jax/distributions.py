@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from sbm_jax.types import Array
 
@@ -67,17 +68,22 @@ LIKELIHOODS = {
 }
 
 
-def sum_over_entries(values: Array) -> Array:
-    """Sum over all axes but the first: [B, ...] -> [B]."""
+def sum_over_entries(values: Float[Array, " B *entry"]) -> Float[Array, " B"]:
+    """Sum over all axes but the first."""
     return values.reshape(values.shape[0], -1).sum(axis=1)
 
 
-def standard_normal_kl(mean: Array, log_variance: Array) -> Array:
+def standard_normal_kl(mean: Float[Array, "*lead D"], log_variance: Float[Array, "*lead D"]) -> Float[Array, "*lead"]:
     """Return KL(N(μ, σ²) ‖ N(0, I)) = ½ Σ (μ² + σ² - 1 - log σ²), summed over the last axis."""
     return 0.5 * jnp.sum(jnp.square(mean) + jnp.exp(log_variance) - 1.0 - log_variance, axis=-1)
 
 
-def gaussian_kl(mean: Array, log_variance: Array, other_mean: Array, other_log_variance: Array) -> Array:
+def gaussian_kl(
+    mean: Float[Array, "*#lead D"],
+    log_variance: Float[Array, "*#lead D"],
+    other_mean: Float[Array, "*#lead D"],
+    other_log_variance: Float[Array, "*#lead D"],
+) -> Float[Array, "*out"]:
     """Return KL(N(μ, σ²) ‖ N(μ', σ'²)) of diagonal Gaussians, summed over the last axis."""
     difference = log_variance - other_log_variance
     distance = jnp.square(mean - other_mean) * jnp.exp(-other_log_variance)
@@ -85,18 +91,22 @@ def gaussian_kl(mean: Array, log_variance: Array, other_mean: Array, other_log_v
 
 
 def product_of_experts(
-    mean: Array, log_variance: Array, members: Array, eps: float = 0.0, prior: Array | bool = False
-) -> tuple[Array, Array]:
-    """Return the mean and log variance [..., D] of the normalised product of Gaussian experts.
+    mean: Float[Array, "*#lead M D"],
+    log_variance: Float[Array, "*#lead M D"],
+    members: Bool[Array, "*#lead M"],
+    eps: float = 0.0,
+    prior: Bool[Array, "*#lead"] | bool = False,
+) -> tuple[Float[Array, "*out D"], Float[Array, "*out D"]]:
+    """Return the mean and the log variance of the normalised product of Gaussian experts.
 
     T = Σ_m T_m, μ = Σ_m T_m μ_m / T, σ² = 1 / T, with precisions T_m = 1 / (σ_m² + eps).
 
     Args:
-      mean: means of the experts [..., M, D].
-      log_variance: log variances of the experts [..., M, D].
-      members: bool [..., M], the experts in each product. The empty product is N(0, I).
+      mean: means of the experts.
+      log_variance: log variances of the experts.
+      members: the experts in each product. The empty product is N(0, I).
       eps: added to each variance.
-      prior: bool [...], whether to include N(0, I) as one more expert.
+      prior: whether to include N(0, I) as one more expert.
     """
     add = functools.partial(jnp.matmul, members.astype(mean.dtype)[..., None, :], precision="highest")
     own = 1.0 / (jnp.exp(log_variance) + eps)
@@ -125,7 +135,7 @@ class Posterior(NamedTuple):
 
 
 def _softmax_scale(raw: Array) -> Array:
-    """Return scales whose mean over entries is 1."""
+    """Return scales whose mean over entries is 1, up to a floor of 1e-6."""
     if not raw.shape[-1]:  # the softmax of zero entries is undefined
         return raw
     return raw.shape[-1] * jax.nn.softmax(raw, axis=-1) + 1e-6

@@ -138,7 +138,7 @@ def _run(
     dataset, *varied_data = [data.thinned(whole, one.data) for one in (config, *varied)]
     if config.classifier is not None and not dataset.num_classes:
         logger.warning(
-            "the config has a classifier, but the data have no labels: coherence can not be measured. Add labels, or "
+            "the config has a classifier, but the data have no labels: coherence cannot be measured. Add labels, or "
             "leave the classifier out."
         )
     for one in (config, *varied):

@@ -295,5 +295,5 @@ def refuse_earlier(workdir: Path) -> None:
     if isinstance(values, dict) and "methods" not in values:
         raise SbmError(
             f"{workdir} was written by an earlier version of sbm_jax, with other options and parameters, which this "
-            "one can not read. Train in a new work directory, or use this one with the version that wrote it."
+            "one cannot read. Train in a new work directory, or use this one with the version that wrote it."
         )

@@ -163,7 +163,7 @@ def _dataset(splits: Mapping[str, types.Split], guesses: Mapping[str, Guess]) ->
     masks = [split.present for split in splits.values() if split.present is not None]
     whole = [name for name in guesses if all(mask[name].all() for mask in masks)]
     classes = [name for name in whole if guesses[name].is_class]
-    told = "as given" if train.labels else "none, so that coherence can not be measured"
+    told = "as given" if train.labels else "none, so that coherence cannot be measured"
     if not train.labels and len(classes) == 1:
         told = f"those of {classes[0]!r}"
         splits = _labelled(splits, classes[0], guesses[classes[0]])

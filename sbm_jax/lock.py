@@ -33,7 +33,7 @@ def writing_to(workdir: Path) -> Iterator[None]:
             ) from error
         except OSError as error:  # a file system without locks
             logger.warning(
-                "%s can not be locked (%s): make sure that only one run writes to it.", workdir, error.strerror
+                "%s cannot be locked (%s): make sure that only one run writes to it.", workdir, error.strerror
             )
         file.truncate(0)
         file.write(f"process {os.getpid()} on {socket.gethostname()}\n")

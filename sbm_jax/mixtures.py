@@ -301,7 +301,7 @@ def read_mixture(path: Path) -> GaussianMixture:
                 raise SbmError(f"{path}: {', '.join(missing)} not found; expected the arrays {', '.join(names)}.")
             weights, means, covariances = (np.asarray(file[name], np.float64) for name in names)
     except (OSError, AttributeError, *DAMAGED_ARCHIVE) as error:
-        raise SbmError(f"{path} can not be read as an .npz file of numbers: {error}") from error
+        raise SbmError(f"{path} cannot be read as an .npz file of numbers: {error}") from error
     _check(path, weights, means, covariances)
     kept = weights > 0
     covariances = (covariances + np.swapaxes(covariances, 1, 2)) / 2

@@ -9,7 +9,7 @@ Reference: Y. Song et al., "Score-Based Generative Modeling through Stochastic D
 
 import dataclasses
 import math
-from typing import ClassVar, Protocol
+from typing import ClassVar, Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -18,6 +18,7 @@ from sbm_jax.errors import SbmError, unknown
 from sbm_jax.types import Array
 
 
+@runtime_checkable
 class SDE(Protocol):
     """A linear diffusion process."""
 

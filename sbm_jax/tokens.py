@@ -10,6 +10,7 @@ import itertools
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Shaped
 
 Owner = tuple[int, ...]
 
@@ -19,13 +20,13 @@ def one_each(owner: Owner) -> bool:
     return owner == tuple(range(len(owner)))
 
 
-def by_token(values: jax.Array, owner: Owner) -> jax.Array:
-    """Repeat each modality's values, [B, M, ...], for each of its tokens: [B, N, ...]."""
+def by_token(values: Shaped[jax.Array, "B M *entry"], owner: Owner) -> Shaped[jax.Array, "B N *entry"]:
+    """Repeat each modality's values for each of its tokens."""
     return values if one_each(owner) else jnp.take(values, np.array(owner), axis=1, mode="clip")
 
 
-def sum_by_modality(values: jax.Array, owner: Owner) -> jax.Array:
-    """Sum values [B, N, ...] over the tokens of each modality: [B, M, ...]."""
+def sum_by_modality(values: Shaped[jax.Array, "B N *entry"], owner: Owner) -> Shaped[jax.Array, "B M *entry"]:
+    """Sum values over the tokens of each modality."""
     if one_each(owner):
         return values
     bounds = np.searchsorted(owner, np.arange(owner[-1] + 2))

@@ -6,7 +6,7 @@ Shape letters: B rows, M modalities, N tokens (or examples), D the largest token
 import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import flax.struct
 import jax
@@ -192,6 +192,7 @@ class Context(flax.struct.PyTreeNode):
         return ~self.spread(self.observed) & self.valid[None]
 
 
+@runtime_checkable
 class ScoreFn(Protocol):
     """The score ∇ log p_t(z) of diffused joint latents [B, N, D], or of diffused data."""
 
@@ -205,6 +206,7 @@ class ScoreFn(Protocol):
         """
 
 
+@runtime_checkable
 class ScoreTransform(Protocol):
     """Guidance: maps a score function to a guided one."""
 
@@ -215,6 +217,7 @@ class ScoreTransform(Protocol):
 # MARK: Training
 
 
+@runtime_checkable
 class LossFn(Protocol):
     """A training objective."""
 

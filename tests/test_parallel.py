@@ -25,7 +25,7 @@ def test_rows_are_split_and_none_is_lost(num_rows):
 @pytest.mark.parametrize("name", SYSTEMS)
 @pytest.mark.slow
 def test_log_weights_do_not_depend_on_the_devices(name):
-    """Nine rows, which devices can not share evenly: the noise of a row is that without the rows that fill up."""
+    """Nine rows, which devices cannot share evenly: the noise of a row is that without the rows that fill up."""
     system, products = SYSTEMS[name], {}
     for stage in system.stages(DATA):
         products[stage.name] = stage.init(jax.random.key(0), products)

@@ -163,8 +163,8 @@ def test_what_is_no_pair_of_files_is_refused(clip, tmp_path):
     for tokenizer, message in (
         (other, r"evaluation\.clip\.tokenizer ends a text with the id \[7\]; expected \[6\]"),
         (str(damaged), "damaged.json is not a tokenizer"),
-        (str(cut), "cut.json can not be read"),
-        (str(tmp_path / "none.json"), "none.json can not be read"),
+        (str(cut), "cut.json cannot be read"),
+        (str(tmp_path / "none.json"), "none.json cannot be read"),
     ):
         with pytest.raises(SbmError, match=message):
             pretrained_judges.check(EvaluationConfig(clip=ClipConfig(clip.weights, tokenizer, CLIP)), (IMAGE,))

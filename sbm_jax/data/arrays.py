@@ -93,7 +93,7 @@ def _read(path: pathlib.Path, names: Sequence[str] | None) -> tuple[types.Split,
         raise SbmError(f"{path} does not exist; expected {_LAYOUT}. Put it there.") from error
     except (OSError, *DAMAGED_ARCHIVE) as error:
         raise SbmError(
-            f"{path} can not be read: {error}. Expected an archive of plain arrays, without Python objects. "
+            f"{path} cannot be read: {error}. Expected an archive of plain arrays, without Python objects. "
             "Write it again with numpy.savez."
         ) from error
     return as_split(arrays, str(path)), unused
@@ -239,7 +239,7 @@ def _checked(array: np.ndarray, where: str, num_rows: int) -> np.ndarray:
 def _as_int32(array: np.ndarray, where: str) -> np.ndarray:
     narrow = array.astype(np.int32)
     if not np.array_equal(narrow, array):
-        raise SbmError(f"{where} has integers that int32 can not hold; expected smaller ones. Renumber them.")
+        raise SbmError(f"{where} has integers that int32 cannot hold; expected smaller ones. Renumber them.")
     return narrow
 
 

@@ -267,7 +267,7 @@ def _lines(path: pathlib.Path) -> list[str]:
     except FileNotFoundError as error:
         raise SbmError(f"{path} does not exist; expected a file of the official archive. Put it there.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise SbmError(f"{path} can not be read as text: {error}. {_AGAIN}") from error
+        raise SbmError(f"{path} cannot be read as text: {error}. {_AGAIN}") from error
 
 
 # MARK: Images
@@ -330,7 +330,7 @@ def _opened(path: pathlib.Path) -> zipfile.ZipFile:
         return zipfile.ZipFile(path)
     except (OSError, *DAMAGED_ARCHIVE) as error:
         raise SbmError(
-            f"data.celebamask_hq.images: {path} can not be read: {error}. Expected a zip archive of images, such as "
+            f"data.celebamask_hq.images: {path} cannot be read: {error}. Expected a zip archive of images, such as "
             "0.jpg, or a directory of them. Fetch it again, or fix the path."
         ) from error
 
@@ -346,7 +346,7 @@ def _member(size: int, archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> np.
     try:
         content = archive.read(member)
     except (OSError, *DAMAGED_ARCHIVE) as error:
-        raise SbmError(f"{path} can not be read: {error}. Fetch the archive again.") from error
+        raise SbmError(f"{path} cannot be read: {error}. Fetch the archive again.") from error
     return _image(size, path, content)
 
 

@@ -204,7 +204,7 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
         with np.errstate(over="ignore"):  # overflow becomes infinite, and is refused below
             rows = rows.astype(np.float32, copy=False)
         if given.dtype.kind in "ui" and not np.array_equal(rows.astype(np.float64), given.astype(np.float64)):
-            raise SbmError(f"{where} has integers that float32 can not hold; expected values up to 2**24. Rescale it.")
+            raise SbmError(f"{where} has integers that float32 cannot hold; expected values up to 2**24. Rescale it.")
         if not np.isfinite(rows).all():
             raise SbmError(f"{where} has NaN or infinite values; expected finite values. Fix the data.")
         if bounds := _bounds_left(where, rows.min(), rows.max(), modality):

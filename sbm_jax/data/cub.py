@@ -273,7 +273,7 @@ def _lines(path: pathlib.Path) -> Iterable[str]:
     except FileNotFoundError as error:
         raise SbmError(f"{path} does not exist; expected a file of the official archive. Put it there.") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise SbmError(f"{path} can not be read as text: {error}. {_AGAIN}") from error
+        raise SbmError(f"{path} cannot be read as text: {error}. {_AGAIN}") from error
 
 
 DATASET = Loader(CubConfig, load_cub)

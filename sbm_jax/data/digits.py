@@ -136,7 +136,7 @@ def read_idx(path: pathlib.Path, shape: tuple[int, ...]) -> np.ndarray:
         content = path.read_bytes()
         content = gzip.decompress(content) if path.suffix == ".gz" else content
     except (OSError, EOFError, zlib.error) as error:
-        raise SbmError(f"{path} can not be read ({error}); expected {expected}. {advice}") from error
+        raise SbmError(f"{path} cannot be read ({error}); expected {expected}. {advice}") from error
     header = bytes([0, 0, _IDX_UINT8, len(shape)]) + np.array(shape, ">i4").tobytes()
     if content[:4] != header[:4]:
         found = content[:4].hex()
@@ -228,7 +228,7 @@ def _prepare(builder: tfds.core.DatasetBuilder) -> None:
             pass
     except OSError as error:
         raise SbmError(
-            f"{where}, and can not be downloaded from {builder.URL}: {error}. Connect to the network, or set "
+            f"{where}, and cannot be downloaded from {builder.URL}: {error}. Connect to the network, or set "
             f"digits_directory to where it is prepared. {_INSTEAD}"
         ) from error
     try:

@@ -76,7 +76,7 @@ def image_size(path: pathlib.Path, advice: str) -> tuple[int, int]:
         with Image.open(path, formats=_OF_PICTURES) as image:
             return image.height, image.width
     except _UNREADABLE as error:
-        raise SbmError(f"{path} can not be read as an image: {error}. {advice}") from error
+        raise SbmError(f"{path} cannot be read as an image: {error}. {advice}") from error
 
 
 def rgb_image(path: pathlib.Path, advice: str, content: bytes | None = None) -> tuple[np.ndarray, str]:
@@ -96,7 +96,7 @@ def rgb_image(path: pathlib.Path, advice: str, content: bytes | None = None) -> 
                 raise SbmError(f"{path} has 32 bits per channel, of unknown range; expected 8 or 16. {advice}")
             return _opaque(ImageOps.exif_transpose(image), path, advice), image.mode
     except _UNREADABLE as error:
-        raise SbmError(f"{path} can not be read as an image: {error}. {advice}") from error
+        raise SbmError(f"{path} cannot be read as an image: {error}. {advice}") from error
 
 
 def _opaque(image: Image.Image, path: pathlib.Path, advice: str) -> np.ndarray:
@@ -122,7 +122,7 @@ def content_digest(paths: Iterable[pathlib.Path]) -> str:
         try:
             content = path.read_bytes()
         except OSError as error:
-            raise SbmError(f"{path} can not be read: {error}. Fix the file or its permissions.") from error
+            raise SbmError(f"{path} cannot be read: {error}. Fix the file or its permissions.") from error
         digest.update(path.name.encode() + b"\0" + hashlib.sha256(content).digest())
     return digest.hexdigest()[:16]
 

@@ -188,7 +188,7 @@ def _answers(path: pathlib.Path, rows: Sequence[str]) -> dict[str, list[str]]:
         with path.open(encoding="utf-8-sig", newline="") as file:
             header, *lines = [line for line in csv.reader(file, strict=True) if line]
     except (OSError, ValueError, csv.Error) as error:
-        raise SbmError(f"{path} can not be read as a table: {error}. Write commas between values, in UTF-8.") from error
+        raise SbmError(f"{path} cannot be read as a table: {error}. Write commas between values, in UTF-8.") from error
     if len(header) < 2 or header[0] != ROW or len({*header}) < len(header):
         raise SbmError(f"{path} has the columns {header}; expected {ROW!r}, and one column per question. Fix it.")
     found: dict[str, list[str]] = {}
@@ -276,7 +276,7 @@ def _has_16_bits(path: pathlib.Path) -> bool:
         with path.open("rb") as file:
             start = file.read(25)
     except OSError as error:
-        raise SbmError(f"{path} can not be read: {error}. Fix the file or its permissions.") from error
+        raise SbmError(f"{path} cannot be read: {error}. Fix the file or its permissions.") from error
     return start.startswith(b"\x89PNG") and start[24:] == b"\x10"
 
 
@@ -297,7 +297,7 @@ def _read_texts(paths: Sequence[pathlib.Path], config: FoldersConfig) -> np.ndar
         try:
             text = path.read_text(encoding="utf-8-sig").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
-            raise SbmError(f"{path} can not be read as UTF-8 text: {error}. Write it again.") from error
+            raise SbmError(f"{path} cannot be read as UTF-8 text: {error}. Write it again.") from error
         if "\0" in text:
             raise SbmError(f"{path} has the character NUL; expected plain text. Write it again.")
         texts.append(text)
@@ -313,7 +313,7 @@ def _read_arrays(paths: Sequence[pathlib.Path], config: FoldersConfig) -> np.nda
             with path.open("rb") as file:
                 values = np.lib.format.read_array(file, allow_pickle=False)
         except (OSError, *DAMAGED_ARRAY) as error:
-            raise SbmError(f"{path} can not be read: {error}. Write it again with numpy.save.") from error
+            raise SbmError(f"{path} cannot be read: {error}. Write it again with numpy.save.") from error
         if values.dtype.kind not in "uifb" or not np.isfinite(values).all():
             raise SbmError(f"{path} is {values.dtype}, or has NaN or infinite values; expected finite numbers. Fix it.")
         found.append(values)

@@ -165,7 +165,7 @@ def _archive(path: pathlib.Path, clips: Sequence[str]) -> dict[str, np.ndarray]:
     except FileNotFoundError as error:
         raise SbmError(f"{path} does not exist; expected the data of all clips. Put it there.") from error
     except (OSError, *DAMAGED_ARCHIVE) as error:
-        raise SbmError(f"{path} can not be read: {error!r}. {_AGAIN}") from error
+        raise SbmError(f"{path} cannot be read: {error!r}. {_AGAIN}") from error
     if names != list(clips):
         raise SbmError(f"{path} has other clips than {_ALIGNMENTS}, or has them in another order. {_AGAIN}")
     if not whole or found.get("mulaw", found.get("jpeg")).dtype != np.uint8:

@@ -94,9 +94,7 @@ def checked_labels(labels: np.ndarray, where: str, num_rows: int) -> np.ndarray:
             "Fix the labels or leave them out."
         )
     if labels.dtype.kind == "u" and labels.max() > np.iinfo(np.int64).max:
-        raise SbmError(
-            f"{where} has integers that int64 can not hold; expected classes numbered from 0. Renumber them."
-        )
+        raise SbmError(f"{where} has integers that int64 cannot hold; expected classes numbered from 0. Renumber them.")
     return labels.astype(np.int64)
 
 

@@ -168,7 +168,7 @@ def _column(values: Any, where: str) -> tuple[np.ndarray, np.ndarray | None]:
     if single or not isinstance(values, (Sequence, np.ndarray)):
         raise SbmError(f"{where} is of type {type(values).__name__}; expected an array or a list of rows.")
     if len(values) == 0:
-        raise SbmError(f"{where} has no rows.")
+        raise SbmError(f"{where} has no rows. Give at least one.")
     there = np.ones(len(values), bool)
     if isinstance(values, np.ndarray) and values.dtype != object:
         array = values

@@ -200,7 +200,7 @@ def _read_recordings(path: pathlib.Path) -> dict[str, np.ndarray]:
                 raise SbmError(f"{path} has no array {lacking[0]!r}; expected {_ARRAYS}. {advice}")
             arrays = {name: archive[name] for name in _ARRAYS}
     except (OSError, *DAMAGED_ARCHIVE) as error:
-        raise SbmError(f"{path} can not be read: {error}. Expected an archive of {_ARRAYS}. {advice}") from error
+        raise SbmError(f"{path} cannot be read: {error}. Expected an archive of {_ARRAYS}. {advice}") from error
     samples, *counts = arrays.values()
     shapes = {array.shape for array in counts}
     integers = samples.dtype == np.int16 and all(array.dtype.kind in "ui" for array in counts)
@@ -230,7 +230,7 @@ def _strokes(root: pathlib.Path, seed: int) -> Items:
         lines = path.read_text("utf-8").splitlines()
         table = np.array([[int(number) for number in line.split(",")] for line in lines if line.strip()])
     except ValueError as error:
-        raise SbmError(f"{path} can not be read: {error}. Expected {expected}. Fetch the file again.") from error
+        raise SbmError(f"{path} cannot be read: {error}. Expected {expected}. Fetch the file again.") from error
     if table.ndim != 2 or table.shape[1] != _NUMBERS:
         raise SbmError(f"{path} has an array {list(table.shape)}; expected {expected}. Fetch the file again.")
     points, labels = table[:, :-1], table[:, -1]

@@ -159,7 +159,7 @@ def _damaged(folder: os.PathLike, error: Exception) -> SbmError:
 
 def _unwritable(cache_dir: pathlib.Path, error: OSError) -> SbmError:
     return SbmError(
-        f"the data set can not be written under {cache_dir}: {error}. Free space there, fix its permissions, "
+        f"the data set cannot be written under {cache_dir}: {error}. Free space there, fix its permissions, "
         "or name another directory."
     )
 

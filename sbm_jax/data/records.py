@@ -116,7 +116,7 @@ def read_description(root: pathlib.Path, name: str) -> Description:
     except FileNotFoundError as error:
         raise SbmError(f"{path} does not exist; expected {LAYOUT}. Put it there.") from error
     except (OSError, ValueError) as error:
-        raise SbmError(f"{path} can not be read: {error}. {_AGAIN}") from error
+        raise SbmError(f"{path} cannot be read: {error}. {_AGAIN}") from error
     if description.form != FORM or not description.columns or not description.num_rows:
         raise SbmError(f"{path} is not a description of rows in form {FORM}. Write the records again.")
     for shard in description.shards:
@@ -186,7 +186,7 @@ class Records(Mapping[str, "StoredColumn"]):
             found = b"".join(self._readers[shard].read(positions.tolist()))
             return np.frombuffer(found, np.uint8).reshape(len(positions), self._row_bytes)
         except (RuntimeError, OSError, ValueError, IndexError) as error:
-            raise SbmError(f"{path} can not be read: {error}. {_AGAIN}") from error
+            raise SbmError(f"{path} cannot be read: {error}. {_AGAIN}") from error
 
 
 @dataclasses.dataclass(frozen=True)
@@ -328,7 +328,7 @@ def _split(root: pathlib.Path, name: str, description: Description, names: Seque
         with path.open("rb") as file, np.lib.npyio.NpzFile(file, allow_pickle=False) as archive:
             small = {key: archive[key] for key in archive.files if key.removesuffix(".present") not in unread}
     except (OSError, *DAMAGED_ARCHIVE) as error:
-        raise SbmError(f"{path} can not be read: {error}. {_AGAIN}") from error
+        raise SbmError(f"{path} cannot be read: {error}. {_AGAIN}") from error
     answers, present = arrays.labels_and_masks(small, data, str(path), description.num_rows)
     return RecordSplit(data, answers, present)
 

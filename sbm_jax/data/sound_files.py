@@ -36,7 +36,7 @@ def read_wav(path: pathlib.Path, rate: int) -> np.ndarray:
             warnings.filterwarnings("error", "Reached EOF prematurely", wavfile.WavFileWarning)
             found, samples = wavfile.read(path)
     except _DAMAGED as error:
-        raise SbmError(f"{path} can not be read as a WAV file: {error}. Write it again as PCM or floats.") from error
+        raise SbmError(f"{path} cannot be read as a WAV file: {error}. Write it again as PCM or floats.") from error
     if found != rate:
         raise SbmError(f"{path} has {found} samples per second; expected {rate}. Resample it, or declare its rate.")
     if samples.ndim != 1:

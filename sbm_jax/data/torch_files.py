@@ -51,7 +51,7 @@ def read_torch(path: pathlib.Path) -> Any:
             "load and save it with a newer version; otherwise fetch it again."
         ) from error
     except _DAMAGED as error:
-        raise SbmError(f"{path} can not be read as a file of torch.save: {error}. Fetch it again.") from error
+        raise SbmError(f"{path} cannot be read as a file of torch.save: {error}. Fetch it again.") from error
 
 
 def digest(path: pathlib.Path) -> str:
@@ -64,7 +64,7 @@ def digest(path: pathlib.Path) -> str:
         with zipfile.ZipFile(path) as archive:
             parts = [(part.filename, part.file_size, part.CRC) for part in archive.infolist()]
     except _DAMAGED as error:
-        raise SbmError(f"{path} can not be read as a file of torch.save: {error}. Fetch it again.") from error
+        raise SbmError(f"{path} cannot be read as a file of torch.save: {error}. Fetch it again.") from error
     return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
 
 

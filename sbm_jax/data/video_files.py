@@ -168,7 +168,7 @@ def _av() -> Any:
     try:
         import av
     except ModuleNotFoundError as error:
-        raise SbmError("video files need PyAV; pip install 'sbm_jax[video]'.") from error
+        raise SbmError("video files need PyAV: pip install 'sbm_jax[video]'.") from error
     return av
 
 
@@ -190,7 +190,7 @@ def _clips(path: pathlib.Path, config: VideoFilesConfig, names: Sequence[str]) -
             with av.open(str(path)) as container:
                 found["sound"] = _sound(container, config, most and most["sound"])
     except (av.error.FFmpegError, OSError, ValueError) as error:  # undecodable, or with sizes of 0
-        raise _Unusable(f"it can not be decoded: {error}") from error
+        raise _Unusable(f"it cannot be decoded: {error}") from error
     number = min(len(found[name]) // lengths[name] for name in names)
     if not number:
         short = ", ".join(f"{len(found[name])} of {lengths[name]} of {name}" for name in names)

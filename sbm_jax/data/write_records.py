@@ -66,7 +66,7 @@ def write_records(directory: pathlib.Path, name: str, chunks: Iterable[Mapping[s
         write_atomically(path, json.dumps(plain(writer.description(small)), indent=1))
     except (OSError, RuntimeError) as error:
         raise SbmError(
-            f"the records can not be written to {directory}: {error}. Fix its permissions, or free space there."
+            f"the records cannot be written to {directory}: {error}. Fix its permissions, or free space there."
         ) from error
 
 
@@ -163,7 +163,7 @@ def _mapped(directory: pathlib.Path) -> dict[str, np.ndarray]:
     try:
         found = {path.stem: np.load(path, "r", allow_pickle=False) for path in files.listing(directory, (".npy",))}
     except (OSError, *DAMAGED_ARCHIVE) as error:
-        raise SbmError(f"an array in {directory} can not be read: {error}. Write it again with numpy.save.") from error
+        raise SbmError(f"an array in {directory} cannot be read: {error}. Write it again with numpy.save.") from error
     lengths = {name: array.shape[:1] for name, array in found.items()}
     if len(set(lengths.values())) != 1 or not all(lengths.values()):
         raise SbmError(

@@ -151,7 +151,7 @@ def random_of_size(key: Key, batch: int, size: int, num_modalities: int) -> np.n
       ValueError: if `size` is not in 0..M.
     """
     if not 0 <= size <= num_modalities:
-        raise ValueError(f"a set of {size} modalities can not be drawn from {num_modalities}.")
+        raise ValueError(f"a set of {size} modalities cannot be drawn from {num_modalities}.")
     order = np.argsort(np.asarray(jax.random.uniform(key, (batch, num_modalities))), axis=1)
     observed = np.zeros((batch, num_modalities), bool)
     np.put_along_axis(observed, order[:, :size], True, axis=1)

@@ -60,7 +60,7 @@ def served(work: Work, host: str = "127.0.0.1", port: int = 0) -> Iterator[str]:
         try:
             _, address, _ = page.blocks.launch(**_options(host, port))
         except OSError as error:
-            raise SbmError(f"--host={host} --port={port} can not be listened on: {error}. Choose others.") from error
+            raise SbmError(f"--host={host} --port={port} cannot be listened on: {error}. Choose others.") from error
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", ".* samples diverged", RuntimeWarning)  # the page says so
             try:

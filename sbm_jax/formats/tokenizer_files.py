@@ -36,7 +36,7 @@ def _read(path: str, option: str) -> Any:
             content = file.read()
         json.loads(content)
     except (OSError, ValueError) as error:
-        raise SbmError(f"{option}: {path} can not be read: {error}. Name a file tokenizer.json.") from error
+        raise SbmError(f"{option}: {path} cannot be read: {error}. Name a file tokenizer.json.") from error
     try:
         found = tokenizers.Tokenizer.from_str(content)
     except Exception as error:  # the package raises plain Exception

@@ -17,6 +17,7 @@ import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 
 from sbm_jax.types import Array, Modality
 
@@ -36,8 +37,8 @@ class BoundTerms(flax.struct.PyTreeNode):
     regulariser: Array
 
     @property
-    def loss(self) -> Array:
-        """The negative bound [B]."""
+    def loss(self) -> Float[Array, " B"]:
+        """The negative bound."""
         return self.reconstruction + self.regulariser
 
 
@@ -88,14 +89,14 @@ def likelihood_rescaling(modalities: Sequence[Modality]) -> tuple[float, ...]:
     return tuple(max(sizes) / size for size in sizes)
 
 
-def all_subsets(num_modalities: int) -> np.ndarray:
-    """Return the non-empty subsets of M modalities as bool [2^M - 1, M], ordered by size, then lexicographically."""
+def all_subsets(num_modalities: int) -> Bool[np.ndarray, "2**{num_modalities}-1 {num_modalities}"]:
+    """Return the non-empty subsets of M modalities, ordered by size, then lexicographically."""
     members = itertools.chain.from_iterable(
         itertools.combinations(range(num_modalities), size) for size in range(1, num_modalities + 1)
     )
     return np.array([np.isin(np.arange(num_modalities), chosen) for chosen in members])
 
 
-def sum_present(values: Array, present: Array) -> Array:
-    """Sum values [..., B, M] over the modalities that each row has (`present`, bool [B, M])."""
+def sum_present(values: Float[Array, "*lead B M"], present: Bool[Array, "B M"]) -> Float[Array, "*lead B"]:
+    """Sum values over the modalities that each row has."""
     return jnp.where(jnp.broadcast_to(present, values.shape), values, 0.0).sum(axis=-1)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 
 from sbm_jax.types import Array, Key
 
@@ -12,9 +13,13 @@ TRACES = ("exact", "hutchinson", "sliced")
 
 
 def implicit_score_terms(
-    score_fn: Callable[[Array], Array], key: Key, z: Array, valid: np.ndarray, trace: str
-) -> Array:
-    """Return the implicit score-matching loss tr ∇s(z) + ½ ‖s(z)‖² of each row [B] (Eq. 1 with S = s = -∇E).
+    score_fn: Callable[[Array], Array],
+    key: Key,
+    z: Float[Array, "B N D"],
+    valid: Bool[np.ndarray, "N D"],
+    trace: str,
+) -> Float[Array, " B"]:
+    """Return the implicit score-matching loss tr ∇s(z) + ½ ‖s(z)‖² of each row (Eq. 1 with S = s = -∇E).
 
     ``exact`` loops over one directional derivative for each entry of z; ``hutchinson`` estimates the trace without bias
     by vᵀ∇s v with random signs v; ``sliced`` projects the square as well, ½ (vᵀs)² with v ~ N(0, I).
@@ -22,8 +27,8 @@ def implicit_score_terms(
     Args:
       score_fn: `z [B, N, D] -> [B, N, D]`, independent across rows and 0 on padding.
       key: typed key for the random directions; unused by ``exact``.
-      z: latents [B, N, D].
-      valid: bool [N, D], False on padding.
+      z: latents.
+      valid: False on padding.
       trace: one of `TRACES`.
 
     References:

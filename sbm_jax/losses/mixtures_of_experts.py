@@ -5,6 +5,7 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from sbm_jax.distributions import POSTERIORS, Posterior
 from sbm_jax.losses.bounds import Decoding, sum_present
@@ -25,26 +26,26 @@ class Family(NamedTuple):
 
 
 def mmvae_terms(
-    mean: Array,
-    raw: Array,
+    mean: Float[Array, "B M D"],
+    raw: Float[Array, "B M D"],
     decoding: Decoding,
-    noise: Array,
-    prior_raw: Array,
+    noise: Float[Array, "M K B D"],
+    prior_raw: Float[Array, " D"],
     family: Family,
-    present: Array | None = None,
-) -> Array:
-    """Return the negative MMVAE bound of each row [B]; its posterior is a mixture of the experts.
+    present: Bool[Array, "B M"] | None = None,
+) -> Float[Array, " B"]:
+    """Return the negative MMVAE bound of each row; its posterior is a mixture of the experts.
 
     L_b = -1/M Σ_m log 1/K Σ_k p(x, z_mk) / q(z_mk | x), q = 1/M Σ_n q_n, z_mk ~ q_m, over the row's modalities.
 
     Args:
-      mean: means of the experts [B, M, D].
-      raw: raw scales of the experts [B, M, D].
+      mean: means of the experts.
+      raw: raw scales of the experts.
       decoding: see `Decoding`.
-      noise: [M, K, B, D]: standard normal, or uniform in (-1, 1) for Laplace posteriors.
-      prior_raw: raw scale of the prior [D]; trained.
+      noise: standard normal, or uniform in (-1, 1) for Laplace posteriors.
+      prior_raw: raw scale of the prior; trained.
       family: see `Family`.
-      present: bool [B, M]; None if nothing is missing.
+      present: the modalities that each row has; None if nothing is missing.
 
     Reference: Y. Shi et al., "Variational Mixture-of-Experts Autoencoders for Multi-Modal Deep Generative Models",
       2019. https://arxiv.org/abs/1911.03393
@@ -62,17 +63,17 @@ def mmvae_terms(
 
 
 def mmvae_plus_terms(
-    mean: Array,
-    raw: Array,
-    private_mean: Array,
-    private_raw: Array,
+    mean: Float[Array, "B M D"],
+    raw: Float[Array, "B M D"],
+    private_mean: Float[Array, "B M D2"],
+    private_raw: Float[Array, "B M D2"],
     decoding: Decoding,
     noise: Sequence[Array],
-    private_prior_raw: Array,
+    private_prior_raw: Float[Array, "M D2"],
     beta: float,
     family: Family,
-    present: Array | None = None,
-) -> Array:
+    present: Bool[Array, "B M"] | None = None,
+) -> Float[Array, " B"]:
     """Return the negative bound of MMVAE+, MMVAE with private latents, for each row [B].
 
     Modality m is reconstructed from its shared and its private latent, the others from the same shared latent and
@@ -80,17 +81,17 @@ def mmvae_plus_terms(
     + β [log p(u, w) - log q(u) - log q(w_m | x_m)].
 
     Args:
-      mean: means of the shared-latent experts [B, M, D].
-      raw: their raw scales [B, M, D].
-      private_mean: means of the private-latent posteriors [B, M, D'].
-      private_raw: their raw scales [B, M, D'].
-      decoding: see `Decoding`; decodes [u, w], of size D + D'.
-      noise: arrays for each modality m in turn: for u_m [K, B, D], for w_m [K, B, D'], then for the private latents of
-        all other modalities [K, B, D'], in order.
-      private_prior_raw: raw scales of the priors of private latents [M, D']; trained.
+      mean: means of the shared-latent experts.
+      raw: their raw scales.
+      private_mean: means of the private-latent posteriors.
+      private_raw: their raw scales.
+      decoding: see `Decoding`; decodes [u, w], of size D + D2.
+      noise: arrays for each modality m in turn: for u_m [K, B, D], for w_m [K, B, D2], then for the private latents of
+        all other modalities [K, B, D2], in order.
+      private_prior_raw: raw scales of the priors of private latents; trained.
       beta: β, weight of the divergence.
       family: see `Family`.
-      present: bool [B, M]; None if nothing is missing.
+      present: the modalities that each row has; None if nothing is missing.
 
     Reference: E. Palumbo, I. Daunhawer and J. Vogt, "MMVAE+: Enhancing the Generative Quality of Multimodal VAEs
       without Compromises", 2023. https://openreview.net/forum?id=sdQGxouELX
@@ -134,8 +135,14 @@ def _stopped(family: Family, *arrays: Array) -> tuple[Array, ...]:
     return tuple(jax.lax.stop_gradient(a) for a in arrays) if family.estimator == "dreg" else arrays
 
 
-def _mixture_log_prob(family: Family, z: Array, mean: Array, scale: Array, present: Array) -> Array:
-    """Return log 1/M Σ_n q_n(z | x_n) [M, K, B] of latents [M, K, B, D], over the modalities that each row has."""
+def _mixture_log_prob(
+    family: Family,
+    z: Float[Array, "M K B D"],
+    mean: Float[Array, "B M D"],
+    scale: Float[Array, "B M D"],
+    present: Bool[Array, "B M"],
+) -> Float[Array, "M K B"]:
+    """Return log 1/M Σ_n q_n(z | x_n) of latents, over the modalities that each row has."""
     mean, scale = _stopped(family, mean, scale)
     log_prob = POSTERIORS[family.posterior].log_prob
     experts = [(mean[None, None, :, n], scale[None, None, :, n]) for n in range(mean.shape[1])]
@@ -146,8 +153,10 @@ def _mixture_log_prob(family: Family, z: Array, mean: Array, scale: Array, prese
     return jax.nn.logsumexp(jnp.where(counted, terms, -jnp.inf), axis=-1) - jnp.log(number)[None, None]
 
 
-def _mixture_bound(log_weights: Array, family: Family, present: Array) -> Array:
-    """Return the negative bound [B] for log weights [M, K, B], averaged over the experts that each row has."""
+def _mixture_bound(
+    log_weights: Float[Array, "M K B"], family: Family, present: Bool[Array, "B M"]
+) -> Float[Array, " B"]:
+    """Return the negative bound for log weights, averaged over the experts that each row has."""
     if family.estimator == "iwae":
         bound = jax.nn.logsumexp(log_weights, axis=1) - jnp.log(log_weights.shape[1])
     else:
@@ -156,8 +165,10 @@ def _mixture_bound(log_weights: Array, family: Family, present: Array) -> Array:
     return -jnp.where(present.T, bound, 0.0).sum(axis=0) / number
 
 
-def _estimate(z: Array, family: Family) -> tuple[Array, Array]:
-    """Return latents [..., K, B, D] for the estimator, and zeros [..., K, B] to add to their log weights.
+def _estimate(
+    z: Float[Array, "*lead K B D"], family: Family
+) -> tuple[Float[Array, "*lead K B D"], Float[Array, "*lead K B"]]:
+    """Return latents for the estimator, and zeros to add to their log weights.
 
     The doubly reparametrised gradient multiplies the gradient at each sample by its normalised weight once more. These
     weights arrive here as the gradient of the zeros, so one backward pass suffices.

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float, Int
 
 from sbm_jax.distributions import product_of_experts, standard_normal_kl
 from sbm_jax.losses.bounds import EXPERT_EPS, BoundTerms, Decoding, all_subsets, sum_present
@@ -30,14 +31,14 @@ class PrivateLatents(NamedTuple):
 
 
 def mopoe_terms(
-    mean: Array,
-    log_variance: Array,
+    mean: Float[Array, "B M D"],
+    log_variance: Float[Array, "B M D"],
     decoding: Decoding,
-    noise: Array,
-    row_subset: Array,
+    noise: Float[Array, "B D"],
+    row_subset: Int[Array, " B"],
     beta: Array | float,
-    present: Array | None = None,
-    subsets: np.ndarray | None = None,
+    present: Bool[Array, "B M"] | None = None,
+    subsets: Bool[np.ndarray, "S M"] | None = None,
     private: PrivateLatents | None = None,
     chunk: int = 16,
 ) -> BoundTerms:
@@ -51,14 +52,14 @@ def mopoe_terms(
     With single-modality subsets only, this is the mixture of Gaussian experts of the SBM paper's MMVAE.
 
     Args:
-      mean: means of the experts [B, M, D].
-      log_variance: log variances of the experts [B, M, D].
+      mean: means of the experts.
+      log_variance: log variances of the experts.
       decoding: see `Decoding`.
-      noise: standard normal [B, D].
-      row_subset: int [B], index in `subsets` of the subset S(b) that each row is decoded from.
+      noise: standard normal.
+      row_subset: index in `subsets` of the subset S(b) that each row is decoded from.
       beta: β, weight of the KL divergences.
-      present: bool [B, M]; None if nothing is missing.
-      subsets: bool [S, M]; None for `all_subsets`.
+      present: the modalities that each row has; None if nothing is missing.
+      subsets: the members of each; None for `all_subsets`.
       private: see `PrivateLatents`; None for none.
       chunk: number of subsets computed at a time.
 
@@ -90,14 +91,20 @@ def mopoe_terms(
     return BoundTerms(-likelihood, beta * divergence)
 
 
-def subsets_at_hand(subsets: np.ndarray, present: Array) -> Array:
-    """Return bool [B, S]: whether a row (`present`, bool [B, M]) has all modalities of a subset, bool [S, M]."""
+def subsets_at_hand(subsets: Bool[np.ndarray, "S M"], present: Bool[Array, "B M"]) -> Bool[Array, "B S"]:
+    """Return whether each row has all modalities of each subset."""
     lacking = (~present).astype(jnp.float32) @ jnp.asarray(subsets, jnp.float32).T
     return lacking == 0
 
 
-def _subset_kl(mean: Array, log_variance: Array, subsets: np.ndarray, at_hand: Array, chunk: int) -> Array:
-    """Return Σ_S KL(q_S ‖ N(0, I)) [B] over the subsets that each row has (`at_hand`, bool [B, S]).
+def _subset_kl(
+    mean: Float[Array, "B M D"],
+    log_variance: Float[Array, "B M D"],
+    subsets: Bool[np.ndarray, "S M"],
+    at_hand: Bool[Array, "B S"],
+    chunk: int,
+) -> Float[Array, " B"]:
+    """Return Σ_S KL(q_S ‖ N(0, I)) over the subsets that each row has (`at_hand`).
 
     With T = Σ_{m ∈ S} T_m and W = Σ_{m ∈ S} T_m μ_m, the divergence is ½ Σ_d (W² / T² + 1 / T - 1 + log T). It
     takes two matrix products for all rows and entries, and one logarithm, which the gradient does not recompute.
@@ -124,21 +131,21 @@ def _subset_kl(mean: Array, log_variance: Array, subsets: np.ndarray, at_hand: A
 
 
 def mixture_of_products_log_prob(
-    z: Array,
-    mean: Array,
-    log_variance: Array,
-    subsets: np.ndarray,
+    z: Float[Array, "B S D"],
+    mean: Float[Array, "B M D"],
+    log_variance: Float[Array, "B M D"],
+    subsets: Bool[np.ndarray, "P M"],
     eps: float,
     has_prior: Callable[[Array], Array],
     chunk: int = 64,
-) -> Array:
-    """Return the log density of latents [B, S, D] under a uniform mixture of products of experts, [B, S].
+) -> Float[Array, "B S"]:
+    """Return the log density of latents under a uniform mixture of products of experts.
 
     Args:
-      z: latents [B, S, D].
-      mean: means of the experts [B, M, D].
-      log_variance: log variances of the experts [B, M, D].
-      subsets: bool [P, M], the members of each product.
+      z: latents.
+      mean: means of the experts.
+      log_variance: log variances of the experts.
+      subsets: the members of each product.
       eps: added to each expert's variance.
       has_prior: `bool [..., M] -> bool [...]`, whether N(0, I) is an additional expert of a product.
       chunk: number of products computed at a time.
@@ -163,7 +170,7 @@ def mixture_of_products_log_prob(
     return total - jnp.log(len(subsets))
 
 
-def _in_chunks(subsets: np.ndarray, chunk: int) -> tuple[Array, Array]:
+def _in_chunks(subsets: Bool[np.ndarray, "P M"], chunk: int) -> tuple[Bool[Array, "C chunk M"], Bool[Array, "C chunk"]]:
     """Split subsets, bool [P, M], into [C, chunk, M], and return bool [C, chunk], False on the last chunk's padding."""
     chunk = min(chunk, len(subsets))
     padding = -len(subsets) % chunk

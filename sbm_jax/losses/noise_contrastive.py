@@ -6,6 +6,7 @@ import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from sbm_jax.losses.score_matching import stratified_times
 from sbm_jax.sde import SDE
@@ -34,11 +35,15 @@ class PairDraws(flax.struct.PyTreeNode):
 
 
 def draw_pairs(
-    key: Key, shape: tuple[int, int, int], probability_clean: float, present: Array | None = None, owner: Owner = ()
+    key: Key,
+    shape: tuple[int, int, int],
+    probability_clean: float,
+    present: Bool[Array, "B M"] | None = None,
+    owner: Owner = (),
 ) -> PairDraws:
     """Draw pairs, times, noise and negatives for a batch of latents [B, N, D].
 
-    Rows that lack modalities (`present`, bool [B, M]) draw their pair from those that they have; see `usable`.
+    Rows that lack modalities (`present`) draw their pair from those that they have; see `usable`.
     """
     pair_key, time_key, clean_key, noise_key, shift_key = jax.random.split(key, 5)
     batch, num_tokens, _ = shape
@@ -53,8 +58,8 @@ def draw_pairs(
     )
 
 
-def usable(draws: PairDraws, present: Array | None) -> Array | None:
-    """Return bool [B], True for rows that have their pair and whose negative exists; None if nothing is missing."""
+def usable(draws: PairDraws, present: Bool[Array, "B M"] | None) -> Bool[Array, " B"] | None:
+    """Return True for rows that have their pair and whose negative exists; None if nothing is missing."""
     if present is None:
         return None
     own = jnp.take_along_axis(present, draws.pair, axis=1).all(axis=1)
@@ -65,14 +70,14 @@ def usable(draws: PairDraws, present: Array | None) -> Array | None:
 def noise_contrastive_terms(
     energy_fn: EnergyFn,
     sde: SDE,
-    z: Array,
-    z_negative: Array,
-    valid: Array,
+    z: Float[Array, "B N D"],
+    z_negative: Float[Array, "B N D"],
+    valid: Bool[Array, "N D"],
     draws: PairDraws,
     gaussian_weight: float,
     owner: Owner = (),
-) -> tuple[Array, Array]:
-    """Return the loss of each row and whether it classifies both of its pairs correctly (0 or 1), [B] each.
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
+    """Return the loss of each row and whether it classifies both of its pairs correctly (0 or 1).
 
     L = log(1 + exp E(z_o, z_u)) + (1 - w) log(1 + exp -E(z_o, z_n)) + w log(1 + exp -E(z_o, z_g)) (Eq. 7, on
     the diffused latents that the energy is evaluated at), with z_n from another row and z_g Gaussian. For w = 0 the
@@ -81,15 +86,14 @@ def noise_contrastive_terms(
     Args:
       energy_fn: `(observed [B, N, D], times [B, M], unobserved [B, N, D], times [B, M], pairs [B, 1, 2]) -> [B, 1]`.
       sde: the forward process.
-      z: clean latents [B, N, D].
-      z_negative: clean latents [B, N, D] for the negatives. Draw every one as an unobserved latent of `z` is drawn,
+      z: clean latents.
+      z_negative: clean latents for the negatives. Draw every one as an unobserved latent of `z` is drawn,
         even if its own row observes it.
-      valid: bool [N, D], False on padding.
+      valid: False on padding.
       draws: see `PairDraws`.
       gaussian_weight: w, the share of Gaussian negatives; 1/2 in the authors' code, 0 in their paper.
       owner: the modality of each token; () if every modality has one token.
     """
-    chex.assert_rank(z, 3)
     chex.assert_shape(draws.noise, (3, *z.shape))
     times = jnp.broadcast_to(draws.time[:, None], (len(z), num_modalities(owner, z.shape[1])))
     observed_times = jnp.where(draws.clean[:, None], 0.0, times)

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Bool, Float
 
 from sbm_jax.distributions import gaussian_kl, product_of_experts, standard_normal_kl
 from sbm_jax.losses.bounds import EXPERT_EPS, BoundTerms, Decoding, sum_present
@@ -11,13 +12,13 @@ from sbm_jax.types import Array, Modality
 
 
 def mvae_terms(
-    mean: Array,
-    log_variance: Array,
+    mean: Float[Array, "B M D"],
+    log_variance: Float[Array, "B M D"],
     decoding: Decoding,
-    noise: Array,
-    subsets: Sequence[Array | np.ndarray],
+    noise: Float[Array, "S B D"],
+    subsets: Sequence[Bool[Array | np.ndarray, " M"]] | Bool[np.ndarray, "S M"],
     beta: Array | float,
-    present: Array | None = None,
+    present: Bool[Array, "B M"] | None = None,
     unimodal_prior: bool = True,
 ) -> BoundTerms:
     """Return the terms of MVAE: one ELBO per subset, on the subset's modalities, with the prior as another expert.
@@ -26,13 +27,13 @@ def mvae_terms(
     rows that have one of its modalities; terms are weighted so that their mean over rows is the sum of these averages.
 
     Args:
-      mean: means of the experts [B, M, D].
-      log_variance: log variances of the experts [B, M, D].
+      mean: means of the experts.
+      log_variance: log variances of the experts.
       decoding: see `Decoding`.
-      noise: standard normal [S, B, D].
-      subsets: S masks, bool [M]; a NumPy mask decodes its own modalities only.
+      noise: standard normal.
+      subsets: S masks; a NumPy mask decodes its own modalities only.
       beta: β, weight of the KL divergence.
-      present: bool [B, M]; None if nothing is missing.
+      present: the modalities that each row has; None if nothing is missing.
       unimodal_prior: False leaves the prior out of products of a single expert (the SBM paper's baselines).
 
     Reference: M. Wu and N. Goodman, "Multimodal Generative Models for Scalable Weakly-Supervised Learning", 2018.
@@ -71,32 +72,32 @@ def _may_be_in(subset: Array | np.ndarray, modalities: Sequence[Modality]) -> li
     return [modality for modality, member in zip(modalities, subset, strict=True) if member]
 
 
-def _sum_counted(values: Array, weights: Array) -> Array:
-    """Return Σ_s w_s v_s [B] for arrays [S, B]; values with weight 0 may be anything, even NaN."""
+def _sum_counted(values: Float[Array, "S B"], weights: Float[Array, "S B"]) -> Float[Array, " B"]:
+    """Return Σ_s w_s v_s; values with weight 0 may be anything, even NaN."""
     return jnp.where(weights > 0, weights * values, 0.0).sum(axis=0)
 
 
 def mvtcae_terms(
-    mean: Array,
-    log_variance: Array,
+    mean: Float[Array, "B M D"],
+    log_variance: Float[Array, "B M D"],
     decoding: Decoding,
-    noise: Array,
+    noise: Float[Array, "B D"],
     alpha: float,
     beta: Array | float,
-    present: Array | None = None,
+    present: Bool[Array, "B M"] | None = None,
 ) -> BoundTerms:
     """Return the terms of MVTCAE, whose posterior is the product of all experts, without the prior.
 
     L_b = (M - α)/M Σ_m -r_m log p(x_m | z) + β [(1 - α) KL(q ‖ N(0, I)) + α/M Σ_m KL(q ‖ q_m)].
 
     Args:
-      mean: means of the experts [B, M, D].
-      log_variance: log variances of the experts [B, M, D].
+      mean: means of the experts.
+      log_variance: log variances of the experts.
       decoding: see `Decoding`.
-      noise: standard normal [B, D].
+      noise: standard normal.
       alpha: α, weight of the conditional bounds, 0 to 1.
       beta: β, weight of the KL divergences.
-      present: bool [B, M]; None if nothing is missing.
+      present: the modalities that each row has; None if nothing is missing.
 
     Reference: H. Hwang et al., "Multi-View Representation Learning via Total Correlation Objective", 2021.
       https://openreview.net/forum?id=3k1EwMgd2ra

@@ -6,6 +6,7 @@ import chex
 import flax.struct
 import jax
 import jax.numpy as jnp
+from jaxtyping import Bool, Float
 
 from sbm_jax.errors import unknown
 from sbm_jax.sde import SDE
@@ -34,12 +35,16 @@ class Draws(flax.struct.PyTreeNode):
 
 
 def random_observed(
-    key: Key, batch: int, num_modalities: int, probability_none: float, present: Array | None = None
-) -> Array:
-    """Draw an observed set for each row: bool [B, M].
+    key: Key,
+    batch: int,
+    num_modalities: int,
+    probability_none: float,
+    present: Bool[Array, "{batch} {num_modalities}"] | None = None,
+) -> Bool[Array, "{batch} {num_modalities}"]:
+    """Draw an observed set for each row.
 
     With probability `probability_none` the set is empty; otherwise its size is uniform in 1..M-1 and the set uniform
-    among those of that size. Rows that lack modalities (`present`, bool [B, M]) draw in the same way from their own.
+    among those of that size. Rows that lack modalities (`present`) draw in the same way from their own.
     """
     none_key, size_key, rank_key = jax.random.split(key, 3)
     none = jax.random.bernoulli(none_key, probability_none, (batch, 1))
@@ -55,8 +60,8 @@ def random_observed(
     return (ranks < sizes) & ~none
 
 
-def random_present(key: Key, observed: Array, probability: float) -> Array:
-    """Draw which modalities are present, bool [B, M]: all of them in rows with an observed modality.
+def random_present(key: Key, observed: Bool[Array, "B M"], probability: float) -> Bool[Array, "B M"]:
+    """Draw which modalities are present: all of them in rows with an observed modality.
 
     Each of the other rows loses a random set of 1 to M - 1 modalities with the given probability. Training on such rows
     teaches a network the scores of all marginal distributions, against which guidance compares the conditional ones.
@@ -68,8 +73,8 @@ def random_present(key: Key, observed: Array, probability: float) -> Array:
     return ~(absent & dropped)
 
 
-def stratified_times(key: Key, batch: int) -> Array:
-    """Draw training times [B], one in each of B equal strata of [MIN_TIME, 1], in random order.
+def stratified_times(key: Key, batch: int) -> Float[Array, " {batch}"]:
+    """Draw training times, one in each of B equal strata of [MIN_TIME, 1], in random order.
 
     Each row's time is uniform, and the batch mean has a lower variance than with independent draws.
     """
@@ -83,7 +88,7 @@ def draw(
     shape: tuple[int, ...],
     probability_none: float,
     probability_alone: float = 0.0,
-    present: Array | None = None,
+    present: Bool[Array, "B M"] | None = None,
     owner: Owner = (),
 ) -> Draws:
     """Draw the time, the noise and the observed set of each row of a batch [B, N, D]; see `random_observed`."""
@@ -149,11 +154,11 @@ Reference: T. Hang et al., "Efficient Diffusion Training via Min-SNR Weighting S
 def denoising_terms(
     noise_fn: Callable[[Array, Array, Context], Array],
     sde: SDE,
-    z: Array,
+    z: Float[Array, "B N *entry"],
     context: Context,
     draws: Draws,
     weighting: str,
-) -> tuple[Array, Array]:
+) -> tuple[Float[Array, " B"], Float[Array, " B"]]:
     """Return the weighted and the unweighted squared error of the predicted noise, per row.
 
     L = λ(t) ‖s_θ(z_t, t) - ∇ log p_0t(z_t | z_0)‖² = λ(t) / σ_t² ‖ε̂ - ε‖² (Eq. 4), averaged over the entries of each
@@ -163,13 +168,10 @@ def denoising_terms(
     Args:
       noise_fn: `(z_t [B, N, D], t [B, M], context) -> ε̂ [B, N, D]`.
       sde: the forward process.
-      z: clean latents [B, N, D], or data [B, N, ...].
+      z: clean latents [B, N, D], or data.
       context: `valid`, `owner` and `present`; the drawn `observed` replaces its own.
       draws: see `Draws`.
       weighting: a key of `WEIGHTINGS`.
-
-    Returns:
-      Two arrays [B].
 
     Raises:
       SbmError: if the weighting is unknown.

@@ -92,7 +92,7 @@ def _collapsed(metrics: Metrics) -> Iterator[str]:
         ]
         weight = "lower its codec.beta, leave its scale to be learned (None)" if kl is not None else "lower rae_beta"
         yield (
-            f"The codec of {name!r} loses the data: {'; '.join(seen)}. Its samples can not show what its latents do "
+            f"The codec of {name!r} loses the data: {'; '.join(seen)}. Its samples cannot show what its latents do "
             f"not tell, and little can be generated from them. To fix it, {weight}, or train it longer or with larger "
             "networks."
         )

@@ -16,7 +16,7 @@ PAIRS = ("random", "all")
 
 
 def energy_guidance(energy_fn: PairEnergyFn, strength: Array | float, pairs: str = "random") -> ScoreTransform:
-    """Return the transform s̃(z_u) = s(z_u) - γ ∇_{z_u} E(z_o, z_u) (Eq. 8).
+    """Return the transform s̃(z_u) = s(z_u) - γ ∇_{z_u} E(z_o, z_u) (SBM paper: Eq. 8).
 
     The authors differentiate the mean over a batch of 256, so their γ of 1000 and 2000 correspond to 3.9 and 7.8 here,
     where each row has its own gradient.

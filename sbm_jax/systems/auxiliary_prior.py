@@ -195,7 +195,7 @@ class AuxiliaryPrior(JointPosterior):
         return self.prior == "score" or super().has_costly_density
 
     def check(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` for settings that can not work; traces shapes without computing anything."""
+        """Raise `SbmError` for settings that cannot work; traces shapes without computing anything."""
         super().check(options)
         if self.prior == "score":
             self.score.check_score(self._options(options))

@@ -98,7 +98,7 @@ class CodecTraining:
     batched: bool
 
     def check(self) -> None:
-        """Raise `SbmError` for settings that can not work, alone or in combination."""
+        """Raise `SbmError` for settings that cannot work, alone or in combination."""
         first = training_of(self.modalities[0], self.config)
         if not self.config.alignment:
             return
@@ -119,7 +119,7 @@ class CodecTraining:
                 )
 
     def check_start(self) -> None:
-        """Raise `SbmError` for pretrained weights that training can not start from."""
+        """Raise `SbmError` for pretrained weights that training cannot start from."""
         check_start(self.codecs, training_of(self.modalities[0], self.config).optimizer)
 
     @property
@@ -206,7 +206,7 @@ class CodecTraining:
         """Load the parameters of the codecs from their files.
 
         Raises:
-          SbmError: if a file can not be read or belongs to another codec.
+          SbmError: if a file cannot be read or belongs to another codec.
         """
         loaded = []
         for modality in self.modalities:

@@ -182,7 +182,7 @@ class DiffusionDecoded:
         return f"diffusion_decoder_{self.base.decoder_name}_{group.names[0]}" + (f"_and_{more}_more" if more else "")
 
     def check(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` for settings that can not work; traces shapes without computing anything."""
+        """Raise `SbmError` for settings that cannot work; traces shapes without computing anything."""
         if not isinstance(self.base, Reconstructs):
             raise SbmError(
                 f"system {self.base.name!r} has no reconstructions that a diffusion decoder could learn from "

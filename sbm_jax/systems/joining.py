@@ -132,7 +132,7 @@ class Joining(abc.ABC):
         return dataclasses.replace(modality, **own)
 
     def check(self, modalities: tuple[Modality, ...]) -> None:
-        """Raise `SbmError` for modalities that the method can not join; by default, accept all."""
+        """Raise `SbmError` for modalities that the method cannot join; by default, accept all."""
         del modalities
 
     def factors(self, modalities: tuple[Modality, ...]) -> tuple[float, ...]:

@@ -91,7 +91,7 @@ class JointPosterior:
         return LatentLaws(self.joining, self.sizes, len(self.modalities))
 
     def check(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` for settings that can not work; traces shapes without computing anything."""
+        """Raise `SbmError` for settings that cannot work; traces shapes without computing anything."""
         del options
         self.joining.check(self.modalities)
         for modality in self.decoded_modalities:

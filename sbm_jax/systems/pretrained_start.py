@@ -33,7 +33,7 @@ def check_start(codecs: Codecs, optimizer: OptimizerConfig) -> None:
     """Check the weight files that training starts from, and that frozen parameters stay frozen.
 
     Raises:
-      SbmError: if a file can not be read or belongs to another network, or weight decay would change frozen weights.
+      SbmError: if a file cannot be read or belongs to another network, or weight decay would change frozen weights.
     """
     codecs.read()
     for name, codec in codecs.pretrained.items():

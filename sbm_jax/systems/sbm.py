@@ -51,7 +51,7 @@ class Sbm(ScoreOfLatents):
     num_free: int | None = None
 
     def check(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` for settings that can not work; traces shapes without computing anything."""
+        """Raise `SbmError` for settings that cannot work; traces shapes without computing anything."""
         self.latent_space.check()
         self.check_score(self.own_options(options))
 

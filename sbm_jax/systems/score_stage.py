@@ -142,13 +142,13 @@ class ScoreOfLatents:
         return *self.latent_space.stage_names, self.score_stage_name
 
     def check_score(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` for a score model that can not work or be sampled with these options."""
+        """Raise `SbmError` for a score model that cannot work or be sampled with these options."""
         model, context, key = self.score_model, self.context(1), jax.random.key(0)
         jax.eval_shape(lambda key: model.init(key, context), key)
         self._check_conditioning(options)
         if self.config.score.probability_alone and not model.network.gives_marginals:
             raise SbmError(
-                f"score network {self.config.score.network.name!r} can not see modalities alone: set probability_alone "
+                f"score network {self.config.score.network.name!r} cannot see modalities alone: set probability_alone "
                 "to 0, or use the transformer."
             )
         z = jnp.zeros((1, *self.latent_space.valid.shape))

@@ -84,7 +84,7 @@ class Predictor:
         if not isinstance(codec, FeedForward):
             raise SbmError(
                 f"method 'supervised': modality {self.source.name!r} has the codec {self.source.codec.name!r}, whose "
-                "encoder can not predict others. Choose a feed-forward one, such as 'residual_conv', 'patch' or 'mlp'."
+                "encoder cannot predict others. Choose a feed-forward one, such as 'residual_conv', 'patch' or 'mlp'."
             )
         return codec
 
@@ -195,7 +195,7 @@ class Supervised:
         return tuple(self.predictors)
 
     def check(self, options: SamplerOptions) -> None:
-        """Raise `SbmError` for settings that can not work; traces shapes without computing anything."""
+        """Raise `SbmError` for settings that cannot work; traces shapes without computing anything."""
         del options
         if not self.predictors:
             raise SbmError(
@@ -237,7 +237,7 @@ class Supervised:
         column = [modality.name for modality in self.modalities].index(self.source.name)
         found = self._predicted(products, data, len(observed), observed[:, column])
         samples = jax.tree.map(lambda array: jnp.repeat(array, num_samples, axis=0), found)
-        # NaN marks what can not be predicted, so no row has diverged.
+        # NaN marks what cannot be predicted, so no row has diverged.
         info = {"network_evaluations": jnp.ones(()), "diverged": jnp.zeros((), jnp.int32)}
         return Generated(put_back(samples, data, observed, self.modalities), None, info)
 

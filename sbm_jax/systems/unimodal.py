@@ -118,7 +118,7 @@ class LatentSpace:
         return self.codecs.per_modality.own(self.params(products), name)
 
     def check(self) -> None:
-        """Raise `SbmError` for codecs that can not work, by tracing shapes, and for weight files that do not fit."""
+        """Raise `SbmError` for codecs that cannot work, by tracing shapes, and for weight files that do not fit."""
         for modality in self.whole:
             check_codec(make_codec(modality, self.config.network))
         for training in self.trainings:

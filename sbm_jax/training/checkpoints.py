@@ -71,7 +71,7 @@ class Checkpoints:
         """Start saving `state` under `step`.
 
         Raises:
-          SbmError: if the disk is full or can not be written to; earlier checkpoints are kept.
+          SbmError: if the disk is full or cannot be written to; earlier checkpoints are kept.
         """
         self.settle()
         size = sum(leaf.nbytes for leaf in jax.tree.leaves(state))

@@ -99,7 +99,7 @@ def test_missing_or_unreadable_file_is_named(tmp_path, content):
         path.unlink()
     else:
         path.write_bytes(whole[: len(whole) // 2] if content == "half" else content)
-    with pytest.raises(SbmError, match=r"train\.npz (can not be read|does not exist)"):
+    with pytest.raises(SbmError, match=r"train\.npz (cannot be read|does not exist)"):
         load(tmp_path)
 
 
@@ -107,7 +107,7 @@ def test_a_bare_array_is_refused(tmp_path):
     write(tmp_path, test=rows(6))
     with (tmp_path / "train.npz").open("wb") as file:
         np.save(file, np.zeros(3))
-    with pytest.raises(SbmError, match=r"train\.npz can not be read"):
+    with pytest.raises(SbmError, match=r"train\.npz cannot be read"):
         load(tmp_path)
 
 
@@ -117,7 +117,7 @@ def test_damaged_values_are_noticed(tmp_path):
     content = bytearray(path.read_bytes())
     content[200] ^= 255
     path.write_bytes(content)
-    with pytest.raises(SbmError, match=r"train\.npz can not be read"):
+    with pytest.raises(SbmError, match=r"train\.npz cannot be read"):
         load(tmp_path)
 
 

@@ -87,7 +87,7 @@ def test_directory_errors_name_the_thing(tmp_path):
     with pytest.raises(SbmError, match=r"a\.png is 40x27; expected at least 28x28"):
         backgrounds.from_directory(str(tmp_path), 1)
     (tmp_path / "a.png").write_bytes(b"not an image")
-    with pytest.raises(SbmError, match=r"a\.png can not be read as an image"):
+    with pytest.raises(SbmError, match=r"a\.png cannot be read as an image"):
         backgrounds.from_directory(str(tmp_path), 1)
 
 

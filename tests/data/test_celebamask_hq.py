@@ -302,8 +302,8 @@ PIXELS = np.zeros((SIDE, SIDE), np.uint8)
         (lambda root: shutil.rmtree(root / "CelebAMask-HQ-mask-anno"), r"mask-anno is not a directory; expected parts"),
         (lambda root: remove_image(root, *ALL), r"CelebA-HQ-img has no images"),
         (lambda root: remove_mask(root, *ALL), r"mask-anno has no files in folders"),
-        (cut("CelebA-HQ-img/30.jpg"), r"30\.jpg can not be read as an image"),
-        (cut("*/1/02003_hat.png"), r"02003_hat\.png can not be read as an image"),
+        (cut("CelebA-HQ-img/30.jpg"), r"30\.jpg cannot be read as an image"),
+        (cut("*/1/02003_hat.png"), r"02003_hat\.png cannot be read as an image"),
         (lambda root: save(root / "CelebA-HQ-img/30.jpg", face(1, 7)), r"30\.jpg is 7x7; expected a square of 8x8"),
         (lambda root: save(root / "CelebA-HQ-img/30.jpg", face(1, 9)[:8]), r"30\.jpg is 9x8; expected a square"),
         (lambda root: save(root / "CelebA-HQ-img/30.png", face(1)), r"CelebA-HQ-img has 30\.jpg and 30\.png for one"),
@@ -337,7 +337,7 @@ PIXELS = np.zeros((SIDE, SIDE), np.uint8)
         (replace(TABLE, "-1", ""), r"has the line '2\.jpg"),
         (replace(TABLE, "Bald", "Bold"), r"has no attribute 'Bald'"),
         (text(TABLE, ""), r"begins with \[\], and has 0 lines"),
-        (lambda root: (root / TABLE).write_bytes(b"7\n\xff"), r"can not be read as text"),
+        (lambda root: (root / TABLE).write_bytes(b"7\n\xff"), r"cannot be read as text"),
         (replace(MAPPING, "162770", "x"), r"has the line '30 +x +162771\.jpg'; expected idx, orig_idx and orig_file"),
         (replace(MAPPING, "2003 ", "2    "), r"has the line '2 .*once for each idx"),
         (
@@ -371,15 +371,15 @@ def test_options_are_checked(root):
 
 def test_damaged_archives_of_images_are_named(root, tmp_path):
     path = tmp_path / "images.zip"
-    with pytest.raises(SbmError, match=r"data\.celebamask_hq\.images: .*images\.zip can not be read"):
+    with pytest.raises(SbmError, match=r"data\.celebamask_hq\.images: .*images\.zip cannot be read"):
         load(root, images=str(path))
     content, rng = archive_of(path).read_bytes(), np.random.default_rng(0)
     path.write_bytes(content[:-60])
-    with pytest.raises(SbmError, match=r"images\.zip can not be read: .*Expected a zip archive of images"):
+    with pytest.raises(SbmError, match=r"images\.zip cannot be read: .*Expected a zip archive of images"):
         load(root, images=str(path))
     place = content.index(b"\xff\xd8") + 200
     path.write_bytes(content[:place] + bytes([content[place] ^ 255]) + content[place + 1 :])
-    with pytest.raises(SbmError, match=r"images\.zip/CelebA-HQ-img-64/2\.jpg can not be read: .*Fetch the archive"):
+    with pytest.raises(SbmError, match=r"images\.zip/CelebA-HQ-img-64/2\.jpg cannot be read: .*Fetch the archive"):
         load(root, images=str(path))
     for turn in range(100):
         damaged = bytearray(content)

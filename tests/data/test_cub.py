@@ -96,7 +96,7 @@ def write(name, text):
         (write("bounding_boxes.txt", "1 0 0 0 0\n"), "expected x, y, width and height"),
         (write(f"text/{SPECIES[1]}/bird_3.txt", "\n"), r"bird_3\.txt has no captions"),
         (lambda root: (root / "text" / SPECIES[1] / "bird_3.txt").unlink(), r"bird_3\.txt does not exist"),
-        (write(f"images/{SPECIES[1]}/bird_3.jpg", "no image"), r"bird_3\.jpg can not be read as an image"),
+        (write(f"images/{SPECIES[1]}/bird_3.jpg", "no image"), r"bird_3\.jpg cannot be read as an image"),
         (write("train_test_split.txt", "".join(f"{i} 1\n" for i in range(1, 100))), "no image of the test split"),
     ],
 )

@@ -96,8 +96,8 @@ IDX = bytes([0, 0, 8, 1, 0, 0, 0, 4, 1, 2, 3, 4])
         ("a", b"", "starts with ; expected 00000801"),
         ("a", IDX[:7] + b"\x05" + IDX[8:], r"declares the shape \[5\]"),
         ("a", IDX[:6], r"declares the shape \[\]"),
-        ("a.gz", gzip.compress(IDX, mtime=0)[:-9], "can not be read"),
-        ("a.gz", IDX, "can not be read"),
+        ("a.gz", gzip.compress(IDX, mtime=0)[:-9], "cannot be read"),
+        ("a.gz", IDX, "cannot be read"),
     ],
 )
 def test_bad_idx_files_are_refused(tmp_path, name, content, message):
@@ -131,7 +131,7 @@ class UnpreparedBuilder:
 def test_tfds_without_data_or_network_fails_at_once(monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda _: True)
     monkeypatch.setattr(digits.tfds, "builder", lambda *_, **__: UnpreparedBuilder())
-    with pytest.raises(SbmError, match=r"not prepared under nowhere.*can not be downloaded"):
+    with pytest.raises(SbmError, match=r"not prepared under nowhere.*cannot be downloaded"):
         digits.from_tfds("", seed=0)
 
 

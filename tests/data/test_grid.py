@@ -110,9 +110,9 @@ def _cut_image(root):
         (lambda root: write(root, names=["a"]), "1 names and 40 alignments"),
         (_other_names, "has other clips than"),
         (_no_sentence, r"clip 'clip03' has the words 'bring .*', not a sentence"),
-        (lambda root: (root / "audio_8khz_mulaw.npz").write_bytes(b"no archive"), "can not be read"),
+        (lambda root: (root / "audio_8khz_mulaw.npz").write_bytes(b"no archive"), "cannot be read"),
         (lambda root: (root / "video_64_grey_12.5fps.npz").unlink(), r"fps\.npz does not exist"),
-        (_cut_image, r"\.jpg can not be read as an image"),
+        (_cut_image, r"\.jpg cannot be read as an image"),
     ],
 )
 def test_what_is_missing_or_damaged_is_named(root, damage, message):

@@ -67,7 +67,7 @@ def test_labels_of_any_integers_are_read(tmp_path, dtype):
         (np.arange(20) // 2 * 3, "look like row identifiers"),  # nearly as many as rows
         (np.arange(20).astype(str), "label is <U"),
         (np.arange(20) / 2, "label is float64"),
-        (np.full(20, 2**64 - 1, np.uint64), "int64 can not hold"),
+        (np.full(20, 2**64 - 1, np.uint64), "int64 cannot hold"),
     ],
 )
 def test_what_is_no_class_is_refused(tmp_path, labels, message):

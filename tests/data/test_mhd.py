@@ -123,7 +123,7 @@ def test_arrays_of_numpy_are_read(tmp_path):
 )
 def test_tensors_beyond_their_storage_are_refused(tmp_path, offset, size, stride):
     save(tmp_path / "a.pt", Tensor(np.zeros(6, np.float32), offset, size, stride))
-    with pytest.raises(SbmError, match=r"a\.pt can not be read as a file of torch\.save"):
+    with pytest.raises(SbmError, match=r"a\.pt cannot be read as a file of torch\.save"):
         torch_files.read_torch(tmp_path / "a.pt")
 
 
@@ -164,7 +164,7 @@ def test_damaged_files_are_refused(tmp_path):
         write()
         with pytest.raises(SbmError, match=message):
             torch_files.read_torch(path)
-    with pytest.raises(SbmError, match="can not be read"):
+    with pytest.raises(SbmError, match="cannot be read"):
         torch_files.read_torch(tmp_path / "none.pt")
     save(path, [Tensor(np.arange(50.0)), Tensor(np.arange(9))])
     content, rng = path.read_bytes(), np.random.default_rng(0)

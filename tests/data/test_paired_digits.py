@@ -190,7 +190,7 @@ def changed(**arrays):
     ("content", "message"),
     [
         ({"samples": np.zeros(3, np.int16)}, "no array 'length'"),
-        (b"PK damaged", "can not be read"),
+        (b"PK damaged", "cannot be read"),
         (changed(samples=np.zeros(7, np.int16)), "has 7 samples; the lengths sum to "),
         (changed(samples=recordings()["samples"].astype(np.float32)), "expected integers"),
         (changed(label=recordings()["label"] + np.uint8(1)), "labels from 1 to 10; expected 0 to 9"),
@@ -212,9 +212,9 @@ def test_odd_recordings_are_refused(tmp_path, content, message):
     [
         ("", r"has an array \[0\]; expected lines of 17 integers"),
         ("1,2,3\n", r"has an array \[1, 3\]"),
-        ("1,2\n1,2,3\n", "can not be read"),
+        ("1,2\n1,2,3\n", "cannot be read"),
         (",".join(["101"] * 16) + ",3\n", "has points from 101 to 101"),
-        (",".join(["a"] * 17) + "\n", "can not be read"),
+        (",".join(["a"] * 17) + "\n", "cannot be read"),
         (",".join(["9"] * 17) + "\n", "has no 0 for the train split"),
     ],
 )

@@ -160,7 +160,7 @@ def test_bad_options_are_refused(tmp_path, options, message):
 
 def test_unwritable_directory_is_named(tmp_path):
     (tmp_path / "file").write_text("in the way")
-    with pytest.raises(SbmError, match="can not be written under"):
+    with pytest.raises(SbmError, match="cannot be written under"):
         load_polymnist(PolyMnistConfig(**SMALL), tmp_path / "file")
 
 
@@ -230,7 +230,7 @@ def break_archive(root, what):
         ("name", r"the file 'three\.png'; expected .* index\.digit\.png"),
         ("size", r"m1/3\.3\.png is RGB 27x28; expected RGB 28x28"),
         ("grey", r"m1/3\.3\.png is L 28x28"),
-        ("truncated", r"m1/3\.3\.png can not be read"),
+        ("truncated", r"m1/3\.3\.png cannot be read"),
     ],
 )
 def test_broken_archives_are_refused(archive, tmp_path, what, message):

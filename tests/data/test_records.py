@@ -223,14 +223,14 @@ def _flip(content):
     [
         ("train-00001.array_record", None, r"train-00001\.array_record does not exist; train.json expects a file of"),
         ("test-00000.array_record", lambda content: content[:-1], r"test-00000\.array_record has .* bytes"),
-        ("train-00000.array_record", _flip, r"train-00000\.array_record can not be read"),
+        ("train-00000.array_record", _flip, r"train-00000\.array_record cannot be read"),
         ("validation.json", None, r"validation\.json does not exist; expected train\.json"),
-        ("validation.json", lambda content: content[:99], r"validation\.json can not be read"),
+        ("validation.json", lambda content: content[:99], r"validation\.json cannot be read"),
         ("test.json", lambda content: b"{}", r"test\.json\.columns is missing"),
         ("test.json", lambda content: content.replace(b'"form": 1', b'"form": 2'), r"test\.json is not a description"),
         ("test.json", lambda content: content.replace(b'"uint8"', b'"int32"'), r"test\.json has .*; expected the mod"),
-        ("train.npz", lambda content: content[:50], r"train\.npz can not be read"),
-        ("train.npz", None, r"train\.npz can not be read"),
+        ("train.npz", lambda content: content[:50], r"train\.npz cannot be read"),
+        ("train.npz", None, r"train\.npz cannot be read"),
     ],
 )
 def test_damaged_files_are_named(both, tmp_path, file, damage, message):
@@ -246,7 +246,7 @@ def test_damaged_files_are_named(both, tmp_path, file, damage, message):
 def test_damage_is_told_by_a_run(both, tmp_path):
     path = tmp_path / "records" / "train-00001.array_record"
     path.write_bytes(_flip(path.read_bytes()))
-    with pytest.raises(SbmError, match=r"train-00001\.array_record can not be read"):
+    with pytest.raises(SbmError, match=r"train-00001\.array_record cannot be read"):
         run_stages(_stages(load(tmp_path / "records")), tmp_path / "run", 0)
 
 

@@ -82,11 +82,11 @@ def cut(path):
         (written(np.zeros(0, np.int16)), "has no samples"),
         (written(np.full(9, np.nan)), "has NaN or infinite values"),
         (written(np.zeros(9, np.int64)), "has samples of the type int64; expected PCM"),
-        (cut, "can not be read as a WAV file: Reached EOF prematurely"),
-        (lambda path: path.write_bytes(b""), "can not be read as a WAV file"),
-        (lambda path: path.write_bytes(b"RIFF"), "can not be read as a WAV file"),
-        (lambda path: path.write_bytes(b"ID3\x04 not a WAV file"), "can not be read as a WAV file"),
-        (lambda path: None, "can not be read as a WAV file: .*No such file"),
+        (cut, "cannot be read as a WAV file: Reached EOF prematurely"),
+        (lambda path: path.write_bytes(b""), "cannot be read as a WAV file"),
+        (lambda path: path.write_bytes(b"RIFF"), "cannot be read as a WAV file"),
+        (lambda path: path.write_bytes(b"ID3\x04 not a WAV file"), "cannot be read as a WAV file"),
+        (lambda path: None, "cannot be read as a WAV file: .*No such file"),
     ],
 )
 def test_other_files_are_refused(tmp_path, write, message):

@@ -99,7 +99,7 @@ def test_files_without_a_clip_are_named_and_counted(tmp_path, caplog):
     told = record.getMessage()
     assert "3 of 6 files are left out" in told
     assert f"{names['train'][1]} (it is shorter than a clip: 4 of 5 of video" in told
-    assert f"{names['test'][1]} (it can not be decoded" in told
+    assert f"{names['test'][1]} (it cannot be decoded" in told
     assert f"{names['test'][2]} (it has no frames)" in told
 
 

@@ -25,7 +25,7 @@ def test_random_sets_have_their_size_and_are_uniform():
 
 @pytest.mark.parametrize("size", [-1, 5])
 def test_impossible_size(size):
-    with pytest.raises(ValueError, match="can not be drawn from 4"):
+    with pytest.raises(ValueError, match="cannot be drawn from 4"):
         observed_sets.random_of_size(jax.random.key(0), 3, size, 4)
 
 

@@ -164,9 +164,9 @@ def test_huge_uploads_are_refused(client):
     ("name", "content", "told"),
     [
         ("a.png", _png(9, 9), "a.png has 9 x 9 pixels; modality 'photo' takes 8 x 6"),
-        ("a.png", b"no picture", "a.png can not be read as an image"),
-        ("a.png", b"", "a.png can not be read as an image"),
-        ("a.npy", b"\x93NUMPY\x01\x00", "a.npy can not be read"),
+        ("a.png", b"no picture", "a.png cannot be read as an image"),
+        ("a.png", b"", "a.png cannot be read as an image"),
+        ("a.npy", b"\x93NUMPY\x01\x00", "a.npy cannot be read"),
     ],
 )
 def test_wrong_files_are_told_by_their_name_alone(client, work, name, content, told):
@@ -232,7 +232,7 @@ def test_many_clients_at_once_are_all_answered(server):
 def test_a_port_that_is_taken_is_told(server):
     port = int(server.rpartition(":")[2])
     with (
-        pytest.raises(SbmError, match=f"--port={port} can not be listened on"),
+        pytest.raises(SbmError, match=f"--port={port} cannot be listened on"),
         serving.served(Work(), port=port),
     ):
         pass

@@ -102,7 +102,7 @@ def test_other_tokenizers_than_in_training_are_refused(tmp_path):
     ("options", "message"),
     [
         ({"decoder": ""}, r"format\.options\.decoder is ''; expected the file tokenizer\.json"),
-        ({"encoder": "none.json"}, r"format\.options\.encoder: none\.json can not be read"),
+        ({"encoder": "none.json"}, r"format\.options\.encoder: none\.json cannot be read"),
     ],
 )
 def test_files_are_needed(tmp_path, options, message):

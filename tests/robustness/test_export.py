@@ -1,4 +1,4 @@
-"""What can not be run on this machine is at least compiled for: every step and sampler lowers for TPU and CUDA."""
+"""What cannot be run on this machine is at least compiled for: every step and sampler lowers for TPU and CUDA."""
 
 import jax
 import jax.numpy as jnp

@@ -168,7 +168,7 @@ def test_a_tpu_pod_is_made_filled_and_deleted(tmp_path, fake):
     ("statuses", "expected"), [((0,), 0), ((75, 137, 0), 0), ((75, 1), 1), ((2,), 1), ((75, 134, 75, 137, 134), 1)]
 )
 def test_a_tpu_pod_runs_again_unless_it_would_end_so_again(tmp_path, fake, statuses, expected):
-    """Though now and then the worker can not be reached."""
+    """Though now and then the worker cannot be reached."""
     calls = _worker(tmp_path, fake, *statuses)
     result = _launch("tpu_pod.sh", "run", "--config=c.py", "--workdir=/store/a b", path=tmp_path, **TPU)
     assert result.returncode == expected, result.stderr

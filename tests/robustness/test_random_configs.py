@@ -134,7 +134,7 @@ REFUSED = {
 REFUSED_TOGETHER = {
     r"samples_per_call is \d+; expected a divisor of num_samples": {"num_samples", "samples_per_call"},
     r"needs a score network that has learned marginal scores": {"probability_alone"},
-    r"can not see modalities alone": {"network.name", "probability_alone"},
+    r"cannot see modalities alone": {"network.name", "probability_alone"},
     r"trained with a single time \(probability_none of 1\) never saw": {"probability_none", "conditioning"},
     r"embeddings of observed modalities only, but conditioning": {"conditioning"},
     r"conditioning 'particles' starts from the prior": {"conditioning", "start"},

@@ -182,8 +182,8 @@ def test_a_mixture_is_read_from_a_file(tmp_path):
         ({"covariances": np.tile(np.ones((2, 2)), (2, 1, 1))}, r"covariances\[0\] is not positive definite"),
         ({"covariances": np.tile(-np.eye(2), (2, 1, 1))}, r"covariances\[0\] is not positive definite"),
         ({"covariances": np.tile(np.array([[1, 0.5], [0, 1]]), (2, 1, 1))}, r"covariances\[0\] is not symmetric"),
-        ({"means": np.array([["a"]])}, r"can not be read as an .npz file of numbers"),
-        ({"means": np.array([{}], object)}, r"can not be read as an .npz file of numbers"),
+        ({"means": np.array([["a"]])}, r"cannot be read as an .npz file of numbers"),
+        ({"means": np.array([{}], object)}, r"cannot be read as an .npz file of numbers"),
     ],
 )
 def test_what_is_not_a_mixture_is_named(tmp_path, changed, message):
@@ -199,5 +199,5 @@ def test_files_that_can_not_be_read_are_named(tmp_path):
     (tmp_path / "text.npz").write_text("weights")
     np.save(tmp_path / "one.npy", np.ones(3))
     for name in ("text.npz", "one.npy", "missing.npz"):
-        with pytest.raises(SbmError, match="can not be read"):
+        with pytest.raises(SbmError, match="cannot be read"):
             read_mixture(tmp_path / name)

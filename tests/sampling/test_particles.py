@@ -191,7 +191,7 @@ def test_the_path_has_the_marginals_of_the_forward_process():
         np.testing.assert_allclose(np.std(values), step.sigma, rtol=0.02)
 
 
-# MARK: What can not work
+# MARK: What cannot work
 
 
 @pytest.mark.parametrize(

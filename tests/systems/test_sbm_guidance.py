@@ -148,7 +148,7 @@ def test_marginal_guidance_needs_a_network_that_learned_marginals():
     with pytest.raises(SbmError, match="probability_alone"):
         SbmMarginal("sbm_vae_m", MODALITIES, CONFIG)
     mlp = dataclasses.replace(ALONE, score=dataclasses.replace(ALONE.score, network=ScoreNetworkConfig("mlp", 32, 1)))
-    with pytest.raises(SbmError, match="can not see modalities alone"):
+    with pytest.raises(SbmError, match="cannot see modalities alone"):
         SbmMarginal("sbm_vae_m", MODALITIES, mlp).check(OPTIONS)
 
 

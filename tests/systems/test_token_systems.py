@@ -53,7 +53,7 @@ EQUAL_CUT = tuple(dataclasses.replace(m, num_tokens=2) for m in EQUAL)
 
 
 def _flat_system(kind, modalities):
-    """A system whose network flattens all latents, so that it can not see how they are cut."""
+    """A system whose network flattens all latents, so that it cannot see how they are cut."""
     if kind == "eb_mvae":
         return EbMvae(kind, modalities, CONFIG, energy=EbMvaeConfig(TrainingConfig(2, 4), width=16, num_steps=3))
     score = dataclasses.replace(CONFIG.score, network=ScoreNetworkConfig("mlp", 32, 1))

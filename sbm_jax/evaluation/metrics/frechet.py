@@ -164,7 +164,7 @@ class Frechet(Metric):
         """Return why sets of samples and modalities are not compared, by name."""
         fid = self.space.measure("frechet")
         if not self.judged:
-            return {fid: f"no modality that is asked for has features in {self.space.name}"}
+            return {fid: f"none of the chosen modalities has features in {self.space.name}"}
         there = {FROM_ONE if ask.given else ask.family for ask, _ in self.features}
         if len(self.scene.modalities) == 2 and GIVEN_REST in there:  # the same with two modalities
             there.add(FROM_ONE)

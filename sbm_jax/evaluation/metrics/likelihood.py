@@ -56,7 +56,7 @@ class Likelihood(Metric):
         if options.num_examples > plan.num_examples:
             raise SbmError(
                 f"evaluation.metrics.likelihood.num_examples is {options.num_examples}, but evaluation.num_examples "
-                f"is {plan.num_examples}; it can not be more. Lower the first, or raise the second."
+                f"is {plan.num_examples}; it cannot be more. Lower the first, or raise the second."
             )
 
     def result(self) -> Evaluation:

@@ -9,7 +9,7 @@ from sbm_jax.evaluation.metrics.base import Draw, Evaluation, Scene
 from sbm_jax.evaluation.metrics.binary import BinaryOptions
 from sbm_jax.evaluation.metrics.f1 import F1
 
-NO_READER = "config.readers has none that reads it from what is given, whose gradient would attack"
+NO_READER = "an attack needs the gradient of a reader, and none in config.readers reads it from what is given"
 
 
 @checked_dataclass

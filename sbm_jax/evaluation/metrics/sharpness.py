@@ -83,7 +83,7 @@ class Sharpness(Metric):
 
     def _reason(self, family: str) -> str:
         if not self.reference:
-            return "no modality is pictures (height, width, channels) that are no constants"
+            return "no modality has images (height, width, channels) that vary"
         return ALONE if family == GIVEN_REST and len(self.scene.modalities) < 2 else "no sample is finite"
 
 

@@ -50,7 +50,7 @@ def read_tensors(path: str | os.PathLike[str], option: str) -> dict[str, np.ndar
         raise SbmError(f"{option}: pretrained weights need safetensors; pip install 'sbm_jax[pretrained]'.") from error
     path = user_path(path, option)
     if not path.is_file():
-        raise SbmError(f"{option}: no file {path}.")
+        raise SbmError(f"{option}: no file {path}. Name a safetensors file that exists.")
     try:
         tensors = load_file(path)
     except (SafetensorError, OSError) as error:
@@ -93,14 +93,16 @@ def _of(path: tuple[str, ...], shape: tuple[int, ...], tensors: Tensors, option:
     if name not in tensors:
         near = sorted(other for other in tensors if other.rpartition(".")[2] == name.rpartition(".")[2])[:3]
         hint = f" (it has {', '.join(near)} and others)" if near else ""
-        raise SbmError(f"{option}: the file has no tensor {name!r}{hint}. It belongs to another network.")
+        raise SbmError(
+            f"{option}: the file has no tensor {name!r}{hint}. It belongs to another network: name other weights."
+        )
     tensor = tensors[name]
     if leaf == "kernel":  # [out, in, ...] -> [..., in, out]
         tensor = np.moveaxis(tensor, (1, 0), (-2, -1)) if tensor.ndim > 1 else tensor
     if tensor.shape != shape:
         raise SbmError(
             f"{option}: tensor {name!r} has the shape {tensors[name].shape}, as a {leaf} {tensor.shape}; expected "
-            f"{shape}. The config describes a network of another size."
+            f"{shape}. Change the sizes in the config, or name other weights."
         )
     return np.ascontiguousarray(tensor)
 
