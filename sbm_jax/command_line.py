@@ -50,10 +50,10 @@ def _run(name: str, arguments: Sequence[str]) -> None:
     parser = PARSERS[name]()
     if name == "train":
         parser.parse_known_args(arguments)  # for --help; the other options are read together with the config
-        from sbm_jax import main as training
+        from sbm_jax import training_command
 
         sys.argv = [f"sbm-jax {name}", *arguments]
-        training.run()
+        training_command.run()
         return
     options = parser.parse_args(arguments)
     from sbm_jax import commands

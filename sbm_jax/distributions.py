@@ -6,7 +6,7 @@ Every likelihood is a `Likelihood` record of pure functions of the decoder's raw
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,12 @@ class Likelihood(NamedTuple):
         for Poisson, whose output is the log rate, the log probability of each count).
       mean: `output -> x`, the expected data, in data units.
       bounded: whether data must lie in [0, 1].
-      has_scale: whether `log_prob` uses the scale.
+      has_scale: whether `log_prob` uses the scale; if not, it may be None.
       least: smallest value allowed in data that need not lie in [0, 1].
       features: `x -> x'`, transforms data before they enter an encoder.
     """
 
-    log_prob: Callable[[Array, Array, Array | float], Array]
+    log_prob: Callable[[Array, Array, Any], Array]
     mean: Callable[[Array], Array]
     bounded: bool
     has_scale: bool
@@ -36,25 +36,25 @@ class Likelihood(NamedTuple):
     features: Callable[[Array], Array] = lambda x: x
 
 
-def _gaussian(x: Array, output: Array, scale: Array | float) -> Array:
+def _gaussian(x: Array, output: Array | float, scale: Array | float) -> Array:
     return -0.5 * jnp.square((x - output) / scale) - jnp.log(scale) - 0.5 * jnp.log(2 * jnp.pi)
 
 
-def _laplace(x: Array, output: Array, scale: Array | float) -> Array:
+def _laplace(x: Array, output: Array | float, scale: Array | float) -> Array:
     return -jnp.abs(x - output) / scale - jnp.log(2 * scale)
 
 
-def _bernoulli(x: Array, output: Array, scale: Array | float) -> Array:
+def _bernoulli(x: Array, output: Array, scale: Array | float | None) -> Array:
     del scale
     return x * output - jax.nn.softplus(output)
 
 
-def _categorical(x: Array, output: Array, scale: Array | float) -> Array:
+def _categorical(x: Array, output: Array, scale: Array | float | None) -> Array:
     del scale
     return jnp.sum(x * jax.nn.log_softmax(output), axis=-1)
 
 
-def _poisson(x: Array, output: Array, scale: Array | float) -> Array:
+def _poisson(x: Array, output: Array, scale: Array | float | None) -> Array:
     del scale
     return x * output - jnp.exp(output) - jax.scipy.special.gammaln(x + 1.0)
 

@@ -43,11 +43,18 @@ def _fails(capsys, *arguments, status=1):
 @pytest.mark.parametrize("arguments", [[], ["--help"], *([name, "--help"] for name in COMMANDS)], ids=" ".join)
 def test_help_imports_nothing_heavy(arguments):
     """Which is what makes it quick."""
+    _helps("from sbm_jax.command_line import main; main(sys.argv[1:] or None)", *arguments)
+
+
+def test_help_of_the_module_imports_nothing_heavy():
+    _helps("import runpy; runpy.run_module('sbm_jax.main', run_name='__main__')", "--help")
+
+
+def _helps(command, *arguments):
     code = f"""
 import sys
-from sbm_jax.command_line import main
 try:
-    main(sys.argv[1:] or None)
+    {command}
 except SystemExit as ended:
     assert not ended.code
 assert not {{*{HEAVY!r}}} & sys.modules.keys()

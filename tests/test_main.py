@@ -301,6 +301,7 @@ def _main(*arguments):
     ("arguments", "message"),
     [
         (["--config=configs/quickstart.py", "--config.scor.num_steps=1"], "Did you mean 'score'"),
+        ([], "for example --config=configs/quickstart.py"),
         (["--config=configs/none.py"], "cannot be read"),
         (["--config=configs/quickstart.py:tiny"], "unknown variant 'tiny'"),
         (["--config=configs/quickstart.py", "--config.sampler.solver=ddin"], "Did you mean 'ddim'"),
