@@ -2,11 +2,13 @@
 
 import importlib
 
+import jax
 import jax.numpy as jnp
 import jaxtyping
 import pytest
 
 from sbm_jax.distributions import gaussian_kl, standard_normal_kl
+from sbm_jax.losses.bounds import BoundTerms
 from sbm_jax.losses.masked import masked_mean
 from sbm_jax.sampling.noise import row_keys
 from sbm_jax.tokens import by_token
@@ -33,3 +35,9 @@ def test_every_checked_module_exists(pytestconfig):
     for name in modules:
         importlib.import_module(name)
     assert gaussian_kl.__module__ in modules
+
+
+def test_a_pytree_may_hold_other_leaves():
+    shapes = jax.eval_shape(lambda: BoundTerms(jnp.zeros(3), jnp.zeros(3)))
+    assert shapes.reconstruction.shape == (3,)
+    assert jax.tree.map(jnp.shape, shapes).regulariser == (3,)

@@ -11,7 +11,7 @@ Experts are stacked: means and log variances, or the raw scales of any family (`
 import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import NamedTuple
+from typing import NamedTuple, no_type_check
 
 import flax.struct
 import jax
@@ -30,6 +30,7 @@ DECODED_AT_ONCE = 8192
 LogProbFn = Callable[[Mapping[str, Array], Array | int], Mapping[str, Array]]
 
 
+@no_type_check  # the leaves of a pytree may be other than arrays, as under `jax.eval_shape`
 class BoundTerms(flax.struct.PyTreeNode):
     """Per-row terms of a negative bound, [B] each; the loss of a row is their sum."""
 

@@ -1,6 +1,7 @@
 """Noise-contrastive estimation of the energy of pairs of latents."""
 
 from collections.abc import Callable
+from typing import no_type_check
 
 import chex
 import flax.struct
@@ -16,6 +17,7 @@ from sbm_jax.types import Array, Key
 EnergyFn = Callable[[Array, Array, Array, Array, Array], Array]
 
 
+@no_type_check  # the leaves of a pytree may be other than arrays, as under `jax.eval_shape`
 class PairDraws(flax.struct.PyTreeNode):
     """The random draws of one batch, injectable so that a test can replay them.
 

@@ -1,6 +1,7 @@
 """Denoising score matching on joint latents with a time for each modality."""
 
 from collections.abc import Callable
+from typing import no_type_check
 
 import chex
 import flax.struct
@@ -17,6 +18,7 @@ MIN_TIME = 1e-5
 """Smallest training time, as in the authors' code: the score diverges at t = 0."""
 
 
+@no_type_check  # the leaves of a pytree may be other than arrays, as under `jax.eval_shape`
 class Draws(flax.struct.PyTreeNode):
     """The random draws of one batch, injectable so that a test can replay them.
 
