@@ -26,6 +26,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
       arguments: the command's name and options; None reads `sys.argv`. The process exits with 0, 1 after an error that
         the user can fix, 2 after a wrong option, and 130 after Ctrl-C.
     """
+    if not sys.flags.safe_path and "" not in sys.path:
+        sys.path.insert(0, "")  # a config may name parts in the current folder, as with python -m
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help", "help"):
         print(_overview())

@@ -13,6 +13,7 @@ import numpy as np
 
 from sbm_jax.config import plain
 from sbm_jax.errors import SbmError, unknown
+from sbm_jax.formats import make_format
 from sbm_jax.runner import Runner
 from sbm_jax.sampling import SamplerOptions
 from sbm_jax.storage import write_atomically
@@ -20,6 +21,13 @@ from sbm_jax.types import Modality
 
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """The platforms that programs can be exported for, from any machine."""
+
+
+UNITS = (
+    "Numbers with the format 'standardized' are in the units of the training data; the program standardises them. "
+    "Other data are arrays as networks see them: images and probabilities in their bounds, ids of tokens."
+)
+"""What the description of a program says of its data."""
 
 
 def check_platforms(platforms: Sequence[str] | None) -> list[str]:
@@ -83,10 +91,14 @@ def write(
     function = runner.function(options, observed, num_rows, num_samples, strength, targets)
     tree = jax.tree.structure(dict(runner.products))
 
-    def program(values, seed, data):
-        return function(jax.tree.unflatten(tree, [values[name] for name in leaves]), seed, data)
-
     known = {modality.name: modality for modality in runner.system.modalities}
+    formats = {name: make_format(modality) for name, modality in known.items()}
+
+    def program(values, seed, data):
+        rows = {name: formats[name].to_network(array) for name, array in data.items()}
+        samples = function(jax.tree.unflatten(tree, [values[name] for name in leaves]), seed, rows)
+        return {name: formats[name].from_network(array) for name, array in samples.items()}
+
     rows = {name: jax.ShapeDtypeStruct((num_rows, *known[name].shape), known[name].dtype) for name in given}
     arguments = (jax.ShapeDtypeStruct((), np.uint32), rows)
     if weights is None:
@@ -106,6 +118,7 @@ def write(
         "system": runner.system.name,
         "sampler": plain(options),
         "strength": strength,
+        "units": UNITS,
         "seed": {"shape": [], "dtype": "uint32"},
         "given": {name: _told(known[name], (num_rows,)) for name in given},
         "returned": {name: _told(known[name], (num_rows, num_samples)) for name in targets},

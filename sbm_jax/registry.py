@@ -33,7 +33,10 @@ def find(what: str, name: str, known: Mapping[str, T], expected: Any) -> T:
         part = getattr(importlib.import_module(module), attribute)
     except Exception as error:  # importing runs third-party code, which may raise anything
         told = f"{type(error).__name__}: {' '.join(str(error).split())}"
-        raise SbmError(f"{what} {name!r}: {told}. Expected 'package.module:ATTRIBUTE', found by import.") from error
+        raise SbmError(
+            f"{what} {name!r}: {told}. Expected 'package.module:ATTRIBUTE'; run from the folder that holds the module "
+            "or package, or set PYTHONPATH."
+        ) from error
     _check(f"{what} {name!r}", part, expected)
     return part
 

@@ -41,6 +41,9 @@ class TrainedSystem:
         self.system, self.products, self.options = system, products, options
         self._runner = Runner(system, products)
 
+    def __repr__(self) -> str:
+        return f"<TrainedSystem {self.system.name} of {', '.join(modality.name for modality in self.modalities)}>"
+
     def __getstate__(self) -> dict[str, Any]:
         """Return the state to copy or pickle, without compiled programs, which are compiled again when needed."""
         return {"system": self.system, "products": jax.device_get(self.products), "options": self.options}
@@ -174,8 +177,9 @@ class TrainedSystem:
             samples = program.call(np.uint32(seed), {"photo": photos})
 
         It takes a seed, a uint32 scalar, and {name: [B, *shape]} of the given modalities, and returns {name: [B, S,
-        *shape]}. These are the arrays that networks see: floats or token ids. Up to rounding, its samples are those
-        that `generate` returns for this seed with `raw` False.
+        *shape]}. Numbers with the format ``"standardized"`` are in the units of the training data; all else are arrays
+        as networks see them: floats or token ids. Up to rounding, its samples are those that `generate` returns for
+        this seed, with `raw` for the former and without it for the latter.
 
         Args:
           path: path of the program, such as ``"sampler.jaxexport"``. A ``.json`` file of the same name describes it.

@@ -71,7 +71,7 @@ MAY_IMPORT = {
         "systems",
         "training",
     },
-    "exporting": BASE | {"runner", "sampling"},
+    "exporting": BASE | {"formats", "runner", "sampling"},
     "trained": BASE
     | {"data", "exporting", "formats", "experiment_config", "runner", "sampling", "systems", "training"},
     "commands": BASE | {"data", "experiment_config", "report", "sampling", "trained", "training"},

@@ -70,6 +70,12 @@ def test_the_overview_tells_every_command(capsys):
     assert all(f"  {name}" in told for name in COMMANDS)
 
 
+def test_parts_in_the_current_folder_are_found(monkeypatch):
+    monkeypatch.setattr("sys.path", [path for path in sys.path if path])  # as a console script begins
+    main(["--version"])
+    assert sys.path[0] == ""
+
+
 def test_the_version_is_that_of_the_package(capsys):
     main(["--version"])
     assert capsys.readouterr().out == f"sbm_jax {sbm_jax.__version__}\n"
@@ -202,14 +208,29 @@ def test_an_exported_sampler_runs_without_the_package(all_kinds_run, monkeypatch
     monkeypatch.setattr(jax, "device_count", lambda: 1)
     model, rng = sbm_jax.load(all_kinds_run), np.random.default_rng(0)
     data = {"photo": rng.random((2, 8, 8, 3), np.float32), "caption": np.array([[2, 3, 0, 0, 0], [3, 0, 0, 0, 0]])}
-    expected = model.generate(data, ["mask", "level", "color"], num_samples=3, seed=0, raw=False)
+    expected = dict(model.generate(data, ["mask", "level", "color"], num_samples=3, seed=0, raw=False).data)
+    assert next(m for m in model.modalities if m.name == "level").format.name == "standardized"
+    expected["level"] = model.generate(data, ["level"], num_samples=3, seed=0).data["level"]  # in its own units
     np.savez(tmp_path / "rows.npz", photo=data["photo"], caption=data["caption"].astype(np.int32))
     done = _python(ALONE, "sampler.json", "rows.npz", "samples.npz", cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     with np.load(tmp_path / "samples.npz") as samples:
         assert {*samples} == {"mask", "level", "color"}
         for name, sample in samples.items():
-            np.testing.assert_allclose(sample, expected.data[name], rtol=0.0, atol=1e-6)
+            np.testing.assert_allclose(sample, expected[name], rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_an_exported_sampler_takes_numbers_in_their_units(all_kinds_run, monkeypatch, tmp_path):
+    mesh = parallel.data_mesh(jax.devices()[:1])
+    monkeypatch.setattr(parallel, "data_mesh", lambda: mesh)
+    monkeypatch.setattr(jax, "device_count", lambda: 1)
+    model = sbm_jax.load(all_kinds_run)
+    model.export(tmp_path / "sampler.jaxexport", given=["level"], targets=["photo"], num_rows=2)
+    program = jax.export.deserialize(bytearray((tmp_path / "sampler.jaxexport").read_bytes()))
+    level = np.array([[5.0, 3.0, 7.0], [4.0, 6.0, 9.0]], np.float32)
+    expected = model.generate({"level": level}, ["photo"], seed=0, raw=False).data["photo"]
+    np.testing.assert_allclose(program.call(np.uint32(0), {"level": level})["photo"], expected, rtol=0.0, atol=1e-5)
 
 
 @pytest.mark.slow

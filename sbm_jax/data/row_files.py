@@ -64,12 +64,23 @@ def read_row(modality: Modality, path: pathlib.Path) -> Any:
         )
     values = make_format(modality)
     if ending not in PICTURES:
-        return folders.read_file(path, values.options.rate if isinstance(values, Spectrogram) else 0)
+        row = folders.read_file(path, values.options.rate if isinstance(values, Spectrogram) else 0)
+        _refuse_several(path, row, modality)
+        return row
     _require_size(path, modality)
     pixels = folders.read_file(path)
     if modality.shape[-1] == 3 and pixels.shape[-1] == 1:
         pixels = np.repeat(pixels, 3, axis=-1)
     return _as_mask(path, pixels) if isinstance(values, Binary) else pixels
+
+
+def _refuse_several(path: pathlib.Path, row: Any, modality: Modality) -> None:
+    """Raise `SbmError` if a file holds several rows of a modality."""
+    if isinstance(row, np.ndarray) and row.ndim > 1 and row.shape[1:] == modality.shape:
+        raise SbmError(
+            f"{path} has {len(row)} rows of modality {modality.name!r}; expected one, {list(modality.shape)}. For "
+            "several rows, give a folder with a file for each."
+        )
 
 
 def row_of_text(modality: Modality, text: str) -> str | int:

@@ -7,7 +7,7 @@ import numpy as np
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, require
-from sbm_jax.types import Modality
+from sbm_jax.types import Array, Modality
 
 
 @checked_dataclass
@@ -98,6 +98,17 @@ class Format(abc.ABC):
     @abc.abstractmethod
     def to_raw(self, array: np.ndarray) -> np.ndarray:
         """Convert an array [N, *shape] to rows in the users' form, which `to_array` accepts."""
+
+    def to_network(self, values: Array) -> Array:
+        """Convert numbers [..., *shape] in the users' units to those that networks see.
+
+        JAX can trace it, so that exported programs take the users' units. Most formats have none of their own.
+        """
+        return values
+
+    def from_network(self, array: Array) -> Array:
+        """Convert numbers [..., *shape] that networks see to the users' units; the inverse of `to_network`."""
+        return array
 
     def check_files(self) -> None:
         """Raise `SbmError` if a file named in the options cannot be used; most formats name none."""

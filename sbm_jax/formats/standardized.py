@@ -5,7 +5,7 @@ import numpy as np
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import require
 from sbm_jax.formats.base import ArrayOptions, Format
-from sbm_jax.types import Modality
+from sbm_jax.types import Array, Modality
 
 
 @checked_dataclass
@@ -50,3 +50,17 @@ class Standardized(Format):
     def to_raw(self, array: np.ndarray) -> np.ndarray:
         """Return mean + std x, float32."""
         return self.like_rows((array.astype(np.float64) * self.std + self.mean).astype(np.float32))
+
+    def to_network(self, values: Array) -> Array:
+        """Return (x - mean) / std, float32."""
+        mean, std = self._like(values)
+        return (values - mean) / std
+
+    def from_network(self, array: Array) -> Array:
+        """Return mean + std x, float32."""
+        mean, std = self._like(array)
+        return array * std + mean
+
+    def _like(self, array: Array) -> tuple[np.ndarray, ...]:
+        """Return the mean and the standard deviation, float32, with as many axes as an array."""
+        return tuple(x.astype(np.float32).reshape(*(1,) * (array.ndim - 1), -1) for x in (self.mean, self.std))

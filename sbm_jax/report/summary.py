@@ -100,13 +100,14 @@ BESIDE_THE_TRUTH = re.compile(
 
 
 def main_metrics(systems: Mapping[str, Any]) -> list[str]:
-    """Return the names of the main metrics, including those that compare samples with the true data.
+    """Return the names of the main metrics, with those that compare samples with the true data, and users' own.
 
     Args:
       systems: ``"systems"`` of ``results.json``.
     """
     names = dict.fromkeys(name for system in systems.values() for name in system["metrics"])
     beside = [name for name in names if BESIDE_THE_TRUTH.fullmatch(entry(name)[1])]
+    beside += [name for name in names if entry(name)[1].partition("/")[0] not in _GROUPS]
     place = MAIN_METRICS.index("sampling/network_evaluations")
     return [*MAIN_METRICS[:place], *beside, *MAIN_METRICS[place:]]
 

@@ -167,9 +167,10 @@ def _overfitted(stage: str, records: Records) -> Iterator[str]:
     if gained <= 0 or last <= end or not (last - lowest > RISEN * gained or widened > WIDENED * gained):
         return
     yield (
-        f"Stage {stage!r} memorises its training rows: its held-out loss was {number(lowest)} at step {lowest_step:,} "
-        f"and is {number(last)} at the end, where its training loss is {number(end)}. It has learned more of these "
-        "rows than of what all rows share. Train on more rows, for fewer steps, or with a smaller network."
+        f"Stage {stage!r} begins to memorise its training rows: its held-out loss was {number(lowest)} at step "
+        f"{lowest_step:,} and is {number(last)} at the end, where its training loss is {number(end)}. It has learned "
+        "more of these rows than of what all rows share. Train on more rows, for fewer steps, or with a smaller "
+        "network."
     )
 
 

@@ -134,3 +134,9 @@ def test_texts_of_pretrained_networks_are_texts_too(tmp_path):
     path = row_files.write_row(modality, np.str_("a red bird"), tmp_path / "row")
     assert path.name == "row.txt"
     assert row_files.read_row(modality, path) == row_files.row_of_text(modality, "a red bird") == "a red bird"
+
+
+def test_a_file_of_several_rows_is_refused(tmp_path):
+    np.save(tmp_path / "rows.npy", np.zeros((4, 3), np.float32))
+    with pytest.raises(SbmError, match=r"has 4 rows of modality 'level'; expected one, \[3\].* a folder"):
+        row_files.read_row(LEVEL, tmp_path / "rows.npy")

@@ -28,6 +28,14 @@ def test_the_table_can_be_printed_in_any_encoding(encoding):
     assert f"0.500 {sign} 0.010 (30)" in text
 
 
+def test_metrics_of_ones_own_are_in_the_table(capsys):
+    own = {"mine/brightness/photo": {"value": 0.25, "std": None, "n": 7}}
+    system = RESULTS["systems"]["sbm_vae"]
+    print_table({"systems": {"sbm_vae": {**system, "metrics": system["metrics"] | own}}})
+    line = next(line for line in capsys.readouterr().out.splitlines() if "mine/brightness/photo" in line)
+    assert "0.250 (7)" in line
+
+
 def test_what_an_encoding_lacks_is_replaced():
     assert shown("µ ± Σ", "ascii") == "? +- ?"
     assert shown("µ ± Σ", "utf-8") == "µ ± Σ"
