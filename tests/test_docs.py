@@ -179,7 +179,7 @@ def test_options_of_the_config_exist():
         for path in re.findall(r"(?:^|--)config(?!\.json)((?:\.\w+)+)", span):
             group = config
             for part in path.strip(".").split("."):
-                if group is None or part == "nearest":  # the options of what is off, or of another package
+                if group is None or part in ("nearest", "mine"):  # the options of what is off, or not of this package
                     break
                 assert part in group, f"{page}: config{path}"
                 group = group[part]
@@ -194,7 +194,8 @@ def test_files_modules_and_flags_exist():
         if re.fullmatch(r"[a-z_0-9]+\.py", span) and span != "mine.py":
             assert span in file_names(), f"{page}: {span}"
         for module, arguments in re.findall(r"python -m ((?:sbm_jax|benchmarks|tests)\.[\w.]+)([^`]*)", span):
-            source = importlib.util.find_spec(module).origin
+            command = "sbm_jax.training_command" if module == "sbm_jax.main" else module  # which it runs
+            source = importlib.util.find_spec(command).origin
             code = Path(source).read_text(encoding="utf-8")
             for flag in re.findall(r"--([a-z_]+)(?=[= ]|$)", arguments):
                 assert f'"{flag}"' in code or f'"--{flag}"' in code or f"--{flag}" in code, f"{page}: {module} --{flag}"
