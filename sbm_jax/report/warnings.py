@@ -1,4 +1,4 @@
-"""Warnings about a run, found in its numbers: codecs that lose the data, networks that memorise it, and weak judges.
+"""Warnings about a run, found in its numbers: lossy codecs, networks that memorise or learn nothing, weak judges.
 
 Each warning is one paragraph that says what was seen, what it means, and what to do. The thresholds are loose, so that
 a sound run gets no warnings; a run without warnings may still have faults.
@@ -44,6 +44,9 @@ FEWEST_JUDGED = 50
 WEAK_JUDGE = 0.7
 """The above-chance accuracy that the classifier should reach on real data, as a fraction of the maximum."""
 
+UNTRAINED = 0.1
+"""The above-chance coherence that a system should reach, as a fraction of the maximum."""
+
 
 def find_warnings(metrics: Metrics, curves: Mapping[str, Records]) -> list[str]:
     """Return the warnings about one system, a paragraph each; [] for none.
@@ -52,7 +55,7 @@ def find_warnings(metrics: Metrics, curves: Mapping[str, Records]) -> list[str]:
       metrics: the system's ``"metrics"`` of ``results.json``.
       curves: {stage: records logged during its training} of the stages that the system uses.
     """
-    found = [*_collapsed(metrics), *_memorised(metrics), *_weak_judges(metrics)]
+    found = [*_collapsed(metrics), *_memorised(metrics), *_weak_judges(metrics), *_incoherent(metrics)]
     return [*found, *(text for stage, records in curves.items() for text in _overfitted(stage, records))]
 
 
@@ -152,6 +155,19 @@ def _is_weak(accuracy: float, guessed: float) -> bool:
 
 
 # MARK: Training
+
+
+def _incoherent(metrics: Metrics) -> Iterator[str]:
+    metric = "coherence/given_rest"
+    value, guessed = _value(metrics, metric), chance(metric, metrics)
+    if value is None or guessed is None or metrics[metric]["n"] < FEWEST_JUDGED or list(_weak_judges(metrics)):
+        return
+    if value - guessed < UNTRAINED * (1 - guessed):
+        yield (
+            f"Samples given the other modalities show their class in {number(value)} of cases; guessing gives "
+            f"{number(guessed)}. The system has hardly learned what its modalities share: train it for longer before "
+            "you compare it with others."
+        )
 
 
 def _overfitted(stage: str, records: Records) -> Iterator[str]:

@@ -76,6 +76,14 @@ def test_a_weak_judge_is_named_and_blames_no_codec():
     assert text.startswith("The classifier has these accuracies on real data: 0.40 of 'sound' (chance: 0.100)")
 
 
+@pytest.mark.parametrize(("coherence", "n", "warned"), [(0.07, 100, 1), (0.15, 100, 1), (0.3, 100, 0), (0.07, 20, 0)])
+def test_a_system_that_guesses_is_told(coherence, n, warned):
+    found = find_warnings({**IMAGE, "coherence/given_rest": one(coherence, n)}, {})
+    assert len(found) == warned
+    assert all("train it for longer before you compare" in text for text in found)
+    assert len(find_warnings({**codec(real=0.4), "coherence/given_rest": one(coherence, n)}, {})) == 1  # the judge
+
+
 def test_questions_are_told_apart():
     metrics = codec() | {f"coverage/colour/class_{k}": one(0.5) for k in range(2)}
     metrics |= {"classifier/colour/accuracy/sound": one(0.98), "classifier/colour/reconstruction/sound": one(0.55)}
@@ -114,7 +122,7 @@ NOISY = 0.005 * np.random.default_rng(0).standard_normal(60)
 )
 def test_held_out_losses_that_rise_or_stay_behind(train, validation, found):
     texts = find_warnings({}, {"score_sbm_vae": curve(train + NOISY * abs(train[0] - train[-1]), validation)})
-    assert [text.startswith("Stage 'score_sbm_vae' memorises") for text in texts] == [True] * found
+    assert [text.startswith("Stage 'score_sbm_vae' begins to memorise") for text in texts] == [True] * found
 
 
 def test_what_a_diffusion_decoder_draws_blames_no_codec():
