@@ -10,7 +10,7 @@ import pytest
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from sbm_jax import config_file, experiment_config, main
+from sbm_jax import config_file, experiment_config, training_command
 from sbm_jax.errors import SbmError
 from sbm_jax.experiment_config import CHOICES, complete
 from sbm_jax.systems.classifier import ClassifierConfig
@@ -337,7 +337,7 @@ def test_nothing_that_is_printed_ends_a_run(monkeypatch):
     monkeypatch.setattr(sys, "stdout", None)  # as by >&-
     narrow = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
     monkeypatch.setattr(sys, "stderr", narrow)
-    main._print_anywhere()
+    training_command._print_anywhere()
     print("±")
     print("± of \udcff", file=sys.stderr, flush=True)
     assert narrow.buffer.getvalue() == b"? of ?\n"
