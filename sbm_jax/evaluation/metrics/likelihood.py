@@ -62,11 +62,11 @@ class Likelihood(Metric):
     def result(self) -> Evaluation:
         """Return the bounds, and why some are missing."""
         subject, data = self.scene.subject, self.scene.complete.data
-        if subject.log_weights is None:
-            return Evaluation({}, {MEASURES[0]: "the system has none"}, {})
         if not self.options.num_examples:
             reason = f"{NOT_ASKED}: evaluation.metrics.likelihood.num_examples is 0"
             return Evaluation({}, {MEASURES[0]: reason}, {})
+        if subject.log_weights is None:
+            return Evaluation({}, {MEASURES[0]: "the system has none"}, {})
         data = {name: data[name][: self.options.num_examples] for name in self.scene.modalities}
         found = bounds(subject.log_weights, subject.costly_weights, data, self.scene.key(1), self.options)
         return Evaluation(*found, {})
