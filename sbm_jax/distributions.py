@@ -10,9 +10,12 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float
 
 from sbm_jax.types import Array
+
+Real = Array | np.ndarray | float
 
 
 class Likelihood(NamedTuple):
@@ -28,7 +31,7 @@ class Likelihood(NamedTuple):
       features: `x -> x'`, transforms data before they enter an encoder.
     """
 
-    log_prob: Callable[[Array, Array, Any], Array]
+    log_prob: Callable[[Real, Real, Any], Array]
     mean: Callable[[Array], Array]
     bounded: bool
     has_scale: bool
@@ -36,27 +39,27 @@ class Likelihood(NamedTuple):
     features: Callable[[Array], Array] = lambda x: x
 
 
-def _gaussian(x: Array, output: Array | float, scale: Array | float) -> Array:
+def _gaussian(x: Real, output: Real, scale: Real) -> Array:
     return -0.5 * jnp.square((x - output) / scale) - jnp.log(scale) - 0.5 * jnp.log(2 * jnp.pi)
 
 
-def _laplace(x: Array, output: Array | float, scale: Array | float) -> Array:
+def _laplace(x: Real, output: Real, scale: Real) -> Array:
     return -jnp.abs(x - output) / scale - jnp.log(2 * scale)
 
 
-def _bernoulli(x: Array, output: Array, scale: Array | float | None) -> Array:
+def _bernoulli(x: Real, output: Real, scale: Real | None) -> Array:
     del scale
-    return x * output - jax.nn.softplus(output)
+    return jnp.multiply(x, output) - jax.nn.softplus(output)
 
 
-def _categorical(x: Array, output: Array, scale: Array | float | None) -> Array:
+def _categorical(x: Real, output: Real, scale: Real | None) -> Array:
     del scale
     return jnp.sum(x * jax.nn.log_softmax(output), axis=-1)
 
 
-def _poisson(x: Array, output: Array, scale: Array | float | None) -> Array:
+def _poisson(x: Real, output: Real, scale: Real | None) -> Array:
     del scale
-    return x * output - jnp.exp(output) - jax.scipy.special.gammaln(x + 1.0)
+    return jnp.multiply(x, output) - jnp.exp(output) - jax.scipy.special.gammaln(x + 1.0)
 
 
 LIKELIHOODS = {

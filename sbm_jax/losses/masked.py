@@ -1,12 +1,13 @@
 """Masked means."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Bool, Float
 
 from sbm_jax.types import Array
 
 
-def masked_mean(values: Float[Array, "*shape"], mask: Bool[Array, "*shape"] | None) -> Float[Array, ""]:
+def masked_mean(values: Float[Array, "*shape"], mask: Bool[Array | np.ndarray, "*shape"] | None) -> Float[Array, ""]:
     """Return the mean of the values where the mask is True; 0 if it is True nowhere.
 
     Without a mask, return the mean of all values.

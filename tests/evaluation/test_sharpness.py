@@ -56,7 +56,7 @@ def test_what_has_no_sharpness_is_said():
 
 
 def test_what_only_looks_like_pictures_has_none():
-    assert "no modality is pictures" in measure(1.0, pictures=()).not_available["sharpness/given_rest"]
+    assert "no modality has images" in measure(1.0, pictures=()).not_available["sharpness/given_rest"]
     modality = Modality("picture", (6, 5, 3), 2)
     assert make_format(modality).is_picture
     assert not make_format(dataclasses.replace(modality, shape=(6, 5, 8))).is_picture

@@ -102,7 +102,7 @@ def test_training_finds_the_score_of_a_gaussian(form):
     state = optimizer.init(params)
 
     def loss(params, z):
-        return implicit_score_terms(lambda z: system._score(params, z), None, z, VALID, "exact").mean()
+        return implicit_score_terms(lambda z: system._score(params, z), jax.random.key(0), z, VALID, "exact").mean()
 
     @jax.jit
     def step(params, state, z):
