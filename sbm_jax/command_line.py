@@ -27,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         the user can fix, 2 after a wrong option, and 130 after Ctrl-C.
     """
     if not sys.flags.safe_path and "" not in sys.path:
-        sys.path.insert(0, "")  # a config may name parts in the current folder, as with python -m
+        sys.path.append("")  # a config may name parts in the current folder; last, so that it hides no package
     name, *rest = (sys.argv[1:] if arguments is None else arguments) or ["--help"]
     if name in ("-h", "--help", "help"):
         print(_overview())
@@ -51,8 +51,9 @@ def _run(name: str, arguments: Sequence[str]) -> None:
         return
     parser = PARSERS[name]()
     if name == "train":
-        parser.parse_known_args(arguments)  # for --help; the other options are read together with the config
-        from sbm_jax import training_command
+        if not {"-h", "--help"}.isdisjoint(arguments):
+            parser.parse_args(["--help"])  # prints it and ends
+        from sbm_jax import training_command  # reads the options together with the config
 
         sys.argv = [f"sbm-jax {name}", *arguments]
         training_command.run()

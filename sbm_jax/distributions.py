@@ -16,6 +16,7 @@ from jaxtyping import Bool, Float
 from sbm_jax.types import Array
 
 Real = Array | np.ndarray | float
+"""What densities take: numbers of any shapes that broadcast."""
 
 
 class Likelihood(NamedTuple):

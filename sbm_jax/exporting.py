@@ -22,7 +22,6 @@ from sbm_jax.types import Modality
 PLATFORMS = ("cpu", "cuda", "rocm", "tpu")
 """The platforms that programs can be exported for, from any machine."""
 
-
 UNITS = (
     "Numbers with the format 'standardized' are in the units of the training data; the program standardises them. "
     "Other data are arrays as networks see them: images and probabilities in their bounds, ids of tokens."

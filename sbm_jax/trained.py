@@ -223,6 +223,10 @@ class TrainedSystem:
     def _checked_rows(self, name: str, array: np.ndarray, has: np.ndarray) -> np.ndarray:
         """Return a modality's rows as networks see them, checked where `has`, bool [B], is True, and 0 elsewhere."""
         modality = self._modality(name)
+        if array.dtype.kind == "f" and np.isnan(array[has]).any():
+            raise SbmError(
+                f"data {name!r} has NaN. If rows lack it, mark in observed which have it; otherwise give finite values."
+            )
         values = make_format(modality).to_array(array[has], f"data {name!r}")
         checked = np.asarray(in_units({name: check_data(name, values, modality)})[name])
         if has.all():

@@ -73,7 +73,7 @@ def test_the_overview_tells_every_command(capsys):
 def test_parts_in_the_current_folder_are_found(monkeypatch):
     monkeypatch.setattr("sys.path", [path for path in sys.path if path])  # as a console script begins
     main(["--version"])
-    assert sys.path[0] == ""
+    assert sys.path[-1] == ""
 
 
 def test_the_version_is_that_of_the_package(capsys):
@@ -94,7 +94,7 @@ def test_wrong_options_are_told_in_one_line(capsys, tmp_path):
 
 def test_train_is_the_main_of_the_package(tmp_path):
     code = "from sbm_jax.command_line import main; main()"
-    done = _python(code, "train", "--config=nothing.py", cwd=tmp_path)
+    done = _python(code, "train", "--config=nothing.py", "--profile=true", cwd=tmp_path)
     assert done.returncode == 1
     assert done.stderr.startswith("error: ")
     assert "nothing.py" in done.stderr

@@ -206,10 +206,7 @@ def check_data(name: str, rows: np.ndarray, modality: types.Modality) -> np.ndar
         if given.dtype.kind in "ui" and not np.array_equal(rows.astype(np.float64), given.astype(np.float64)):
             raise SbmError(f"{where} has integers that float32 cannot hold; expected values up to 2**24. Rescale it.")
         if not np.isfinite(rows).all():
-            raise SbmError(
-                f"{where} has NaN or infinite values; expected finite values. Fix the data; for `generate`, mark in "
-                "observed which rows have it, and give any values elsewhere."
-            )
+            raise SbmError(f"{where} has NaN or infinite values; expected finite values. Fix the data.")
         if bounds := _bounds_left(where, rows.min(), rows.max(), modality):
             rows = np.clip(rows, *bounds).astype(rows.dtype)
     if modality.likelihood == "categorical":

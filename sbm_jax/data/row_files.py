@@ -78,8 +78,8 @@ def _refuse_several(path: pathlib.Path, row: Any, modality: Modality) -> None:
     """Raise `SbmError` if a file holds several rows of a modality."""
     if isinstance(row, np.ndarray) and row.ndim > 1 and row.shape[1:] == modality.shape:
         raise SbmError(
-            f"{path} has {len(row)} rows of modality {modality.name!r}; expected one, {list(modality.shape)}. For "
-            "several rows, give a folder with a file for each."
+            f"{path} has the shape {list(row.shape)}; a file is one row, which modality {modality.name!r} expects to "
+            f"be {list(modality.shape)}. For several rows, give a folder with a file for each."
         )
 
 

@@ -1,13 +1,15 @@
 """The interface of formats."""
 
 import abc
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import numpy as np
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import SbmError, require
 from sbm_jax.types import Array, Modality
+
+Numbers = TypeVar("Numbers", Array, np.ndarray)
 
 
 @checked_dataclass
@@ -99,14 +101,14 @@ class Format(abc.ABC):
     def to_raw(self, array: np.ndarray) -> np.ndarray:
         """Convert an array [N, *shape] to rows in the users' form, which `to_array` accepts."""
 
-    def to_network(self, values: Array) -> Array:
+    def to_network(self, values: Numbers) -> Numbers:
         """Convert numbers [..., *shape] in the users' units to those that networks see.
 
         JAX can trace it, so that exported programs take the users' units. Most formats have none of their own.
         """
         return values
 
-    def from_network(self, array: Array) -> Array:
+    def from_network(self, array: Numbers) -> Numbers:
         """Convert numbers [..., *shape] that networks see to the users' units; the inverse of `to_network`."""
         return array
 

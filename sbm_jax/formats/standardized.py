@@ -4,7 +4,7 @@ import numpy as np
 
 from sbm_jax.config import checked_dataclass
 from sbm_jax.errors import require
-from sbm_jax.formats.base import ArrayOptions, Format
+from sbm_jax.formats.base import ArrayOptions, Format, Numbers
 from sbm_jax.types import Array, Modality
 
 
@@ -45,22 +45,22 @@ class Standardized(Format):
         if values.dtype.kind not in "uif" or values.shape[1:] != self.modality.shape:
             expected = f"numbers [N, {', '.join(map(str, self.modality.shape))}]"
             raise self.refuse(where, f"is {values.dtype} {list(values.shape)}", expected)
-        return ((values.astype(np.float64) - self.mean) / self.std).astype(np.float32)
+        return self.to_network(values.astype(np.float64)).astype(np.float32)
 
     def to_raw(self, array: np.ndarray) -> np.ndarray:
         """Return mean + std x, float32."""
-        return self.like_rows((array.astype(np.float64) * self.std + self.mean).astype(np.float32))
+        return self.like_rows(self.from_network(array.astype(np.float64)).astype(np.float32))
 
-    def to_network(self, values: Array) -> Array:
-        """Return (x - mean) / std, float32."""
+    def to_network(self, values: Numbers) -> Numbers:
+        """Return (x - mean) / std, in the type of x."""
         mean, std = self._like(values)
         return (values - mean) / std
 
-    def from_network(self, array: Array) -> Array:
-        """Return mean + std x, float32."""
+    def from_network(self, array: Numbers) -> Numbers:
+        """Return mean + std x, in the type of x."""
         mean, std = self._like(array)
         return array * std + mean
 
-    def _like(self, array: Array) -> tuple[np.ndarray, ...]:
-        """Return the mean and the standard deviation, float32, with as many axes as an array."""
-        return tuple(x.astype(np.float32).reshape(*(1,) * (array.ndim - 1), -1) for x in (self.mean, self.std))
+    def _like(self, array: Array | np.ndarray) -> tuple[np.ndarray, ...]:
+        """Return the mean and the standard deviation, with the type and as many axes as an array."""
+        return tuple(x.astype(array.dtype).reshape(*(1,) * (array.ndim - 1), -1) for x in (self.mean, self.std))

@@ -1,5 +1,6 @@
 """Contrastive learning of one embedding space for all modalities (InfoNCE)."""
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 import optax
@@ -41,6 +42,7 @@ def info_nce_terms(
     Reference: A. Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", 2021,
       section 2.3. https://arxiv.org/abs/2103.00020
     """
+    chex.assert_rank(embeddings, 3)
     targets = embeddings if targets is None else targets
     batch, num_modalities, _ = embeddings.shape
     first, second = np.nonzero(~np.eye(num_modalities, dtype=bool))

@@ -96,6 +96,7 @@ def noise_contrastive_terms(
       gaussian_weight: w, the share of Gaussian negatives; 1/2 in the authors' code, 0 in their paper.
       owner: the modality of each token; () if every modality has one token.
     """
+    chex.assert_rank(z, 3)
     chex.assert_shape(draws.noise, (3, *z.shape))
     times = jnp.broadcast_to(draws.time[:, None], (len(z), num_modalities(owner, z.shape[1])))
     observed_times = jnp.where(draws.clean[:, None], 0.0, times)

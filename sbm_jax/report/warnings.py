@@ -164,7 +164,7 @@ def _incoherent(metrics: Metrics) -> Iterator[str]:
         return
     if value - guessed < UNTRAINED * (1 - guessed):
         yield (
-            f"Samples given the other modalities show their class in {number(value)} of cases; guessing gives "
+            f"Samples show the class of the given modalities in {number(value)} of cases; guessing gives "
             f"{number(guessed)}. The system has hardly learned what its modalities share: train it for longer before "
             "you compare it with others."
         )
@@ -184,8 +184,8 @@ def _overfitted(stage: str, records: Records) -> Iterator[str]:
         return
     yield (
         f"Stage {stage!r} begins to memorise its training rows: its held-out loss was {number(lowest)} at step "
-        f"{lowest_step:,} and is {number(last)} at the end, where its training loss is {number(end)}. It has learned "
-        "more of these rows than of what all rows share. Train on more rows, for fewer steps, or with a smaller "
+        f"{lowest_step:,} and is {number(last)} at the end, where its training loss is {number(end)}. What it "
+        "learns of these rows no longer helps with others. Train on more rows, for fewer steps, or with a smaller "
         "network."
     )
 

@@ -138,5 +138,5 @@ def test_texts_of_pretrained_networks_are_texts_too(tmp_path):
 
 def test_a_file_of_several_rows_is_refused(tmp_path):
     np.save(tmp_path / "rows.npy", np.zeros((4, 3), np.float32))
-    with pytest.raises(SbmError, match=r"has 4 rows of modality 'level'; expected one, \[3\].* a folder"):
+    with pytest.raises(SbmError, match=r"has the shape \[4, 3\]; .* 'level' expects to be \[3\].* a folder"):
         row_files.read_row(LEVEL, tmp_path / "rows.npy")

@@ -9,7 +9,7 @@ from sbm_jax.evaluation.metrics.base import Draw, Evaluation, Scene
 from sbm_jax.evaluation.metrics.binary import BinaryOptions
 from sbm_jax.evaluation.metrics.f1 import F1
 
-NO_READER = "an attack needs the gradient of a reader, and none in config.readers reads it from what is given"
+NO_READER = "an attack needs the gradient of a reader, and config.readers has none of this modality from the given ones"
 
 
 @checked_dataclass
