@@ -5,6 +5,7 @@ import io
 import os
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from absl import flags
@@ -13,6 +14,7 @@ from ml_collections import ConfigDict, config_flags
 from sbm_jax import config_file, experiment_config, training_command
 from sbm_jax.errors import SbmError
 from sbm_jax.experiment_config import CHOICES, complete
+from sbm_jax.preemption import RESUME
 from sbm_jax.systems.classifier import ClassifierConfig
 from sbm_jax.systems.sbm_energy import EnergyConfig
 from sbm_jax.systems.score_stage import ScoreConfig
@@ -328,6 +330,34 @@ def test_the_home_directory_is_expanded(tmp_path, monkeypatch):
     assert config_file.read("~/own.py") == ConfigDict()
     with pytest.raises(SbmError, match=r"--config: '~nobody_of_this_name/own.py' names no home directory"):
         config_file.read("~nobody_of_this_name/own.py")
+
+
+# MARK: Processes
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "told"),
+    [
+        (ValueError("UNKNOWN: Gloo AllGather failed: Connection closed by peer"), RESUME, "another process"),
+        (ValueError("of its own"), 1, "this process failed (ValueError)"),
+    ],
+)
+def test_a_lost_connection_is_told_from_an_error_of_the_process(monkeypatch, capsys, error, status, told):
+    def fail(config):
+        raise error
+
+    monkeypatch.setattr(training_command.parallel, "start", lambda: None)
+    monkeypatch.setattr(training_command.experiment_config, "parse_config", fail)
+    monkeypatch.setattr(training_command, "_CONFIG", SimpleNamespace(value=None))
+    monkeypatch.setattr(training_command, "_GRACE", SimpleNamespace(value=10.0))
+    monkeypatch.setattr(training_command.jax, "process_count", lambda: 2)
+    monkeypatch.setattr(training_command.os, "_exit", sys.exit)
+    with pytest.raises(SystemExit) as ended:
+        training_command._main(["main"])
+    assert ended.value.code == status
+    errors = capsys.readouterr().err
+    assert told in errors
+    assert ("Traceback" in errors) == (status == 1)
 
 
 # MARK: Terminals
