@@ -122,7 +122,7 @@ class Judges:
         if inception is not None and name in ("", INCEPTION) and inception.judged(names, asked):
             return inception, {}
         images = [modality for modality in self.modalities if may_be_image(modality)]
-        judged = [modality for modality in images if modality.shape[-1] == 3 or modality.name in asked]
+        judged = [modality for modality in images if (modality.name in asked if asked else modality.shape[-1] == 3)]
         reason = (
             "no modality is images of three channels with bounds (0, 1), or is named in "
             "evaluation.metrics.frechet.modalities and has one such channel"

@@ -225,7 +225,7 @@ class TrainedSystem:
         modality = self._modality(name)
         if array.dtype.kind == "f" and np.isnan(array[has]).any():
             raise SbmError(
-                f"data {name!r} has NaN. If rows lack it, mark in observed which have it; otherwise give finite values."
+                f"data {name!r} has NaN. If rows lack it, mark in observed which rows have it; otherwise fix it."
             )
         values = make_format(modality).to_array(array[has], f"data {name!r}")
         checked = np.asarray(in_units({name: check_data(name, values, modality)})[name])

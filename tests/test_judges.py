@@ -103,6 +103,14 @@ def test_vectors_have_no_inception_features(monkeypatch, products, tmp_path):
     assert "no modality is images of three channels" in missing["inception/fid"]
 
 
+@pytest.mark.parametrize(("modalities", "asked"), [(MODALITIES[1:], ()), (MODALITIES, ("level",)), ("mask", ())])
+def test_no_weights_are_recommended_where_they_would_not_serve(products, tmp_path, modalities, asked):
+    modalities = (MASK,) if modalities == "mask" else modalities
+    _, missing = judges_of(products, tmp_path, modalities=modalities).tools.space("", asked)
+    assert "no modality is images of three channels" in missing["inception/fid"]
+    assert "pip install" not in missing["inception/fid"]
+
+
 MASK = Modality("mask", (8, 8, 1), 4, likelihood="bernoulli")
 SPECTROGRAM = Modality("spectrogram", (8, 8, 1), 4, bounds=(0.0, 1.0))
 

@@ -55,7 +55,9 @@ def find_warnings(metrics: Metrics, curves: Mapping[str, Records]) -> list[str]:
       metrics: the system's ``"metrics"`` of ``results.json``.
       curves: {stage: records logged during its training} of the stages that the system uses.
     """
-    found = [*_collapsed(metrics), *_memorised(metrics), *_weak_judges(metrics), *_incoherent(metrics)]
+    found = [*_collapsed(metrics), *_memorised(metrics), *_weak_judges(metrics)]
+    if not found:  # each of these is a cause of it
+        found = list(_incoherent(metrics))
     return [*found, *(text for stage, records in curves.items() for text in _overfitted(stage, records))]
 
 
@@ -160,7 +162,7 @@ def _is_weak(accuracy: float, guessed: float) -> bool:
 def _incoherent(metrics: Metrics) -> Iterator[str]:
     metric = "coherence/given_rest"
     value, guessed = _value(metrics, metric), chance(metric, metrics)
-    if value is None or guessed is None or metrics[metric]["n"] < FEWEST_JUDGED or list(_weak_judges(metrics)):
+    if value is None or guessed is None or metrics[metric]["n"] < FEWEST_JUDGED:
         return
     if value - guessed < UNTRAINED * (1 - guessed):
         yield (
